@@ -1,0 +1,112 @@
+"""Stage 1: fine-tune all weights of a pre-trained encoder on a task.
+
+    python finetune.py --model_name bert-base-uncased --dataset_name glue --task_name sst2 \\
+        --output_dir FOLDER
+
+Keeps the last epoch's checkpoint and that of the best dev accuracy, both ordinary checkpoints.
+"""
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from masking import surgery
+from utils import cli, data, devices, evaluation, models, optim, protocols, training
+from utils.batching import collate, encode, epoch_batches
+from utils.runs import Run, seed_for
+from utils.tasks import resolve_task
+
+
+def parse_args(argv: list[str] | None = None):
+    parser = cli.Parser(__doc__.split("\n")[0])
+    parser.add_argument("--model_name", required=True, help="pre-trained encoder: hub name, "
+                        "local folder, or builtin/minilm")  # fmt: skip
+    cli.add_data_flags(parser)
+    cli.add_run_flags(parser)
+    protocols.add_training_flags(parser)
+    training.add_flags(parser)
+    args = parser.parse_args(argv)
+    protocols.apply_protocol(args, protocols.TRAINING)
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    training.check_epochs(args)
+    task = resolve_task(args)
+    args.max_seq_length = args.max_seq_length or task.max_seq_length
+    run = Run(args.output_dir, "finetune", vars(args))
+    if run.finished:
+        print(f"{run.folder} is finished; nothing to do")
+        return
+
+    # Data and model.
+    accelerator = devices.make_accelerator(args)
+    splits = data.load_splits(args, task)
+    labels = splits.task.label_names
+    tokenizer = models.load_tokenizer(args.model_name)
+    model = models.load_pretrained(
+        args.model_name, labels, args.seed, args.dropout, args.attn_implementation
+    )
+    models.check_length(model, args.max_seq_length)
+    with cli.explain():
+        fingerprint = surgery.encoder_fingerprint(model)
+    encoder = models.encoder_facts(args.model_name, model, fingerprint)
+    train, dev, test = (
+        encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev", "test")
+    )
+    model.to(accelerator.device).train()
+    optimizer = optim.make_adamw(
+        args.adamw, optim.decay_groups(model, args.weight_decay), args.lr, 0.0
+    )
+    steps_per_epoch = -(-len(train) // args.bsz)
+    total_steps = args.epochs * steps_per_epoch
+
+    facts = {"stage": "finetune", "task": task.name, "label_names": labels, "encoder": encoder,
+             "ticket": None, "seed": args.seed, "protocol": args.protocol,
+             "max_seq_length": args.max_seq_length, "epochs": args.epochs}  # fmt: skip
+    accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
+    if accelerator.is_main_process:
+        run.begin({**facts, "data": splits.facts(), "optimizer_steps": total_steps})
+    accelerator.wait_for_everyone()
+    progress = training.restore(run, model, optimizer, accelerator)
+    step = progress.optimizer_step
+
+    # Loop.
+    bar = tqdm(total=total_steps, initial=step, unit="step", desc="finetune",
+               disable=args.quiet or not accelerator.is_main_process)  # fmt: skip
+    for epoch in range(step // steps_per_epoch + 1, args.epochs + 1):
+        batches = epoch_batches(
+            train.lengths, args.bsz, seed_for(args.seed, "batches", epoch), args.group_by_length
+        )
+        for positions in batches[step - (epoch - 1) * steps_per_epoch :]:
+            step += 1
+            warmup_steps = args.warmup_ratio * total_steps
+            lr = args.lr * optim.linear_schedule(step - 1, warmup_steps, total_steps)
+            batch = devices.to_device(collate(train, positions), accelerator)
+            torch.manual_seed(seed_for(args.seed, "dropout", step, accelerator.process_index))
+            with accelerator.autocast():
+                logits = model(**evaluation.inputs_of(batch)).logits.float()
+            loss = F.cross_entropy(logits, batch["labels"], reduction="sum") * batch["row_weight"]
+            loss.backward()
+            devices.sum_over_processes(accelerator, model.parameters())
+            grad_norm = optim.clip(model.parameters(), args.max_grad_norm)
+            optim.set_lr(optimizer, lr)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+            loss = accelerator.reduce(loss.detach(), "sum")
+            progress.note(step, epoch, lr, loss, grad_norm)
+            bar.update()
+            if args.checkpoint_every and step % args.checkpoint_every == 0:
+                training.save(run, progress, model, optimizer, accelerator)
+        accuracy = training.end_epoch(run, progress, epoch, model, tokenizer, optimizer,
+                                      accelerator, args, facts, dev)  # fmt: skip
+        bar.set_postfix(dev=f"{accuracy:.1f} %")
+
+    bar.close()
+    training.finish(run, progress, model, test, accelerator, args, facts, splits)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,95 @@
+"""Write the score file of a ticket that is not searched for: magnitude or random.
+
+    python make_scores.py --kind magnitude --model_name bert-base-uncased --output_dir FOLDER
+    python make_scores.py --kind random --model_name bert-base-uncased --output_dir FOLDER
+    python make_scores.py --kind random_matched --scores FOLDER_OF_SEARCH --output_dir FOLDER
+
+magnitude: |weight|, of the pre-trained encoder, or of a fine-tuned checkpoint (--finetuned).
+random: noise. random_matched: another score file's scores permuted within each matrix, so that at
+every sparsity the ticket keeps exactly as many weights of each matrix as the other one.
+"""
+
+import torch
+
+from masking import surgery, tickets
+from utils import cli, models
+from utils.runs import Run, environment, seed_for, sha256_of
+
+
+def parse_args(argv: list[str] | None = None):
+    parser = cli.Parser(__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--kind", choices=["magnitude", "random", "random_matched"], required=True,
+        help="what the scores are")  # fmt: skip
+    add("--model_name", help="pre-trained encoder: hub name, local folder, or builtin/minilm "
+        "(magnitude, random)")  # fmt: skip
+    add("--finetuned", help="fine-tuned checkpoint whose weights' magnitude counts (magnitude)")
+    add("--scores", help="score file, or folder holding scores.safetensors (random_matched)")
+    add("--seed", type=cli.non_negative_int, default=42, help="seed of the noise")
+    add("--output_dir", required=True, help="folder for scores.safetensors")
+    add("--overwrite", action=cli.BooleanOptionalAction, default=False,
+        help="discard what an earlier run left in --output_dir")  # fmt: skip
+    args = parser.parse_args(argv)
+    needed = "scores" if args.kind == "random_matched" else "model_name"
+    if getattr(args, needed) is None:
+        parser.error(f"--kind {args.kind} needs --{needed}")
+    if args.finetuned and args.kind != "magnitude":
+        parser.error("--finetuned goes with --kind magnitude alone")
+    return args
+
+
+def from_encoder(args) -> tuple[dict, dict, dict]:
+    """Scores, weight shapes and manifest facts from an encoder's weights."""
+    model = models.load_pretrained(args.model_name, ("0", "1"), args.seed, None, "eager")
+    with cli.explain():
+        shapes = surgery.weight_shapes(model)
+        fingerprint = surgery.encoder_fingerprint(model)
+    encoder = models.encoder_facts(args.model_name, model, fingerprint)
+    if args.kind == "random":
+        noise = torch.Generator().manual_seed(seed_for(args.seed, "random scores"))
+        scores = {name: torch.rand(shape, generator=noise) for name, shape in shapes.items()}
+        return scores, shapes, {"encoder": encoder}
+    if args.finetuned:
+        model = models.load_checkpoint(args.finetuned, None, "eager")
+        with cli.explain(f"{args.finetuned}: "):
+            surgery.check_masks_fit(model, shapes)
+    linears = surgery.prunable_linears(model)
+    scores = {name: linear.weight.detach().abs() for name, linear in linears.items()}
+    return (
+        scores,
+        shapes,
+        {"encoder": encoder, "of": "finetuned" if args.finetuned else "pretrained"},
+    )
+
+
+def permuted(args) -> tuple[dict, dict, dict]:
+    """Another file's scores, shuffled within each matrix."""
+    path = tickets.score_file(args.scores)
+    with cli.explain():
+        scores, shapes, manifest = tickets.load_scores(path)
+    noise = torch.Generator().manual_seed(seed_for(args.seed, "random matched scores"))
+    for name, s in scores.items():
+        order = torch.randperm(s.numel(), generator=noise)
+        scores[name] = s.flatten()[order].reshape(s.shape)
+    facts = {"encoder": manifest["encoder"], "matched_to": manifest["kind"],
+             "matched_to_sha256": sha256_of(path)}  # fmt: skip
+    return scores, shapes, facts
+
+
+def main() -> None:
+    args = parse_args()
+    run = Run(args.output_dir, "scores", vars(args))
+    if run.finished:
+        print(f"{run.folder} is finished; nothing to do")
+        return
+    scores, shapes, facts = permuted(args) if args.kind == "random_matched" else from_encoder(args)
+    manifest = {"kind": args.kind.replace("_", " "), "seed": args.seed, "task": None,
+                "environment": environment(), **facts}  # fmt: skip
+    run.begin({"task": None, "encoder": facts["encoder"]})
+    tickets.save_scores(run.folder / "scores.safetensors", scores, shapes, manifest)
+    run.finish({"scores": "scores.safetensors"}, [])
+    print(f"{args.kind} scores of {len(scores)} matrices in {run.folder}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

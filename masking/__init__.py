@@ -1,0 +1,1 @@
+"""Gates, tickets, and their installation on a transformer encoder."""

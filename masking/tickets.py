@@ -1,0 +1,217 @@
+"""Scores and tickets: drawing one from the other, checking, saving, loading.
+
+Every kind of ticket is a score file (robust search writes log alpha; magnitude, random and IMP
+write scores of their own), and drawing is one pure function for all of them.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from masking.layers import expand_blocks
+
+Masks = dict[str, Tensor]
+Shapes = dict[str, tuple[int, int]]
+
+
+def check_sparsity(sparsity: float) -> None:
+    """ValueError unless 0 <= sparsity < 1 (the fraction of the weights that is removed)."""
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity is the fraction removed, in [0, 1), got {sparsity}")
+
+
+def draw(scores: dict[str, Tensor], shapes: Shapes, sparsity: float) -> Masks:
+    """The ticket at `sparsity`: name -> mask, bool, of the weight's shape, True = kept.
+
+    Section 3.3: all scores of all matrices are ranked together and the lowest are removed, in one
+    shot. Of N weights exactly round(sparsity * N) go (Python's round). Ties: of equal scores the
+    earlier go first, in the order of the matrices and then by rows. Where a score stands for a
+    block of weights, whole blocks go; with blocks of unequal sizes the number of removed weights
+    is the nearest to sparsity * N that the ranking admits. `shapes`: the weights' shapes.
+    """
+    check_sparsity(sparsity)
+    if not scores or scores.keys() != shapes.keys():
+        raise ValueError("scores and weight shapes must name the same, non-empty set of matrices")
+    flat = np.concatenate([s.detach().float().cpu().numpy().ravel() for s in scores.values()])
+    if np.isnan(flat).any():
+        raise ValueError("scores contain NaN, so they cannot be ranked")
+    weights_per_block = [shapes[n][0] * shapes[n][1] // s.numel() for n, s in scores.items()]
+    if len(set(weights_per_block)) == 1:
+        kept = ~_lowest(flat, round(sparsity * flat.size))
+    else:
+        sizes = np.repeat(weights_per_block, [s.numel() for s in scores.values()])
+        kept = ~_lowest_by_weight(flat, sizes, sparsity)
+    masks, start = {}, 0
+    for name, s in scores.items():
+        per_block = torch.from_numpy(kept[start : start + s.numel()]).reshape(s.shape)
+        masks[name] = expand_blocks(per_block, shapes[name]).clone()
+        start += s.numel()
+    return masks
+
+
+def _lowest(flat: np.ndarray, count: int) -> np.ndarray:
+    """Bool array marking the `count` lowest entries; of equal ones the earlier."""
+    if count == 0:
+        return np.zeros(flat.size, dtype=bool)
+    threshold = np.partition(flat, count - 1)[count - 1]
+    marked = flat < threshold
+    ties = np.flatnonzero(flat == threshold)
+    marked[ties[: count - int(marked.sum())]] = True
+    return marked
+
+
+def _lowest_by_weight(flat: np.ndarray, sizes: np.ndarray, sparsity: float) -> np.ndarray:
+    """As _lowest, for blocks of unequal `sizes`: as many as come nearest to the share asked."""
+    order = np.argsort(flat, kind="stable")
+    removed_after = np.concatenate([[0], np.cumsum(sizes[order])])
+    count = int(np.abs(removed_after - sparsity * sizes.sum()).argmin())
+    marked = np.zeros(flat.size, dtype=bool)
+    marked[order[:count]] = True
+    return marked
+
+
+def sparsity_of(masks: Masks) -> float:
+    """Fraction of all weights that the ticket removes."""
+    total = sum(m.numel() for m in masks.values())
+    return 1 - sum(int(m.sum()) for m in masks.values()) / total
+
+
+def density_by(masks: Masks, group_of: dict[str, str]) -> dict[str, float]:
+    """Fraction of weights kept in each group; `group_of` maps a matrix to its layer, kind, ..."""
+    kept: dict[str, int] = {}
+    total: dict[str, int] = {}
+    for name, mask in masks.items():
+        group = group_of[name]
+        kept[group] = kept.get(group, 0) + int(mask.sum())
+        total[group] = total.get(group, 0) + mask.numel()
+    return {group: kept[group] / total[group] for group in total}
+
+
+def removed_overlap(a: Masks, b: Masks) -> float:
+    """Jaccard index of the sets of removed weights of two tickets (1 = the same ticket)."""
+    both = sum(int((~a[n] & ~b[n]).sum()) for n in a)
+    either = sum(int((~a[n] | ~b[n]).sum()) for n in a)
+    return both / either if either else 1.0
+
+
+def _save(path: Path, tensors: dict[str, Tensor], manifest: dict) -> None:
+    # One metadata key: safetensors writes several in an order that changes from run to run.
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        save_file(tensors, beside, {"manifest": json.dumps(manifest, sort_keys=True)})
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _load(path: Path, what: str) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and manifest of a file of ours. ValueError names the file and what is wrong."""
+    if not path.is_file():
+        raise ValueError(f"no {what} file at {path}")
+    try:
+        with safe_open(path, framework="pt") as f:
+            manifest = json.loads((f.metadata() or {})["manifest"])
+            tensors = {name: f.get_tensor(name) for name in list(f.keys())}
+    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as e:
+        raise ValueError(f"{path} is not a {what} file or is damaged ({type(e).__name__})") from e
+    if not isinstance(manifest, dict) or manifest.get("what") != what:
+        raise ValueError(f"{path} is not a {what} file")
+    return tensors, manifest
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _in_order(tensors: dict[str, Tensor], manifest: dict, path: Path) -> Shapes:
+    """Check tensors against the manifest; their weights' shapes, in the model's order."""
+    try:
+        shapes = {n: (int(s[0]), int(s[1])) for n, s in manifest["shapes"].items()}
+        order, checksum = manifest["order"], manifest["sha256"]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as e:
+        raise ValueError(f"{path}: its manifest is incomplete ({type(e).__name__}: {e})") from e
+    if sorted(order) != sorted(shapes) or shapes.keys() != tensors.keys():
+        raise ValueError(f"{path}: its manifest does not name the matrices that it holds")
+    if _checksum(tensors) != checksum:
+        raise ValueError(f"{path} is damaged: its checksum does not match its contents")
+    return {name: shapes[name] for name in order}
+
+
+def score_file(path: str | Path) -> Path:
+    """The score file that a path names: itself, or scores.safetensors (last epoch) in a folder."""
+    path = Path(path)
+    return path / "scores.safetensors" if path.is_dir() else path
+
+
+def save_scores(path: Path, scores: dict[str, Tensor], shapes: Shapes, manifest: dict) -> None:
+    """Write a score file (float32). `manifest` says of which kind and from where they are."""
+    tensors = {n: s.detach().to("cpu", torch.float32).contiguous() for n, s in scores.items()}
+    facts = {
+        "what": "scores",
+        "shapes": {n: list(s) for n, s in shapes.items()},
+        "order": list(scores),
+        "sha256": _checksum(tensors),
+    }
+    _save(path, tensors, manifest | facts)
+
+
+def load_scores(path: Path) -> tuple[dict[str, Tensor], Shapes, dict]:
+    """Scores (float32), their weights' shapes, and the manifest. ValueError on a bad file."""
+    tensors, manifest = _load(path, "scores")
+    shapes = _in_order(tensors, manifest, path)
+    for name, shape in shapes.items():
+        s = tensors[name]
+        fits = s.ndim == 2 and s.numel() and not (shape[0] % s.shape[0] or shape[1] % s.shape[1])
+        if not fits or not s.is_floating_point() or not torch.isfinite(s).all():
+            raise ValueError(
+                f"{path}: the scores of {name} do not fit a {shape} matrix or hold "
+                "values that are not finite"
+            )
+    return {name: tensors[name].float() for name in shapes}, shapes, manifest
+
+
+def save_ticket(path: Path, masks: Masks, manifest: dict) -> dict:
+    """Write a ticket, one bit per weight (row-major, most significant bit first, 1 = kept).
+
+    Returns the whole manifest that stands in the file.
+    """
+    packed = {}
+    for name, mask in masks.items():
+        if mask.dtype != torch.bool or mask.ndim != 2:
+            raise ValueError(f"the mask of {name} is not a boolean matrix")
+        packed[name] = torch.from_numpy(np.packbits(mask.cpu().numpy()))
+    facts = {
+        "what": "ticket",
+        "shapes": {n: list(m.shape) for n, m in masks.items()},
+        "order": list(masks),
+        "sparsity": sparsity_of(masks),
+        "sha256": _checksum(packed),
+    }
+    _save(path, packed, manifest | facts)
+    return manifest | facts
+
+
+def load_ticket(path: Path) -> tuple[Masks, dict]:
+    """Masks (bool, True = kept) and manifest of a ticket file. ValueError on a bad file."""
+    packed, manifest = _load(path, "ticket")
+    masks = {}
+    for name, shape in _in_order(packed, manifest, path).items():
+        bits, count = packed[name], shape[0] * shape[1]
+        if bits.dtype != torch.uint8 or bits.numel() != -(-count // 8):
+            raise ValueError(f"{path}: {name} does not hold the {count} bits of its shape {shape}")
+        mask = np.unpackbits(bits.numpy(), count=count).astype(bool).reshape(shape)
+        masks[name] = torch.from_numpy(mask)
+    return masks, manifest

@@ -1,0 +1,385 @@
+"""Stage 2: learn a score for every prunable weight, by the min-max objective of Eqs. 6-8.
+
+    python search_ticket.py --model_name RUN_OF_STAGE_1 --output_dir FOLDER
+
+Starts from stage 1's best-dev checkpoint, freezes its weights, gates every prunable matrix, and
+writes score files from which retrain_ticket.py draws tickets of any sparsity.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from masking import hard_concrete, surgery, tickets
+from masking.layers import GatedLinear
+from utils import cli, data, devices, evaluation, models, optim, protocols
+from utils.adversary import ascend, initial_delta, perturbed, sentence_norms
+from utils.batching import collate, encode, epoch_batches
+from utils.runs import Run, environment, read_run, seed_for
+from utils.tasks import resolve_task
+
+
+def parse_args(argv: list[str] | None = None):
+    parser = cli.Parser(__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--model_name", required=True, help="run folder of stage 1 (finetune.py)")
+    add(
+        "--start_from",
+        choices=["best", "last"],
+        default="best",
+        help="D16: stage 1's checkpoint: the epoch with the best dev accuracy, or the last",
+    )
+    cli.add_data_flags(parser)
+    add(
+        "--token_type_ids",
+        action=cli.BooleanOptionalAction,
+        default=True,
+        help="D12: give pair tasks their token types; the released search does not",
+    )
+    cli.add_run_flags(parser)
+    protocols.add_search_flags(parser)
+    g = parser.add_argument_group("search (paper's Table 6; defaults are SST-2's)")
+    add = g.add_argument
+    add("--epochs", type=cli.positive_int, default=20, help="passes over the training rows")
+    add("--bsz", type=cli.positive_int, default=32, help="sentences per optimizer step")
+    add("--lr", type=cli.positive_float, default=0.1, help="learning rate of the scores")
+    add("--weight_decay", type=cli.non_negative_float, default=1e-6, help="of the scores")
+    add("--warmup_ratio", type=cli.fraction, default=0.1, help="share of steps in which lr rises")
+    add("--max_grad_norm", type=cli.non_negative_float, default=1.0, help="clip, 0 for none")
+    add("--adv_steps", type=cli.non_negative_int, default=5, help="K; 0 for no adversary")
+    add("--adv_lr", type=cli.non_negative_float, default=0.03, help="eta, size of an ascent")
+    add("--adv_init_mag", type=cli.non_negative_float, default=0.05, help="eps_0, size of delta_0")
+    add("--adv_max_norm", type=cli.non_negative_float, default=0.0, help="bound, 0 for none")
+    add("--adv_norm_type", choices=["l2", "linf"], default="l2", help="norm of delta, a sentence")
+    add("--lambda_amp", type=cli.non_negative_float, default=0.5, help="lambda: weight of R(m)")
+    add(
+        "--lambda_startup_frac",
+        type=cli.fraction,
+        default=0.1,
+        help="share of training with lambda 0",
+    )
+    add(
+        "--lambda_warmup_frac",
+        type=cli.fraction,
+        default=0.3,
+        help="share of training over which lambda then rises to --lambda_amp",
+    )
+    add("--mask_p", type=cli.open_fraction, default=0.9, help="test-time gates at the start")
+    add("--out_w_per_mask", type=cli.non_negative_int, default=1, help="rows per gate; 0: all")
+    add("--in_w_per_mask", type=cli.non_negative_int, default=1, help="columns per gate; 0: all")
+    add(
+        "--redraw",
+        choices=["each_pass", "each_step"],
+        default="each_pass",
+        help="draw gates and dropout anew in each pass, or once per optimizer step",
+    )
+    add("--dropout", type=cli.fraction, help="every dropout probability (default: encoder's own)")
+    add("--sparsity", type=cli.sparsity, default=0.3, help="of the ticket evaluated on dev")
+    add(
+        "--keep_scores",
+        type=cli.epochs_or_words("best"),
+        default=[],
+        help="D15: keep scores of these epochs besides the last, e.g. best,5,10",
+    )
+    args = parser.parse_args(argv)
+    protocols.apply_protocol(args, protocols.SEARCH)
+    return args
+
+
+def search_step(
+    model, gated: dict[str, GatedLinear], optimizer, batch: dict, args, lr: float,
+    lambda_reg: float, draw_gates: Callable[[int], None], draw_delta: Callable[[], Tensor],
+    accelerator,
+) -> dict[str, Tensor]:  # fmt: skip
+    """One optimizer step on the scores: min over m of max over delta (Eqs. 6-8), FreeLB's form.
+
+    `draw_gates(k)` puts new noise into the gates (and dropout) for pass k, `draw_delta()` gives
+    the first delta. Returns what is logged, as tensors, so that nothing waits for the device.
+    """
+    scores = [layer.scores for layer in gated.values()]
+    word_embeddings = model.get_input_embeddings()
+    only_last = args.adv_gradient == "last"  # K ascents, then one pass that counts (D10)
+    passes = max(1, args.adv_steps + only_last) if args.adv_steps else 1
+    delta = draw_delta() if args.adv_steps else None
+    losses, delta_norms = [], []
+
+    for k in range(passes):
+        final = k == passes - 1
+        draw_gates(k)
+        if not final:
+            delta.requires_grad_()
+        with accelerator.autocast(), perturbed(word_embeddings, delta):
+            logits = model(**evaluation.inputs_of(batch)).logits.float()
+        loss = F.cross_entropy(logits, batch["labels"], reduction="sum") * batch["row_weight"]
+        losses.append(loss.detach())
+        if delta is not None:
+            delta_norms.append(sentence_norms(delta.detach()).mean())
+        if only_last and not final:
+            delta.grad = torch.autograd.grad(loss, delta)[0]
+        else:
+            (loss if only_last else loss / passes).backward()
+        if not final:
+            delta = ascend(delta.detach(), delta.grad, args.adv_lr, args.adv_max_norm,
+                           args.adv_norm_type)  # fmt: skip
+
+    devices.sum_over_processes(accelerator, model.parameters())
+    penalty = hard_concrete.penalty(scores, args.penalty_mean)
+    l0_gradients = torch.autograd.grad(lambda_reg * penalty, scores)
+    logged = {
+        "score_grad_norm": optim.total_norm([s.grad for s in scores]),
+        "l0_grad_norm": optim.total_norm(l0_gradients),
+    }
+    if args.clip_over == "accumulated":  # released (D2): weights' gradients of all steps, L0 after
+        with_gradient = [p for p in model.parameters() if p.grad is not None]
+        logged["clip_norm"] = optim.clip(with_gradient, args.max_grad_norm)
+        torch._foreach_add_([s.grad for s in scores], l0_gradients)
+    else:
+        torch._foreach_add_([s.grad for s in scores], l0_gradients)
+        logged["clip_norm"] = optim.clip(scores, args.max_grad_norm)
+    optim.set_lr(optimizer, lr)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)  # of the scores; frozen weights have none
+    return logged | {
+        "loss_per_pass": torch.stack(losses),
+        "delta_norm_per_pass": torch.stack(delta_norms) if delta_norms else torch.zeros(0),
+        "penalty": penalty.detach(),
+    }
+
+
+class Clocks:
+    """Learning rate and lambda at each optimizer step, from 1."""
+
+    def __init__(self, args, examples: int, steps_per_epoch: int, tensors_per_batch: int):
+        self.args = args
+        self.total_steps = args.epochs * steps_per_epoch
+        # The released schedule ends after floor(examples * epochs / batch) steps.
+        released = args.protocol == "released"
+        self.lr_steps = examples * args.epochs // args.bsz if released else self.total_steps
+        self.counts_per_step = tensors_per_batch if args.lambda_clock == "tensors" else 1  # D1
+
+    def lr(self, step: int) -> float:
+        warmup_steps = self.args.warmup_ratio * self.lr_steps
+        return self.args.lr * optim.linear_schedule(step - 1, warmup_steps, self.lr_steps)
+
+    def lambda_reg(self, step: int) -> float:
+        a = self.args
+        return optim.lambda_at(step * self.counts_per_step, self.total_steps, a.lambda_amp,
+                               a.lambda_startup_frac, a.lambda_warmup_frac)  # fmt: skip
+
+
+def dev_measures(model, gated, dev, args, accelerator) -> dict:
+    """Dev accuracy with soft gates and with the ticket at --sparsity, and what the gates are."""
+    scores = {name: layer.scores.detach() for name, layer in gated.items()}
+    shapes = {name: tuple(layer.weight.shape) for name, layer in gated.items()}
+    masks = tickets.draw(scores, shapes, args.sparsity)
+    kinds = surgery.matrix_kinds(list(gated))
+    found = {}
+    for name, gates in (("soft_gates", surgery.soft_gates(gated)), ("ticket", masks)):
+        surgery.fix_gates(gated, gates)
+        accuracy = evaluation.accuracy_percent(model, dev, 4 * args.bsz, accelerator)
+        found[f"dev_accuracy_{name}_percent"] = accuracy
+    surgery.fix_gates(gated, None)
+    by_kind: dict[str, list[Tensor]] = {}
+    for name, s in scores.items():
+        by_kind.setdefault(kinds[name], []).append(s)
+    return found | {
+        "gate_shares": hard_concrete.gate_shares(list(scores.values())),
+        "penalty_of_all_gates": float(hard_concrete.penalty(list(scores.values()))),
+        "open_probability_by_kind": {
+            k: float(hard_concrete.penalty(s)) for k, s in by_kind.items()
+        },
+        "ticket_sparsity": tickets.sparsity_of(masks),
+        "ticket_density_by_kind": tickets.density_by(masks, kinds),
+    }
+
+
+class Draws:
+    """All noise of the search, each draw from a seed of its own: (seed, purpose, step, pass)."""
+
+    def __init__(self, model, gated, args, accelerator):
+        self.gated, self.args, self.accelerator = gated, args, accelerator
+        self.hidden = model.get_input_embeddings().embedding_dim
+
+    def start_step(self, step: int, batch: dict, shape: tuple[int, int]) -> None:
+        """`shape`: (sentences, tokens) of the whole batch; `batch`: this process' rows of it."""
+        self.step, self.batch, self.shape = step, batch, shape
+
+    def gates(self, k: int) -> None:
+        """New gate noise and new dropout for pass k; --redraw each_step repeats pass 0's."""
+        k = k if self.args.redraw == "each_pass" else 0
+        torch.manual_seed(self._seed("dropout", k, self.accelerator.process_index))
+        surgery.draw_noise(self.gated, self._generator("gates", k))
+
+    def delta(self) -> Tensor:
+        """The first delta, drawn for the whole batch, so that one process or several agree."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        uniform = torch.rand((*self.shape, self.hidden), generator=self._generator("delta"),
+                             device=self.accelerator.device) * 2 - 1  # fmt: skip
+        mine = uniform[rank::world] if rank < self.shape[0] else uniform[:1]
+        return initial_delta(
+            mine, self.batch["attention_mask"], self.args.adv_init_mag, self.args.adv_norm_type
+        )
+
+    def _seed(self, purpose: str, *counters: int) -> int:
+        return seed_for(self.args.seed, purpose, self.step, *counters)
+
+    def _generator(self, purpose: str, *counters: int) -> torch.Generator:
+        device = self.accelerator.device
+        return torch.Generator(device).manual_seed(self._seed(purpose, *counters))
+
+
+def write_log(run: Run, waiting: list[dict]) -> None:
+    """Write the waiting lines; here, and only here, the device is waited for."""
+    for line in waiting:
+        run.log({k: v.tolist() if isinstance(v, Tensor) else v for k, v in line.items()})
+    waiting.clear()
+
+
+def restore(state: dict, model, scores: list[Tensor], optimizer) -> None:
+    """Put a resume point back: scores, optimizer, and (D2 as released) the weights' gradients."""
+    for parameter, saved in zip(scores, state["scores"], strict=True):
+        parameter.data.copy_(saved)
+    optimizer.load_state_dict(state["optimizer"])
+    for parameter, saved in zip(model.parameters(), state["gradients"], strict=True):
+        parameter.grad = None if saved is None else saved.to(parameter.device)
+
+
+def resume_point(step: int, best: float, model, scores: list[Tensor], optimizer) -> dict:
+    return {
+        "optimizer_step": step,
+        "best_dev_accuracy_percent": best,
+        "scores": [s.detach() for s in scores],
+        "optimizer": optimizer.state_dict(),
+        "gradients": [p.grad for p in model.parameters()],
+    }
+
+
+def read_stage_1(args) -> tuple[Path, dict]:
+    """The checkpoint to start from and what is known of it; the data flags are taken over."""
+    run = read_run(args.model_name)
+    if run is None or run.get("stage") != "finetune":
+        raise cli.UserError(f"--model_name {args.model_name} is no run folder of finetune.py")
+    if run["status"] != "finished":
+        raise cli.UserError(f"the run in {args.model_name} is not finished: run it again first")
+    cli.inherit_data_flags(args, run["args"])
+    checkpoint = Path(args.model_name) / args.start_from
+    return checkpoint, models.checkpoint_facts(checkpoint)
+
+
+def main() -> None:
+    args = parse_args()
+    epochs_to_keep = {e for e in args.keep_scores if e != "best"}
+    if any(e > args.epochs for e in epochs_to_keep):
+        raise cli.UserError(f"--keep_scores names an epoch beyond --epochs {args.epochs}")
+    checkpoint, facts = read_stage_1(args)
+    task = resolve_task(args)
+    args.max_seq_length = args.max_seq_length or facts["max_seq_length"]
+    run = Run(args.output_dir, "search", vars(args))
+    if run.finished:
+        print(f"{run.folder} is finished; nothing to do")
+        return
+
+    # Data and model: stage 1's splits and best-dev checkpoint, a gate for every prunable weight.
+    accelerator = devices.make_accelerator(args)
+    splits = data.load_splits(args, task, ("train", "dev"))
+    labels = splits.task.label_names
+    tokenizer = models.load_tokenizer(str(checkpoint))
+    train, dev = (
+        encode(splits[name], tokenizer, args.max_seq_length, args.token_type_ids)
+        for name in ("train", "dev")
+    )
+    model = models.load_checkpoint(checkpoint, len(labels), args.attn_implementation, args.dropout)
+    models.check_length(model, args.max_seq_length)
+    with cli.explain():
+        gated = surgery.install_gates(model, args.mask_p, args.out_w_per_mask, args.in_w_per_mask)
+    model.to(accelerator.device).train()
+    scores = [layer.scores for layer in gated.values()]
+    if args.clip_over == "scores":  # D2: the weights are frozen
+        model.requires_grad_(False)
+        for s in scores:
+            s.requires_grad_(True)
+    optimizer = optim.make_adamw(args.adamw, scores, args.lr, args.weight_decay)
+
+    steps_per_epoch = -(-len(train) // args.bsz)
+    clocks = Clocks(args, len(train), steps_per_epoch, len(tokenizer.model_input_names))
+    draws = Draws(model, gated, args, accelerator)
+    manifest = {
+        "kind": "robust" if args.adv_steps else "gates without adversary",
+        "task": task.name,
+        "seed": args.seed,
+        "encoder": facts["encoder"],
+        "gates": sum(s.numel() for s in scores),
+        "settings": {k: v for k, v in run.identity.items() if k not in cli.PLACES},
+        "environment": environment(),
+    }
+    shapes = {name: tuple(layer.weight.shape) for name, layer in gated.items()}
+    accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
+    if accelerator.is_main_process:
+        run.begin({"task": task.name, "encoder": facts["encoder"], "data": splits.facts(),
+                   "gates": manifest["gates"], "optimizer_steps": clocks.total_steps})  # fmt: skip
+    accelerator.wait_for_everyone()
+    state = run.load_state()
+    step, best = 0, -1.0
+    if state is not None:
+        step, best = state["optimizer_step"], state["best_dev_accuracy_percent"]
+        restore(state, model, scores, optimizer)
+    if accelerator.is_main_process:
+        run.cut_log(step)
+
+    waiting: list[dict] = []
+    progress = tqdm(total=clocks.total_steps, initial=step, unit="step", desc="search",
+                    disable=args.quiet or not accelerator.is_main_process)  # fmt: skip
+    for epoch in range(step // steps_per_epoch + 1, args.epochs + 1):
+        batches = epoch_batches(
+            train.lengths, args.bsz, seed_for(args.seed, "batches", epoch), args.group_by_length
+        )
+        for positions in batches[step - (epoch - 1) * steps_per_epoch :]:
+            step += 1
+            lr, lambda_reg = clocks.lr(step), clocks.lambda_reg(step)
+            arrays = collate(train, positions)
+            batch = devices.to_device(arrays, accelerator)
+            draws.start_step(step, batch, arrays["input_ids"].shape)
+            logged = search_step(model, gated, optimizer, batch, args, lr, lambda_reg,
+                                 draws.gates, draws.delta, accelerator)  # fmt: skip
+            waiting.append({"optimizer_step": step, "epoch": epoch, "lr": lr,
+                            "lambda_reg": lambda_reg, **logged})  # fmt: skip
+            progress.update()
+            ends_epoch = step == epoch * steps_per_epoch
+            if accelerator.is_main_process and (len(waiting) == 20 or ends_epoch):
+                progress.set_postfix(loss=f"{float(logged['loss_per_pass'].mean()):.3f}",
+                                     density=f"{float(logged['penalty']):.3f}")  # fmt: skip
+                write_log(run, waiting)
+            due = args.checkpoint_every and step % args.checkpoint_every == 0 and not ends_epoch
+            if accelerator.is_main_process and due:
+                write_log(run, waiting)
+                run.save_state(resume_point(step, best, model, scores, optimizer))
+
+        measured = dev_measures(model, gated, dev, args, accelerator)
+        improved = measured["dev_accuracy_soft_gates_percent"] > best
+        best = max(best, measured["dev_accuracy_soft_gates_percent"])
+        if accelerator.is_main_process:
+            run.log({"optimizer_step": step, "epoch": epoch, "dev": measured})
+            names = ["scores.safetensors"] if epoch == args.epochs else []
+            names += [f"scores_epoch{epoch}.safetensors"] if epoch in epochs_to_keep else []
+            names += ["scores_best.safetensors"] if improved and "best" in args.keep_scores else []
+            for name in names:
+                tickets.save_scores(run.folder / name, dict(zip(gated, scores, strict=True)),
+                                    shapes, manifest | {"epoch": epoch})  # fmt: skip
+            run.save_state(resume_point(step, best, model, scores, optimizer))
+
+    progress.close()
+    if accelerator.is_main_process:
+        run.finish({"scores": "scores.safetensors", "epoch": args.epochs, "optimizer_steps": step,
+                    "best_dev_accuracy_percent": best, "last_epoch": measured}, [])  # fmt: skip
+        print(f"scores in {run.folder}; R(m) {measured['penalty_of_all_gates']:.3f}, dev accuracy "
+              f"{measured['dev_accuracy_soft_gates_percent']:.1f} % with soft gates, "
+              f"{measured['dev_accuracy_ticket_percent']:.1f} % with the ticket at sparsity "
+              f"{args.sparsity}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,150 @@
+"""Replay a recorded trajectory of the released search step against `--protocol released`.
+
+    python tests/golden.py FOLDER
+
+FOLDER holds released_trajectory.json (configuration, settings, batches, one log entry per step),
+weights.safetensors and released_scores.safetensors. Every random draw is given by formula. Prints
+the largest deviation per quantity, and exits 1 where one is beyond its tolerance.
+"""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from transformers import BertConfig, BertForSequenceClassification
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import search_ticket  # noqa: E402
+from masking import hard_concrete, surgery  # noqa: E402
+from utils import optim, protocols  # noqa: E402
+from utils.adversary import initial_delta  # noqa: E402
+
+# Absolute, float32: losses and norms, and scores.
+TOLERANCE = 1e-5
+SCORES_TOLERANCE = 1e-4
+
+
+def gate_noise(shape: tuple[int, int]) -> torch.Tensor:
+    i, j = torch.arange(shape[0])[:, None], torch.arange(shape[1])[None, :]
+    return ((31 * i + 17 * j) % 97 + 1).float() / 98
+
+
+def delta_noise(shape: tuple[int, int, int]) -> torch.Tensor:
+    b, t, h = (torch.arange(n) for n in shape)
+    pattern = (7 * b[:, None, None] + 13 * t[None, :, None] + 29 * h[None, None, :]) % 101
+    return pattern.float() / 50 - 1
+
+
+def load_model(folder: Path, config: dict) -> BertForSequenceClassification:
+    model = BertForSequenceClassification(BertConfig(**config, attn_implementation="eager"))
+    weights = load_file(folder / "weights.safetensors")
+    weights = {k.removeprefix("weights."): v for k, v in weights.items()}
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    if unexpected or [name for name in missing if "position_ids" not in name]:
+        raise SystemExit(f"weights do not fit the model: {missing} missing, {unexpected} left over")
+    return model.train()
+
+
+def arguments(settings: dict) -> SimpleNamespace:
+    args = SimpleNamespace(**protocols.SEARCH["released"], protocol="released")
+    for name in ("adv_steps", "adv_lr", "lr", "weight_decay", "warmup_ratio", "lambda_amp",
+                 "lambda_startup_frac", "lambda_warmup_frac", "max_grad_norm", "mask_p",
+                 "adv_init_mag", "epochs"):  # fmt: skip
+        setattr(args, name, settings[name])
+    args.bsz = settings["batch_size"]
+    args.adv_max_norm = settings.get("adv_max_norm", 0.0)
+    args.adv_norm_type = settings.get("adv_norm_type", "l2")
+    return args
+
+
+def replay(folder: Path) -> dict[str, tuple[float, float]]:
+    """Quantity -> (largest absolute deviation, tolerance)."""
+    torch.set_num_threads(1)
+    record = json.loads((folder / "released_trajectory.json").read_text())
+    stored = load_file(folder / "released_scores.safetensors")
+    settings, args = record["settings"], arguments(record["settings"])
+    accelerator = Accelerator(cpu=True)
+    model = load_model(folder, record["config"])
+    gated = surgery.install_gates(model, args.mask_p)
+    for layer in gated.values():
+        layer.uniform = gate_noise(tuple(layer.scores.shape))
+    scores = [layer.scores for layer in gated.values()]
+    optimizer = optim.make_adamw(args.adamw, scores, args.lr, args.weight_decay)
+    batches = [{k: torch.tensor(v) for k, v in b.items()} for b in record["batches"]]
+    for batch in batches:
+        batch["row_weight"] = torch.tensor(1 / len(batch["labels"]))
+    examples = sum(len(b["labels"]) for b in batches)
+    tensors = settings.get("tensors_per_batch", 3)
+    clocks = search_ticket.Clocks(args, examples, len(batches), tensors)
+    worst: dict[str, tuple[float, float]] = {}
+
+    def compare(quantity: str, ours, theirs, tolerance: float = TOLERANCE) -> None:
+        ours, theirs = torch.as_tensor(ours).double(), torch.as_tensor(theirs).double()
+        if ours.shape != theirs.shape:
+            raise SystemExit(f"{quantity}: shape {tuple(ours.shape)}, not {tuple(theirs.shape)}")
+        off = float((ours - theirs).abs().max())
+        off = float("inf") if off != off else off
+        worst[quantity] = (max(off, worst.get(quantity, (0.0,))[0]), tolerance)
+
+    for entry in record["log"]:
+        step = entry["optimizer_step"]
+        batch = batches[(step - 1) % len(batches)]
+        lr, lambda_reg = clocks.lr(step), clocks.lambda_reg(step)
+
+        def draw_delta(batch=batch):
+            shape = (*batch["input_ids"].shape, model.config.hidden_size)
+            return initial_delta(delta_noise(shape), batch["attention_mask"], args.adv_init_mag)
+
+        logged = search_ticket.search_step(model, gated, optimizer, batch, args, lr, lambda_reg,
+                                           lambda k: None, draw_delta, accelerator)  # fmt: skip
+        compare("loss_per_pass", logged["loss_per_pass"], entry["loss_per_pass"])
+        compare("delta_norm_per_pass", logged["delta_norm_per_pass"], entry["delta_norm_per_pass"])
+        compare("score_grad_norm_before_clip", logged["score_grad_norm"],
+                entry["score_grad_norm_before_clip"])  # fmt: skip
+        compare("clip_norm", logged["clip_norm"], entry["clip_norm"])
+        compare("penalty", logged["penalty"], entry["penalty"])
+        compare("lambda_reg", lambda_reg, entry["lambda_reg"])
+        compare("lr", lr, entry["lr"])
+        for name, layer in gated.items():
+            if f"step{step}.{name}" in stored:
+                compare("scores", layer.scores.detach(), stored.pop(f"step{step}.{name}"),
+                        SCORES_TOLERANCE)  # fmt: skip
+    if stored:
+        raise SystemExit(f"stored scores that no matrix of ours has: {sorted(stored)[:3]}")
+    compare_the_end(record, model, gated, batches, compare)
+    return worst
+
+
+def compare_the_end(record: dict, model, gated: dict, batches: list[dict], compare) -> None:
+    flat = torch.cat([layer.scores.detach().flatten() for layer in gated.values()])
+    shares = hard_concrete.gate_shares([layer.scores.detach() for layer in gated.values()])
+    compare("final below_half", (torch.sigmoid(flat) < 0.5).float().mean(),
+            record["final"]["below_half"], 1e-3)  # fmt: skip
+    compare("final binary", 1 - shares["undecided"], record["final"]["binary"], 1e-3)
+    model.eval()
+    for layer in gated.values():
+        layer.uniform = None
+    for batch, theirs in zip(batches, record["eval_logits_first_two_batches"], strict=False):
+        inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            compare("eval logits", model(**inputs).logits, theirs, SCORES_TOLERANCE)
+
+
+def main() -> int:
+    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "released_trajectory.json").is_file():
+        print("usage: python tests/golden.py FOLDER (with released_trajectory.json)",
+              file=sys.stderr)  # fmt: skip
+        return 2
+    beyond = False
+    for quantity, (off, tolerance) in replay(Path(sys.argv[1])).items():
+        beyond |= off > tolerance
+        print(f"{quantity:30} {off:.2e}  {'ok' if off <= tolerance else f'beyond {tolerance}'}")
+    return int(beyond)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

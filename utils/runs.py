@@ -1,0 +1,271 @@
+"""A run is a folder that knows what it is: its arguments, log, resume point and result.
+
+run.json      stage, all arguments, library versions, commit, status (running | finished)
+log.jsonl     one line per optimizer step or epoch
+state.pt      resume point (tensors and numbers only, loaded with weights_only)
+result.json   what came out
+records.jsonl one self-describing line per evaluation; report.py reads these
+"""
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import IO
+
+import torch
+
+from utils.cli import UserError
+
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "safetensors",
+    "tokenizers",
+    "numpy",
+    "scikit-learn",
+    "scipy",
+    "textattack",
+    "tensorflow",
+    "nltk",
+)
+
+# Arguments that say where or how loudly, not what: a resumed run may differ in them.
+NOT_IDENTITY = {"output_dir", "overwrite", "quiet", "checkpoint_every", "result_file"}
+
+
+def seed_for(seed: int, purpose: str, *counters: object) -> int:
+    """A 63-bit seed that depends on the run's seed, a purpose and counters (a step, an epoch).
+
+    Every random draw is made from such a seed, so that a run resumed at step n draws what the
+    uninterrupted one drew, without any generator's state being stored.
+    """
+    key = ":".join(map(str, (seed, purpose, *counters)))
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def write_atomically(path: str | Path, write) -> None:
+    """Call write(path beside) and rename: readers see the old file or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, obj: object) -> None:
+    text = json.dumps(obj, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def append_jsonl(path: str | Path, record: dict) -> None:
+    """Append one line; a single write, so that a killed process leaves at most one torn line."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as f:
+        f.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def read_jsonl(path: str | Path) -> list[dict]:
+    """All lines; a torn last line is left out, any other bad line is a UserError."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no file {path}")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path} is not UTF-8 text ({e.reason} at byte {e.start})") from e
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as e:
+            if number == len(lines):  # no newline after it: the writer was killed
+                break
+            raise UserError(f"{path}, line {number}, is not JSON: {e.msg}") from e
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, line {number}, is not a JSON object")
+        records.append(record)
+    return records
+
+
+def read_json(path: str | Path) -> dict:
+    """A JSON object from a file; UserError where it is missing or is not one."""
+    try:
+        obj = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror}") from e
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} is damaged: it is not JSON") from e
+    if not isinstance(obj, dict):
+        raise UserError(f"{path} is damaged: it is not a JSON object")
+    return obj
+
+
+def environment() -> dict:
+    """Versions, commit and device name, for run.json and every record."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": git_commit(),
+        "device": device,
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of this repository, '+' behind it where files differ from it; None outside git."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return None
+        dirty = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD")[:12] + ("+" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def read_run(folder: str | Path) -> dict | None:
+    """run.json of a run folder, or None where there is none."""
+    path = Path(folder) / "run.json"
+    return read_json(path) if path.is_file() else None
+
+
+class Run:
+    """A run's folder while its script is at work."""
+
+    def __init__(self, folder: str | Path, stage: str, arguments: dict):
+        """`arguments`: all of the script's; those that define the run are compared on resume.
+
+        Raises UserError where the folder holds another run, something that is no run, or a run
+        that another process is working on.
+        """
+        self.folder = Path(folder)
+        self.stage = stage
+        self.identity = {k: v for k, v in arguments.items() if k not in NOT_IDENTITY}
+        self._lock: IO | None = None
+        self.earlier = read_run(self.folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is a file; choose another --output_dir")
+        if arguments.get("overwrite"):
+            self.earlier = None
+        elif self.earlier is not None:
+            self._check_same()
+        elif self.folder.exists() and any(p.name != "run.lock" for p in self.folder.iterdir()):
+            raise UserError(
+                f"{self.folder} is not empty and holds no run; choose another "
+                "--output_dir, or pass --overwrite"
+            )
+
+    def _check_same(self) -> None:
+        earlier = self.earlier.get("args", {})
+        if self.earlier.get("stage") != self.stage:
+            raise UserError(
+                f"{self.folder} holds a run of stage {self.earlier.get('stage')}; "
+                "choose another --output_dir, or pass --overwrite"
+            )
+        mine = json.loads(json.dumps(self.identity))
+        differing = [
+            k for k in sorted(mine.keys() | earlier.keys()) if mine.get(k) != earlier.get(k)
+        ]
+        if differing:
+            shown = ", ".join(
+                f"{k} {earlier.get(k)!r} then, {mine.get(k)!r} now" for k in differing
+            )
+            raise UserError(
+                f"{self.folder} holds a run with other arguments ({shown}); choose "
+                "another --output_dir, or pass --overwrite"
+            )
+
+    @property
+    def finished(self) -> bool:
+        return self.earlier is not None and self.earlier.get("status") == "finished"
+
+    def begin(self, facts: dict) -> None:
+        """Take the folder and write run.json. Call once everything has been validated."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.folder / "run.lock", "w")  # noqa: SIM115  held until the process ends
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            raise UserError(f"another process is at work in {self.folder}") from e
+        if self.earlier is None:
+            for path in self.folder.iterdir():
+                if path.name != "run.lock":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.manifest = {
+            "stage": self.stage,
+            "status": "running",
+            **facts,
+            "args": self.identity,
+            "environment": environment(),
+        }
+        write_json(self.folder / "run.json", self.manifest)
+
+    def finish(self, result: dict, records: list[dict]) -> None:
+        """Write result.json and the records, mark the run finished, drop the resume point."""
+        write_json(self.folder / "result.json", result)
+        lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+        write_atomically(
+            self.folder / "records.jsonl", lambda p: p.write_text(lines, encoding="utf-8")
+        )
+        write_json(self.folder / "run.json", self.manifest | {"status": "finished"})
+        (self.folder / "state.pt").unlink(missing_ok=True)
+
+    def log(self, line: dict) -> None:
+        append_jsonl(self.folder / "log.jsonl", line)
+
+    def save_state(self, state: dict) -> None:
+        """Resume point; the old one stays until the new one is whole."""
+        write_atomically(self.folder / "state.pt", lambda p: torch.save(state, p))
+
+    def load_state(self) -> dict | None:
+        """The resume point; None at a fresh start."""
+        path = self.folder / "state.pt"
+        if not path.is_file():
+            return None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as e:  # a torn zip raises many types
+            raise UserError(
+                f"{path} is damaged ({type(e).__name__}); start over with --overwrite"
+            ) from e
+
+    def cut_log(self, optimizer_step: int) -> None:
+        """Remove the log lines that were written after the resume point."""
+        log = self.folder / "log.jsonl"
+        if not log.is_file():
+            return
+        kept = [r for r in read_jsonl(log) if r["optimizer_step"] <= optimizer_step]
+        text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept)
+        write_atomically(log, lambda p: p.write_text(text, encoding="utf-8"))
