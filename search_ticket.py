@@ -6,6 +6,7 @@ Starts from stage 1's best-dev checkpoint, freezes its weights, gates every prun
 writes score files from which retrain_ticket.py draws tickets of any sparsity.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def search_step(
     scores = [layer.scores for layer in gated.values()]
     word_embeddings = model.get_input_embeddings()
     only_last = args.adv_gradient == "last"  # K ascents, then one pass that counts (D10)
-    passes = max(1, args.adv_steps + only_last) if args.adv_steps else 1
+    passes = args.adv_steps + only_last if args.adv_steps else 1
     delta = draw_delta() if args.adv_steps else None
     losses, delta_norms = [], []
 
@@ -144,7 +145,7 @@ def search_step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)  # of the scores; frozen weights have none
     return logged | {
-        "loss_per_pass": torch.stack(losses),
+        "loss_per_pass": accelerator.reduce(torch.stack(losses), "sum"),
         "delta_norm_per_pass": torch.stack(delta_norms) if delta_norms else torch.zeros(0),
         "penalty": penalty.detach(),
     }
@@ -235,7 +236,14 @@ class Draws:
 def write_log(run: Run, waiting: list[dict]) -> None:
     """Write the waiting lines; here, and only here, the device is waited for."""
     for line in waiting:
-        run.log({k: v.tolist() if isinstance(v, Tensor) else v for k, v in line.items()})
+        line = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in line.items()}
+        if not all(map(math.isfinite, [*line["loss_per_pass"], line["clip_norm"]])):
+            raise cli.UserError(
+                f"loss or gradient is not finite at optimizer step {line['optimizer_step']} "
+                f"(losses {line['loss_per_pass']}): lower --lr or --adv_lr, or use "
+                "--precision fp32"
+            )
+        run.log(line)
     waiting.clear()
 
 
@@ -285,6 +293,8 @@ def main() -> None:
 
     # Data and model: stage 1's splits and best-dev checkpoint, a gate for every prunable weight.
     accelerator = devices.make_accelerator(args)
+    if args.clip_over == "accumulated" and accelerator.num_processes > 1:
+        raise cli.UserError("--clip_over accumulated (--protocol released) runs in one process")
     splits = data.load_splits(args, task, ("train", "dev"))
     labels = splits.task.label_names
     tokenizer = models.load_tokenizer(str(checkpoint))

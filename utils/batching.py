@@ -45,16 +45,10 @@ def encode(rows: Rows, tokenizer, max_seq_length: int, token_types: bool = True)
 
     `token_types=False` leaves token type ids out, as the released search does (D12).
     """
-    key = hashlib.sha256(
-        json.dumps(
-            [
-                rows.fingerprint,
-                tokenizer.backend_tokenizer.to_str(),
-                type(tokenizer).__name__,
-                max_seq_length,
-            ]
-        ).encode()
-    ).hexdigest()[:32]
+    # Less what a call with padding or truncation leaves behind in the tokenizer.
+    backend = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": 0, "padding": 0}
+    described = [rows.fingerprint, backend, type(tokenizer).__name__, max_seq_length]
+    key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
     path = cache_folder() / "tokens" / f"{key}.safetensors"
     arrays = _cached(path)
     if arrays is None:

@@ -71,6 +71,10 @@ def run(main: Callable[[], None]) -> None:
         if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             fail(f"not allowed to write {e.filename or 'there'}; choose another --output_dir")
         raise
+    except Exception as e:  # the writers of tensors have error types of their own for a full disk
+        if "No space left" in str(e) or "PytorchStreamWriter failed writing" in str(e):
+            fail("no space left on the disk; free some and run the same command again")
+        raise
 
 
 @contextlib.contextmanager
@@ -130,9 +134,12 @@ def epochs_or_words(*words: str) -> Callable[[str], list]:
 
     def parse(text: str) -> list:
         parts = [part.strip() for part in text.split(",") if part.strip()]
-        return [part if part in words else positive_int(part) for part in parts]
+        try:
+            return [part if part in words else positive_int(part) for part in parts]
+        except argparse.ArgumentTypeError:
+            allowed = "epochs from 1 or " + ", ".join(words)
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list of {allowed}") from None
 
-    parse.__name__ = "list of epochs or " + "/".join(words)
     return parse
 
 

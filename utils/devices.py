@@ -1,7 +1,6 @@
 """Device, precision and processes, through accelerate."""
 
 import argparse
-import os
 from collections.abc import Iterable
 
 import torch
@@ -63,7 +62,3 @@ def sum_over_processes(accelerator: Accelerator, parameters: Iterable[Tensor]) -
 def gather_rows(accelerator: Accelerator, rows: list) -> list:
     """All processes' lists, one after the other, in every process."""
     return gather_object(rows) if accelerator.num_processes > 1 else rows
-
-
-def is_main_process() -> bool:
-    return int(os.environ.get("RANK", 0)) == 0

@@ -1,0 +1,83 @@
+# Sourced by the stage scripts: settings that all three share, and where their runs lie.
+# Every variable can be given in the environment.
+ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
+[ -x "$PYTHON" ] || PYTHON=$(command -v python3)
+
+MODEL=${MODEL:-bert-base-uncased} # hub name, local folder, or builtin/minilm
+DATA=${DATA:-}                    # folder with {train,dev,test} files instead of the hub
+SEEDS=${SEEDS:-42}
+GPUS=${GPUS:-}                    # CUDA ids, such as 0 or 0,1; empty: all that are visible
+RUNS=${RUNS:-$ROOT/runs}
+PRECISION=${PRECISION:-auto}      # auto, bf16 or fp32
+PROTOCOL=${PROTOCOL:-paper}       # paper, or released (D1, D2, D9, D10, D13, D14)
+CHECKPOINT=${CHECKPOINT:-last}    # which checkpoint is attacked: last, or best (on dev)
+SCORE_WITH=${SCORE_WITH:-log_odds}
+ROWS=${ROWS:-random}              # attacked rows: random (balanced), or first (D6)
+NUM_EXAMPLES=${NUM_EXAMPLES:-}    # attacked rows per result; empty: the paper's number
+MAX_TRAIN_ROWS=${MAX_TRAIN_ROWS:-}
+MAX_EVAL_ROWS=${MAX_EVAL_ROWS:-}
+# Files that some attacks need; see README, "What the attacks need".
+NEIGHBOURS=${NEIGHBOURS:-}
+WORD_VECTORS=${WORD_VECTORS:-}
+SENTENCE_ENCODER=${SENTENCE_ENCODER:-}
+MASKED_LM=${MASKED_LM:-}
+# The paper's three attacks, or without a hub the one that packages alone can run.
+case $MODEL in
+    builtin/*) RECIPES=${RECIPES:-textfooler-minilm} ;;
+    *) RECIPES=${RECIPES:-bertattack textfooler textbugger} ;;
+esac
+
+if [ -n "$GPUS" ]; then
+    CUDA_VISIBLE_DEVICES=$GPUS
+    export CUDA_VISIBLE_DEVICES
+fi
+
+# train SCRIPT FLAGS...: on one device, or over several GPUs through accelerate.
+train() {
+    script=$1
+    shift
+    case $GPUS in
+        *,*)
+            count=$(printf '%s' "$GPUS" | tr ',' '\n' | wc -l)
+            "$PYTHON" -m accelerate.commands.launch --num_processes "$((count + 1))" \
+                --num_machines 1 --mixed_precision no --dynamo_backend no "$ROOT/$script" "$@"
+            ;;
+        *) "$PYTHON" "$ROOT/$script" "$@" ;;
+    esac
+}
+
+# The data flags of a task ($task, $max_seq_length), before further flags of a training script.
+train_on_task() {
+    script=$1
+    shift
+    train "$script" --task_name "$task" ${DATA:+--data_dir "$DATA"} \
+        --max_seq_length "${MAX_SEQ_LENGTH:-$max_seq_length}" \
+        ${MAX_TRAIN_ROWS:+--max_train_rows "$MAX_TRAIN_ROWS"} \
+        ${MAX_EVAL_ROWS:+--max_eval_rows "$MAX_EVAL_ROWS"} \
+        --seed "$seed" --precision "$PRECISION" --protocol "$PROTOCOL" "$@"
+}
+
+# attack_run FOLDER DEFAULT_ROWS: every recipe on one run; rows attacked already are not repeated.
+attack_run() {
+    for recipe in $RECIPES; do
+        "$PYTHON" "$ROOT/attack.py" --model_name "$1" --checkpoint "$CHECKPOINT" \
+            --recipe "$recipe" --num_examples "${NUM_EXAMPLES:-$2}" --rows "$ROWS" \
+            --score_with "$SCORE_WITH" \
+            ${NEIGHBOURS:+--neighbours "$NEIGHBOURS"} \
+            ${WORD_VECTORS:+--word_vectors "$WORD_VECTORS"} \
+            ${SENTENCE_ENCODER:+--sentence_encoder "$SENTENCE_ENCODER"} \
+            ${MASKED_LM:+--masked_lm "$MASKED_LM"}
+    done
+}
+
+# Where the runs of one encoder, task and seed lie.
+runs_of() {
+    printf '%s/%s/%s/seed%s' "$RUNS" "$(basename -- "$MODEL")" "$1" "$2"
+}
+
+unknown_task() {
+    echo "error: unknown task '$1'; known are imdb, ag_news, sst2, qnli, qqp, mnli," \
+        "builtin/rotten_tomatoes, builtin/imdb" >&2
+    exit 2
+}

@@ -1,0 +1,58 @@
+#!/bin/sh
+# Stage 1: fine-tune the pre-trained encoder on each task (paper, Table 5).
+#
+#   sh stage1-finetune.sh                                   BERT-base, hub data, one seed
+#   TASKS="sst2" SEEDS="1 2 3" GPUS=0 sh stage1-finetune.sh
+#   MODEL=builtin/minilm TASKS=builtin/rotten_tomatoes sh stage1-finetune.sh
+#   MODEL=builtin/minilm TASKS=sst2 DATA=folder/of/sst2 sh stage1-finetune.sh
+#   ATTACK=yes sh stage1-finetune.sh                        attack the fine-tuned models, too
+#
+# EPOCHS, BSZ, LR, WEIGHT_DECAY and MAX_SEQ_LENGTH override every block; further flags go to
+# finetune.py as they are. All variables: scripts/common.sh.
+set -eu
+. "$(dirname -- "$0")/scripts/common.sh"
+TASKS=${TASKS:-imdb ag_news sst2} # further: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
+ATTACK=${ATTACK:-no}
+
+for seed in $SEEDS; do
+    for task in $TASKS; do
+        case $task in
+            imdb | builtin/imdb)
+                epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
+                max_seq_length=256 attacked_rows=500
+                ;;
+            ag_news)
+                epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
+                max_seq_length=256 attacked_rows=1000
+                ;;
+            sst2)
+                epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
+                max_seq_length=128 attacked_rows=872
+                ;;
+            qnli)
+                epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
+                max_seq_length=256 attacked_rows=1000
+                ;;
+            qqp)
+                epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
+                max_seq_length=256 attacked_rows=1000
+                ;;
+            mnli)
+                epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
+                max_seq_length=256 attacked_rows=1000
+                ;;
+            builtin/rotten_tomatoes) # ours: the miniature, for the small encoder
+                epochs=3 bsz=32 lr=5e-5 weight_decay=1e-2
+                max_seq_length=64 attacked_rows=250
+                ;;
+            *) unknown_task "$task" ;;
+        esac
+        folder=$(runs_of "$task" "$seed")/dense
+        train_on_task finetune.py --model_name "$MODEL" --output_dir "$folder" \
+            --epochs "${EPOCHS:-$epochs}" --bsz "${BSZ:-$bsz}" --lr "${LR:-$lr}" \
+            --weight_decay "${WEIGHT_DECAY:-$weight_decay}" "$@"
+        if [ "$ATTACK" = yes ]; then
+            attack_run "$folder" "$attacked_rows"
+        fi
+    done
+done

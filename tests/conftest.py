@@ -1,0 +1,119 @@
+"""A tiny encoder, a learnable data set, and scripts called in this process."""
+
+import importlib
+import json
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from utils import cli
+
+GOOD = ["good", "great", "funny", "fine", "happy", "bright", "sweet", "smart"]
+BAD = ["bad", "awful", "dull", "poor", "sad", "dark", "sour", "silly"]
+PLAIN = ["the", "a", "film", "movie", "plot", "story", "actor", "scene"]
+PLAIN += ["was", "is", "very", "quite", "and", "with", "of", "in"]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Never the user's cache, and no CUDA: results must not depend on the machine."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(folder))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    words = SPECIAL + GOOD + BAD + PLAIN
+    vocabulary = {word: i for i, word in enumerate(words)}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+        sep_token="[SEP]", mask_token="[MASK]", model_max_length=128,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+def make_encoder(folder: Path, hidden: int = 16, layers: int = 2, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(SPECIAL + GOOD + BAD + PLAIN), hidden_size=hidden, num_hidden_layers=layers,
+        num_attention_heads=2, intermediate_size=2 * hidden, max_position_embeddings=128,
+        initializer_range=0.2,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory) -> Path:
+    """A folder with a random two-layer BERT and its tokenizer."""
+    return make_encoder(tmp_path_factory.mktemp("encoder") / "tiny-bert")
+
+
+def sentences(count: int, seed: int) -> list[tuple[str, int]]:
+    """Sentences whose label (0, 1) is that of the three words in them that tell."""
+    draw = random.Random(seed)
+    rows = []
+    for i in range(count):
+        words = draw.choices(PLAIN, k=draw.randint(2, 8))
+        words += draw.choices((BAD, GOOD)[i % 2], k=3)
+        draw.shuffle(words)
+        rows.append((" ".join(words), i % 2))
+    return rows
+
+
+def write_tsv(path: Path, rows: list[tuple], header: str = "sentence\tlabel") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [header, *("\t".join(map(str, row)) for row in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def sst2_folder(tmp_path_factory) -> Path:
+    """train.tsv and dev.tsv with GLUE's columns: as GLUE's, dev is the test here."""
+    folder = tmp_path_factory.mktemp("data") / "sst2"
+    write_tsv(folder / "train.tsv", sentences(240, 1))
+    write_tsv(folder / "dev.tsv", sentences(60, 2))
+    return folder
+
+
+def call(script: str, *arguments) -> None:
+    """Run a script's main in this process, as `python SCRIPT.py ARGUMENTS`."""
+    module = importlib.import_module(script)
+    AcceleratorState._reset_state(True)  # a process of its own would start without one
+    old, sys.argv = sys.argv, [f"{script}.py", *map(str, arguments)]
+    try:
+        cli.run(module.main)
+    finally:
+        sys.argv = old
+
+
+def fails(capsys, script: str, *arguments) -> str:
+    """The one line with which a script refuses (status 2, no traceback)."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        call(script, *arguments)
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in err, err
+    return lines[0]
+
+
+def log_lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

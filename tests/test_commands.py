@@ -1,0 +1,388 @@
+"""Wrong input: one clear line, status 2, nothing written. Shell scripts, conventions, report."""
+
+import ast
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import call, fails
+
+from utils import runs
+from utils.cli import UserError
+from utils.metrics import classification_measures, wilson_interval
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = ["stage1-finetune.sh", "stage2-search-ticket.sh", "stage3-draw-retrain_ticket.sh"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epochs", "0"], "'0' is not a whole number >= 1"),
+        (["--epochs", "2.5"], "'2.5' is not a whole number"),
+        (["--lr", "-1"], "'-1' is not a number > 0"),
+        (["--lr", "nan"], "'nan' is not a number > 0"),
+        (["--task_name", "sst3"], "unknown task 'sst3'"),
+        (["--dataset_name", "imdb"], "does not hold the task sst2"),
+        (["--precision", "fp8"], "invalid choice: 'fp8'"),
+        (["--protocol", "mine"], "invalid choice: 'mine'"),
+        (["--device", "cuda"], "sees no CUDA device"),
+        (["--keep_epochs", "9"], "beyond --epochs 3"),
+        (["--keep_epochs", "0"], "'0' is not a whole number"),
+        (["--max_seq_length", "999"], "the encoder has 128 positions"),
+        (["--no_such_flag"], "unrecognized arguments: --no_such_flag"),
+        (["--model_name", "./nowhere"], "no folder ./nowhere"),
+        (["--model_name", "builtin/maxilm"], "unknown built-in encoder"),
+        (["--data_dir", "nowhere"], "is not a folder"),
+        (["--max_train_rows", "1"], "1 class"),
+        (["--dropout", "1.5"], "not a number in [0, 1]"),
+    ],
+)
+def test_finetune_refuses(encoder, sst2_folder, tmp_path, capsys, flags, message):
+    line = fails(capsys, "finetune", "--model_name", encoder, "--task_name", "sst2", "--data_dir",
+                 sst2_folder, "--output_dir", tmp_path / "run", "--quiet", *flags)  # fmt: skip
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def dense(encoder, sst2_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dense") / "run"
+    call("finetune", "--model_name", encoder, "--task_name", "sst2", "--data_dir", sst2_folder,
+         "--output_dir", folder, "--quiet", "--epochs", 1, "--max_train_rows", 32)  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--sparsity", "1"], "'1' is not a fraction removed in [0, 1)"),
+        (["--sparsity", "-0.1"], "not a fraction removed"),
+        (["--sparsity", "nan"], "not a fraction removed"),
+        (["--mask_p", "1"], "strictly between 0 and 1"),
+        (["--adv_steps", "-1"], "'-1' is not a whole number >= 0"),
+        (["--keep_scores", "first"], "not a list of epochs from 1 or best"),
+        (["--keep_scores", "7", "--epochs", "3"], "beyond --epochs 3"),
+        (["--out_w_per_mask", "5"], "do not divide"),
+        (["--model_name", "."], "is no run folder of finetune.py"),
+        (["--start_from", "first"], "invalid choice"),
+        (["--adv_gradient", "sum"], "invalid choice"),
+    ],
+)
+def test_search_refuses(dense, tmp_path, capsys, flags, message):
+    line = fails(capsys, "search_ticket", "--model_name", dense, "--output_dir", tmp_path / "run",
+                 "--quiet", *flags)  # fmt: skip
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unfinished_stage_1_is_named(dense, tmp_path, capsys):
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    run = json.loads((dense / "run.json").read_text()) | {"status": "running"}
+    (unfinished / "run.json").write_text(json.dumps(run))
+    line = fails(
+        capsys, "search_ticket", "--model_name", unfinished, "--output_dir", tmp_path / "s"
+    )
+    assert "is not finished" in line
+    (unfinished / "run.json").write_text('{"stage": ')
+    line = fails(
+        capsys, "search_ticket", "--model_name", unfinished, "--output_dir", tmp_path / "s"
+    )
+    assert "is damaged" in line and not (tmp_path / "s").exists()
+
+
+def test_retrain_refuses(encoder, sst2_folder, dense, tmp_path, capsys):
+    call("make_scores", "--kind", "random", "--model_name", encoder, "--output_dir", tmp_path / "s")
+    whole = (tmp_path / "s" / "scores.safetensors").read_bytes()
+    (tmp_path / "torn.safetensors").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.safetensors").write_text("no scores")
+    good = {"--model_name": encoder, "--scores": tmp_path / "s", "--sparsity": 0.3,
+            "--task_name": "sst2", "--data_dir": sst2_folder}  # fmt: skip
+    for change, message in (
+        ({"--sparsity": 1.0}, "not a fraction removed"),
+        ({"--scores": tmp_path / "none"}, "no scores file"),
+        ({"--scores": tmp_path / "torn.safetensors"}, "damaged"),
+        ({"--scores": tmp_path / "text.safetensors"}, "damaged"),
+        ({"--scores": dense / "last" / "model.safetensors"}, "not a scores file"),
+        ({"--task_name": "nope"}, "unknown task"),
+        ({"--model_name": tmp_path}, "no tokenizer that transformers can load"),
+    ):
+        flags = [part for pair in (good | change).items() for part in pair]
+        line = fails(capsys, "retrain_ticket", *flags, "--output_dir", tmp_path / "t", "--quiet")
+        assert message in line and not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--kind", "best"], "invalid choice"),
+        (["--kind", "random"], "needs --model_name"),
+        (["--kind", "random_matched"], "needs --scores"),
+        (
+            ["--kind", "random", "--model_name", "x", "--finetuned", "y"],
+            "goes with --kind magnitude",
+        ),
+        (["--kind", "random_matched", "--scores", "nowhere"], "no scores file"),
+    ],
+)
+def test_make_scores_refuses(tmp_path, capsys, flags, message):
+    line = fails(capsys, "make_scores", *flags, "--output_dir", tmp_path / "s")
+    assert message in line and not (tmp_path / "s").exists()
+
+
+def test_folders_that_hold_something_else_are_left_alone(encoder, sst2_folder, tmp_path, capsys):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("mine")
+    flags = ("--model_name", encoder, "--task_name", "sst2", "--data_dir", sst2_folder, "--quiet")
+    line = fails(capsys, "finetune", *flags, "--output_dir", tmp_path / "notes")
+    assert "is not empty and holds no run" in line
+    assert (tmp_path / "notes" / "thesis.txt").read_text() == "mine"
+    line = fails(capsys, "finetune", *flags, "--output_dir", tmp_path / "notes" / "thesis.txt")
+    assert "is a file" in line
+
+
+def test_two_processes_never_share_a_run(tmp_path):
+    first = runs.Run(tmp_path / "r", "finetune", {"a": 1})
+    first.begin({})
+    with pytest.raises(UserError, match="another process is at work"):
+        runs.Run(tmp_path / "r", "finetune", {"a": 1}).begin({})
+
+
+def test_a_checkpoint_of_another_label_count(encoder, dense, tmp_path, capsys):
+    config = json.loads((dense / "best" / "config.json").read_text())
+    config["id2label"] = {str(i): str(i) for i in range(4)}
+    config["label2id"] = {str(i): i for i in range(4)}
+    (dense / "last" / "config.json").write_text(json.dumps(config))
+    line = fails(capsys, "search_ticket", "--model_name", dense, "--output_dir", tmp_path / "s",
+                 "--start_from", "last")  # fmt: skip
+    assert "has 4 labels and the task has 2" in line
+
+
+def test_record_files(tmp_path):
+    path = tmp_path / "r.jsonl"
+    runs.append_jsonl(path, {"a": 1})
+    with open(path, "a") as f:
+        f.write('{"b": 2')  # the writer was killed
+    assert runs.read_jsonl(path) == [{"a": 1}]
+    path.write_text('{"a": 1}\nnonsense\n{"b": 2}\n')
+    with pytest.raises(UserError, match="line 2, is not JSON"):
+        runs.read_jsonl(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="not UTF-8"):
+        runs.read_jsonl(path)
+
+
+def test_seeds_depend_on_all_they_are_given():
+    found = {
+        runs.seed_for(*key) for key in ((1, "a"), (2, "a"), (1, "b"), (1, "a", 0), (1, "a", 1))
+    }
+    assert len(found) == 5 and all(0 <= s < 2**63 for s in found)
+    assert runs.seed_for(1, "a", 3) == runs.seed_for(1, "a", 3)
+
+
+def test_measures_against_a_worked_example():
+    # labels 0 0 0 1 1 2, predictions 0 0 1 1 2 2
+    m = classification_measures([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 2, 2], 3)
+    assert m["accuracy_percent"] == pytest.approx(400 / 6)
+    assert m["precision_per_class_percent"] == pytest.approx([100, 50, 50])
+    assert m["recall_per_class_percent"] == pytest.approx([200 / 3, 50, 100])
+    f1 = [80, 50, 200 / 3]
+    assert m["f1_per_class_percent"] == pytest.approx(f1)
+    assert m["f1_macro_percent"] == pytest.approx(sum(f1) / 3)
+    assert m["f1_weighted_percent"] == pytest.approx((3 * f1[0] + 2 * f1[1] + f1[2]) / 6)
+    assert m["f1_micro_percent"] == pytest.approx(400 / 6)
+    assert classification_measures([0, 1], [0, 0], 2)["precision_per_class_percent"] == [50, 0]
+
+
+def test_wilson_interval_against_its_published_example():
+    # Newcombe (1998), 81 of 263: 0.2553 to 0.3662.
+    assert wilson_interval(81, 263) == pytest.approx((25.53, 36.62), abs=0.01)
+    assert wilson_interval(0, 10)[0] == 0 and wilson_interval(0, 0) is None
+
+
+def attack_record(**changes) -> dict:
+    record = {
+        "kind": "attack", "attack_id": "x", "task": "sst2", "encoder": {"name": "tiny"},
+        "ticket": None, "seed": 1, "epochs": 3, "protocol": "paper", "checkpoint": "last",
+        "recipe": "pwws", "score_with": "log_odds", "similarity_threshold": None,
+        "max_seq_length": 64, "rows": {"ids_fingerprint": "a", "fingerprint": "b"},
+        "rows_attacked": 100, "clean_percent": 90.0, "aua_percent": 40.0, "suc_percent": 55.6,
+        "queries_per_row": 70.0, "words_changed_percent": 12.0, "mean_training_loss": 0.1,
+        "clean_full_test_percent": 91.0,
+        "intervals_95": {"clean_percent": [82.6, 94.5], "aua_percent": [30.9, 49.8],
+                         "suc_percent": [45.0, 65.0]},
+    }  # fmt: skip
+    return record | changes
+
+
+def test_report_builds_tables_from_records_alone(tmp_path, capsys):
+    ticket = {"kind": "robust", "sparsity_asked": 0.3}
+    records = [
+        attack_record(attack_id="a"),
+        attack_record(attack_id="b", ticket=ticket, aua_percent=60.0),
+        attack_record(attack_id="c", ticket=ticket, aua_percent=50.0, seed=2),
+        attack_record(attack_id="d", recipe="deepwordbug"),
+        {"kind": "evaluation"},
+    ]
+    for record in [*records, records[0]]:  # one attack recorded twice counts once
+        runs.append_jsonl(tmp_path / "runs" / "x" / "records.jsonl", record)
+    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert text.count("## ") == 2  # two attacks are never one table
+    assert "| dense fine-tuned | 0 % | 3 | 90.0 [82.6, 94.5] | 40.0 [30.9, 49.8] |" in text
+    # Student's t for two seeds: 55 +- 12.706 * 7.071 / sqrt(2), cut at 0 and 100.
+    assert "| robust ticket | 30 % | 3 |" in text and "| 55.0 [0.0, 100.0] |" in text
+    with open(tmp_path / "out" / "table.csv") as f:
+        rows = list(csv.DictReader(f))
+    assert len(rows) == 3
+    assert {r["aua_percent_by_seed"] for r in rows} == {"40", "60;50"}
+    assert (tmp_path / "out" / "figure.png").stat().st_size > 10_000
+
+
+def test_report_refuses(tmp_path, capsys):
+    def refused(*paths):
+        return fails(capsys, "report", "--records", *paths, "--output_dir", tmp_path / "out")
+
+    assert "does not exist" in refused(tmp_path / "none")
+    assert "no attack records" in refused(tmp_path)
+    record = attack_record()
+    del record["aua_percent"]
+    runs.append_jsonl(tmp_path / "r.jsonl", record)
+    assert "lacks 'aua_percent'" in refused(tmp_path / "r.jsonl")
+    assert not (tmp_path / "out").exists()
+
+
+def shell(script: str, env: dict | None = None, *arguments) -> subprocess.CompletedProcess:
+    """A shell script with a `python` that prints its arguments, one command a line."""
+    return subprocess.run(["sh", str(ROOT / script), *arguments], capture_output=True, text=True,
+                          env={"PATH": os.environ["PATH"], **(env or {})})  # fmt: skip
+
+
+@pytest.fixture
+def echo_python(tmp_path) -> str:
+    path = tmp_path / "a python"
+    path.write_text('#!/bin/sh\nfor a in "$@"; do printf "<%s>" "$a"; done\necho\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_stage_scripts_know_every_task_and_pass_overrides_on(script, echo_python, tmp_path):
+    done = shell(script, {"PYTHON": echo_python, "SEEDS": "1 2", "RUNS": f"{tmp_path}/a b",
+                          "ATTACK": "no", "TASKS": "imdb ag_news sst2 qnli qqp mnli builtin/imdb",
+                          "EPOCHS": "7", "DATA": "a folder"}, "--quiet")  # fmt: skip
+    assert done.returncode == 0 and not done.stderr
+    lines = [line for line in done.stdout.splitlines() if "make_scores" not in line]
+    assert len(lines) == 14
+    for line in lines:
+        assert "<--epochs><7>" in line and "<--data_dir><a folder>" in line
+        assert line.endswith("<--quiet>") and "/a b/bert-base-uncased/" in line
+    assert sum("<--seed><2>" in line for line in lines) == 7
+
+
+def test_stage_2_sets_the_papers_table_6(echo_python):
+    done = shell(STAGES[1], {"PYTHON": echo_python, "TASKS": "sst2 imdb ag_news qqp qnli mnli"})
+    want = {  # eta, mask lr, lambda, K
+        "sst2": ("0.03", "0.1", "0.5", "5"), "imdb": ("0.03", "0.1", "0.5", "5"),
+        "ag_news": ("0.03", "0.05", "0.5", "5"), "qqp": ("0.04", "0.05", "0.1", "3"),
+        "qnli": ("0.04", "0.05", "0.1", "3"), "mnli": ("0.2", "0.1", "0.1", "2"),
+    }  # fmt: skip
+    for line in done.stdout.splitlines():
+        task = re.search(r"<--task_name><(\w+)>", line).group(1)
+        values = tuple(re.search(rf"<--{flag}><([\d.e-]+)>", line).group(1)
+                       for flag in ("adv_lr", "lr", "lambda_amp", "adv_steps"))  # fmt: skip
+        assert values == want.pop(task)
+        assert "<--adv_init_mag><0.05>" in line and "<--weight_decay><1e-6>" in line
+        assert "<--epochs><20>" in line and "<--bsz><32>" in line
+    assert not want
+
+
+def test_stage_3_wires_every_kind_and_attack(echo_python):
+    done = shell(STAGES[2], {"PYTHON": echo_python, "TASKS": "ag_news", "GPUS": "0,1",
+                             "KINDS": "robust random random_matched magnitude"})  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert sum("make_scores.py" in line for line in lines) == 3
+    retrain = [line for line in lines if "retrain_ticket.py" in line]
+    assert len(retrain) == 4 and "/search-robust>" in retrain[0]
+    assert all("<--sparsity><0.4>" in line for line in retrain)
+    assert all("accelerate.commands.launch><--num_processes><2>" in line for line in retrain)
+    attacks = [line for line in lines if "attack.py" in line]
+    assert len(attacks) == 12
+    assert all("<--num_examples><1000>" in line for line in attacks)
+    recipes = {re.search(r"<--recipe><([\w-]+)>", line).group(1) for line in attacks}
+    assert recipes == {"bertattack", "textfooler", "textbugger"}
+
+
+def test_shell_scripts_refuse_unknown_words(echo_python):
+    for script in STAGES:
+        done = shell(script, {"PYTHON": echo_python, "TASKS": "sst3"})
+        assert done.returncode == 2 and "unknown task 'sst3'" in done.stderr and not done.stdout
+    done = shell(STAGES[2], {"PYTHON": echo_python, "TASKS": "sst2", "KINDS": "lucky"})
+    assert done.returncode == 2 and "unknown kind 'lucky'" in done.stderr
+
+
+def python_files() -> list[Path]:
+    listed = [*ROOT.glob("*.py"), *ROOT.glob("masking/*.py"), *ROOT.glob("utils/**/*.py")]
+    assert len(listed) > 20
+    return listed
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def test_the_direction_of_imports():
+    scripts = {p.stem for p in ROOT.glob("*.py")}
+    for path in python_files():
+        relative = path.relative_to(ROOT)
+        tops = {name.split(".")[0] for name in imported(path)}
+        assert not tops & (scripts - {path.stem}), f"{relative} imports a script"
+        if relative.parts[0] == "masking":
+            assert "utils" not in tops, f"{relative} imports utils"
+            assert "transformers" not in tops or path.stem == "surgery", relative
+        if relative.parts[0] == "utils":
+            assert "masking" not in tops, f"{relative} imports masking"
+        if "textattack" in tops:
+            assert relative.parts[:2] == ("utils", "attack") or path.stem == "attack", relative
+
+
+def test_nothing_is_unpickled():
+    for path in python_files():
+        text = path.read_text()
+        assert "import pickle" not in text and "allow_pickle=True" not in text, path
+        assert "trust_remote_code=True" not in text, path
+        assert text.count("torch.load(") == text.count("weights_only=True"), path
+
+
+def test_help_needs_no_data(capsys):
+    for script in (
+        "finetune",
+        "search_ticket",
+        "make_scores",
+        "retrain_ticket",
+        "attack",
+        "report",
+    ):
+        with pytest.raises(SystemExit) as stop:
+            call(script, "--help")
+        assert stop.value.code == 0 and "--output_dir" in capsys.readouterr().out
+
+
+def test_scripts_answer_without_a_traceback():
+    done = subprocess.run([sys.executable, str(ROOT / "retrain_ticket.py"), "--model_name", "x",
+                           "--scores", "nowhere", "--sparsity", "1.0", "--output_dir", "nowhere"],
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 2 and done.stderr.startswith("error: argument --sparsity: '1.0'")
+    assert done.stderr.count("\n") == 1 and not Path("nowhere").exists()

@@ -1,0 +1,318 @@
+"""The three stages end to end on a tiny encoder: what they write, resume, repeat and refuse."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import call, log_lines, make_encoder, sentences, write_tsv
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
+
+from masking import surgery, tickets
+from utils.runs import read_jsonl
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ("--max_train_rows", 160, "--max_eval_rows", 40, "--quiet", "--bsz", 16)
+
+
+def finetune(encoder, data, folder, *flags):
+    call("finetune", "--model_name", encoder, "--task_name", "sst2", "--data_dir", data,
+         "--output_dir", folder, *SMALL, "--lr", "1e-2", *flags)  # fmt: skip
+    return folder
+
+
+def search(dense, folder, *flags):
+    call("search_ticket", "--model_name", dense, "--output_dir", folder, "--quiet", "--bsz", 16,
+         "--adv_steps", 2, *flags)  # fmt: skip
+    return folder
+
+
+def retrain(encoder, scores, folder, *flags):
+    call("retrain_ticket", "--model_name", encoder, "--scores", scores, "--output_dir", folder,
+         "--quiet", "--bsz", 16, "--lr", "1e-2", *flags)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(encoder, sst2_folder, tmp_path_factory):
+    """One run of each stage: dense, search, ticket."""
+    import os
+
+    root = tmp_path_factory.mktemp("runs")
+    os.environ["ROBUST_TICKETS_CACHE"] = str(root / "cache")
+    finetune(encoder, sst2_folder, root / "dense", "--epochs", 4, "--keep_epochs", "1,3")
+    search(root / "dense", root / "search", "--epochs", 3, "--keep_scores", "best,1")
+    retrain(encoder, root / "search", root / "ticket", "--sparsity", 0.4, "--epochs", 4)
+    return root
+
+
+def test_stage_1_learns_and_keeps_what_was_asked(runs):
+    result = json.loads((runs / "dense" / "result.json").read_text())
+    last, best = result["checkpoints"]["last"], result["checkpoints"]["best"]
+    assert last["clean_percent"] > 80 and last["epoch"] == 4
+    assert best["dev_accuracy_percent"] >= last["dev_accuracy_percent"]
+    assert best["epoch"] == result["best_dev_epoch"]
+    for name in ("last", "best", "epoch1", "epoch3"):
+        AutoModelForSequenceClassification.from_pretrained(runs / "dense" / name)
+    assert not (runs / "dense" / "epoch2").exists()
+    steps = [line for line in log_lines(runs / "dense") if "loss" in line]
+    assert [line["optimizer_step"] for line in steps] == list(range(1, 41))
+    assert steps[0]["lr"] == 0 and steps[-1]["lr"] < steps[6]["lr"]
+    assert not (runs / "dense" / "state.pt").exists()
+
+
+def test_records_describe_themselves(runs):
+    records = read_jsonl(runs / "ticket" / "records.jsonl")
+    assert [r["checkpoint"] for r in records] == ["last", "best"]
+    for r in records:
+        assert r["kind"] == "evaluation" and r["task"] == "sst2" and r["stage"] == "retrain"
+        assert r["ticket"]["kind"] == "robust" and r["ticket"]["sparsity_asked"] == 0.4
+        assert r["rows_evaluated"] == 40 and r["rows"]["fingerprint"] and r["seed"] == 42
+        assert r["environment"]["versions"]["torch"] and r["seconds"] > 0
+        low, high = r["clean_interval_95_percent"]
+        assert low <= r["clean_percent"] <= high
+        assert len(r["measures"]["f1_per_class_percent"]) == 2
+
+
+def test_stage_2_logs_what_the_paper_plots(runs):
+    lines = log_lines(runs / "search")
+    steps = [line for line in lines if "loss_per_pass" in line]
+    epochs = [line for line in lines if "dev" in line]
+    assert len(steps) == 30 and len(epochs) == 3
+    for line in steps:
+        assert len(line["loss_per_pass"]) == 2 and len(line["delta_norm_per_pass"]) == 2
+        assert {"penalty", "lambda_reg", "lr", "score_grad_norm", "l0_grad_norm"} <= line.keys()
+    assert steps[0]["lambda_reg"] == 0 and steps[-1]["lambda_reg"] == 0.5
+    assert steps[0]["penalty"] == pytest.approx(0.9611, abs=1e-4)
+    dev = epochs[-1]["dev"]
+    assert sum(dev["gate_shares"].values()) == pytest.approx(1)
+    assert set(dev["ticket_density_by_kind"]) == {*surgery.KINDS_OF_A_LAYER, "pooler"}
+    assert dev["ticket_sparsity"] == pytest.approx(0.3, abs=1e-3)
+
+
+def test_scores_of_the_epochs_asked_for(runs):
+    last, _, manifest = tickets.load_scores(runs / "search" / "scores.safetensors")
+    first, _, early = tickets.load_scores(runs / "search" / "scores_epoch1.safetensors")
+    _, _, best = tickets.load_scores(runs / "search" / "scores_best.safetensors")
+    assert manifest["epoch"] == 3 and early["epoch"] == 1 and best["epoch"] in (1, 2, 3)
+    assert any(not torch.equal(last[n], first[n]) for n in last)
+    assert manifest["kind"] == "robust" and manifest["task"] == "sst2"
+    assert str(runs) not in json.dumps(manifest)
+
+
+def test_stage_3_saves_an_ordinary_checkpoint_and_its_ticket(runs):
+    masks, manifest = tickets.load_ticket(runs / "ticket" / "ticket.safetensors")
+    total = sum(m.numel() for m in masks.values())
+    assert sum(int((~m).sum()) for m in masks.values()) == round(0.4 * total)
+    assert manifest["sparsity_asked"] == 0.4 and manifest["source"]["kind"] == "robust"
+    assert manifest == json.loads((runs / "ticket" / "ticket.json").read_text())
+    scores, shapes, _ = tickets.load_scores(runs / "search" / "scores.safetensors")
+    again = tickets.draw(scores, shapes, 0.4)
+    assert all(torch.equal(again[n], masks[n]) for n in masks)
+    for name in ("last", "best"):
+        weights = load_file(runs / "ticket" / name / "model.safetensors")
+        for path, mask in masks.items():
+            assert (weights[f"{path}.weight"][~mask] == 0).all()
+            assert (weights[f"{path}.weight"][mask] != 0).float().mean() > 0.99
+    model = AutoModelForSequenceClassification.from_pretrained(runs / "ticket" / "last")
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+
+
+def test_retraining_starts_from_the_pretrained_weights(runs, encoder, tmp_path):
+    """With a learning rate that moves nothing, what is kept is the pre-trained encoder's."""
+    retrain(encoder, runs / "search", tmp_path / "t", "--sparsity", 0.4, "--epochs", 1,
+            "--lr", "1e-30")  # fmt: skip
+    masks, _ = tickets.load_ticket(tmp_path / "t" / "ticket.safetensors")
+    before = load_file(encoder / "model.safetensors")
+    after = load_file(tmp_path / "t" / "last" / "model.safetensors")
+    for path, mask in masks.items():
+        assert torch.equal(after[f"{path}.weight"], before[f"{path}.weight"] * mask)
+
+
+def test_the_same_seed_gives_the_same_bytes_anywhere(runs, encoder, sst2_folder, tmp_path):
+    dense = finetune(encoder, sst2_folder, tmp_path / "d", "--epochs", 4, "--keep_epochs", "1,3")
+    scores = search(dense, tmp_path / "s", "--epochs", 3, "--keep_scores", "best,1")
+    ticket = retrain(encoder, scores, tmp_path / "t", "--sparsity", 0.4, "--epochs", 4)
+    for mine, file in ((scores, "scores.safetensors"), (ticket, "ticket.safetensors"),
+                       (ticket, "last/model.safetensors")):  # fmt: skip
+        other = runs / ("search" if mine is scores else "ticket")
+        assert (mine / file).read_bytes() == (other / file).read_bytes()
+
+    def without_times(path):
+        drop = ("seconds", "seconds_of_training")
+        return [{k: v for k, v in r.items() if k not in drop} for r in read_jsonl(path)]
+
+    assert without_times(ticket / "records.jsonl") == without_times(
+        runs / "ticket" / "records.jsonl"
+    )
+    other = search(dense, tmp_path / "s7", "--epochs", 1, "--seed", 7)
+    assert (other / "scores.safetensors").read_bytes() != (
+        scores / "scores.safetensors"
+    ).read_bytes()
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("every", [0, 4])
+def test_an_interrupted_run_ends_with_the_same_bytes(runs, encoder, tmp_path, monkeypatch, every):
+    from utils import optim
+
+    real, calls = optim.set_lr, []
+
+    def dies(*arguments):
+        calls.append(1)
+        if len(calls) == 15:
+            raise Killed
+        real(*arguments)
+
+    for script, name, count in (("search", "scores.safetensors", 30),
+                                ("retrain", "last/model.safetensors", 40)):  # fmt: skip
+
+        def once(script=script):
+            folder = tmp_path / script
+            if script == "search":
+                search(runs / "dense", folder, "--epochs", 3, "--keep_scores", "best,1",
+                       "--checkpoint_every", every)  # fmt: skip
+            else:
+                retrain(encoder, runs / "search", folder, "--sparsity", 0.4, "--epochs", 4,
+                        "--checkpoint_every", every)  # fmt: skip
+            return folder
+
+        calls.clear()
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(optim, "set_lr", dies)
+            once()
+        assert (tmp_path / script / "state.pt").exists()
+        folder = once()
+        other = runs / ("search" if script == "search" else "ticket")
+        assert (folder / name).read_bytes() == (other / name).read_bytes()
+        steps = [x["optimizer_step"] for x in log_lines(folder) if "lr" in x]
+        assert steps == list(range(1, count + 1))
+
+
+def test_a_finished_run_is_left_alone_and_another_is_refused(runs, capsys):
+    before = (runs / "search" / "scores.safetensors").stat().st_mtime_ns
+    search(runs / "dense", runs / "search", "--epochs", 3, "--keep_scores", "best,1")
+    assert "finished" in capsys.readouterr().out
+    assert (runs / "search" / "scores.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(SystemExit):
+        search(runs / "dense", runs / "search", "--epochs", 3, "--lambda_amp", 0.1)
+    assert "lambda_amp 0.5 then, 0.1 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["random", "magnitude", "random_matched"])
+def test_other_kinds_of_scores(runs, encoder, tmp_path, kind):
+    source = ("--scores", runs / "search") if kind == "random_matched" else (
+        "--model_name", encoder)  # fmt: skip
+    call("make_scores", "--kind", kind, *source, "--output_dir", tmp_path / "s")
+    scores, shapes, manifest = tickets.load_scores(tmp_path / "s" / "scores.safetensors")
+    assert manifest["kind"] == kind.replace("_", " ")
+    if kind == "magnitude":
+        weights = load_file(encoder / "model.safetensors")
+        assert all(torch.equal(s, weights[f"{n}.weight"].abs()) for n, s in scores.items())
+    if kind == "random_matched":
+        robust, _, _ = tickets.load_scores(runs / "search" / "scores.safetensors")
+        for sparsity in (0.1, 0.5, 0.9):
+            a, b = (tickets.draw(s, shapes, sparsity) for s in (scores, robust))
+            assert all(int(a[n].sum()) == int(b[n].sum()) for n in a)
+        assert any(not torch.equal(scores[n], robust[n]) for n in scores)
+
+
+def test_magnitude_of_finetuned_weights(runs, encoder, tmp_path):
+    call("make_scores", "--kind", "magnitude", "--model_name", encoder, "--finetuned",
+         runs / "dense" / "last", "--output_dir", tmp_path / "s")  # fmt: skip
+    scores, _, manifest = tickets.load_scores(tmp_path / "s" / "scores.safetensors")
+    weights = load_file(runs / "dense" / "last" / "model.safetensors")
+    assert all(torch.equal(s, weights[f"{n}.weight"].abs()) for n, s in scores.items())
+    assert manifest["of"] == "finetuned"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--protocol", "released"), ("--adv_gradient", "last"), ("--adv_steps", 0),
+     ("--redraw", "each_step"), ("--out_w_per_mask", 1, "--in_w_per_mask", 0),
+     ("--out_w_per_mask", 4, "--in_w_per_mask", 4), ("--adv_norm_type", "linf"),
+     ("--adv_max_norm", 0.01), ("--no-group_by_length",), ("--precision", "bf16"),
+     ("--start_from", "last"), ("--attn_implementation", "eager")],
+)  # fmt: skip
+def test_every_switch_of_the_search_runs_and_changes_the_scores(runs, tmp_path, flags):
+    search(runs / "dense", tmp_path / "s", "--epochs", 1, "--max_grad_norm", 0.01)
+    plain, _, _ = tickets.load_scores(tmp_path / "s" / "scores.safetensors")
+    search(runs / "dense", tmp_path / "t", "--epochs", 1, "--max_grad_norm", 0.01, *flags)
+    scores, shapes, _ = tickets.load_scores(tmp_path / "t" / "scores.safetensors")
+    best_is_last = json.loads((runs / "dense/result.json").read_text())["best_dev_epoch"] == 4
+    same = all(s.shape == plain[n].shape and torch.equal(s, plain[n]) for n, s in scores.items())
+    if flags[0] == "--start_from" and best_is_last:
+        assert same
+    elif flags[0] != "--attn_implementation":  # the same numbers, to rounding
+        assert not same
+    masks = tickets.draw(scores, shapes, 0.5)
+    assert abs(tickets.sparsity_of(masks) - 0.5) < 0.02
+
+
+def test_released_protocol_in_stages_1_and_3(runs, encoder, sst2_folder, tmp_path):
+    finetune(encoder, sst2_folder, tmp_path / "d", "--epochs", 1, "--protocol", "released")
+    args = json.loads((tmp_path / "d" / "run.json").read_text())["args"]
+    assert args["max_grad_norm"] == 0 and args["adamw"] == "released"
+    retrain(encoder, runs / "search", tmp_path / "t", "--sparsity", 0.4, "--epochs", 1,
+            "--protocol", "released", "--max_grad_norm", 1.0)  # fmt: skip
+    args = json.loads((tmp_path / "t" / "run.json").read_text())["args"]
+    assert args["max_grad_norm"] == 1.0 and args["adamw"] == "released"
+    masks, _ = tickets.load_ticket(tmp_path / "t" / "ticket.safetensors")
+    weights = load_file(tmp_path / "t" / "last" / "model.safetensors")
+    assert all((weights[f"{n}.weight"][~m] == 0).all() for n, m in masks.items())
+
+
+def test_scores_of_another_encoder_are_refused(runs, tmp_path, capsys):
+    for hidden, seed, message in ((32, 0, "made for another encoder"), (16, 5, "another one")):
+        other = make_encoder(tmp_path / f"other{hidden}", hidden=hidden, seed=seed)
+        with pytest.raises(SystemExit) as stop:
+            retrain(other, runs / "search", tmp_path / "t", "--sparsity", 0.4)
+        assert stop.value.code == 2 and message in capsys.readouterr().err
+        assert not (tmp_path / "t").exists()
+    retrain(other, runs / "search", tmp_path / "t", "--sparsity", 0.4, "--epochs", 1,
+            "--allow_other_encoder")  # fmt: skip
+
+
+def test_pair_task_with_token_types(encoder, tmp_path):
+    rows = [(a, b, y) for (a, y), (b, _) in zip(sentences(80, 3), sentences(80, 4), strict=True)]
+    for name, part in (("train", rows[:60]), ("dev", rows[60:])):
+        write_tsv(tmp_path / "data" / f"{name}.tsv", part, "question\tsentence\tlabel")
+    call("finetune", "--model_name", encoder, "--dataset_name", "glue", "--task_name", "qnli",
+         "--data_dir", tmp_path / "data", "--output_dir", tmp_path / "d", "--epochs", 1, "--quiet",
+         "--max_seq_length", 64)  # fmt: skip
+    plain = search(tmp_path / "d", tmp_path / "s", "--epochs", 1)
+    without = search(tmp_path / "d", tmp_path / "s0", "--epochs", 1, "--no-token_type_ids")
+    a, b = ((f / "scores.safetensors").read_bytes() for f in (plain, without))
+    assert a != b
+
+
+def test_two_processes_search_as_one_does(encoder, sst2_folder, tmp_path):
+    """accelerate launch on two CPU processes, without dropout: the same scores and checkpoint."""
+
+    def launch(processes: int, script: str, *flags) -> None:
+        launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+                    "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+                    "--num_cpu_threads_per_process", "1"]  # fmt: skip
+        command = [sys.executable, *(launcher if processes == 2 else []), str(ROOT / script)]
+        done = subprocess.run([*command, *map(str, flags), "--quiet", "--dropout", "0"],
+                              capture_output=True, text=True, cwd=tmp_path)  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    for n in (1, 2):
+        launch(n, "finetune.py", "--model_name", encoder, "--task_name", "sst2", "--data_dir",
+               sst2_folder, "--output_dir", f"dense{n}", "--epochs", 1, "--bsz", 15,
+               "--max_train_rows", 61, "--lr", "1e-2")  # fmt: skip
+        launch(n, "search_ticket.py", "--model_name", "dense1", "--output_dir", f"search{n}",
+               "--epochs", 1, "--bsz", 15, "--adv_steps", 2)  # fmt: skip
+    one, two = (load_file(tmp_path / f"dense{n}/last/model.safetensors") for n in (1, 2))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
+    one, two = (tickets.load_scores(tmp_path / f"search{n}/scores.safetensors")[0] for n in (1, 2))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-3)

@@ -1,0 +1,133 @@
+"""Which matrices are gated in real architectures, and that gating changes nothing else."""
+
+import pytest
+import torch
+from transformers import (
+    AlbertConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    GPT2Config,
+    RobertaConfig,
+)
+
+from masking import surgery
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
+         "intermediate_size": 32, "vocab_size": 50, "max_position_embeddings": 40}  # fmt: skip
+CONFIGS = {
+    "bert": (BertConfig(**SIZES), 3 * 6 + 1),
+    "roberta": (RobertaConfig(**SIZES, pad_token_id=1), 3 * 6),
+    "electra": (ElectraConfig(**SIZES, embedding_size=8), 3 * 6),
+    "distilbert": (DistilBertConfig(dim=16, hidden_dim=32, n_layers=3, n_heads=2, vocab_size=50,
+                                    max_position_embeddings=40), 3 * 6),
+}  # fmt: skip
+
+
+def make(config):
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_config(config).eval()
+
+
+def inputs(config):
+    ids = torch.randint(2, 50, (2, 9), generator=torch.Generator().manual_seed(1))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_six_matrices_a_layer_and_the_pooler_never_the_head(name):
+    config, count = CONFIGS[name]
+    model = make(config)
+    found = surgery.prunable_linears(model)
+    assert len(found) == count
+    assert all(path.startswith(model.base_model_prefix + ".") for path in found)
+    assert all(model.get_submodule(path) is linear for path, linear in found.items())
+    kinds = list(surgery.matrix_kinds(list(found)).values())
+    assert kinds[:6] == list(surgery.KINDS_OF_A_LAYER) and kinds.count("query") == 3
+    for path, kind in surgery.matrix_kinds(list(found)).items():
+        letter = {"query": "q", "key": "k", "value": "v"}.get(kind)
+        assert letter is None or path.rpartition(".")[2][0] == letter
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gates_in_and_out_leave_the_model_as_it_was(name):
+    config, _ = CONFIGS[name]
+    model = make(config)
+    batch = inputs(config)
+    plain = model(**batch).logits
+    gated = surgery.install_gates(model, 0.9)
+    half = model(**batch).logits
+    assert not torch.allclose(plain, half)
+    with torch.no_grad():
+        for layer in gated.values():
+            layer.scores.fill_(100.0)
+    surgery.draw_noise(gated, torch.Generator().manual_seed(0))
+    assert torch.equal(model(**batch).logits, plain)
+    surgery.remove_gates(model, gated)
+    assert torch.equal(model(**batch).logits, plain)
+    assert set(model.state_dict()) == set(make(config).state_dict())
+
+
+def test_bert_base_has_the_papers_count():
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(BertConfig())
+    shapes = surgery.weight_shapes(model)
+    assert len(shapes) == 73 and sum(a * b for a, b in shapes.values()) == 85_524_480
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (AlbertConfig(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, embedding_size=8,
+                      intermediate_size=32, vocab_size=50), "0 stacks of 3 layers"),
+        (GPT2Config(n_embd=16, n_layer=3, n_head=2, vocab_size=50), "layer 0 has 0 linear"),
+    ],
+)  # fmt: skip
+def test_an_encoder_that_is_not_recognised_is_an_error(config, message):
+    with pytest.raises(ValueError, match=message):
+        surgery.prunable_linears(make(config))
+
+
+def test_a_layer_with_one_linear_more_is_an_error():
+    model = make(CONFIGS["bert"][0])
+    model.bert.encoder.layer[1].extra = torch.nn.Linear(16, 16)
+    with pytest.raises(ValueError, match="layer 1 has 7 linear"):
+        surgery.prunable_linears(model)
+    model = make(CONFIGS["bert"][0])
+    model.bert.stray = torch.nn.Linear(16, 16)
+    with pytest.raises(ValueError, match="unexpected linear layer bert.stray"):
+        surgery.prunable_linears(model)
+
+
+def test_masks_of_another_encoder_do_not_fit():
+    model, other = make(CONFIGS["bert"][0]), make(CONFIGS["distilbert"][0])
+    with pytest.raises(ValueError, match="another encoder"):
+        surgery.check_masks_fit(model, surgery.weight_shapes(other))
+    shapes = surgery.weight_shapes(model)
+    surgery.check_masks_fit(model, shapes)
+    name = next(iter(shapes))
+    with pytest.raises(ValueError, match=r"is \(4, 4\) in it"):
+        surgery.check_masks_fit(model, shapes | {name: (4, 4)})
+
+
+def test_fingerprints_tell_encoders_apart():
+    a, b = make(CONFIGS["bert"][0]), make(CONFIGS["bert"][0])
+    assert surgery.encoder_fingerprint(a) == surgery.encoder_fingerprint(b)
+    with torch.no_grad():
+        b.bert.encoder.layer[2].output.dense.weight[0, 0] += 1e-3
+    assert surgery.encoder_fingerprint(a) != surgery.encoder_fingerprint(b)
+    with torch.no_grad():
+        a.classifier.weight.zero_()  # the head is no part of the encoder
+    assert surgery.encoder_fingerprint(a) == surgery.encoder_fingerprint(make(CONFIGS["bert"][0]))
+
+
+def test_new_noise_is_a_function_of_its_generator():
+    gated = surgery.install_gates(make(CONFIGS["bert"][0]), 0.9)
+    layer = next(iter(gated.values()))
+    surgery.draw_noise(gated, torch.Generator().manual_seed(5))
+    first = layer.uniform.clone()
+    surgery.draw_noise(gated, torch.Generator().manual_seed(6))
+    assert not torch.equal(first, layer.uniform)
+    surgery.draw_noise(gated, torch.Generator().manual_seed(5))
+    assert torch.equal(first, layer.uniform)

@@ -1,0 +1,139 @@
+"""Drawing: the definition; files: what comes back is what went in, and damage is told."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from masking import tickets
+
+SHAPES = {"b": (3, 4), "a": (5, 2)}
+
+
+def random_scores(shapes=SHAPES, seed=0):
+    noise = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=noise) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.01, 0.3, 0.5, 0.77, 0.99])
+def test_exactly_round_of_s_n_lowest_are_removed(sparsity):
+    scores = random_scores({"x": (37, 11), "y": (8, 9)})
+    masks = tickets.draw(scores, {n: tuple(s.shape) for n, s in scores.items()}, sparsity)
+    removed = torch.cat([scores[n][~masks[n]] for n in scores])
+    kept = torch.cat([scores[n][masks[n]] for n in scores])
+    assert len(removed) == round(sparsity * (37 * 11 + 72))
+    assert not len(removed) or removed.max() <= kept.min()
+
+
+def test_ties_go_in_the_order_of_the_matrices_and_rows():
+    scores = {"b": torch.zeros(2, 2), "a": torch.zeros(1, 4)}
+    masks = tickets.draw(scores, {"b": (2, 2), "a": (1, 4)}, 0.375)
+    assert masks["b"].tolist() == [[False, False], [False, True]] and masks["a"].all()
+
+
+def test_drawing_changes_nothing_and_nests():
+    scores = random_scores()
+    before = {n: s.clone() for n, s in scores.items()}
+    small, large = (tickets.draw(scores, SHAPES, s) for s in (0.3, 0.6))
+    assert all(torch.equal(scores[n], before[n]) for n in scores)
+    assert all((large[n] <= small[n]).all() for n in scores)
+
+
+def test_blocks_go_whole():
+    shapes = {"x": (4, 6), "y": (2, 6)}
+    rows = {"x": torch.tensor([[4.0], [1.0], [3.0], [2.0]]), "y": torch.tensor([[0.0], [9.0]])}
+    masks = tickets.draw(rows, shapes, 0.5)
+    assert masks["x"].all(1).tolist() == [True, False, True, False]
+    assert masks["y"].all(1).tolist() == [False, True]
+    # Unequal blocks: x's rows of 6 weights, y's whole matrix of 12. The nearest to 0.4 of 36
+    # weights (14.4) is y and one row (18) or y alone (12): 12.
+    masks = tickets.draw({"x": rows["x"], "y": torch.tensor([[0.0]])}, shapes, 0.4)
+    assert tickets.sparsity_of(masks) == pytest.approx(12 / 36)
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan")])
+def test_sparsity_outside_its_range(sparsity):
+    with pytest.raises(ValueError, match="sparsity"):
+        tickets.draw(random_scores(), SHAPES, sparsity)
+
+
+def test_nan_scores_and_other_matrices():
+    scores = random_scores()
+    scores["a"][0, 0] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        tickets.draw(scores, SHAPES, 0.5)
+    with pytest.raises(ValueError, match="same"):
+        tickets.draw(random_scores(), {"b": (3, 4)}, 0.5)
+
+
+def test_ticket_file_round_trip_and_bytes(tmp_path):
+    masks = tickets.draw(random_scores(), SHAPES, 0.4)
+    manifest = tickets.save_ticket(tmp_path / "t.safetensors", masks, {"kind": "test", "z": [1]})
+    back, read = tickets.load_ticket(tmp_path / "t.safetensors")
+    assert list(back) == list(masks) and all(torch.equal(back[n], masks[n]) for n in masks)
+    assert read == json.loads(json.dumps(manifest)) and read["kind"] == "test"
+    assert read["sparsity"] == pytest.approx(9 / 22) and read["shapes"] == {
+        "b": [3, 4],
+        "a": [5, 2],
+    }
+    first = (tmp_path / "t.safetensors").read_bytes()
+    tickets.save_ticket(tmp_path / "t.safetensors", masks, {"z": [1], "kind": "test"})
+    assert (tmp_path / "t.safetensors").read_bytes() == first
+
+
+def test_scores_file_round_trip(tmp_path):
+    path = tmp_path / "scores.safetensors"
+    scores = random_scores() | {"rows": torch.randn(3, 1)}
+    shapes = SHAPES | {"rows": (3, 7)}
+    tickets.save_scores(path, scores, shapes, {"kind": "robust"})
+    back, back_shapes, manifest = tickets.load_scores(path)
+    assert all(torch.equal(back[n], scores[n]) for n in scores) and back_shapes == shapes
+    assert list(back) == list(scores) and manifest["kind"] == "robust"
+    assert tickets.score_file(tmp_path) == path
+
+
+def test_every_damaged_byte_of_a_ticket_is_told(tmp_path):
+    path = tmp_path / "t.safetensors"
+    tickets.save_ticket(path, tickets.draw(random_scores(), SHAPES, 0.4), {"kind": "test"})
+    whole, accepted = path.read_bytes(), 0
+    want, manifest = tickets.load_ticket(path)
+    for position in range(0, len(whole), 7):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x5A]) + whole[position + 1 :])
+        try:
+            masks, _ = tickets.load_ticket(path)
+        except ValueError:
+            continue
+        # A letter of the manifest may change; the masks may not.
+        accepted += 1
+        assert all(torch.equal(masks[n], want[n]) for n in want)
+    assert accepted < len(whole) / 7 / 2
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        tickets.load_ticket(path)
+
+
+def test_files_that_are_something_else(tmp_path):
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(ValueError, match="no ticket file"):
+        tickets.load_ticket(path)
+    save_file({"a": torch.zeros(2, 2)}, path)
+    with pytest.raises(ValueError, match="not a ticket file"):
+        tickets.load_ticket(path)
+    tickets.save_scores(path, random_scores(), SHAPES, {})
+    with pytest.raises(ValueError, match="not a ticket file"):
+        tickets.load_ticket(path)
+    bad = random_scores()
+    bad["a"][0, 0] = float("inf")
+    tickets.save_scores(path, bad, SHAPES, {})
+    with pytest.raises(ValueError, match="finite"):
+        tickets.load_scores(path)
+
+
+def test_densities_and_overlap():
+    masks = {"a": torch.tensor([[True, False]]), "b": torch.tensor([[True, True]])}
+    other = {"a": torch.tensor([[False, False]]), "b": torch.tensor([[True, True]])}
+    assert tickets.density_by(masks, {"a": "x", "b": "y"}) == {"x": 0.5, "y": 1.0}
+    assert tickets.density_by(masks, {"a": "x", "b": "x"}) == {"x": 0.75}
+    assert tickets.removed_overlap(masks, other) == 0.5
+    assert tickets.removed_overlap(masks, masks) == 1.0
