@@ -13,11 +13,11 @@ sh "$ROOT/scripts/setup.sh"
 PRESET=${PRESET:-minutes}
 case $PRESET in
     minutes)
-        rows=1000 epochs=3 lr=2e-4 search_epochs=2 adv_steps=2 attacked_rows=60
-        max_eval_rows=300 results=quickstart
+        rows=1000 epochs=2 bsz=16 lr=1.5e-4 search_epochs=2 adv_steps=2 attacked_rows=80
+        max_eval_rows=250 results=quickstart
         ;;
     hour)
-        rows= epochs=3 lr=5e-5 search_epochs=6 adv_steps=3 attacked_rows=250
+        rows= epochs=3 bsz=32 lr=5e-5 search_epochs=6 adv_steps=3 attacked_rows=250
         max_eval_rows= results=quickstart-hour
         ;;
     *)
@@ -30,8 +30,9 @@ export MODEL=builtin/minilm TASKS=builtin/rotten_tomatoes SEEDS=42 GPUS= DATA=
 export PYTHON="$ROOT/.venv/bin/python" RUNS="$ROOT/runs/$results" RECIPES=textfooler-minilm
 export MAX_TRAIN_ROWS=$rows MAX_EVAL_ROWS=$max_eval_rows NUM_EXAMPLES=$attacked_rows ATTACK=yes
 
-EPOCHS=$epochs LR=$lr sh "$ROOT/stage1-finetune.sh"
+EPOCHS=$epochs BSZ=$bsz LR=$lr sh "$ROOT/stage1-finetune.sh"
 EPOCHS=$search_epochs ADV_STEPS=$adv_steps sh "$ROOT/stage2-search-ticket.sh"
-EPOCHS=$epochs LR=$lr KINDS="random robust" SPARSITIES=0.3 sh "$ROOT/stage3-draw-retrain_ticket.sh"
+EPOCHS=$epochs BSZ=$bsz LR=$lr KINDS="random robust" SPARSITIES=0.3 \
+    sh "$ROOT/stage3-draw-retrain_ticket.sh"
 "$PYTHON" "$ROOT/report.py" --records "$RUNS" --output_dir "$ROOT/results/$results" \
     --title "Quickstart: dense, random ticket, robust ticket"

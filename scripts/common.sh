@@ -28,6 +28,10 @@ case $MODEL in
     *) RECIPES=${RECIPES:-bertattack textfooler textbugger} ;;
 esac
 
+# Threads that wait without spinning: alone as fast, and twice as fast beside another job.
+OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+export OMP_WAIT_POLICY
+
 if [ -n "$GPUS" ]; then
     CUDA_VISIBLE_DEVICES=$GPUS
     export CUDA_VISIBLE_DEVICES

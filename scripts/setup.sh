@@ -28,7 +28,7 @@ if [ ! -x "$ROOT/.venv/bin/python" ]; then
 fi
 echo "installing the requirements into $ROOT/.venv (a few minutes, once)"
 # --no-compile: byte code is made at first use, for the modules that are used.
-if ! "$ROOT/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
+if ! "$ROOT/.venv/bin/python" -m pip install -qq --disable-pip-version-check --no-compile \
     -r "$ROOT/requirements.txt"; then
     echo "error: the installation failed (no network?); the same command tries again" >&2
     exit 2

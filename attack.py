@@ -1,0 +1,189 @@
+"""Attack a fine-tuned classifier with TextAttack and record what is left of its accuracy.
+
+    python attack.py --model_name RUN_OR_CHECKPOINT --recipe textfooler-minilm --num_examples 200
+
+Every attacked row is written as it is done; the same command again goes on where it was stopped.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from utils import cli
+from utils.attack import RECIPES
+from utils.tasks import Task, resolve_task
+
+SOURCES = ("data_dir", "train_file", "validation_file", "test_file")
+RESOURCES = ("neighbours", "word_vectors", "sentence_encoder", "masked_lm")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--model_name", required=True, help="folder of a training run, or of any checkpoint")
+    add("--checkpoint", choices=["last", "best"], default="last", help="which one of a run")
+    add("--attack_epochs", type=cli.epoch_list,
+        help="attack these epochs of a run instead, such as 1,3 (see --keep_epochs)")  # fmt: skip
+    cli.add_data_flags(parser)
+    g = parser.add_argument_group("attack")
+    g.add_argument("--recipe", choices=list(RECIPES), required=True, help="the attack")
+    g.add_argument("--num_examples", type=cli.positive_int, default=1000, help="rows to attack")
+    g.add_argument("--rows", choices=["random", "first"], default="random", help="random: "
+                   "balanced over classes; first: in file order, as the released code")  # fmt: skip
+    g.add_argument("--seed", type=cli.non_negative_int, default=42, help="of the choice of rows, "
+                   "and of the draws inside an attack")  # fmt: skip
+    g.add_argument("--score_with", choices=["log_odds", "softmax"], default="log_odds",
+                   help="what candidates are ranked by: log-odds in float64, or TextAttack's own "
+                   "1 - p in float32, which saturates")  # fmt: skip
+    g.add_argument("--similarity_threshold", type=cli.fraction,
+                   help="least cosine of MiniLM's similarity (default: the recipe's)")  # fmt: skip
+    g.add_argument("--neighbours", help="JSON table word -> list of words")
+    g.add_argument("--word_vectors", help="counter-fitted vectors, a text file or a zip of it")
+    g.add_argument("--sentence_encoder", help="Universal Sentence Encoder, a SavedModel folder")
+    g.add_argument("--masked_lm", help="folder of a masked language model")
+    g = parser.add_argument_group("run")
+    g.add_argument("--bsz", type=cli.positive_int, default=64, help="queries per batch")
+    g.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the victim")
+    g.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
+                   help="auto: CUDA where there is one")  # fmt: skip
+    g.add_argument("--output_dir", help="the attack's folder (default: inside the run's)")
+    g.add_argument("--result_file", help="JSON lines that the summary is appended to (default: "
+                   "the run's records.jsonl)")  # fmt: skip
+    g.add_argument("--quiet", action=argparse.BooleanOptionalAction, default=False,
+                   help="no progress bar")  # fmt: skip
+    args = parser.parse_args(argv)
+    if args.attack_epochs is not None and not args.attack_epochs:
+        raise cli.UserError("--attack_epochs names no epoch")
+    if args.similarity_threshold is not None and "minilm" not in RECIPES[args.recipe]:
+        raise cli.UserError(f"--similarity_threshold is not read by the recipe {args.recipe}")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    # Imported here, not above: transformers takes seconds, TextAttack (below) ten; wrong arguments
+    # are answered at once.
+    from utils import data, models
+    from utils.attack import checkpoints, protocol, resources
+    from utils.attack.minilm import SIMILARITY_THRESHOLDS
+
+    targets = checkpoints.find_targets(args.model_name, args.checkpoint, args.attack_epochs)
+    task = task_of(args, targets[0])
+    orders = [checkpoints.label_order(target, task) for target in targets]
+    device = device_name(args.device)
+    splits = data.load_splits(args, task, ("test",))
+    rows = protocol.choose_rows(splits["test"], args.num_examples, args.rows, args.seed)
+    if len(set(rows.labels)) == 1:
+        warn(f"all {len(rows)} rows are of one class, {task.label_names[rows.labels[0]]}")
+    max_seq_length = args.max_seq_length or targets[0].facts.get("max_seq_length")
+    max_seq_length = max_seq_length or task.max_seq_length
+    models.check_length(checkpoints.load_classifier(targets[0])[0], max_seq_length)
+    given = {name: getattr(args, name) for name in RESOURCES}
+    for name in given.keys() - set(RECIPES[args.recipe]):
+        if given[name] is not None:  # no error: scripts give all that they have to every recipe
+            warn(f"--{name} is not read by the recipe {args.recipe}")
+    paths = resources.locate(args.recipe, given, device)
+    resource_facts = resources.describe(args.recipe, paths)
+    if args.similarity_threshold is None:
+        args.similarity_threshold = SIMILARITY_THRESHOLDS.get(args.recipe)
+
+    attacks = []
+    for target, order in zip(targets, orders, strict=True):
+        settings = {
+            "task": task.name,
+            "checkpoint": target.name,
+            "checkpoint_sha256": checkpoints.weights_digest(target),
+            "label_order": order,
+            "max_seq_length": max_seq_length,
+            "precision": args.precision,
+            "device": device,
+            "recipe": args.recipe,
+            "score_with": args.score_with,
+            "similarity_threshold": args.similarity_threshold,
+            "attack_seed": args.seed,
+            "data": protocol.describe_data(splits["test"]),
+            "rows": protocol.describe_rows(rows, args.rows, args.seed),
+            "resources": resource_facts,
+        }
+        result_file = Path(args.result_file or target.home / "records.jsonl")
+        folder = protocol.AttackFolder(output_dir(args, target), settings, rows.ids, result_file)
+        if folder.summary is None:
+            attacks.append((target, order, folder))
+        else:
+            folder.publish()
+            print(f"{folder.folder} is finished; nothing to do")
+    if not attacks:
+        return
+
+    resources.import_textattack(device)
+    from utils.attack import recipes
+    from utils.attack.outcomes import attack_row
+    from utils.attack.victim import Victim
+
+    loaded = recipes.load(args.recipe, paths, device)
+    for target, order, folder in attacks:
+        model, tokenizer = checkpoints.load_classifier(target)
+        victim = Victim(model, tokenizer, order, max_seq_length, args.bsz, args.precision, device)
+        attack = recipes.build(
+            args.recipe,
+            victim,
+            task,
+            loaded,
+            args.score_with,
+            folder.settings["similarity_threshold"],
+        )
+        folder.begin()
+        bar = tqdm(
+            total=len(rows), initial=len(folder.done), unit="row", desc=args.recipe,
+            disable=args.quiet,
+        )  # fmt: skip
+        for position, row_id in enumerate(rows.ids):
+            if row_id not in folder.done:
+                folder.append(attack_row(attack, victim, task, rows, position, args.seed))
+                bar.update()
+                bar.set_postfix_str(protocol.so_far(folder.outcomes()))
+        bar.close()
+        folder.finish(protocol.summary(target.known(task), folder))
+        print(protocol.in_words(folder.summary))
+        if folder.summary["intervals_95"]["clean_percent"][1] < 100 / len(task.label_names):
+            warn("the checkpoint is right less often than by chance: is its label order another?")
+
+
+def task_of(args: argparse.Namespace, target) -> Task:
+    """The task named by flags, else the one the run was trained on, with its data flags."""
+    if target.run is not None:
+        earlier = dict(target.run["args"])
+        if any(getattr(args, name) for name in SOURCES):
+            earlier |= dict.fromkeys(SOURCES)  # rows from elsewhere: the run's sources stay out
+        cli.inherit_data_flags(args, earlier)
+    elif args.task_name is None and args.dataset_name is None:
+        raise cli.UserError(f"{target.folder} is no run of ours: say with --task_name what it does")
+    from utils.attack.checkpoints import with_checkpoint_labels
+
+    return with_checkpoint_labels(resolve_task(args), target)
+
+
+def device_name(wanted: str) -> str:
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise cli.UserError("--device cuda, but torch sees no CUDA device here")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def output_dir(args: argparse.Namespace, target) -> Path:
+    """--output_dir (a folder in it per epoch, if epochs are attacked), else one in the run's."""
+    if args.output_dir:
+        return Path(args.output_dir) / (target.name if args.attack_epochs else "")
+    parts = [args.recipe, target.name, f"{args.rows}{args.num_examples}", f"seed{args.seed}"]
+    return target.home / "attacks" / "_".join(parts + ["softmax"] * (args.score_with == "softmax"))
+
+
+def warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    cli.run(main)

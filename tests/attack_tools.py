@@ -1,0 +1,209 @@
+"""What the attack tests share: tiny BERTs, run folders, and stand-ins for NLTK's packages."""
+
+import atexit
+import copy
+import csv
+import functools
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+from utils.data import Rows
+from utils.tasks import TASKS
+
+SST2 = TASKS["sst2"]
+
+GOOD = ["good", "great", "fine", "nice", "funny", "warm", "bright", "lovely"]
+BAD = ["bad", "awful", "poor", "dull", "cold", "weak", "boring", "ugly"]
+OTHER = ["film", "movie", "story", "plot", "a", "the", "is", "and", "very", "with", "cast", "i"]
+LETTERS = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+SENTENCES = [
+    ("a good film with a great story", 1),
+    ("the plot is dull and the cast is weak", 0),
+    ("very funny and warm , a lovely movie", 1),
+    ("awful , boring , and ugly", 0),
+    ("the story is fine and the cast is bright", 1),
+    ("a poor and cold film with a bad plot", 0),
+    ("nice cast , good plot , very bright film", 1),
+    ("the movie is bad and very boring", 0),
+]
+
+# What the tests take for counter-fitted neighbours.
+TABLE = {
+    "good": ["great", "fine", "bad"],
+    "great": ["good", "nice"],
+    "film": ["movie"],
+    "movie": ["film", "story"],
+    "dull": ["boring", "bright", "cold"],
+    "weak": ["poor", "fine"],
+    "funny": ["bright", "warm"],
+    "lovely": ["nice", "ugly"],
+    "awful": ["bad", "great"],
+    "bad": ["awful", "good"],
+    "boring": ["dull", "funny"],
+    "story": ["plot", "movie"],
+    "plot": ["story"],
+}
+
+
+@functools.cache
+def session_cache() -> Path:
+    """One cache folder for all tests of a session: NLTK remembers where it found its stop words,
+    and MiniLM's neighbour table is computed once."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+def tokenizer_in(folder: Path) -> BertTokenizerFast:
+    folder.mkdir(parents=True, exist_ok=True)
+    words = SPECIAL + GOOD + BAD + OTHER + [",", "."]
+    words += [x for c in LETTERS for x in (c, "##" + c) if x not in words]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    return BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64)
+
+
+def tiny_bert(
+    folder: Path, num_labels: int = 2, seed: int = 0, labels: dict | None = None, scale: float = 1.0
+) -> Path:
+    """A random classifier as an ordinary checkpoint folder. Its logits, times `scale`, depend on
+    every word, since its weights are drawn large."""
+    tokenizer = tokenizer_in(folder)
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        num_labels=num_labels,
+        initializer_range=0.3,
+        **({"id2label": labels, "label2id": {v: k for k, v in labels.items()}} if labels else {}),
+    )
+    model = BertForSequenceClassification(config).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(scale)
+        # Centre the logits, so that both labels are predicted.
+        batch = tokenizer([text for text, _ in SENTENCES], padding=True, return_tensors="pt")
+        model.classifier.bias.sub_(model(**batch).logits.mean(0))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_rows(path: Path, rows: list[tuple], header: tuple[str, ...] = ("sentence", "label")):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8", newline="") as f:
+        writer = csv.writer(f, delimiter="\t", quoting=csv.QUOTE_NONE, lineterminator="\n")
+        writer.writerows([header, *rows])
+    return path
+
+
+def fake_run(folder: Path, data: Path, epochs: tuple[int, ...] = (), **facts) -> Path:
+    """A finished run as our stages leave it: run.json, result.json, last/, best/, epochN/."""
+    args = {"task_name": "sst2", "dataset_name": None, "test_file": str(data), "split_seed": 42}
+    known = {
+        "stage": "retrain",
+        "task": "sst2",
+        "label_names": ["negative", "positive"],
+        "encoder": {"name": "tiny", "architecture": "BertForSequenceClassification"},
+        "ticket": {"kind": "robust", "sparsity": 0.3},
+        "seed": 7,
+        "protocol": "paper",
+        "epochs": 3,
+        "epoch": 3,
+        "max_seq_length": 32,
+    } | facts
+    for i, name in enumerate(("last", "best", *(f"epoch{e}" for e in epochs))):
+        tiny_bert(folder / name, seed=i)
+        (folder / name / "checkpoint.json").write_text(json.dumps(known))
+    run = {"stage": "retrain", "status": "finished", "args": args}
+    (folder / "run.json").write_text(json.dumps(run))
+    result = {"checkpoints": {"last": {"clean_percent": 62.5}}}
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def nltk_tagger(folder: Path) -> Path:
+    """A stand-in of NLTK's JSON tagger and tag map: every word has one tag, unknown ones NN."""
+    tags = dict.fromkeys(GOOD + BAD, "JJ") | dict.fromkeys(OTHER, "NN")
+    tagger = folder / "taggers" / "averaged_perceptron_tagger_eng"
+    tagger.mkdir(parents=True)
+    for name, content in (
+        ("weights", {"bias": {"NN": 1.0}}),
+        ("tagdict", tags),
+        ("classes", ["JJ", "NN"]),
+    ):
+        (tagger / f"averaged_perceptron_tagger_eng.{name}.json").write_text(json.dumps(content))
+    (folder / "taggers" / "universal_tagset").mkdir()
+    for name in ("en-ptb", "en-brown"):
+        (folder / "taggers" / "universal_tagset" / f"{name}.map").write_text("JJ\tADJ\nNN\tNOUN\n")
+    return folder
+
+
+def nltk_wordnet(folder: Path, synonyms: list[tuple[str, str]]) -> Path:
+    """A WordNet of adjectives: each pair is a set of synonyms of its own."""
+    wordnet = folder / "corpora" / "wordnet"
+    wordnet.mkdir(parents=True)
+    lines, senses, position = [], {}, 0
+    for pair in synonyms:
+        words = " ".join(f"{word} 0" for word in pair)
+        line = f"{position:08d} 00 a {len(pair):02x} {words} 000 | a gloss  \n"
+        for word in pair:
+            senses.setdefault(word, []).append(f"{position:08d}")
+        lines.append(line)
+        position += len(line.encode())
+    index = [
+        f"{word} a {len(found)} 0 {len(found)} 0 {' '.join(found)}  \n"
+        for word, found in sorted(senses.items())
+    ]
+    contents = {"data.adj": "".join(lines), "index.adj": "".join(index)}
+    contents["lexnames"] = "00\tadj.all\t3\n"
+    for name in ("cntlist.rev", "index.sense"):
+        contents[name] = ""
+    for part in ("adj", "adv", "noun", "verb"):
+        for name in (f"data.{part}", f"index.{part}", f"{part}.exc"):
+            contents.setdefault(name, "")
+    for name, text in contents.items():
+        (wordnet / name).write_text(text)
+    return folder
+
+
+def load(folder: Path) -> tuple:
+    """(model, tokenizer) of a checkpoint folder."""
+    from utils.attack import checkpoints
+
+    return checkpoints.load_classifier(checkpoints.Target(folder, "model"))
+
+
+def make_victim(model_and_tokenizer: tuple, **settings):
+    """A victim of its own copy of the model."""
+    from utils.attack.victim import Victim
+
+    model, tokenizer = model_and_tokenizer
+    settings = {
+        "label_order": list(range(model.config.num_labels)),
+        "max_seq_length": 64,
+    } | settings
+    return Victim(copy.deepcopy(model), tokenizer, **settings)
+
+
+def sst2_rows(sentences=tuple(SENTENCES)) -> Rows:
+    texts, labels = [(text,) for text, _ in sentences], [label for _, label in sentences]
+    return Rows(texts, labels, [f"test:{i}" for i in range(len(labels))], "made")
+
+
+def attack_all(attack, victim, task=SST2, rows=None, positions=None, seed=0) -> list[dict]:
+    """The lines of the rows at `positions` (all of them), less their seconds."""
+    from utils.attack.outcomes import attack_row
+
+    rows = rows or sst2_rows()
+    positions = range(len(rows)) if positions is None else positions
+    lines = [attack_row(attack, victim, task, rows, i, seed) for i in positions]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]

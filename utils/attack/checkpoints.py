@@ -1,0 +1,184 @@
+"""Which checkpoint is attacked, what is known of it, and whose labels its logits are."""
+
+import hashlib
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from utils.cli import UserError
+from utils.models import load_tokenizer
+from utils.runs import read_json, read_run, sha256_of
+from utils.tasks import Task
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checkpoint folder. `name`: last, best or epochN in a run, else the folder's own name.
+
+    `facts`: its checkpoint.json, `run`: the run.json above it; {} and None for a checkpoint that
+    no stage of ours wrote.
+    """
+
+    folder: Path
+    name: str
+    run_folder: Path | None = None
+    run: dict | None = None
+    facts: dict = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        """The folder under which attacks on it are kept: the run's, else its own."""
+        return self.run_folder or self.folder
+
+    def known(self, task: Task) -> dict:
+        """For the record: checkpoint.json, or as much of it as another's checkpoint tells; and
+        the accuracy on the whole test split, where the run has measured it."""
+        config = AutoConfig.from_pretrained(self.folder, local_files_only=True)
+        architecture = (config.architectures or [None])[0]
+        facts = {
+            "stage": None,
+            "label_names": task.label_names,
+            "encoder": {"name": None, "architecture": architecture},
+            "ticket": None,
+            "seed": None,
+            "protocol": None,
+            "epochs": None,
+            "epoch": None,
+        } | self.facts
+        path = self.home / "result.json"
+        if self.run_folder is not None and path.is_file():
+            evaluated = read_json(path).get("checkpoints", {}).get(self.name, {})
+            facts["clean_full_test_percent"] = evaluated.get("clean_percent")
+        return facts | {"task": task.name}
+
+
+def find_targets(model_name: str, checkpoint: str, epochs: list[int] | None) -> list[Target]:
+    """Checkpoints to attack: one, or one per epoch. UserError where there is none.
+
+    `model_name`: a run folder (then `checkpoint` or `epochs` choose inside it) or a checkpoint's.
+    """
+    folder = Path(model_name)
+    if not folder.is_dir():
+        raise UserError(
+            f"no folder {model_name}: give a run or a checkpoint folder (a model of the hub is "
+            f"fetched with: hf download {model_name} --local-dir FOLDER)"
+        )
+    run = read_run(folder)
+    if run is None:
+        if epochs:
+            raise UserError(f"--attack_epochs needs a run folder; {folder} has no run.json")
+        parent = folder.resolve().parent
+        above = read_run(parent)
+        return [_target(folder, folder.resolve().name, parent if above else None, above)]
+    if run.get("stage") == "search":
+        raise UserError(f"{folder} holds a search: draw and retrain a ticket from it first")
+    if not epochs:
+        return [_target(folder / checkpoint, checkpoint, folder, run)]
+    missing = [e for e in epochs if not (folder / f"epoch{e}" / "config.json").is_file()]
+    if missing:
+        kept = sorted(
+            int(p.name.removeprefix("epoch"))
+            for p in folder.glob("epoch*")
+            if re.fullmatch(r"epoch\d+", p.name)
+        )
+        raise UserError(
+            f"{folder} kept no checkpoint of epoch {', '.join(map(str, missing))} (kept: "
+            f"{', '.join(map(str, kept)) or 'none'}); see --keep_epochs of the training script"
+        )
+    return [_target(folder / f"epoch{e}", f"epoch{e}", folder, run) for e in epochs]
+
+
+def _target(folder: Path, name: str, run_folder: Path | None, run: dict | None) -> Target:
+    if not (folder / "config.json").is_file():
+        unfinished = run is not None and run.get("status") != "finished"
+        hint = "; its run is not finished" if unfinished else ""
+        raise UserError(f"{folder} is no checkpoint: it has no config.json{hint}")
+    facts = folder / "checkpoint.json"
+    return Target(folder, name, run_folder, run, read_json(facts) if facts.is_file() else {})
+
+
+def with_checkpoint_labels(task: Task, target: Target) -> Task:
+    """A custom task, which has no labels of its own, takes the checkpoint's; others stay."""
+    if task.label_names:
+        return task
+    names = _label_names(_config(target))
+    return replace(task, label_names=tuple(n or str(i) for i, n in enumerate(names)))
+
+
+def label_order(target: Target, task: Task) -> list[int]:
+    """order[i] is the logit of the task's label i. UserError where labels do not fit.
+
+    The checkpoint's label names decide where it has real ones; LABEL_0, LABEL_1 ... (what
+    transformers writes where nobody named them) are taken in the task's order.
+    """
+    names = _label_names(_config(target))
+    if len(names) != len(task.label_names):
+        raise UserError(
+            f"{target.folder} has {len(names)} labels, {task.name} has {len(task.label_names)} "
+            f"({', '.join(task.label_names)})"
+        )
+    if not any(names):
+        return list(range(len(names)))
+    by_name = {_plain(name): i for i, name in enumerate(names) if name}
+    wanted = [_plain(name) for name in task.label_names]
+    if sorted(by_name) != sorted(wanted):
+        raise UserError(
+            f"{target.folder} names its labels {', '.join(n or '?' for n in names)}; {task.name} "
+            f"has {', '.join(task.label_names)}: rename them in its config.json (id2label)"
+        )
+    return [by_name[name] for name in wanted]
+
+
+def _config(target: Target):
+    try:
+        return AutoConfig.from_pretrained(target.folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as e:
+        raise UserError(f"{target.folder}/config.json is no configuration that can be read") from e
+
+
+def _label_names(config) -> list[str | None]:
+    """The configuration's label names by logit; None for one that is only a number."""
+    names = [str(config.id2label.get(i, "")) for i in range(config.num_labels)]
+    return [None if re.fullmatch(r"(LABEL_)?\d*", name) else name for name in names]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def weights_digest(target: Target) -> str:
+    """16 hex digits over the weight files, to tell whether a checkpoint is still the same."""
+    files = [p for p in sorted(target.folder.iterdir()) if p.suffix in (".safetensors", ".bin")]
+    digest = hashlib.sha256("".join(sha256_of(p) for p in files).encode())
+    return digest.hexdigest()[:16]
+
+
+def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model (float32, CPU, no dropout) and tokenizer; UserError where weights are missing."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # missing weights are reported below, in one line
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            target.folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:
+        reason = " ".join(str(e).split())[:200]
+        raise UserError(f"{target.folder} holds no classifier that can be loaded: {reason}") from e
+    finally:
+        logging.set_verbosity(level)
+    if report["missing_keys"]:
+        raise UserError(
+            f"{target.folder} is no fine-tuned classifier: it has no weights for "
+            f"{', '.join(sorted(report['missing_keys'])[:3])}"
+        )
+    return model.eval(), load_tokenizer(str(target.folder))

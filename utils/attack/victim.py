@@ -1,0 +1,102 @@
+"""The classifier as TextAttack sees it: lists of texts in, logits out."""
+
+import contextlib
+
+import torch
+from textattack.models.wrappers import ModelWrapper
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from utils.cli import UserError
+
+
+class Victim(ModelWrapper):
+    """Batches of like length, padded to their longest text and cut where training cut (D11).
+
+    TextAttack's own wrapper pads every text to the tokenizer's 512 tokens. Texts that are the same
+    tokens are answered once per attacked row: batches of other sizes round differently, and equal
+    candidates must tie exactly.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        label_order: list[int],
+        max_seq_length: int,
+        batch_size: int = 64,
+        precision: str = "fp32",
+        device: str = "cpu",
+    ):
+        """`label_order[i]`: the model's logit for the task's label i. `precision`: fp32 or bf16."""
+        self.model = model.to(device).eval()
+        self.tokenizer = tokenizer
+        self.label_order = label_order
+        self.max_seq_length = max_seq_length
+        self.batch_size = batch_size
+        self.precision = precision
+        self.device = torch.device(device)
+        self._known: dict[tuple, torch.Tensor] = {}
+        if precision == "bf16":
+            _keep_output_layer_in_fp32(model)
+
+    def forget(self) -> None:
+        """Drop what is remembered; call before each row, so that rows cannot touch each other."""
+        self._known.clear()
+
+    def __call__(self, texts: list[str] | list[tuple[str, ...]]) -> torch.Tensor:
+        """Logits of each text or pair in the task's label order: (texts, labels), float64, CPU."""
+        single = isinstance(texts[0], str)
+        columns = [list(texts)] if single else [list(c) for c in zip(*texts, strict=True)]
+        encoded = self.tokenizer(*columns, truncation=True, max_length=self.max_seq_length)
+        names = [n for n in self.tokenizer.model_input_names if n in encoded]
+        keys = [
+            tuple(tuple(encoded[name][i]) for name in names if name != "attention_mask")
+            for i in range(len(texts))
+        ]
+        new = {key: i for i, key in enumerate(keys) if key not in self._known}
+        todo = sorted(new.values(), key=lambda i: (len(encoded["input_ids"][i]), i))
+        for start in range(0, len(todo), self.batch_size):
+            part = todo[start : start + self.batch_size]
+            logits = self._forward({name: [encoded[name][i] for i in part] for name in names})
+            self._known.update(zip((keys[i] for i in part), logits, strict=True))
+        return torch.stack([self._known[key] for key in keys])
+
+    @torch.inference_mode()
+    def _forward(self, columns: dict[str, list[list[int]]]) -> torch.Tensor:
+        padding = {"input_ids": self.tokenizer.pad_token_id, "attention_mask": 0}
+        batch = {
+            name: nn.utils.rnn.pad_sequence(
+                [torch.tensor(row) for row in rows],
+                batch_first=True,
+                padding_value=padding.get(name, self.tokenizer.pad_token_type_id),
+            ).to(self.device)
+            for name, rows in columns.items()
+        }
+        bf16 = torch.autocast(self.device.type, torch.bfloat16)
+        with bf16 if self.precision == "bf16" else contextlib.nullcontext():
+            logits = self.model(**batch).logits
+        if not torch.isfinite(logits).all():
+            raise UserError("the checkpoint's outputs are not finite: it cannot be attacked")
+        return logits.double().cpu()[:, self.label_order]
+
+
+class _Fp32Linear(nn.Module):
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.linear(hidden.float())
+
+
+def _keep_output_layer_in_fp32(model: PreTrainedModel) -> None:
+    """bf16 logits have steps of 1/64 between 2 and 4: too coarse to rank candidates by."""
+    name = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == model.config.num_labels
+    ][-1]
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, _Fp32Linear(model.get_submodule(name)))
