@@ -13,8 +13,8 @@ sh "$ROOT/scripts/setup.sh"
 PRESET=${PRESET:-minutes}
 case $PRESET in
     minutes)
-        rows=1000 epochs=2 bsz=16 lr=1.5e-4 search_epochs=2 adv_steps=2 attacked_rows=80
-        max_eval_rows=250 results=quickstart
+        rows=1200 epochs=2 bsz=32 lr=2e-4 search_epochs=1 adv_steps=2 attacked_rows=80
+        max_eval_rows=500 results=quickstart
         ;;
     hour)
         rows= epochs=3 bsz=32 lr=5e-5 search_epochs=6 adv_steps=3 attacked_rows=250

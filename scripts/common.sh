@@ -28,7 +28,7 @@ case $MODEL in
     *) RECIPES=${RECIPES:-bertattack textfooler textbugger} ;;
 esac
 
-# Threads that wait without spinning: alone as fast, and twice as fast beside another job.
+# Threads that wait without spinning: little slower alone, twice as fast beside another job.
 OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 export OMP_WAIT_POLICY
 
