@@ -3,11 +3,12 @@
     python report.py --records runs --output_dir results/mine
 
 Reads every records.jsonl below the given folders (and single record files), and writes table.md,
-table.csv and figure.png: a table per task, encoder, attack and set of attacked rows, never two of
-them in one comparison.
+table.csv, figure.png and the records that they were made from: a table per task, encoder, attack
+and set of attacked rows, never two of them in one comparison.
 """
 
 import csv
+import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import matplotlib.pyplot as plt  # noqa: E402  after the backend that needs no d
 from scipy.stats import t as student_t  # noqa: E402
 
 from utils import cli  # noqa: E402
-from utils.runs import read_jsonl  # noqa: E402
+from utils.runs import read_jsonl, write_atomically  # noqa: E402
 
 # What a record must share with another to stand in one table.
 COMPARISON = ("task", "encoder", "recipe", "score_with", "similarity_threshold", "checkpoint_rule",
@@ -80,7 +81,8 @@ def read_records(paths: list[str]) -> list[dict]:
             if record.get("kind") != "attack":
                 continue
             try:
-                attacks[record["attack_id"], record["seed"]] = _with_keys(record)
+                keyed = _with_keys(record)
+                attacks[record["attack_id"], record["seed"]] = keyed | {"record": record}
             except (KeyError, TypeError) as e:
                 raise cli.UserError(f"{file}, record {number}, lacks {e}") from e
     if not attacks:
@@ -224,8 +226,15 @@ def main() -> None:
     (folder / "table.md").write_text(text, encoding="utf-8")
     write_csv(folder / "table.csv", tables)
     draw_figure(folder / "figure.png", args.title, tables)
+    used = "".join(
+        json.dumps(row_record["record"], ensure_ascii=False) + "\n"
+        for _, rows in tables
+        for row in rows
+        for row_record in row.records
+    )
+    write_atomically(folder / "records.jsonl", lambda p: p.write_text(used, encoding="utf-8"))
     print(text)
-    print(f"written to {folder}: table.md, table.csv, figure.png")
+    print(f"written to {folder}: table.md, table.csv, figure.png, records.jsonl")
 
 
 if __name__ == "__main__":

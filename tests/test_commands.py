@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,24 @@ def test_a_checkpoint_of_another_label_count(encoder, dense, tmp_path, capsys):
     assert "has 4 labels and the task has 2" in line
 
 
+def test_encoders_whose_weights_are_torn_or_of_another_shape(
+    encoder, sst2_folder, tmp_path, capsys
+):
+    broken = tmp_path / "broken"
+    shutil.copytree(encoder, broken)
+    flags = ("--model_name", broken, "--task_name", "sst2", "--data_dir", sst2_folder,
+             "--output_dir", tmp_path / "run", "--quiet")  # fmt: skip
+    config = json.loads((broken / "config.json").read_text())
+    for change in ({"num_hidden_layers": 3}, {"intermediate_size": 64}):
+        (broken / "config.json").write_text(json.dumps(config | change))
+        assert "weights of the encoder are missing" in fails(capsys, "finetune", *flags)
+    (broken / "config.json").write_text(json.dumps(config))
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "holds no model that transformers can load" in fails(capsys, "finetune", *flags)
+    assert not (tmp_path / "run").exists()
+
+
 def test_record_files(tmp_path):
     path = tmp_path / "r.jsonl"
     runs.append_jsonl(path, {"a": 1})
@@ -241,6 +260,9 @@ def test_report_builds_tables_from_records_alone(tmp_path, capsys):
     with open(tmp_path / "out" / "table.csv") as f:
         rows = list(csv.DictReader(f))
     assert len(rows) == 3
+    assert len(runs.read_jsonl(tmp_path / "out" / "records.jsonl")) == 4
+    call("report", "--records", tmp_path / "out", "--output_dir", tmp_path / "again")
+    assert (tmp_path / "again" / "table.md").read_text() == text
     assert {r["aua_percent_by_seed"] for r in rows} == {"40", "60;50"}
     assert (tmp_path / "out" / "figure.png").stat().st_size > 10_000
 

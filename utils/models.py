@@ -2,11 +2,11 @@
 
 import contextlib
 import importlib.util
-import json
 import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -55,7 +55,7 @@ def _loading(what: str, name: str):
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, json.JSONDecodeError) as e:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:
         reason = " ".join(str(e).split())[:200]
         if Path(name).is_dir():
             raise UserError(f"{name} holds no {what} that transformers can load: {reason}") from e
@@ -105,15 +105,30 @@ def load_pretrained(
         _set_dropout(config, dropout)
         torch.manual_seed(seed_for(seed, "classifier"))
         with _quiet_about_new_weights():
-            model = AutoModelForSequenceClassification.from_pretrained(
+            model, report = AutoModelForSequenceClassification.from_pretrained(
                 path,
                 config=config,
                 dtype=torch.float32,
                 attn_implementation=attention,
                 ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
+    # The head may be new, and a pooler that no pre-training made; the rest must have been there.
+    inside = model.base_model_prefix + "."
+    lost = [key for key in _not_loaded(report) if key.startswith(inside) and ".pooler." not in key]
+    if lost:
+        raise UserError(
+            f"{name}: {len(lost)} weights of the encoder are missing or have another shape than "
+            f"its config.json says, such as {lost[0]}"
+        )
     _draw_head(model, seed)
     return model
+
+
+def _not_loaded(report: dict) -> list[str]:
+    """Keys that from_pretrained filled with fresh values."""
+    mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
+    return sorted({*report["missing_keys"], *mismatched})
 
 
 def _set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
@@ -160,9 +175,19 @@ def load_checkpoint(
             raise UserError(
                 f"{folder} has {config.num_labels} labels and the task has {num_labels}"
             )
-        return AutoModelForSequenceClassification.from_pretrained(
-            folder, config=config, dtype=torch.float32, attn_implementation=attention
-        )
+        with _quiet_about_new_weights():
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                output_loading_info=True,
+            )
+    lost = _not_loaded(report)
+    if lost:
+        raise UserError(f"{folder} is no whole checkpoint: it lacks {len(lost)} weights, such as "
+                        f"{lost[0]}")  # fmt: skip
+    return model
 
 
 def save_checkpoint(
