@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import torch
+from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -53,6 +54,7 @@ def resolve_model_name(name: str) -> str:
 def _loading(what: str, name: str):
     """One clear line for the many ways in which loading fails."""
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+    hub_logging.set_verbosity_error()  # its retries without a network fill the screen
     try:
         yield
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:

@@ -127,8 +127,10 @@ def builtin_tables(task: Task, split_seed: int) -> Tables:
 
 def hub_tables(task: Task, wanted: set[str]) -> Tables:
     import datasets  # takes a second, and only this source needs it
+    from huggingface_hub.utils import logging as hub_logging
 
     datasets.disable_progress_bars()
+    hub_logging.set_verbosity_error()  # its retries without a network fill the screen
     frames: Tables = {}
     splits = {"train": "train", "test": task.test_split}
     for name in sorted(wanted & splits.keys()):
