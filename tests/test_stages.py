@@ -307,12 +307,14 @@ def test_two_processes_search_as_one_does(encoder, sst2_folder, tmp_path):
     for n in (1, 2):
         launch(n, "finetune.py", "--model_name", encoder, "--task_name", "sst2", "--data_dir",
                sst2_folder, "--output_dir", f"dense{n}", "--epochs", 1, "--bsz", 15,
-               "--max_train_rows", 61, "--lr", "1e-2")  # fmt: skip
+               "--max_train_rows", 61, "--lr", "1e-3")  # fmt: skip
         launch(n, "search_ticket.py", "--model_name", "dense1", "--output_dir", f"search{n}",
                "--epochs", 1, "--bsz", 15, "--adv_steps", 2)  # fmt: skip
     one, two = (load_file(tmp_path / f"dense{n}/last/model.safetensors") for n in (1, 2))
     for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
+        # A key's bias cancels in the softmax: its gradient is rounding, which Adam scales up.
+        if not name.endswith("key.bias"):
+            torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=2e-4)
     one, two = (tickets.load_scores(tmp_path / f"search{n}/scores.safetensors")[0] for n in (1, 2))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-3)
