@@ -1,17 +1,15 @@
-"""Stage 1: fine-tune all weights of a pre-trained encoder on a task.
+"""Stage 1: fine-tune all weights of a pre-trained encoder on a task, plainly or adversarially.
 
     python finetune.py --model_name bert-base-uncased --dataset_name glue --task_name sst2 \\
-        --output_dir FOLDER
+        --output_dir FOLDER [--method freelb]
 
 Keeps the last epoch's checkpoint and that of the best dev accuracy, both ordinary checkpoints.
 """
 
-import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from masking import surgery
-from utils import cli, data, devices, evaluation, models, optim, protocols, training
+from utils import adversary, cli, data, devices, methods, models, optim, protocols, training
 from utils.batching import collate, encode, epoch_batches
 from utils.runs import Run, seed_for
 from utils.tasks import resolve_task
@@ -25,8 +23,11 @@ def parse_args(argv: list[str] | None = None):
     cli.add_run_flags(parser)
     protocols.add_training_flags(parser)
     training.add_flags(parser)
+    training.add_keep_epochs(parser)
+    methods.add_flags(parser)
     args = parser.parse_args(argv)
     protocols.apply_protocol(args, protocols.TRAINING)
+    methods.apply_method(args)
     return args
 
 
@@ -56,20 +57,23 @@ def main() -> None:
         encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev", "test")
     )
     model.to(accelerator.device).train()
+    regularizer = methods.make_regularizer(model, args, accelerator)
+    trained = methods.trained_modules(model, regularizer)
     optimizer = optim.make_adamw(
-        args.adamw, optim.decay_groups(model, args.weight_decay), args.lr, 0.0
+        args.adamw, optim.decay_groups(trained, args.weight_decay), args.lr, 0.0
     )
+    draws = adversary.Draws(model.get_input_embeddings().embedding_dim, args, accelerator)
     steps_per_epoch = -(-len(train) // args.bsz)
     total_steps = args.epochs * steps_per_epoch
 
     facts = {"stage": "finetune", "task": task.name, "label_names": labels, "encoder": encoder,
-             "ticket": None, "seed": args.seed, "protocol": args.protocol,
+             "ticket": None, "method": args.method, "seed": args.seed, "protocol": args.protocol,
              "max_seq_length": args.max_seq_length, "epochs": args.epochs}  # fmt: skip
     accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
     if accelerator.is_main_process:
         run.begin({**facts, "data": splits.facts(), "optimizer_steps": total_steps})
     accelerator.wait_for_everyone()
-    progress = training.restore(run, model, optimizer, accelerator)
+    progress = training.restore(run, trained, optimizer, accelerator)
     step = progress.optimizer_step
 
     # Loop.
@@ -83,24 +87,23 @@ def main() -> None:
             step += 1
             warmup_steps = args.warmup_ratio * total_steps
             lr = args.lr * optim.linear_schedule(step - 1, warmup_steps, total_steps)
-            batch = devices.to_device(collate(train, positions), accelerator)
-            torch.manual_seed(seed_for(args.seed, "dropout", step, accelerator.process_index))
-            with accelerator.autocast():
-                logits = model(**evaluation.inputs_of(batch)).logits.float()
-            loss = F.cross_entropy(logits, batch["labels"], reduction="sum") * batch["row_weight"]
-            loss.backward()
-            devices.sum_over_processes(accelerator, model.parameters())
-            grad_norm = optim.clip(model.parameters(), args.max_grad_norm)
+            arrays = collate(train, positions)
+            batch = devices.to_device(arrays, accelerator)
+            draws.start_step(step, batch, arrays["input_ids"].shape)
+            logged = adversary.backward(model, batch, args, draws.redraw, draws.delta, accelerator,
+                                        regularizer)  # fmt: skip
+            devices.sum_over_processes(accelerator, trained.parameters())
+            grad_norm = optim.clip(trained.parameters(), args.max_grad_norm)
             optim.set_lr(optimizer, lr)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-            loss = accelerator.reduce(loss.detach(), "sum")
-            progress.note(step, epoch, lr, loss, grad_norm)
+            logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
+            progress.note(step, epoch, lr, logged, grad_norm)
             bar.update()
             if args.checkpoint_every and step % args.checkpoint_every == 0:
-                training.save(run, progress, model, optimizer, accelerator)
-        accuracy = training.end_epoch(run, progress, epoch, model, tokenizer, optimizer,
+                training.save(run, progress, trained, optimizer, accelerator)
+        accuracy = training.end_epoch(run, progress, epoch, trained, tokenizer, optimizer,
                                       accelerator, args, facts, dev)  # fmt: skip
         bar.set_postfix(dev=f"{accuracy:.1f} %")
 

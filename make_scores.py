@@ -1,13 +1,18 @@
-"""Write the score file of a ticket that is not searched for: magnitude or random.
+"""Write the score file of a ticket that is not searched for: magnitude, random, a complement.
 
     python make_scores.py --kind magnitude --model_name bert-base-uncased --output_dir FOLDER
     python make_scores.py --kind random --model_name bert-base-uncased --output_dir FOLDER
     python make_scores.py --kind random_matched --scores FOLDER_OF_SEARCH --output_dir FOLDER
+    python make_scores.py --kind complement --scores FOLDER_OF_SEARCH --output_dir FOLDER
 
 magnitude: |weight|, of the pre-trained encoder, or of a fine-tuned checkpoint (--finetuned).
 random: noise. random_matched: another score file's scores permuted within each matrix, so that at
 every sparsity the ticket keeps exactly as many weights of each matrix as the other one.
+complement: another score file's ranking upside down: drawn at sparsity 1 - s, the ticket keeps
+exactly the weights that the other one removes at sparsity s.
 """
+
+from pathlib import Path
 
 import torch
 
@@ -15,22 +20,25 @@ from masking import surgery, tickets
 from utils import cli, models
 from utils.runs import Run, environment, seed_for, sha256_of
 
+FROM_SCORES = ("random_matched", "complement")  # the other kinds come from an encoder
+
 
 def parse_args(argv: list[str] | None = None):
     parser = cli.Parser(__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--kind", choices=["magnitude", "random", "random_matched"], required=True,
+    add("--kind", choices=["magnitude", "random", "random_matched", "complement"], required=True,
         help="what the scores are")  # fmt: skip
     add("--model_name", help="pre-trained encoder: hub name, local folder, or builtin/minilm "
         "(magnitude, random)")  # fmt: skip
     add("--finetuned", help="fine-tuned checkpoint whose weights' magnitude counts (magnitude)")
-    add("--scores", help="score file, or folder holding scores.safetensors (random_matched)")
+    add("--scores", help="score file, or folder holding scores.safetensors (random_matched, "
+        "complement)")  # fmt: skip
     add("--seed", type=cli.non_negative_int, default=42, help="seed of the noise")
     add("--output_dir", required=True, help="folder for scores.safetensors")
     add("--overwrite", action=cli.BooleanOptionalAction, default=False,
         help="discard what an earlier run left in --output_dir")  # fmt: skip
     args = parser.parse_args(argv)
-    needed = "scores" if args.kind == "random_matched" else "model_name"
+    needed = "scores" if args.kind in FROM_SCORES else "model_name"
     if getattr(args, needed) is None:
         parser.error(f"--kind {args.kind} needs --{needed}")
     if args.finetuned and args.kind != "magnitude":
@@ -62,18 +70,24 @@ def from_encoder(args) -> tuple[dict, dict, dict]:
     )
 
 
-def permuted(args) -> tuple[dict, dict, dict]:
-    """Another file's scores, shuffled within each matrix."""
+def from_scores(args) -> tuple[dict, dict, dict]:
+    """Another file's scores, shuffled within each matrix, or their ranking upside down."""
     path = tickets.score_file(args.scores)
     with cli.explain():
         scores, shapes, manifest = tickets.load_scores(path)
+    if args.kind == "complement":
+        scores = tickets.reversed_ranking(scores)
+        return scores, shapes, _facts(manifest, path, "complement_of")
     noise = torch.Generator().manual_seed(seed_for(args.seed, "random matched scores"))
     for name, s in scores.items():
         order = torch.randperm(s.numel(), generator=noise)
         scores[name] = s.flatten()[order].reshape(s.shape)
-    facts = {"encoder": manifest["encoder"], "matched_to": manifest["kind"],
-             "matched_to_sha256": sha256_of(path)}  # fmt: skip
-    return scores, shapes, facts
+    return scores, shapes, _facts(manifest, path, "matched_to")
+
+
+def _facts(manifest: dict, path: Path, relation: str) -> dict:
+    return {"encoder": manifest["encoder"], relation: manifest["kind"],
+            f"{relation}_sha256": sha256_of(path)}  # fmt: skip
 
 
 def main() -> None:
@@ -82,8 +96,10 @@ def main() -> None:
     if run.finished:
         print(f"{run.folder} is finished; nothing to do")
         return
-    scores, shapes, facts = permuted(args) if args.kind == "random_matched" else from_encoder(args)
-    manifest = {"kind": args.kind.replace("_", " "), "seed": args.seed, "task": None,
+    made = from_scores(args) if args.kind in FROM_SCORES else from_encoder(args)
+    scores, shapes, facts = made
+    kind = "magnitude_finetuned" if args.finetuned else args.kind
+    manifest = {"kind": kind, "seed": args.seed, "task": None,
                 "environment": environment(), **facts}  # fmt: skip
     run.begin({"task": None, "encoder": facts["encoder"]})
     tickets.save_scores(run.folder / "scores.safetensors", scores, shapes, manifest)

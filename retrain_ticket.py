@@ -8,11 +8,10 @@ checkpoints whose pruned weights are exactly 0.0, and the ticket, one bit per we
 """
 
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from masking import surgery, tickets
-from utils import cli, data, devices, evaluation, models, optim, protocols, training
+from utils import adversary, cli, data, devices, methods, models, optim, protocols, training
 from utils.batching import collate, encode, epoch_batches
 from utils.runs import Run, environment, read_run, seed_for, write_json
 from utils.tasks import resolve_task
@@ -27,12 +26,32 @@ def parse_args(argv: list[str] | None = None):
     add("--sparsity", type=cli.sparsity, required=True, help="fraction of weights removed")
     add("--allow_other_encoder", action=cli.BooleanOptionalAction, default=False,
         help="accept scores learnt for another encoder of the same shape")  # fmt: skip
+    g = parser.add_argument_group("what the weights start from (Table 4)")
+    add = g.add_argument
+    add("--reinitialise", choices=["nothing", "ticket", "rest"], default="nothing",
+        help="ticket: the kept weights start from noise, not from the pre-trained ones; rest: a "
+        "dense model, in which the removed weights start from noise")  # fmt: skip
+    add("--reinit_law", choices=["normal", "matched", "shuffled"],
+        help="noise: N(0, --reinit_std); normal with each matrix's own mean and deviation; the "
+        "same weights in another order (default: normal)")  # fmt: skip
+    add("--reinit_std", type=cli.positive_float, help="of --reinit_law normal (default: 0.02)")
+    add("--reinit_scope", choices=["matrices", "encoder"],
+        help="only weights of the prunable matrices, or embeddings, biases and LayerNorms of the "
+        "encoder, too (default: matrices)")  # fmt: skip
     cli.add_data_flags(parser)
     cli.add_run_flags(parser)
     protocols.add_training_flags(parser)
     training.add_flags(parser)
+    training.add_keep_epochs(parser)
+    methods.add_flags(parser)
     args = parser.parse_args(argv)
     protocols.apply_protocol(args, protocols.TRAINING)
+    methods.apply_method(args)
+    for name, default in (("law", "normal"), ("std", 0.02), ("scope", "matrices")):
+        if args.reinitialise == "nothing" and getattr(args, f"reinit_{name}") is not None:
+            raise cli.UserError(f"--reinit_{name} is read with --reinitialise ticket or rest only")
+        if getattr(args, f"reinit_{name}") is None:
+            setattr(args, f"reinit_{name}", default)
     return args
 
 
@@ -45,6 +64,11 @@ def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
         surgery.check_masks_fit(model, shapes)
         masks = tickets.draw(scores, shapes, args.sparsity)
         fingerprint = surgery.encoder_fingerprint(model)
+    if args.sparsity > source.get("up_to_sparsity", 1.0) + 1e-9:
+        raise cli.UserError(
+            f"{path} was pruned iteratively up to sparsity {source['up_to_sparsity']} only: beyond "
+            f"it there is no order; run prune_iteratively.py with --to_sparsity {args.sparsity:g}"
+        )
     learnt_for = source["encoder"]
     if learnt_for["fingerprint"] != fingerprint and not args.allow_other_encoder:
         raise cli.UserError(
@@ -52,15 +76,25 @@ def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
             f"{args.model_name} is another one ({fingerprint}): rewind to the encoder that stage 1 "
             "started from, or pass --allow_other_encoder"
         )
-    kept_facts = ("kind", "task", "seed", "epoch", "encoder", "settings", "of", "matched_to")
+    kept_facts = ("kind", "task", "seed", "epoch", "encoder", "settings", "of", "matched_to",
+                  "complement_of", "sparsity_after_round")  # fmt: skip
     manifest = {
         "sparsity_asked": args.sparsity,
         "source": {k: source[k] for k in kept_facts if k in source} | {"sha256": source["sha256"]},
         "rewound_to": models.encoder_facts(args.model_name, model, fingerprint),
+        "density_by_head": surgery.density_by_head(masks, model.config.num_attention_heads),
         "density_by_matrix": tickets.density_by(masks, {name: name for name in masks}),
         "environment": environment(),
     }
     return masks, manifest
+
+
+def redraw_weights(args, model, masks: tickets.Masks) -> None:
+    """Table 4: the ticket's weights, or all others, start from noise."""
+    noise = torch.Generator().manual_seed(seed_for(args.seed, "reinitialisation"))
+    surgery.reinitialise(model, masks, args.reinitialise, args.reinit_law, args.reinit_std, noise)
+    if args.reinit_scope == "encoder":
+        surgery.reinitialise_the_rest_of_the_encoder(model, args.reinit_std, noise)
 
 
 def main() -> None:
@@ -88,21 +122,31 @@ def main() -> None:
     train, dev, test = (
         encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev", "test")
     )
+    if args.reinitialise != "nothing":
+        redraw_weights(args, model, masks)
     model.to(accelerator.device).train()
-    surgery.apply_ticket(model, masks)
+    if args.reinitialise != "rest":
+        surgery.apply_ticket(model, masks)
+    regularizer = methods.make_regularizer(model, args, accelerator)
+    trained = methods.trained_modules(model, regularizer)
     optimizer = optim.make_adamw(
-        args.adamw, optim.decay_groups(model, args.weight_decay), args.lr, 0.0
+        args.adamw, optim.decay_groups(trained, args.weight_decay), args.lr, 0.0
     )
+    draws = adversary.Draws(model.get_input_embeddings().embedding_dim, args, accelerator)
     steps_per_epoch = -(-len(train) // args.bsz)
     total_steps = args.epochs * steps_per_epoch
 
     source = manifest["source"]
     ticket = {"kind": source["kind"], "sparsity_asked": args.sparsity,
               "sparsity": tickets.sparsity_of(masks), "scores_epoch": source.get("epoch"),
-              "scores_seed": source["seed"], "scores_sha256": source["sha256"]}  # fmt: skip
+              "scores_seed": source["seed"], "scores_sha256": source["sha256"],
+              "reinitialised": args.reinitialise}  # fmt: skip
+    if args.reinitialise != "nothing":
+        ticket |= {"reinit_law": args.reinit_law, "reinit_std": args.reinit_std,
+                   "reinit_scope": args.reinit_scope}  # fmt: skip
     facts = {"stage": "retrain", "task": task.name, "label_names": labels,
-             "encoder": manifest["rewound_to"], "ticket": ticket, "seed": args.seed,
-             "protocol": args.protocol, "max_seq_length": args.max_seq_length,
+             "encoder": manifest["rewound_to"], "ticket": ticket, "method": args.method,
+             "seed": args.seed, "protocol": args.protocol, "max_seq_length": args.max_seq_length,
              "epochs": args.epochs}  # fmt: skip
     accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
     if accelerator.is_main_process:
@@ -110,7 +154,7 @@ def main() -> None:
         written = tickets.save_ticket(run.folder / "ticket.safetensors", masks, manifest)
         write_json(run.folder / "ticket.json", written)
     accelerator.wait_for_everyone()
-    progress = training.restore(run, model, optimizer, accelerator)
+    progress = training.restore(run, trained, optimizer, accelerator)
     step = progress.optimizer_step
 
     # Loop.
@@ -124,29 +168,28 @@ def main() -> None:
             step += 1
             warmup_steps = args.warmup_ratio * total_steps
             lr = args.lr * optim.linear_schedule(step - 1, warmup_steps, total_steps)
-            batch = devices.to_device(collate(train, positions), accelerator)
-            torch.manual_seed(seed_for(args.seed, "dropout", step, accelerator.process_index))
-            with accelerator.autocast():
-                logits = model(**evaluation.inputs_of(batch)).logits.float()
-            loss = F.cross_entropy(logits, batch["labels"], reduction="sum") * batch["row_weight"]
-            loss.backward()
-            devices.sum_over_processes(accelerator, model.parameters())
-            grad_norm = optim.clip(model.parameters(), args.max_grad_norm)
+            arrays = collate(train, positions)
+            batch = devices.to_device(arrays, accelerator)
+            draws.start_step(step, batch, arrays["input_ids"].shape)
+            logged = adversary.backward(model, batch, args, draws.redraw, draws.delta, accelerator,
+                                        regularizer)  # fmt: skip
+            devices.sum_over_processes(accelerator, trained.parameters())
+            grad_norm = optim.clip(trained.parameters(), args.max_grad_norm)
             optim.set_lr(optimizer, lr)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-            loss = accelerator.reduce(loss.detach(), "sum")
-            progress.note(step, epoch, lr, loss, grad_norm)
+            logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
+            progress.note(step, epoch, lr, logged, grad_norm)
             bar.update()
             if args.checkpoint_every and step % args.checkpoint_every == 0:
-                training.save(run, progress, model, optimizer, accelerator)
-        accuracy = training.end_epoch(run, progress, epoch, model, tokenizer, optimizer,
+                training.save(run, progress, trained, optimizer, accelerator)
+        accuracy = training.end_epoch(run, progress, epoch, trained, tokenizer, optimizer,
                                       accelerator, args, facts, dev)  # fmt: skip
         bar.set_postfix(dev=f"{accuracy:.1f} %")
     bar.close()
     unpruned = surgery.count_unpruned(model, masks)
-    if unpruned:
+    if unpruned and args.reinitialise != "rest":
         raise RuntimeError(f"{unpruned} pruned weights are not 0.0 after training")
     training.finish(run, progress, model, test, accelerator, args, facts, splits)
 

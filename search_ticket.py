@@ -11,14 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from masking import hard_concrete, surgery, tickets
 from masking.layers import GatedLinear
-from utils import cli, data, devices, evaluation, models, optim, protocols
-from utils.adversary import ascend, initial_delta, perturbed, sentence_norms
+from utils import adversary, cli, data, devices, evaluation, models, optim, protocols
 from utils.batching import collate, encode, epoch_batches
 from utils.runs import Run, environment, read_run, seed_for
 from utils.tasks import resolve_task
@@ -69,6 +67,12 @@ def parse_args(argv: list[str] | None = None):
         default=0.3,
         help="share of training over which lambda then rises to --lambda_amp",
     )
+    add(
+        "--clean_loss_weight",
+        type=cli.non_negative_float,
+        default=0.0,
+        help="weight of the loss without perturbation, added to the adversarial one",
+    )
     add("--mask_p", type=cli.open_fraction, default=0.9, help="test-time gates at the start")
     add("--out_w_per_mask", type=cli.non_negative_int, default=1, help="rows per gate; 0: all")
     add("--in_w_per_mask", type=cli.non_negative_int, default=1, help="columns per gate; 0: all")
@@ -93,47 +97,21 @@ def parse_args(argv: list[str] | None = None):
 
 def search_step(
     model, gated: dict[str, GatedLinear], optimizer, batch: dict, args, lr: float,
-    lambda_reg: float, draw_gates: Callable[[int], None], draw_delta: Callable[[], Tensor],
+    lambda_reg: float, redraw: Callable[[int], None], draw_delta: Callable[[], Tensor],
     accelerator,
 ) -> dict[str, Tensor]:  # fmt: skip
     """One optimizer step on the scores: min over m of max over delta (Eqs. 6-8), FreeLB's form.
 
-    `draw_gates(k)` puts new noise into the gates (and dropout) for pass k, `draw_delta()` gives
-    the first delta. Returns what is logged, as tensors, so that nothing waits for the device.
+    `redraw(k)` puts new noise into the gates (and dropout) for pass k, `draw_delta()` gives the
+    first delta. Returns what is logged, as tensors, so that nothing waits for the device.
     """
     scores = [layer.scores for layer in gated.values()]
-    word_embeddings = model.get_input_embeddings()
-    only_last = args.adv_gradient == "last"  # K ascents, then one pass that counts (D10)
-    passes = args.adv_steps + only_last if args.adv_steps else 1
-    delta = draw_delta() if args.adv_steps else None
-    losses, delta_norms = [], []
-
-    for k in range(passes):
-        final = k == passes - 1
-        draw_gates(k)
-        if not final:
-            delta.requires_grad_()
-        with accelerator.autocast(), perturbed(word_embeddings, delta):
-            logits = model(**evaluation.inputs_of(batch)).logits.float()
-        loss = F.cross_entropy(logits, batch["labels"], reduction="sum") * batch["row_weight"]
-        losses.append(loss.detach())
-        if delta is not None:
-            delta_norms.append(sentence_norms(delta.detach()).mean())
-        if only_last and not final:
-            delta.grad = torch.autograd.grad(loss, delta)[0]
-        else:
-            (loss if only_last else loss / passes).backward()
-        if not final:
-            delta = ascend(delta.detach(), delta.grad, args.adv_lr, args.adv_max_norm,
-                           args.adv_norm_type)  # fmt: skip
-
+    logged = adversary.backward(model, batch, args, redraw, draw_delta, accelerator)
     devices.sum_over_processes(accelerator, model.parameters())
     penalty = hard_concrete.penalty(scores, args.penalty_mean)
     l0_gradients = torch.autograd.grad(lambda_reg * penalty, scores)
-    logged = {
-        "score_grad_norm": optim.total_norm([s.grad for s in scores]),
-        "l0_grad_norm": optim.total_norm(l0_gradients),
-    }
+    logged["score_grad_norm"] = optim.total_norm([s.grad for s in scores])
+    logged["l0_grad_norm"] = optim.total_norm(l0_gradients)
     if args.clip_over == "accumulated":  # released (D2): weights' gradients of all steps, L0 after
         with_gradient = [p for p in model.parameters() if p.grad is not None]
         logged["clip_norm"] = optim.clip(with_gradient, args.max_grad_norm)
@@ -144,11 +122,8 @@ def search_step(
     optim.set_lr(optimizer, lr)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)  # of the scores; frozen weights have none
-    return logged | {
-        "loss_per_pass": accelerator.reduce(torch.stack(losses), "sum"),
-        "delta_norm_per_pass": torch.stack(delta_norms) if delta_norms else torch.zeros(0),
-        "penalty": penalty.detach(),
-    }
+    logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
+    return logged | {"penalty": penalty.detach()}
 
 
 class Clocks:
@@ -196,41 +171,6 @@ def dev_measures(model, gated, dev, args, accelerator) -> dict:
         "ticket_sparsity": tickets.sparsity_of(masks),
         "ticket_density_by_kind": tickets.density_by(masks, kinds),
     }
-
-
-class Draws:
-    """All noise of the search, each draw from a seed of its own: (seed, purpose, step, pass)."""
-
-    def __init__(self, model, gated, args, accelerator):
-        self.gated, self.args, self.accelerator = gated, args, accelerator
-        self.hidden = model.get_input_embeddings().embedding_dim
-
-    def start_step(self, step: int, batch: dict, shape: tuple[int, int]) -> None:
-        """`shape`: (sentences, tokens) of the whole batch; `batch`: this process' rows of it."""
-        self.step, self.batch, self.shape = step, batch, shape
-
-    def gates(self, k: int) -> None:
-        """New gate noise and new dropout for pass k; --redraw each_step repeats pass 0's."""
-        k = k if self.args.redraw == "each_pass" else 0
-        torch.manual_seed(self._seed("dropout", k, self.accelerator.process_index))
-        surgery.draw_noise(self.gated, self._generator("gates", k))
-
-    def delta(self) -> Tensor:
-        """The first delta, drawn for the whole batch, so that one process or several agree."""
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        uniform = torch.rand((*self.shape, self.hidden), generator=self._generator("delta"),
-                             device=self.accelerator.device) * 2 - 1  # fmt: skip
-        mine = uniform[rank::world] if rank < self.shape[0] else uniform[:1]
-        return initial_delta(
-            mine, self.batch["attention_mask"], self.args.adv_init_mag, self.args.adv_norm_type
-        )
-
-    def _seed(self, purpose: str, *counters: int) -> int:
-        return seed_for(self.args.seed, purpose, self.step, *counters)
-
-    def _generator(self, purpose: str, *counters: int) -> torch.Generator:
-        device = self.accelerator.device
-        return torch.Generator(device).manual_seed(self._seed(purpose, *counters))
 
 
 def write_log(run: Run, waiting: list[dict]) -> None:
@@ -296,13 +236,12 @@ def main() -> None:
     if args.clip_over == "accumulated" and accelerator.num_processes > 1:
         raise cli.UserError("--clip_over accumulated (--protocol released) runs in one process")
     splits = data.load_splits(args, task, ("train", "dev"))
-    labels = splits.task.label_names
     tokenizer = models.load_tokenizer(str(checkpoint))
     train, dev = (
         encode(splits[name], tokenizer, args.max_seq_length, args.token_type_ids)
         for name in ("train", "dev")
     )
-    model = models.load_checkpoint(checkpoint, len(labels), args.attn_implementation, args.dropout)
+    model = models.load_checkpoint(checkpoint, splits.task, args.attn_implementation, args.dropout)
     models.check_length(model, args.max_seq_length)
     with cli.explain():
         gated = surgery.install_gates(model, args.mask_p, args.out_w_per_mask, args.in_w_per_mask)
@@ -316,9 +255,12 @@ def main() -> None:
 
     steps_per_epoch = -(-len(train) // args.bsz)
     clocks = Clocks(args, len(train), steps_per_epoch, len(tokenizer.model_input_names))
-    draws = Draws(model, gated, args, accelerator)
+    hidden = model.get_input_embeddings().embedding_dim
+    draws = adversary.Draws(
+        hidden, args, accelerator, lambda generator: surgery.draw_noise(gated, generator)
+    )
     manifest = {
-        "kind": "robust" if args.adv_steps else "gates without adversary",
+        "kind": "robust" if args.adv_steps else "no_adversary",
         "task": task.name,
         "seed": args.seed,
         "encoder": facts["encoder"],
@@ -341,6 +283,7 @@ def main() -> None:
         run.cut_log(step)
 
     waiting: list[dict] = []
+    shares_every = max(1, clocks.total_steps // 50)  # enough for the curves of Figures 1 and 5
     progress = tqdm(total=clocks.total_steps, initial=step, unit="step", desc="search",
                     disable=args.quiet or not accelerator.is_main_process)  # fmt: skip
     for epoch in range(step // steps_per_epoch + 1, args.epochs + 1):
@@ -354,9 +297,11 @@ def main() -> None:
             batch = devices.to_device(arrays, accelerator)
             draws.start_step(step, batch, arrays["input_ids"].shape)
             logged = search_step(model, gated, optimizer, batch, args, lr, lambda_reg,
-                                 draws.gates, draws.delta, accelerator)  # fmt: skip
+                                 draws.redraw, draws.delta, accelerator)  # fmt: skip
             waiting.append({"optimizer_step": step, "epoch": epoch, "lr": lr,
                             "lambda_reg": lambda_reg, **logged})  # fmt: skip
+            if step % shares_every == 0:
+                waiting[-1]["gate_shares"] = hard_concrete.gate_shares(scores)
             progress.update()
             ends_epoch = step == epoch * steps_per_epoch
             if accelerator.is_main_process and (len(waiting) == 20 or ends_epoch):

@@ -194,3 +194,62 @@ def count_unpruned(model: PreTrainedModel, masks: dict[str, Tensor]) -> int:
         int((linears[n].weight[~m.to(linears[n].weight.device)] != 0).sum())
         for n, m in masks.items()
     )
+
+
+def reinitialise(
+    model: PreTrainedModel, masks: dict[str, Tensor], which: str, law: str, std: float,
+    generator: torch.Generator,
+) -> None:  # fmt: skip
+    """Draw weights of the prunable matrices anew (Table 4): structure without initialisation.
+
+    `which`: "ticket", the weights that the masks keep, or "rest", those that they remove. `law`:
+    "normal", N(0, std); "matched", normal with the matrix's own mean and deviation; "shuffled",
+    the same weights in another order.
+    """
+    check_masks_fit(model, {name: tuple(mask.shape) for name, mask in masks.items()})
+    for name, linear in prunable_linears(model).items():
+        weight = linear.weight.detach()
+        chosen = masks[name] if which == "ticket" else ~masks[name]
+        noise = torch.randn(weight.shape, generator=generator)
+        if law == "normal":
+            new = (noise * std)[chosen]
+        elif law == "matched":
+            new = (noise * weight.std() + weight.mean())[chosen]
+        elif law == "shuffled":
+            new = weight[chosen][noise[chosen].argsort()]
+        else:
+            raise ValueError(f"law must be normal, matched or shuffled, got {law!r}")
+        weight[chosen] = new
+
+
+def reinitialise_the_rest_of_the_encoder(
+    model: PreTrainedModel, std: float, generator: torch.Generator
+) -> None:
+    """Embeddings from N(0, std), biases 0, LayerNorms 1 and 0: what no mask covers."""
+    matrices = {id(linear.weight) for linear in prunable_linears(model).values()}
+    with torch.no_grad():
+        for module in model.base_model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if isinstance(module, nn.LayerNorm):
+                    parameter.fill_(1.0 if name == "weight" else 0.0)
+                elif name == "bias":
+                    parameter.zero_()
+                elif id(parameter) not in matrices:
+                    parameter.normal_(0.0, std, generator=generator)
+
+
+def density_by_head(masks: dict[str, Tensor], heads: int) -> dict[str, list]:
+    """What Figure 3 draws: {"heads": density per layer and head, "mlp": density per layer}.
+
+    A head's density is the mean over its rows of query, key and value; the MLP's is the mean of
+    the densities of attention output, FFN in and FFN out. `masks` in prunable_linears' order.
+    """
+    kinds = len(KINDS_OF_A_LAYER)
+    densities = [m.float() for name, m in masks.items() if not name.endswith("pooler.dense")]
+    found: dict[str, list] = {"heads": [], "mlp": []}
+    for start in range(0, len(densities), kinds):
+        layer = densities[start : start + kinds]
+        rows = torch.stack(layer[:3]).mean(dim=2)  # (3, hidden): query, key, value
+        found["heads"].append(rows.reshape(3, heads, -1).mean(dim=(0, 2)).tolist())
+        found["mlp"].append(float(torch.stack([m.mean() for m in layer[3:]]).mean()))
+    return found

@@ -77,6 +77,49 @@ def _lowest_by_weight(flat: np.ndarray, sizes: np.ndarray, sparsity: float) -> n
     return marked
 
 
+def scores_of_ranks(ranks: np.ndarray, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scores (float32) that draw() ranks exactly as `ranks` says; matrices of `like`'s shapes.
+
+    `ranks`: a permutation of 0 ... N-1 over all scores in order, 0 = removed first. float32 has no
+    whole numbers beyond 2^24, so rank k becomes the k-th float32 above 1.0: consecutive bit
+    patterns, whose order is that of the numbers. N may be up to 2^30.
+    """
+    one = np.float32(1.0).view(np.int32)
+    flat = torch.from_numpy((ranks.astype(np.int32) + one).view(np.float32))
+    parts = flat.split([s.numel() for s in like.values()])
+    return {n: p.reshape(s.shape) for (n, s), p in zip(like.items(), parts, strict=True)}
+
+
+def reversed_ranking(scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The ranking of `scores` upside down, ties included: what was removed first goes last."""
+    flat = np.concatenate([s.detach().float().cpu().numpy().ravel() for s in scores.values()])
+    ranks = np.empty(flat.size, np.int64)
+    ranks[np.argsort(flat, kind="stable")] = np.arange(flat.size)
+    return scores_of_ranks(flat.size - 1 - ranks, scores)
+
+
+def survival_scores(
+    removed_in: dict[str, Tensor], magnitudes: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Scores of iterative magnitude pruning: by the round of removal, within it by magnitude.
+
+    `removed_in`: the round (from 1) in which each weight was removed, 0 for those that survived
+    all; `magnitudes`: |weight| when it was removed, or after the last round. Drawn at the sparsity
+    that round r reached, the ticket is that round's; between two rounds it is what the later one,
+    removing fewer, would have left.
+    """
+    rounds = np.concatenate([r.cpu().numpy().ravel() for r in removed_in.values()]).astype(np.int16)
+    rounds[rounds == 0] = rounds.max(initial=0) + 1
+    sizes = np.concatenate([m.float().cpu().numpy().ravel() for m in magnitudes.values()])
+    ranks, start = np.empty(sizes.size, np.int64), 0
+    for r in np.unique(rounds):
+        members = np.flatnonzero(rounds == r)
+        order = members[np.argsort(sizes[members], kind="stable")]
+        ranks[order] = np.arange(start, start + members.size)
+        start += members.size
+    return scores_of_ranks(ranks, removed_in)
+
+
 def sparsity_of(masks: Masks) -> float:
     """Fraction of all weights that the ticket removes."""
     total = sum(m.numel() for m in masks.values())

@@ -58,6 +58,7 @@ def arguments(settings: dict) -> SimpleNamespace:
     args.bsz = settings["batch_size"]
     args.adv_max_norm = settings.get("adv_max_norm", 0.0)
     args.adv_norm_type = settings.get("adv_norm_type", "l2")
+    args.clean_loss_weight = 0.0
     return args
 
 

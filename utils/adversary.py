@@ -1,9 +1,18 @@
-"""The perturbation delta of the word embeddings (Eqs. 6-7), in FreeLB's form."""
+"""The perturbation delta of the word embeddings (Eqs. 6-7), and the passes of a training step.
+
+The same passes for the search's gates and for the weights of stages 1 and 3: FreeLB, PGD, none.
+"""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from utils.evaluation import inputs_of
+from utils.infobert import InfoBERT
+from utils.runs import seed_for
 
 
 def initial_delta(
@@ -59,3 +68,100 @@ def perturbed(word_embeddings: nn.Module, delta: Tensor | None) -> Iterator[None
         yield
     finally:
         handle.remove()
+
+
+class Draws:
+    """All noise of a training step, each draw from a seed of its own: (seed, purpose, step, pass).
+
+    `draw_gates`: called with a generator for the noise of gates, where there are gates.
+    """
+
+    def __init__(self, hidden: int, args, accelerator, draw_gates: Callable | None = None):
+        self.hidden, self.args, self.accelerator = hidden, args, accelerator
+        self.draw_gates = draw_gates
+
+    def start_step(self, step: int, batch: dict, shape: tuple[int, int]) -> None:
+        """`shape`: (sentences, tokens) of the whole batch; `batch`: this process' rows of it."""
+        self.step, self.batch, self.shape = step, batch, shape
+
+    def redraw(self, k: int) -> None:
+        """New dropout (and gate noise) for pass k; --redraw each_step repeats pass 0's."""
+        k = k if self.args.redraw == "each_pass" else 0
+        torch.manual_seed(self._seed("dropout", k, self.accelerator.process_index))
+        if self.draw_gates is not None:
+            self.draw_gates(self._generator("gates", k))
+
+    def delta(self) -> Tensor:
+        """The first delta, drawn for the whole batch, so that one process or several agree."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        uniform = torch.rand((*self.shape, self.hidden), generator=self._generator("delta"),
+                             device=self.accelerator.device) * 2 - 1  # fmt: skip
+        mine = uniform[rank::world] if rank < self.shape[0] else uniform[:1]
+        return initial_delta(
+            mine, self.batch["attention_mask"], self.args.adv_init_mag, self.args.adv_norm_type
+        )
+
+    def _seed(self, purpose: str, *counters: int) -> int:
+        return seed_for(self.args.seed, purpose, self.step, *counters)
+
+    def _generator(self, purpose: str, *counters: int) -> torch.Generator:
+        device = self.accelerator.device
+        return torch.Generator(device).manual_seed(self._seed(purpose, *counters))
+
+
+def backward(
+    model, batch: dict, args, redraw: Callable[[int], None], draw_delta: Callable[[], Tensor],
+    accelerator, regularizer: InfoBERT | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Add the gradient of one batch's mean loss to the parameters' .grad.
+
+    args.adv_steps = K. K = 0: the plain loss, one pass. --adv_gradient mean (FreeLB, Zhu et al.
+    2020, Algorithm 1): K passes, the first on the random delta, the mean of their gradients, an
+    ascent after each but the last. last (PGD; Eqs. 6-7 read literally, D10): K ascents, then one
+    pass that counts. `redraw(k)` draws dropout (and gates) for pass k, `draw_delta()` the first
+    delta. args.clean_loss_weight times the loss without delta is added. `regularizer`: InfoBERT's
+    terms, in each pass. Returns tensors to log, so that nothing waits for the device.
+    """
+    only_last = args.adv_gradient == "last"
+    passes = args.adv_steps + only_last if args.adv_steps else 1
+    word_embeddings = model.get_input_embeddings()
+    delta = draw_delta() if args.adv_steps else None
+    losses, delta_norms, terms = [], [], []
+
+    for k in range(passes):
+        final = k == passes - 1
+        redraw(k)
+        if not final or regularizer is not None:
+            delta.requires_grad_()
+        out, loss = _forward(model, batch, word_embeddings, delta, accelerator, regularizer)
+        losses.append(loss.detach())
+        if delta is not None:
+            delta_norms.append(sentence_norms(delta.detach()).mean())
+        if only_last and not final:
+            delta.grad = torch.autograd.grad(loss, delta)[0]
+        elif regularizer is not None:
+            terms.append(regularizer.backward(loss, out.hidden_states, batch, delta, 1 / passes))
+        else:
+            (loss if only_last else loss / passes).backward()
+        if not final:
+            delta = ascend(delta.detach(), delta.grad, args.adv_lr, args.adv_max_norm,
+                           args.adv_norm_type)  # fmt: skip
+
+    if args.clean_loss_weight:
+        redraw(0)
+        loss = _forward(model, batch, word_embeddings, None, accelerator, None)[1]
+        (args.clean_loss_weight * loss).backward()
+    logged = {
+        "loss_per_pass": torch.stack(losses),
+        "delta_norm_per_pass": torch.stack(delta_norms) if delta_norms else torch.zeros(0),
+    }
+    return logged | ({"infobert_terms": torch.stack(terms).mean(dim=0)} if terms else {})
+
+
+def _forward(model, batch: dict, word_embeddings, delta, accelerator, regularizer):
+    """Model output and the mean loss of the batch (this process' share of it)."""
+    hidden = {"output_hidden_states": True} if regularizer is not None else {}
+    with accelerator.autocast(), perturbed(word_embeddings, delta):
+        out = model(**inputs_of(batch), **hidden)
+    losses = F.cross_entropy(out.logits.float(), batch["labels"], reduction="sum")
+    return out, losses * batch["row_weight"]

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from utils.cli import UserError
 from utils.runs import read_json, seed_for, sha256_of, write_json
+from utils.tasks import Task
 
 # The published all-MiniLM-L6-v2 (22.7 M parameters, 6 layers), which the package carries.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -163,20 +165,65 @@ def _quiet_about_new_weights():
         transformers_logging.set_verbosity(level)
 
 
-def load_checkpoint(
-    folder: str | Path, num_labels: int | None, attention: str, dropout: float | None = None
-) -> PreTrainedModel:
-    """A fine-tuned classifier from a folder, float32.
+def label_order(config: PretrainedConfig, folder: Path, task: Task) -> list[int]:
+    """order[i] is the logit of the task's label i. UserError where labels do not fit.
 
-    UserError where its number of labels is not `num_labels` (None: any).
+    The checkpoint's label names decide where it has real ones; LABEL_0, LABEL_1 ... (what
+    transformers writes where nobody named them) are taken in the task's order.
+    """
+    names = label_names(config)
+    if len(names) != len(task.label_names):
+        raise UserError(
+            f"{folder} has {len(names)} labels, {task.name} has {len(task.label_names)} "
+            f"({', '.join(task.label_names)})"
+        )
+    if not any(names):
+        return list(range(len(names)))
+    by_name = {_plain(name): i for i, name in enumerate(names) if name}
+    wanted = [_plain(name) for name in task.label_names]
+    if sorted(by_name) != sorted(wanted):
+        raise UserError(
+            f"{folder} names its labels {', '.join(n or '?' for n in names)}; {task.name} "
+            f"has {', '.join(task.label_names)}: rename them in its config.json (id2label)"
+        )
+    return [by_name[name] for name in wanted]
+
+
+def label_names(config: PretrainedConfig) -> list[str | None]:
+    """The configuration's label names by logit; None for one that is only a number."""
+    names = [str(config.id2label.get(i, "")) for i in range(config.num_labels)]
+    return [None if re.fullmatch(r"(LABEL_)?\d*", name) else name for name in names]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _put_labels_in_order(model: PreTrainedModel, order: list[int]) -> None:
+    """Reorder the head's rows, so that logit i is the task's label i."""
+    inside = set(model.base_model.modules())
+    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m not in inside]
+    head = next(m for m in reversed(heads) if m.out_features == len(order))
+    with torch.no_grad():
+        head.weight.copy_(head.weight[order].clone())
+        if head.bias is not None:
+            head.bias.copy_(head.bias[order].clone())
+    names = [model.config.id2label[i] for i in order]
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: i for i, name in enumerate(names)}
+
+
+def load_checkpoint(
+    folder: str | Path, task: Task | None, attention: str, dropout: float | None = None
+) -> PreTrainedModel:
+    """A fine-tuned classifier from a folder, float32, its logits in the task's label order.
+
+    UserError where its labels are not those of `task` (None: any labels, as they are).
     """
     with _loading("checkpoint", str(folder)):
         config = AutoConfig.from_pretrained(folder)
         _set_dropout(config, dropout)
-        if num_labels is not None and config.num_labels != num_labels:
-            raise UserError(
-                f"{folder} has {config.num_labels} labels and the task has {num_labels}"
-            )
+        order = None if task is None else label_order(config, Path(folder), task)
         with _quiet_about_new_weights():
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 folder,
@@ -189,6 +236,8 @@ def load_checkpoint(
     if lost:
         raise UserError(f"{folder} is no whole checkpoint: it lacks {len(lost)} weights, such as "
                         f"{lost[0]}")  # fmt: skip
+    if order is not None and order != sorted(order):
+        _put_labels_in_order(model, order)
     return model
 
 

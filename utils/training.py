@@ -14,18 +14,21 @@ from utils.data import Splits
 from utils.runs import Run, environment
 
 
-def add_flags(parser: cli.Parser) -> None:
+def add_flags(parser: cli.Parser, of_epochs: str = "passes over the training rows") -> None:
     g = parser.add_argument_group("training (paper's Table 5)")
     add = g.add_argument
-    add("--epochs", type=cli.positive_int, default=3, help="passes over the training rows")
+    add("--epochs", type=cli.positive_int, default=3, help=of_epochs)
     add("--bsz", type=cli.positive_int, default=32, help="rows per optimizer step")
     add("--lr", type=cli.positive_float, default=2e-5, help="peak learning rate")
     add("--weight_decay", type=cli.non_negative_float, default=1e-2, help="AdamW's, not on "
         "biases and LayerNorm weights")  # fmt: skip
     add("--warmup_ratio", type=cli.fraction, default=0.1, help="share of steps in which lr rises")
     add("--dropout", type=cli.fraction, help="every dropout probability (default: encoder's own)")
-    add("--keep_epochs", type=cli.epoch_list, default=[], help="keep checkpoints of these epochs "
-        "too, e.g. 1,2,3 (attack.py --attack_epochs)")  # fmt: skip
+
+
+def add_keep_epochs(parser: cli.Parser) -> None:
+    parser.add_argument("--keep_epochs", type=cli.epoch_list, default=[], help="keep checkpoints "
+        "of these epochs too, e.g. 1,2,3 (attack.py --attack_epochs)")  # fmt: skip
 
 
 def check_epochs(args) -> None:
@@ -46,19 +49,23 @@ class Progress:
     since: float = field(default_factory=time.monotonic)
     waiting: list[dict] = field(default_factory=list)
 
-    def note(self, step: int, epoch: int, lr: float, loss: Tensor, grad_norm: Tensor) -> None:
-        """Keep a step's figures as tensors until they are written, so that nothing waits."""
+    def note(self, step: int, epoch: int, lr: float, logged: dict, grad_norm: Tensor) -> None:
+        """Keep a step's figures as tensors until they are written, so that nothing waits.
+
+        `logged`: of adversary.backward. `loss` is the mean over its passes.
+        """
         self.optimizer_step = step
-        self.waiting.append(
-            {"optimizer_step": step, "epoch": epoch, "lr": lr, "loss": loss, "grad_norm": grad_norm}
-        )
+        line = {"optimizer_step": step, "epoch": epoch, "lr": lr, "grad_norm": grad_norm,
+                "loss": logged["loss_per_pass"].mean()}  # fmt: skip
+        adversarial = logged if len(logged["delta_norm_per_pass"]) else {}
+        self.waiting.append(line | adversarial)
 
     def write(self, run: Run | None) -> None:
         """Write the waiting lines (on the main process, which has a run)."""
         now = time.monotonic()
         self.seconds, self.since = self.seconds + now - self.since, now
         for line in self.waiting:
-            line = {k: float(v) if isinstance(v, Tensor) else v for k, v in line.items()}
+            line = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in line.items()}
             if not math.isfinite(line["loss"]):
                 raise cli.UserError(
                     f"the loss is {line['loss']} at optimizer step {line['optimizer_step']}: "
@@ -70,43 +77,53 @@ class Progress:
                 run.log(line)
         self.waiting.clear()
 
+    def mean_loss(self) -> float:
+        """Mean training loss since the last call."""
+        mean = self.epoch_loss / max(1, self.epoch_steps)
+        self.epoch_loss, self.epoch_steps = 0.0, 0
+        return mean
+
     def saved(self) -> dict:
         fields = ("optimizer_step", "best_epoch", "best_dev_accuracy_percent",
                   "epoch_loss", "epoch_steps", "seconds")  # fmt: skip
         return {name: getattr(self, name) for name in fields}
 
 
-def restore(run: Run, model: nn.Module, optimizer, accelerator: Accelerator) -> Progress:
-    """Go on from the resume point, or start."""
+def restore(run: Run, trained: nn.Module, optimizer, accelerator: Accelerator) -> Progress:
+    """Go on from the resume point, or start. `trained`: of methods.trained_modules."""
     state = run.load_state()
     if state is None:
         progress = Progress()
     else:
         progress = Progress(**state["progress"])
-        model.load_state_dict(state["model"])
+        trained.load_state_dict(state["trained"])
         optimizer.load_state_dict(state["optimizer"])
     if accelerator.is_main_process:
         run.cut_log(progress.optimizer_step)
     return progress
 
 
-def save(run: Run, progress: Progress, model: nn.Module, optimizer, accelerator) -> None:
+def save(
+    run: Run, progress: Progress, trained: nn.Module, optimizer, accelerator,
+    further: dict | None = None,
+) -> None:  # fmt: skip
+    """Write the waiting log lines and the resume point, with what else the stage needs in it."""
     progress.write(run if accelerator.is_main_process else None)
     if accelerator.is_main_process:
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        run.save_state(state | {"progress": progress.saved()})
+        state = {"trained": trained.state_dict(), "optimizer": optimizer.state_dict()}
+        run.save_state(state | {"progress": progress.saved()} | (further or {}))
 
 
 def end_epoch(
-    run: Run, progress: Progress, epoch: int, model, tokenizer, optimizer,
+    run: Run, progress: Progress, epoch: int, trained: nn.ModuleDict, tokenizer, optimizer,
     accelerator: Accelerator, args, facts: dict, dev: Encoded,
 ) -> float:  # fmt: skip
     """Measure dev, log, write the checkpoints that are due and the resume point; dev accuracy."""
+    model = trained["model"]
     accuracy = evaluation.accuracy_percent(model, dev, 4 * args.bsz, accelerator)
     main = accelerator.is_main_process
     progress.write(run if main else None)
-    mean_loss = progress.epoch_loss / max(1, progress.epoch_steps)
-    progress.epoch_loss, progress.epoch_steps = 0.0, 0
+    mean_loss = progress.mean_loss()
     improved = accuracy > progress.best_dev_accuracy_percent
     if improved:
         progress.best_epoch, progress.best_dev_accuracy_percent = epoch, accuracy
@@ -119,7 +136,7 @@ def end_epoch(
                f"epoch{epoch}": epoch in args.keep_epochs}  # fmt: skip
         for name in (name for name, is_due in due.items() if is_due):
             models.save_checkpoint(run.folder / name, model, tokenizer, found)
-    save(run, progress, model, optimizer, accelerator)
+    save(run, progress, trained, optimizer, accelerator)
     return accuracy
 
 

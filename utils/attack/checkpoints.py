@@ -15,8 +15,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from utils import models
 from utils.cli import UserError
-from utils.models import load_tokenizer
 from utils.runs import read_json, read_run, sha256_of
 from utils.tasks import Task
 
@@ -111,32 +111,13 @@ def with_checkpoint_labels(task: Task, target: Target) -> Task:
     """A custom task, which has no labels of its own, takes the checkpoint's; others stay."""
     if task.label_names:
         return task
-    names = _label_names(_config(target))
+    names = models.label_names(_config(target))
     return replace(task, label_names=tuple(n or str(i) for i, n in enumerate(names)))
 
 
 def label_order(target: Target, task: Task) -> list[int]:
-    """order[i] is the logit of the task's label i. UserError where labels do not fit.
-
-    The checkpoint's label names decide where it has real ones; LABEL_0, LABEL_1 ... (what
-    transformers writes where nobody named them) are taken in the task's order.
-    """
-    names = _label_names(_config(target))
-    if len(names) != len(task.label_names):
-        raise UserError(
-            f"{target.folder} has {len(names)} labels, {task.name} has {len(task.label_names)} "
-            f"({', '.join(task.label_names)})"
-        )
-    if not any(names):
-        return list(range(len(names)))
-    by_name = {_plain(name): i for i, name in enumerate(names) if name}
-    wanted = [_plain(name) for name in task.label_names]
-    if sorted(by_name) != sorted(wanted):
-        raise UserError(
-            f"{target.folder} names its labels {', '.join(n or '?' for n in names)}; {task.name} "
-            f"has {', '.join(task.label_names)}: rename them in its config.json (id2label)"
-        )
-    return [by_name[name] for name in wanted]
+    """order[i] is the logit of the task's label i. UserError where labels do not fit."""
+    return models.label_order(_config(target), target.folder, task)
 
 
 def _config(target: Target):
@@ -144,16 +125,6 @@ def _config(target: Target):
         return AutoConfig.from_pretrained(target.folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as e:
         raise UserError(f"{target.folder}/config.json is no configuration that can be read") from e
-
-
-def _label_names(config) -> list[str | None]:
-    """The configuration's label names by logit; None for one that is only a number."""
-    names = [str(config.id2label.get(i, "")) for i in range(config.num_labels)]
-    return [None if re.fullmatch(r"(LABEL_)?\d*", name) else name for name in names]
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def weights_digest(target: Target) -> str:
@@ -181,4 +152,4 @@ def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenize
             f"{target.folder} is no fine-tuned classifier: it has no weights for "
             f"{', '.join(sorted(report['missing_keys'])[:3])}"
         )
-    return model.eval(), load_tokenizer(str(target.folder))
+    return model.eval(), models.load_tokenizer(str(target.folder))

@@ -1,0 +1,212 @@
+"""Iterative magnitude pruning (IMP): rounds of fine-tuning, pruning the smallest, rewinding.
+
+    python prune_iteratively.py --model_name bert-base-uncased --task_name sst2 \\
+        --to_sparsity 0.3 --output_dir FOLDER [--method freelb]
+
+The lottery tickets of BERT (Chen et al., NeurIPS 2020), Table 1's LTH; with an adversarial
+--method Table 3's "w/o mask learning". Writes one score file, the order in which weights were
+removed, from which retrain_ticket.py draws tickets of any sparsity up to --to_sparsity.
+"""
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from masking import surgery, tickets
+from utils import (
+    adversary,
+    cli,
+    data,
+    devices,
+    evaluation,
+    methods,
+    models,
+    optim,
+    protocols,
+    training,
+)
+from utils.batching import collate, encode, epoch_batches
+from utils.runs import Run, environment, seed_for
+from utils.tasks import resolve_task
+
+
+def parse_args(argv: list[str] | None = None):
+    parser = cli.Parser(__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--model_name", required=True, help="pre-trained encoder that every round starts from: hub "
+        "name, local folder, or builtin/minilm")  # fmt: skip
+    add("--to_sparsity", type=cli.open_fraction, required=True, help="fraction removed in the end")
+    add("--share_per_round", type=cli.open_fraction, default=0.1, help="removed in each round")
+    add("--share_of", choices=["all", "remaining"], default="all",
+        help="that share of all prunable weights, or of those still there")  # fmt: skip
+    cli.add_data_flags(parser)
+    cli.add_run_flags(parser)
+    protocols.add_training_flags(parser)
+    training.add_flags(parser, "epochs of each round; the learning rate rises and falls in each")
+    methods.add_flags(parser)
+    args = parser.parse_args(argv)
+    protocols.apply_protocol(args, protocols.TRAINING)
+    methods.apply_method(args)
+    return args
+
+
+def sparsities_of_rounds(to_sparsity: float, share: float, share_of: str) -> list[float]:
+    """Sparsity after each round; the last round removes what is left to `to_sparsity`."""
+    reached, after = 0.0, []
+    while reached < to_sparsity - 1e-9:
+        reached += share if share_of == "all" else share * (1 - reached)
+        after.append(min(round(reached, 12), to_sparsity))
+    return after
+
+
+def prune(
+    linears: dict, removed_in: dict[str, Tensor], magnitudes: dict[str, Tensor], round_: int,
+    sparsity: float,
+) -> None:  # fmt: skip
+    """Mark as removed in `round_` the smallest surviving weights, all matrices together.
+
+    Writes the round into `removed_in` and the survivors' |weight| into `magnitudes`, in place.
+    """
+    shapes = {name: tuple(linear.weight.shape) for name, linear in linears.items()}
+    for name, linear in linears.items():
+        alive = removed_in[name] == 0
+        magnitudes[name][alive] = linear.weight.detach().abs().float().cpu()[alive]
+    masks = tickets.draw(tickets.survival_scores(removed_in, magnitudes), shapes, sparsity)
+    for name, mask in masks.items():
+        removed_in[name][~mask & (removed_in[name] == 0)] = round_
+
+
+def main() -> None:
+    args = parse_args()
+    task = resolve_task(args)
+    args.max_seq_length = args.max_seq_length or task.max_seq_length
+    sparsities = sparsities_of_rounds(args.to_sparsity, args.share_per_round, args.share_of)
+    run = Run(args.output_dir, "imp", vars(args))
+    if run.finished:
+        print(f"{run.folder} is finished; nothing to do")
+        return
+
+    # Data, and what every round starts from.
+    accelerator = devices.make_accelerator(args)
+    splits = data.load_splits(args, task, ("train", "dev"))
+    labels = splits.task.label_names
+    tokenizer = models.load_tokenizer(args.model_name)
+    train, dev = (encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev"))
+
+    def rewound():
+        return models.load_pretrained(
+            args.model_name, labels, args.seed, args.dropout, args.attn_implementation
+        )
+
+    model = rewound()
+    models.check_length(model, args.max_seq_length)
+    with cli.explain():
+        fingerprint = surgery.encoder_fingerprint(model)
+        shapes = surgery.weight_shapes(model)
+    encoder = models.encoder_facts(args.model_name, model, fingerprint)
+    removed_in = {name: torch.zeros(shape, dtype=torch.int16) for name, shape in shapes.items()}
+    magnitudes = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    steps_per_epoch = -(-len(train) // args.bsz)
+    steps_per_round = args.epochs * steps_per_epoch
+    total_steps = len(sparsities) * steps_per_round
+
+    accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
+    if accelerator.is_main_process:
+        run.begin({"task": task.name, "encoder": encoder, "data": splits.facts(),
+                   "sparsity_after_round": sparsities, "optimizer_steps": total_steps})  # fmt: skip
+    accelerator.wait_for_everyone()
+    state = run.load_state()
+    progress = training.Progress(**state["progress"]) if state else training.Progress()
+    step = progress.optimizer_step
+    found: dict[str, float] = {}  # of the last finished round
+    if state is not None:
+        removed_in, magnitudes = state["removed_in"], state["magnitudes"]
+        found = state["found"]
+    if accelerator.is_main_process:
+        run.cut_log(step)
+
+    bar = tqdm(total=total_steps, initial=step, unit="step", desc="IMP",
+               disable=args.quiet or not accelerator.is_main_process)  # fmt: skip
+    for round_ in range(step // steps_per_round + 1, len(sparsities) + 1):
+        # Rewind: the pre-trained weights, the same fresh classifier, what earlier rounds left.
+        first_step = (round_ - 1) * steps_per_round
+        model = rewound().to(accelerator.device).train()
+        surgery.apply_ticket(model, {name: r == 0 for name, r in removed_in.items()})
+        regularizer = methods.make_regularizer(model, args, accelerator)
+        trained = methods.trained_modules(model, regularizer)
+        optimizer = optim.make_adamw(
+            args.adamw, optim.decay_groups(trained, args.weight_decay), args.lr, 0.0
+        )
+        further = {"removed_in": removed_in, "magnitudes": magnitudes, "found": found}
+        draws = adversary.Draws(model.get_input_embeddings().embedding_dim, args, accelerator)
+        if state is not None and step > first_step:
+            trained.load_state_dict(state["trained"])
+            optimizer.load_state_dict(state["optimizer"])
+
+        # Fine-tune.
+        for epoch in range((step - first_step) // steps_per_epoch + 1, args.epochs + 1):
+            overall = (round_ - 1) * args.epochs + epoch
+            batches = epoch_batches(train.lengths, args.bsz,
+                                    seed_for(args.seed, "batches", overall),
+                                    args.group_by_length)  # fmt: skip
+            for positions in batches[step - (overall - 1) * steps_per_epoch :]:
+                step += 1
+                lr = args.lr * optim.linear_schedule(
+                    step - first_step - 1, args.warmup_ratio * steps_per_round, steps_per_round
+                )
+                arrays = collate(train, positions)
+                batch = devices.to_device(arrays, accelerator)
+                draws.start_step(step, batch, arrays["input_ids"].shape)
+                logged = adversary.backward(model, batch, args, draws.redraw, draws.delta,
+                                            accelerator, regularizer)  # fmt: skip
+                devices.sum_over_processes(accelerator, trained.parameters())
+                grad_norm = optim.clip(trained.parameters(), args.max_grad_norm)
+                optim.set_lr(optimizer, lr)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+
+                logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
+                progress.note(step, overall, lr, logged, grad_norm)
+                bar.update()
+                # The end of a round is saved behind its pruning.
+                ends_round = step == first_step + steps_per_round
+                if args.checkpoint_every and step % args.checkpoint_every == 0 and not ends_round:
+                    training.save(run, progress, trained, optimizer, accelerator, further)
+            if epoch < args.epochs:
+                training.save(run, progress, trained, optimizer, accelerator, further)
+
+        # Prune.
+        found["dev_accuracy_percent"] = evaluation.accuracy_percent(
+            model, dev, 4 * args.bsz, accelerator
+        )
+        prune(surgery.prunable_linears(model), removed_in, magnitudes, round_,
+              sparsities[round_ - 1])  # fmt: skip
+        found["sparsity_after"] = tickets.sparsity_of({n: r == 0 for n, r in removed_in.items()})
+        bar.set_postfix(dev=f"{found['dev_accuracy_percent']:.1f} %",
+                        sparsity=f"{found['sparsity_after']:.2f}")  # fmt: skip
+        progress.write(run if accelerator.is_main_process else None)
+        found["mean_training_loss"] = progress.mean_loss()
+        if accelerator.is_main_process:
+            run.log({"optimizer_step": step, "round": round_, **found})
+        training.save(run, progress, trained, optimizer, accelerator, further)
+
+    bar.close()
+    if accelerator.is_main_process:
+        kind = "imp" if args.method == "plain" else f"imp_{args.method}"
+        manifest = {"kind": kind, "task": task.name, "seed": args.seed, "encoder": encoder,
+                    "sparsity_after_round": sparsities, "up_to_sparsity": args.to_sparsity,
+                    "settings": {k: v for k, v in run.identity.items() if k not in cli.PLACES},
+                    "environment": environment()}  # fmt: skip
+        tickets.save_scores(run.folder / "scores.safetensors",
+                            tickets.survival_scores(removed_in, magnitudes), shapes,
+                            manifest)  # fmt: skip
+        run.finish({"scores": "scores.safetensors", "sparsity_after_round": sparsities,
+                    "last_round": found,
+                    "seconds_of_training": progress.seconds}, [])  # fmt: skip
+        print(f"scores in {run.folder}: {len(sparsities)} rounds, sparsity "
+              f"{found['sparsity_after']:.3f}; dev accuracy before the last pruning "
+              f"{found['dev_accuracy_percent']:.1f} %")  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.run(main)
