@@ -177,8 +177,11 @@ def output_dir(args: argparse.Namespace, target) -> Path:
     """--output_dir (a folder in it per epoch, if epochs are attacked), else one in the run's."""
     if args.output_dir:
         return Path(args.output_dir) / (target.name if args.attack_epochs else "")
-    parts = [args.recipe, target.name, f"{args.rows}{args.num_examples}", f"seed{args.seed}"]
-    return target.home / "attacks" / "_".join(parts + ["softmax"] * (args.score_with == "softmax"))
+    from utils.attack.protocol import folder_name
+
+    name = folder_name(args.recipe, target.name, args.rows, args.num_examples, args.seed,
+                       args.score_with)  # fmt: skip
+    return target.home / "attacks" / name
 
 
 def warn(message: str) -> None:

@@ -6,12 +6,15 @@
 #   MODEL=builtin/minilm TASKS=builtin/rotten_tomatoes sh stage1-finetune.sh
 #   MODEL=builtin/minilm TASKS=sst2 DATA=folder/of/sst2 sh stage1-finetune.sh
 #   ATTACK=yes sh stage1-finetune.sh                        attack the fine-tuned models, too
+#   METHODS="plain freelb infobert" sh stage1-finetune.sh   baselines (scripts/common.sh has their
+#                                                           settings)
 #
-# EPOCHS, BSZ, LR, WEIGHT_DECAY and MAX_SEQ_LENGTH override every block; further flags go to
+# METHODS: plain, freelb, pgd, infobert. EPOCHS, BSZ, LR, WEIGHT_DECAY and MAX_SEQ_LENGTH override every block; further flags go to
 # finetune.py as they are. All variables: scripts/common.sh.
 set -eu
 . "$(dirname -- "$0")/scripts/common.sh"
 TASKS=${TASKS:-imdb ag_news sst2} # further: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
+METHODS=${METHODS:-plain}
 ATTACK=${ATTACK:-no}
 
 for seed in $SEEDS; do
@@ -47,12 +50,17 @@ for seed in $SEEDS; do
                 ;;
             *) unknown_task "$task" ;;
         esac
-        folder=$(runs_of "$task" "$seed")/dense
-        train_on_task finetune.py --model_name "$MODEL" --output_dir "$folder" \
-            --epochs "${EPOCHS:-$epochs}" --bsz "${BSZ:-$bsz}" --lr "${LR:-$lr}" \
-            --weight_decay "${WEIGHT_DECAY:-$weight_decay}" "$@"
-        if [ "$ATTACK" = yes ]; then
-            attack_run "$folder" "$attacked_rows"
-        fi
+        for method in $METHODS; do
+            adversary=$(adversary_of "$method")
+            folder=$(runs_of "$task" "$seed")/dense
+            [ "$method" = plain ] || folder="$folder-$method"
+            # $adversary is several words.
+            train_on_task finetune.py --model_name "$MODEL" --output_dir "$folder$TAG" \
+                --epochs "${EPOCHS:-$epochs}" --bsz "${BSZ:-$bsz}" --lr "${LR:-$lr}" \
+                --weight_decay "${WEIGHT_DECAY:-$weight_decay}" $adversary "$@"
+            if [ "$ATTACK" = yes ]; then
+                attack_run "$folder$TAG" "$attacked_rows"
+            fi
+        done
     done
 done

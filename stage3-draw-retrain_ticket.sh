@@ -5,13 +5,18 @@
 #   TASKS="sst2" SEEDS="1 2 3" SPARSITIES="0.3 0.5" sh stage3-draw-retrain_ticket.sh
 #   KINDS="robust random_matched" EPOCHS=10 sh stage3-draw-retrain_ticket.sh
 #
-# KINDS: robust (stage 2's scores), random, random_matched (the robust scores permuted within each
-# matrix), magnitude (of the pre-trained weights). EPOCHS, BSZ, LR, WEIGHT_DECAY, MAX_SEQ_LENGTH
-# override every block; further flags go to retrain_ticket.py. All variables: scripts/common.sh.
+# KINDS: robust, no_adversary, imp, imp_freelb (stage 2's scores), random, random_matched (the
+# robust scores permuted within each matrix), magnitude (of the pre-trained weights),
+# magnitude_finetuned (of stage 1's), complement (the robust ranking upside down). REINIT (Table 4):
+# nothing; ticket, the kept weights start from noise; rest, a dense model in which the removed ones
+# do. EPOCHS, BSZ, LR, WEIGHT_DECAY, MAX_SEQ_LENGTH override every block; further flags go to
+# retrain_ticket.py. All variables: scripts/common.sh.
 set -eu
 . "$(dirname -- "$0")/scripts/common.sh"
 TASKS=${TASKS:-imdb ag_news sst2} # further: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
 KINDS=${KINDS:-robust}
+REINIT=${REINIT:-nothing}
+SCORES_TAG=${SCORES_TAG:-} # of stage 2's folders, where they were made with a TAG
 ATTACK=${ATTACK:-yes}
 
 for seed in $SEEDS; do
@@ -50,33 +55,41 @@ for seed in $SEEDS; do
         esac
         runs=$(runs_of "$task" "$seed")
         for kind in $KINDS; do
+            scores="$runs/$(scores_of "$kind")$SCORES_TAG"
             case $kind in
-                robust) ;;
-                random_matched)
+                robust | no_adversary | imp | imp_*) ;;
+                random_matched | complement)
                     "$PYTHON" "$ROOT/make_scores.py" --kind "$kind" --seed "$seed" \
-                        --scores "$runs/search-robust" --output_dir "$runs/scores-$kind"
+                        --scores "$runs/search-robust" --output_dir "$scores"
                     ;;
                 random | magnitude)
                     "$PYTHON" "$ROOT/make_scores.py" --kind "$kind" --seed "$seed" \
-                        --model_name "$MODEL" --output_dir "$runs/scores-$kind"
+                        --model_name "$MODEL" --output_dir "$scores"
+                    ;;
+                magnitude_finetuned)
+                    "$PYTHON" "$ROOT/make_scores.py" --kind magnitude --seed "$seed" \
+                        --model_name "$MODEL" --finetuned "$runs/dense/best" --output_dir "$scores"
                     ;;
                 *)
-                    echo "error: unknown kind '$kind'; known are robust, random," \
-                        "random_matched, magnitude" >&2
+                    echo "error: unknown kind '$kind'; known are robust, no_adversary, imp," \
+                        "imp_freelb, random, random_matched, magnitude, magnitude_finetuned," \
+                        "complement" >&2
                     exit 2
                     ;;
             esac
-            scores="$runs/scores-$kind"
-            [ "$kind" != robust ] || scores="$runs/search-robust"
             for sparsity in ${SPARSITIES:-$sparsities}; do
-                folder="$runs/ticket-$kind-$sparsity"
-                train_on_task retrain_ticket.py --model_name "$MODEL" --scores "$scores" \
-                    --sparsity "$sparsity" --output_dir "$folder" \
-                    --epochs "${EPOCHS:-$epochs}" --bsz "${BSZ:-$bsz}" --lr "${LR:-$lr}" \
-                    --weight_decay "${WEIGHT_DECAY:-$weight_decay}" "$@"
-                if [ "$ATTACK" = yes ]; then
-                    attack_run "$folder" "$attacked_rows"
-                fi
+                for reinit in $REINIT; do
+                    folder="$runs/ticket-$kind-$sparsity"
+                    [ "$reinit" = nothing ] || folder="$folder-reinit_$reinit"
+                    train_on_task retrain_ticket.py --model_name "$MODEL" --scores "$scores" \
+                        --sparsity "$sparsity" --reinitialise "$reinit" \
+                        --output_dir "$folder$TAG" \
+                        --epochs "${EPOCHS:-$epochs}" --bsz "${BSZ:-$bsz}" --lr "${LR:-$lr}" \
+                        --weight_decay "${WEIGHT_DECAY:-$weight_decay}" "$@"
+                    if [ "$ATTACK" = yes ]; then
+                        attack_run "$folder$TAG" "$attacked_rows"
+                    fi
+                done
             done
         done
     done

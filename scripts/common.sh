@@ -15,6 +15,7 @@ CHECKPOINT=${CHECKPOINT:-last}    # which checkpoint is attacked: last, or best 
 SCORE_WITH=${SCORE_WITH:-log_odds}
 ROWS=${ROWS:-random}              # attacked rows: random (balanced), or first (D6)
 NUM_EXAMPLES=${NUM_EXAMPLES:-}    # attacked rows per result; empty: the paper's number
+TAG=${TAG:-}                      # put behind the names of the run folders that a stage makes
 MAX_TRAIN_ROWS=${MAX_TRAIN_ROWS:-}
 MAX_EVAL_ROWS=${MAX_EVAL_ROWS:-}
 # Files that some attacks need; see README, "What the attacks need".
@@ -67,12 +68,43 @@ attack_run() {
     for recipe in $RECIPES; do
         "$PYTHON" "$ROOT/attack.py" --model_name "$1" --checkpoint "$CHECKPOINT" \
             --recipe "$recipe" --num_examples "${NUM_EXAMPLES:-$2}" --rows "$ROWS" \
-            --score_with "$SCORE_WITH" \
+            --score_with "$SCORE_WITH" ${ATTACK_EPOCHS:+--attack_epochs "$ATTACK_EPOCHS"} \
             ${NEIGHBOURS:+--neighbours "$NEIGHBOURS"} \
             ${WORD_VECTORS:+--word_vectors "$WORD_VECTORS"} \
             ${SENTENCE_ENCODER:+--sentence_encoder "$SENTENCE_ENCODER"} \
             ${MASKED_LM:+--masked_lm "$MASKED_LM"}
     done
+}
+
+# adversary_of METHOD: the flags of a way to train on $task. FreeLB: adversarial lr, initial size,
+# bound, K. Its authors state them for the GLUE tasks (their ALBERT runs); IMDB, AG News and the
+# built-in data have SST-2's, which is our choice. InfoBERT: its authors' for ANLI, everywhere. PGD:
+# FreeLB's, our choice.
+adversary_of() {
+    case $task in
+        qnli) freelb="0.05 0.1 0 3" ;;
+        qqp) freelb="0.2 0.32 0.7 3" ;;
+        mnli) freelb="0.04 0.08 0 3" ;;
+        *) freelb="0.1 0.6 0 2" ;;
+    esac
+    case $1 in
+        plain) return ;;
+        freelb | pgd) set -- "$1" $freelb ;;
+        infobert) set -- "$1" 0.04 0.08 0 3 ;;
+        *)
+            echo "error: unknown method '$1'; known are plain, freelb, pgd, infobert" >&2
+            return 2
+            ;;
+    esac
+    printf '%s' "--method $1 --adv_lr $2 --adv_init_mag $3 --adv_max_norm $4 --adv_steps $5"
+}
+
+# Folder of a kind of scores, below the runs of a task and seed.
+scores_of() {
+    case $1 in
+        robust | no_adversary) printf 'search-%s' "$1" ;;
+        *) printf 'scores-%s' "$1" ;;
+    esac
 }
 
 # Where the runs of one encoder, task and seed lie.

@@ -96,6 +96,14 @@ def _mean(values: list) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+def folder_name(
+    recipe: str, checkpoint: str, rows: str, num_examples: int, seed: int, score_with: str
+) -> str:
+    """Name of an attack's folder inside its run's attacks/."""
+    parts = [recipe, checkpoint, f"{rows}{num_examples}", f"seed{seed}"]
+    return "_".join(parts + ["softmax"] * (score_with == "softmax"))
+
+
 class AttackFolder:
     """An attack's folder: resumed where its settings are the same, refused where they differ."""
 

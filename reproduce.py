@@ -1,0 +1,81 @@
+"""Run what a table or figure of the paper still lacks, then write it (see reproduce.sh).
+
+    sh reproduce.sh table1 --scale mini [--tasks sst2 --seeds 1 2 3] [--dry_run]
+
+Prints a plan first. What is finished is reused, what several tables share is run once, and
+interrupted runs go on where they were stopped. How a run is made is in the stage scripts alone.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from utils import cli
+from utils.experiments import FIGURES, SCALES, TABLES, tasks_of
+from utils.planning import Job, duration, make_plan
+from utils.scheduling import execute
+
+ROOT = Path(__file__).resolve().parent
+
+
+def parse_args(argv: list[str] | None = None):
+    parser = cli.Parser(__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("target", choices=[*TABLES, *FIGURES], help="what to make")
+    add("--scale", choices=list(SCALES), required=True,
+        help="paper: BERT-base, hub data; mini: MiniLM, built-in or local data")  # fmt: skip
+    add("--tasks", nargs="+", help="tasks (default: the table's, or the scale's)")
+    add("--seeds", nargs="+", type=cli.non_negative_int, default=[42], help="seeds of all stages")
+    add("--rows", nargs="+", help="only these rows of a table, by their labels")
+    add("--recipes", nargs="+", help="attacks (default: the paper's columns; at mini scale those "
+        "that can be run here)")  # fmt: skip
+    add("--data", help="folder with a folder per task, such as DATA/sst2/train.tsv")
+    add("--num_examples", type=cli.positive_int, help="attacked rows (default: the scale's)")
+    add("--runs", help="folder of the runs (default: runs, or runs/mini)")
+    add("--output_dir", help="where tables and figures go (default: results/SCALE)")
+    add("--gpus", help="CUDA ids such as 0,1, one run on each at a time (default: all visible)")
+    add("--jobs", type=cli.positive_int, default=1, help="runs at a time on a CPU")
+    add("--dry_run", action=cli.BooleanOptionalAction, default=False, help="print the plan only")
+    args = parser.parse_args(argv)
+    scale = SCALES[args.scale]
+    args.tasks = args.tasks or list(tasks_of(args.target, scale))
+    args.runs = args.runs or str(ROOT / ("runs" if args.scale == "paper" else f"runs/{args.scale}"))
+    args.output_dir = args.output_dir or str(ROOT / "results" / args.scale)
+    return args
+
+
+def show(jobs: list[Job]) -> None:
+    """The plan: every run, whether it is there already, and about how long it takes."""
+    print(f"{'run':58} {'state':9} expected")
+    for job in jobs:
+        left = "-" if job.finished else duration(job.seconds)
+        print(f"{job.name:58} {job.state:9} {left}")
+    missing = [job for job in jobs if not job.finished]
+    total = duration(sum(job.seconds for job in missing))
+    print(f"{len(jobs)} runs, {len(jobs) - len(missing)} finished; the others take about "
+          f"{total or 'no time'} one after the other")  # fmt: skip
+
+
+def write_report(args) -> int:
+    command = [sys.executable, str(ROOT / "report.py"), "--make", args.target, "--scale",
+               args.scale, "--tasks", *args.tasks, "--records", args.runs, "--output_dir",
+               args.output_dir]  # fmt: skip
+    return subprocess.run(command).returncode
+
+
+def main() -> None:
+    args = parse_args()
+    jobs = make_plan(args)
+    show(jobs)
+    if args.dry_run:
+        return
+    failed = execute(jobs, args.gpus, args.jobs)
+    status = write_report(args)
+    if failed:
+        names = ", ".join(job.name for job in failed)
+        cli.fail(f"not run or failed: {names}; mend what the lines above say and run this again")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,289 @@
+"""From a table or figure to the runs that it needs: what exists, what is missing, how long."""
+
+import importlib.util
+import os
+from argparse import Namespace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from utils.attack.protocol import folder_name
+from utils.cli import UserError
+from utils.experiments import (
+    CURVES,
+    DENSITIES_FIGURE,
+    EPOCHS_FIGURE,
+    LAMBDAS,
+    MINI_RECIPES,
+    OWN_LAMBDA,
+    PAPER_ATTACKS,
+    ROBUST,
+    SCALES,
+    SPARSITY,
+    TABLES,
+    Model,
+    scores_folder,
+)
+from utils.runs import read_run
+from utils.tasks import TASKS
+
+# For the expected times alone: training rows, tokens of a mean row, and seconds to train on one
+# token, or to attack it. CPU: measured with MiniLM on two cores; GPU: estimates.
+TRAINING_ROWS = {"sst2": 60_000, "imdb": 22_500, "ag_news": 108_000, "qnli": 94_000,
+                 "qqp": 327_000, "mnli": 353_000, "builtin/rotten_tomatoes": 6_700,
+                 "builtin/imdb": 19_600}  # fmt: skip
+TOKENS = {"sst2": 14, "imdb": 230, "ag_news": 55, "qnli": 50, "qqp": 30, "mnli": 40,
+          "builtin/rotten_tomatoes": 27, "builtin/imdb": 230}  # fmt: skip
+SECONDS_PER_TOKEN = {"cpu": 7e-4, "cuda": 2e-5}
+ATTACK_SECONDS_PER_TOKEN = {"cpu": 0.02, "cuda": 0.02}
+START_SECONDS = 12  # imports and loading, per script
+
+
+@dataclass
+class Job:
+    """One call of a stage script for one task and seed: a run, and its attacks.
+
+    `needs`: names of the jobs that must be finished before. `variables`: environment of the script.
+    """
+
+    name: str
+    folder: Path
+    script: str
+    variables: dict[str, str]
+    seconds: float
+    flags: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    attacks: tuple[Path, ...] = ()
+    state: str = field(init=False, default="missing")
+
+    def look(self) -> None:
+        """Set `state`: missing, begun, unattacked (trained, attacks missing) or finished."""
+        run = read_run(self.folder)
+        attacked = all((folder / "summary.json").is_file() for folder in self.attacks)
+        if run is None:
+            self.state = "missing"
+        elif run.get("status") != "finished":
+            self.state = "begun"
+        else:
+            self.state = "finished" if attacked else "unattacked"
+
+    @property
+    def finished(self) -> bool:
+        return self.state == "finished"
+
+
+def duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 1:
+        return "1 min" if seconds else ""
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def recipes_of(args: Namespace) -> list[str]:
+    """The attacks to run: those asked for, the columns' at paper scale, the runnable at mini."""
+    if args.recipes:
+        return args.recipes
+    columns = TABLES[args.target].attacks if args.target in TABLES else ("TextFooler",)
+    if args.scale == "paper":
+        return [recipe for column in columns for recipe in PAPER_ATTACKS[column]]
+    recipes = [r for r in MINI_RECIPES if _can_run(r)]
+    # Tables with fewer columns are attacked by TextFooler's kin alone.
+    return recipes if len(columns) > 2 else [r for r in recipes if r.startswith("textfooler")]
+
+
+def _can_run(recipe: str) -> bool:
+    if recipe == "textfooler-neighbours":
+        return bool(os.environ.get("NEIGHBOURS")) and _nltk_has(
+            "taggers/averaged_perceptron_tagger_eng"
+        )
+    return recipe != "pwws" or _nltk_has("corpora/wordnet")
+
+
+def _nltk_has(package: str) -> bool:
+    if importlib.util.find_spec("nltk") is None:
+        return False
+    import nltk
+
+    for name in (package, f"{package}.zip"):
+        try:
+            nltk.data.find(name)
+            return True
+        except LookupError:
+            pass
+    return False
+
+
+def make_plan(args: Namespace) -> list[Job]:
+    """Jobs in an order in which they can be run; each stands once."""
+    unknown = [t for t in args.tasks if t not in TASKS or t == "custom"]
+    if unknown:
+        raise UserError(f"unknown task {unknown[0]!r}; known are {', '.join(SPARSITY)}")
+    planner = Planner(args)
+    for seed in args.seeds:
+        for task in args.tasks:
+            planner.add_target(task, seed)
+    jobs = list(planner.jobs.values())
+    for job in jobs:
+        job.look()
+    return jobs
+
+
+class Planner:
+    """Collects the jobs of a target; adding one that is there already changes nothing."""
+
+    def __init__(self, args: Namespace):
+        import torch
+
+        self.args, self.scale = args, SCALES[args.scale]
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.recipes = recipes_of(args)
+        self.jobs: dict[str, Job] = {}
+
+    def add_target(self, task: str, seed: int) -> None:
+        target = self.args.target
+        if target in TABLES:
+            for row in self._rows(TABLES[target]):
+                self.add_model(row.model.at(task), task, seed)
+        elif target == "figure1":
+            self.add_scores("robust", task, seed)
+        elif target == "figure2":
+            self._add_sparsities(task, seed)
+        elif target == "figure3":
+            self.add_model(ROBUST.at(task), task, seed, attacked=False)
+        elif target == "figure4":
+            for model in CURVES.values():
+                longer = replace(model.at(task), epochs=EPOCHS_FIGURE)
+                self.add_model(longer, task, seed, every_epoch=True)
+        else:
+            self.add_scores("robust", task, seed)
+            for value in LAMBDAS:
+                if value != OWN_LAMBDA.get(task, 0.5):
+                    self.add_scores(
+                        "robust", task, seed, tag=f"-lambda{value:g}", LAMBDA=f"{value:g}"
+                    )
+
+    def _rows(self, table):
+        labels = [row.label for row in table.rows]
+        for label in self.args.rows or []:
+            if label not in labels:
+                raise UserError(f"{table.name} has no row {label!r}; it has {', '.join(labels)}")
+        return [row for row in table.rows if not self.args.rows or row.label in self.args.rows]
+
+    def _add_sparsities(self, task: str, seed: int) -> None:
+        for model in CURVES.values():
+            if model.kind is None:
+                self.add_model(model, task, seed)
+                continue
+            for sparsity in sorted({*DENSITIES_FIGURE, SPARSITY[task]}):
+                self.add_model(replace(model, sparsity=sparsity), task, seed)
+
+    def add_model(
+        self, model: Model, task: str, seed: int, attacked: bool = True, every_epoch: bool = False
+    ) -> None:
+        """A trained model with its attacks, and before it what it is made from."""
+        epochs = model.epochs or self.scale.epochs
+        variables = {"ATTACK": "yes" if attacked else "no"}
+        if model.epochs:
+            variables |= {"EPOCHS": str(epochs), "TAG": f"-epochs{epochs}"}
+        flags: tuple[str, ...] = ()
+        folder, checkpoints = model.folder, [os.environ.get("CHECKPOINT", "last")]
+        if every_epoch:
+            folder += "-kept"
+            variables["TAG"] += "-kept"
+            kept = ",".join(map(str, range(1, epochs + 1)))
+            variables["ATTACK_EPOCHS"], flags = kept, ("--keep_epochs", kept)
+            checkpoints = [f"epoch{e}" for e in range(1, epochs + 1)]
+        needs: tuple[str, ...] = ()
+        if model.kind is None:
+            script, stage = "stage1-finetune.sh", "finetune"
+            variables["METHODS"] = model.method
+        else:
+            script, stage = "stage3-draw-retrain_ticket.sh", "retrain"
+            needs, scores_tag = self._scores_for(model, task, seed)
+            variables |= {"KINDS": model.kind, "SPARSITIES": f"{model.sparsity:g}",
+                          "REINIT": model.reinitialise, "SCORES_TAG": scores_tag}  # fmt: skip
+        passes = {"plain": 1, "freelb": 2.2, "pgd": 3.3, "infobert": 5}[model.method]
+        seconds = self._training_seconds(task, passes * epochs, stage)
+        where = self._place(task, seed)
+        attacks = tuple(
+            where / folder / "attacks" / folder_name(r, c, os.environ.get("ROWS", "random"),
+                                                     self._attacked_rows(task), 42,
+                                                     os.environ.get("SCORE_WITH", "log_odds"))
+            for r in self.recipes
+            for c in checkpoints
+        ) if attacked else ()  # fmt: skip
+        seconds += len(attacks) * self._attack_seconds(task)
+        self._add(folder, task, seed, script, stage, variables, seconds, flags, needs, attacks)
+
+    def _scores_for(self, model: Model, task: str, seed: int) -> tuple[tuple[str, ...], str]:
+        """Names of the jobs that a ticket's scores need, and the tag of their folder."""
+        if model.kind in ("random_matched", "complement"):
+            return (self.add_scores("robust", task, seed),), ""
+        if model.kind == "magnitude_finetuned":
+            self.add_model(Model(), task, seed)
+            return (self._name("dense", task, seed),), ""
+        if model.kind in ("random", "magnitude"):
+            return (), ""
+        if model.kind.startswith("imp") and model.sparsity > SPARSITY[task] + 1e-9:
+            highest = f"{max(DENSITIES_FIGURE):g}"
+            tag = f"-to{highest}"
+            return (self.add_scores(model.kind, task, seed, tag=tag, IMP_SPARSITY=highest),), tag
+        return (self.add_scores(model.kind, task, seed),), ""
+
+    def add_scores(self, kind: str, task: str, seed: int, tag: str = "", **variables: str) -> str:
+        """Stage 2 for one kind of scores; the job's name."""
+        needs: tuple[str, ...] = ()
+        own = self._settings("search")
+        if kind.startswith("imp"):
+            rounds = round(10 * float(variables.get("IMP_SPARSITY", SPARSITY[task])))
+            passes = {"imp": 1, "imp_freelb": 2.2}.get(kind, 4)
+            work = rounds * passes * int(own.get("IMP_EPOCHS", 3))
+        else:
+            needs = (self._name("dense", task, seed),)
+            self.add_model(Model(), task, seed, attacked=False)
+            steps = int(own.get("ADV_STEPS", 5)) if kind == "robust" else 1
+            work = 1.4 * steps * int(own.get("EPOCHS", 20))
+        variables |= {"KINDS": kind, "TAG": tag}
+        seconds = self._training_seconds(task, work, "search")
+        return self._add(scores_folder(kind) + tag, task, seed, "stage2-search-ticket.sh",
+                         "search", variables, seconds, needs=needs)  # fmt: skip
+
+    def _add(self, folder: str, task: str, seed: int, script: str, stage: str, variables: dict,
+             seconds: float, flags=(), needs=(), attacks=()) -> str:  # fmt: skip
+        name = self._name(folder, task, seed)
+        known = self.jobs.get(name)
+        if known is not None and len(known.attacks) >= len(attacks):
+            return name
+        settings = self._settings(stage)
+        common = {"MODEL": self.scale.encoder, "TASKS": task, "SEEDS": str(seed),
+                  "RUNS": self.args.runs, "RECIPES": " ".join(self.recipes),
+                  "NUM_EXAMPLES": str(self._attacked_rows(task))}  # fmt: skip
+        if self.args.data:
+            common["DATA"] = str(Path(self.args.data) / task)
+        self.jobs[name] = Job(name, self._place(task, seed) / folder, script,
+                              common | settings | variables, seconds, tuple(flags), tuple(needs),
+                              tuple(attacks))  # fmt: skip
+        return name
+
+    def _settings(self, stage: str) -> dict[str, str]:
+        """The scale's variables; what is set in the environment wins, as in the stage scripts."""
+        settings = self.scale.settings.get("all", {}) | self.scale.settings.get(stage, {})
+        return {key: os.environ.get(key, value) for key, value in settings.items()}
+
+    def _name(self, folder: str, task: str, seed: int) -> str:
+        return f"{task}/seed{seed}/{folder}"
+
+    def _place(self, task: str, seed: int) -> Path:
+        return Path(self.args.runs) / Path(self.scale.encoder).name / task / f"seed{seed}"
+
+    def _attacked_rows(self, task: str) -> int:
+        return self.args.num_examples or self.scale.num_examples or TASKS[task].paper_attacked_rows
+
+    def _training_seconds(self, task: str, passes_over_rows: float, stage: str) -> float:
+        settings = self._settings(stage)
+        rows = min(TRAINING_ROWS[task], int(settings.get("MAX_TRAIN_ROWS", 10**9)))
+        tokens = rows * TOKENS[task] * passes_over_rows
+        return START_SECONDS + tokens * SECONDS_PER_TOKEN[self.device]
+
+    def _attack_seconds(self, task: str) -> float:
+        tokens = self._attacked_rows(task) * TOKENS[task]
+        return START_SECONDS + tokens * ATTACK_SECONDS_PER_TOKEN[self.device]
