@@ -68,7 +68,8 @@ def main() -> None:
 
     facts = {"stage": "finetune", "task": task.name, "label_names": labels, "encoder": encoder,
              "ticket": None, "method": args.method, "seed": args.seed, "protocol": args.protocol,
-             "max_seq_length": args.max_seq_length, "epochs": args.epochs}  # fmt: skip
+             "max_seq_length": args.max_seq_length, "epochs": args.epochs,
+             "training_rows": len(train), "training": training.settings_of(args)}  # fmt: skip
     accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
     if accelerator.is_main_process:
         run.begin({**facts, "data": splits.facts(), "optimizer_steps": total_steps})

@@ -1,240 +1,58 @@
-"""Tables and a figure from result records alone.
+"""Tables and figures from records, logs and tickets alone.
 
     python report.py --records runs --output_dir results/mine
+    python report.py --make table1 figure2 --scale mini --records runs/mini \\
+        --output_dir results/mini
 
-Reads every records.jsonl below the given folders (and single record files), and writes table.md,
-table.csv, figure.png and the records that they were made from: a table per task, encoder, attack
-and set of attacked rows, never two of them in one comparison.
+Reads every records.jsonl below the given folders (and single record files). Without --make it
+writes table.md, table.csv, figure.png and the records that they were made from: a table per task,
+encoder, attack and set of attacked rows, never two of them in one comparison. With --make it
+writes tables and figures of the paper, its values beside ours, and says what has not been run.
 """
 
-import csv
-import json
-import statistics
-from dataclasses import dataclass
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
+from utils import cli
+from utils.experiments import FIGURES, SCALES, TABLES
+from utils.report import general, make, records
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  after the backend that needs no display
-from scipy.stats import t as student_t  # noqa: E402
-
-from utils import cli  # noqa: E402
-from utils.runs import read_jsonl, write_atomically  # noqa: E402
-
-# What a record must share with another to stand in one table.
-COMPARISON = ("task", "encoder", "recipe", "score_with", "similarity_threshold", "checkpoint_rule",
-              "max_seq_length", "rows_fingerprint")  # fmt: skip
-METRICS = ("clean_percent", "aua_percent", "suc_percent", "queries_per_row",
-           "words_changed_percent", "clean_full_test_percent", "mean_training_loss")  # fmt: skip
-
-
-@dataclass
-class Row:
-    """One line of a table: one model in one setting, over its seeds."""
-
-    name: str
-    sparsity: float
-    epochs: int | None
-    protocol: str | None
-    records: list[dict]
-
-    def values(self, metric: str) -> list[float]:
-        return [r[metric] for r in self.records if r.get(metric) is not None]
-
-    def mean(self, metric: str) -> float | None:
-        values = self.values(metric)
-        return statistics.fmean(values) if values else None
-
-    def interval(self, metric: str) -> tuple[float, float] | None:
-        """95 %: Wilson's over rows for one seed; Student's t over the seeds' values for several."""
-        if len(self.records) == 1:
-            found = self.records[0]["intervals_95"].get(metric)
-            return tuple(found) if found else None
-        values = self.values(metric)
-        if len(values) < 2:
-            return None
-        half = student_t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-        mean = statistics.fmean(values)
-        return max(0.0, mean - half), min(100.0, mean + half)
+ALL = (*TABLES, *FIGURES)
 
 
 def parse_args(argv: list[str] | None = None):
     parser = cli.Parser(__doc__.split("\n")[0])
-    parser.add_argument("--records", nargs="+", required=True,
-                        help="record files, or folders holding records.jsonl files")  # fmt: skip
-    parser.add_argument("--output_dir", required=True, help="where the table and figure go")
-    parser.add_argument("--title", default="Accuracy under attack", help="title of the table")
+    add = parser.add_argument
+    add("--records", nargs="+", required=True,
+        help="folders holding runs, or record files")  # fmt: skip
+    add("--output_dir", required=True, help="where the tables and figures go")
+    add("--title", default="Accuracy under attack", help="title of the table without --make")
+    g = parser.add_argument_group("tables and figures of the paper")
+    add = g.add_argument
+    add("--make", nargs="+", choices=[*ALL, "all"], metavar="NAME",
+        help=f"which: {', '.join(ALL)}, or all")  # fmt: skip
+    add("--scale", choices=list(SCALES), default="paper", help="at which size they were run")
+    add("--tasks", nargs="+", metavar="TASK", help="of these tasks (default: the scale's)")
+    add("--further_flags", default="", help="flags of reproduce.sh for the commands that are "
+        "printed, such as '--data folder'")  # fmt: skip
+    add("--checkpoint", choices=["last", "best"], default="last", help="whose attacks count")
     return parser.parse_args(argv)
-
-
-def read_records(paths: list[str]) -> list[dict]:
-    """All attack records, each attack once, with the keys that comparisons are made by."""
-    files = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise cli.UserError(f"--records {path} does not exist")
-        files += sorted(path.rglob("records.jsonl")) if path.is_dir() else [path]
-    attacks = {}
-    for file in files:
-        for number, record in enumerate(read_jsonl(file), 1):
-            if record.get("kind") != "attack":
-                continue
-            try:
-                keyed = _with_keys(record)
-                attacks[record["attack_id"], record["seed"]] = keyed | {"record": record}
-            except (KeyError, TypeError) as e:
-                raise cli.UserError(f"{file}, record {number}, lacks {e}") from e
-    if not attacks:
-        raise cli.UserError(f"no attack records in {', '.join(paths)}: run attack.py first")
-    return list(attacks.values())
-
-
-def _with_keys(record: dict) -> dict:
-    for metric in ("clean_percent", "aua_percent", "rows_attacked", "intervals_95", "epochs"):
-        record[metric]  # a KeyError names what is missing
-    ticket = record["ticket"]
-    return record | {
-        "encoder": record["encoder"]["name"],
-        "checkpoint_rule": record["checkpoint"],
-        "rows_fingerprint": record["rows"]["ids_fingerprint"] + record["rows"]["fingerprint"],
-        "name": f"{ticket['kind']} ticket" if ticket else "dense fine-tuned",
-        "sparsity": ticket["sparsity_asked"] if ticket else 0.0,
-    }
-
-
-def make_tables(records: list[dict]) -> list[tuple[dict, list[Row]]]:
-    """(what the table's rows share, its rows): dense first, then by sparsity and kind."""
-    tables: dict[tuple, dict[tuple, Row]] = {}
-    for r in records:
-        shared = tuple(r.get(key) for key in COMPARISON)
-        own = (r["name"], r["sparsity"], r["epochs"], r["protocol"])
-        row = tables.setdefault(shared, {}).setdefault(own, Row(*own, records=[]))
-        row.records.append(r)
-    order = lambda row: (row.sparsity, row.name != "random ticket", row.name, row.epochs or 0)  # noqa: E731
-    return [
-        (dict(zip(COMPARISON, shared, strict=True)), sorted(rows.values(), key=order))
-        for shared, rows in sorted(tables.items(), key=lambda item: str(item[0]))
-    ]
-
-
-def cell(row: Row, metric: str) -> str:
-    mean = row.mean(metric)
-    if mean is None:
-        return "-"
-    interval = row.interval(metric)
-    text = f"{mean:.1f}"
-    return f"{text} [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else text
-
-
-def caption(shared: dict) -> str:
-    return (f"{shared['task']}, {shared['encoder']}, attack {shared['recipe']} (candidates ranked "
-            f"by {shared['score_with']}), {shared['checkpoint_rule']} checkpoint")  # fmt: skip
-
-
-def markdown(title: str, tables: list[tuple[dict, list[Row]]]) -> str:
-    lines = [f"# {title}", ""]
-    for shared, rows in tables:
-        lines += [
-            f"## {caption(shared)}",
-            "",
-            "| model | sparsity | epochs | Clean % | Aua % | Suc % | #Query | words changed % "
-            "| rows | seeds | test accuracy % | last training loss |",
-            "|---|---|---|---|---|---|---|---|---|---|---|---|",
-        ]
-        for row in rows:
-            loss = row.mean("mean_training_loss")
-            lines.append(
-                f"| {row.name} | {100 * row.sparsity:g} % | {row.epochs} | "
-                f"{cell(row, 'clean_percent')} | {cell(row, 'aua_percent')} | "
-                f"{cell(row, 'suc_percent')} | {cell(row, 'queries_per_row')} | "
-                f"{cell(row, 'words_changed_percent')} | {row.records[0]['rows_attacked']} | "
-                f"{len(row.records)} | {cell(row, 'clean_full_test_percent')} | "
-                f"{'-' if loss is None else f'{loss:.3f}'} |"
-            )
-        lines.append("")
-    lines += [
-        "Clean: right before the attack; Aua: right after it; both of all attacked rows. Suc = 100 "
-        "(1 - Aua / Clean). #Query: victim queries per row that was right before the attack. Words "
-        "changed: mean share over rows where the attack succeeded. In brackets 95 % intervals: "
-        "Wilson's over rows for one seed, Student's t over the seeds' values for several. Test "
-        "accuracy is that of all test rows.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def write_csv(path: Path, tables: list[tuple[dict, list[Row]]]) -> None:
-    header = [*COMPARISON, "model", "sparsity", "epochs", "protocol", "seeds", "rows_attacked"]
-    for metric in METRICS:
-        header += [metric, f"{metric}_low_95", f"{metric}_high_95", f"{metric}_by_seed"]
-    with open(path, "w", newline="", encoding="utf-8") as f:
-        writer = csv.writer(f)
-        writer.writerow(header)
-        for shared, rows in tables:
-            for row in rows:
-                line = [*shared.values(), row.name, row.sparsity, row.epochs, row.protocol,
-                        len(row.records), row.records[0]["rows_attacked"]]  # fmt: skip
-                for metric in METRICS:
-                    low, high = row.interval(metric) or ("", "")
-                    values = ";".join(f"{v:.6g}" for v in row.values(metric))
-                    line += [row.mean(metric), low, high, values]
-                writer.writerow(line)
-
-
-def draw_figure(path: Path, title: str, tables: list[tuple[dict, list[Row]]]) -> None:
-    """Clean and Aua of every row as points with their 95 % intervals, a panel per table."""
-    heights = [0.5 * len(rows) + 1.1 for _, rows in tables]
-    figure, panels = plt.subplots(
-        len(tables), 1, figsize=(7.2, sum(heights) + 0.5), squeeze=False,
-        gridspec_kw={"height_ratios": heights},
-    )  # fmt: skip
-    # Two colours that differ in lightness, and two shapes: also told apart in grey.
-    looks = {"clean_percent": ("Clean", "#56B4E9", "o"), "aua_percent": ("Aua", "#D55E00", "s")}
-    for axes, (shared, rows) in zip(panels[:, 0], tables, strict=True):
-        for metric, (label, colour, marker) in looks.items():
-            for y, row in enumerate(rows):
-                mean, interval = row.mean(metric), row.interval(metric)
-                low, high = interval or (mean, mean)
-                axes.errorbar(mean, y, xerr=[[max(0, mean - low)], [max(0, high - mean)]],
-                              fmt=marker, color=colour, capsize=3,
-                              label=label if y == 0 else None)  # fmt: skip
-        names = [f"{r.name}, {100 * r.sparsity:g} %" if r.sparsity else r.name for r in rows]
-        epochs = {r.epochs for r in rows}
-        if len(epochs) > 1:
-            names = [f"{n}, {r.epochs} epochs" for n, r in zip(names, rows, strict=True)]
-        axes.set_yticks(range(len(rows)), names)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(0, 100)
-        axes.set_xlabel("percent of attacked rows, with 95 % intervals")
-        count = rows[0].records[0]["rows_attacked"]
-        axes.set_title(f"{shared['task']}, {shared['recipe']}, {count} rows", fontsize=10)
-        axes.grid(axis="x", alpha=0.3)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    figure.suptitle(title, fontsize=11)
-    figure.tight_layout()
-    figure.savefig(path, dpi=160)
-    plt.close(figure)
 
 
 def main() -> None:
     args = parse_args()
-    tables = make_tables(read_records(args.records))
     folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = markdown(args.title, tables)
-    (folder / "table.md").write_text(text, encoding="utf-8")
-    write_csv(folder / "table.csv", tables)
-    draw_figure(folder / "figure.png", args.title, tables)
-    used = "".join(
-        json.dumps(row_record["record"], ensure_ascii=False) + "\n"
-        for _, rows in tables
-        for row in rows
-        for row_record in row.records
-    )
-    write_atomically(folder / "records.jsonl", lambda p: p.write_text(used, encoding="utf-8"))
-    print(text)
-    print(f"written to {folder}: table.md, table.csv, figure.png, records.jsonl")
+    if args.make is None:
+        print(general.write(folder, args.title, records.read_records(args.records)))
+        print(f"written to {folder}: table.md, table.csv, figure.png, records.jsonl")
+        return
+    targets = ALL if "all" in args.make else dict.fromkeys(args.make)
+    tasks = tuple(args.tasks) if args.tasks else None
+    sources = make.Sources(args.records)
+    scale = replace(SCALES[args.scale], further_flags=tuple(shlex.split(args.further_flags)))
+    paths = make.make(targets, scale, sources, folder, tasks, args.checkpoint)
+    print(f"written to {folder}: {', '.join(path.name for path in paths)}")
 
 
 if __name__ == "__main__":

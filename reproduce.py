@@ -6,6 +6,8 @@ Prints a plan first. What is finished is reused, what several tables share is ru
 interrupted runs go on where they were stopped. How a run is made is in the stage scripts alone.
 """
 
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +39,16 @@ def parse_args(argv: list[str] | None = None):
     add("--jobs", type=cli.positive_int, default=1, help="runs at a time on a CPU")
     add("--dry_run", action=cli.BooleanOptionalAction, default=False, help="print the plan only")
     args = parser.parse_args(argv)
+    if args.rows and args.target not in TABLES:
+        parser.error(f"--rows chooses rows of a table, and {args.target} has none")
     scale = SCALES[args.scale]
+    # For the commands that the report prints: without them the runs would be others.
+    args.further_flags = [
+        word
+        for name in ("recipes", "data", "num_examples", "runs", "output_dir")
+        if (given := getattr(args, name)) is not None
+        for word in (f"--{name}", *(map(str, given) if isinstance(given, list) else [str(given)]))
+    ]
     args.tasks = args.tasks or list(tasks_of(args.target, scale))
     args.runs = args.runs or str(ROOT / ("runs" if args.scale == "paper" else f"runs/{args.scale}"))
     args.output_dir = args.output_dir or str(ROOT / "results" / args.scale)
@@ -59,7 +70,8 @@ def show(jobs: list[Job]) -> None:
 def write_report(args) -> int:
     command = [sys.executable, str(ROOT / "report.py"), "--make", args.target, "--scale",
                args.scale, "--tasks", *args.tasks, "--records", args.runs, "--output_dir",
-               args.output_dir]  # fmt: skip
+               args.output_dir, "--checkpoint", os.environ.get("CHECKPOINT", "last"),
+               "--further_flags", shlex.join(args.further_flags)]  # fmt: skip
     return subprocess.run(command).returncode
 
 

@@ -89,6 +89,12 @@ def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
     return masks, manifest
 
 
+def without_places(settings: dict) -> dict:
+    """How scores were found: of the settings those that are the same for every seed and task."""
+    dropped = {*cli.DATA_FLAGS, "seed", "precision", "keep_scores", "sparsity"}
+    return {k: v for k, v in settings.items() if k not in dropped}
+
+
 def redraw_weights(args, model, masks: tickets.Masks) -> None:
     """Table 4: the ticket's weights, or all others, start from noise."""
     noise = torch.Generator().manual_seed(seed_for(args.seed, "reinitialisation"))
@@ -140,14 +146,16 @@ def main() -> None:
     ticket = {"kind": source["kind"], "sparsity_asked": args.sparsity,
               "sparsity": tickets.sparsity_of(masks), "scores_epoch": source.get("epoch"),
               "scores_seed": source["seed"], "scores_sha256": source["sha256"],
-              "reinitialised": args.reinitialise}  # fmt: skip
+              "reinitialised": args.reinitialise,
+              "search": without_places(source.get("settings", {}))}  # fmt: skip
     if args.reinitialise != "nothing":
         ticket |= {"reinit_law": args.reinit_law, "reinit_std": args.reinit_std,
                    "reinit_scope": args.reinit_scope}  # fmt: skip
     facts = {"stage": "retrain", "task": task.name, "label_names": labels,
              "encoder": manifest["rewound_to"], "ticket": ticket, "method": args.method,
              "seed": args.seed, "protocol": args.protocol, "max_seq_length": args.max_seq_length,
-             "epochs": args.epochs}  # fmt: skip
+             "epochs": args.epochs, "training_rows": len(train),
+             "training": training.settings_of(args)}  # fmt: skip
     accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
     if accelerator.is_main_process:
         run.begin({**facts, "data": splits.facts(), "optimizer_steps": total_steps})

@@ -162,7 +162,7 @@ def test_a_checkpoint_of_another_label_count(encoder, dense, tmp_path, capsys):
     (dense / "last" / "config.json").write_text(json.dumps(config))
     line = fails(capsys, "search_ticket", "--model_name", dense, "--output_dir", tmp_path / "s",
                  "--start_from", "last")  # fmt: skip
-    assert "has 4 labels and the task has 2" in line
+    assert "has 4 labels, sst2 has 2 (negative, positive)" in line
 
 
 def test_encoders_whose_weights_are_torn_or_of_another_shape(
@@ -341,7 +341,58 @@ def test_stage_3_wires_every_kind_and_attack(echo_python):
     assert recipes == {"bertattack", "textfooler", "textbugger"}
 
 
+def test_the_baselines_have_their_authors_settings(echo_python):
+    done = shell(STAGES[0], {"PYTHON": echo_python, "METHODS": "plain freelb infobert pgd",
+                             "TASKS": "sst2 imdb ag_news qnli qqp mnli"})  # fmt: skip
+    want = {"sst2": "0.1 0.6 0 2", "imdb": "0.1 0.6 0 2", "ag_news": "0.1 0.6 0 2",
+            "qnli": "0.05 0.1 0 3", "qqp": "0.2 0.32 0.7 3", "mnli": "0.04 0.08 0 3"}  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert len(lines) == 24
+    for line in lines:
+        task = re.search(r"<--task_name><(\w+)>", line).group(1)
+        method = re.search(r"<--method><(\w+)>", line)
+        assert ("/dense>" in line) == (method is None)
+        if method is None:
+            assert "--adv" not in line
+            continue
+        values = [re.search(rf"<--adv_{flag}><([\d.]+)>", line).group(1)
+                  for flag in ("lr", "init_mag", "max_norm", "steps")]  # fmt: skip
+        infobert = method.group(1) == "infobert"
+        assert " ".join(values) == ("0.04 0.08 0 3" if infobert else want[task])
+        assert f"/dense-{method.group(1)}>" in line
+
+
+def test_stage_2_finds_tickets_in_every_way(echo_python):
+    done = shell(STAGES[1], {"PYTHON": echo_python, "TASKS": "imdb", "KINDS":
+                             "robust no_adversary imp imp_freelb"})  # fmt: skip
+    robust, without, imp, imp_freelb = done.stdout.splitlines()
+    assert "<--adv_steps><5>" in robust and "/search-robust>" in robust
+    assert "<--adv_steps><0>" in without and "/search-no_adversary>" in without
+    assert "prune_iteratively.py" in imp and "/scores-imp>" in imp and "--method" not in imp
+    assert "<--to_sparsity><0.2><--share_per_round><0.1><--epochs><3>" in imp
+    assert "<--method><freelb>" in imp_freelb and "/scores-imp_freelb>" in imp_freelb
+
+
+def test_stage_3_reinitialises_and_draws_from_every_kind(echo_python):
+    kinds = "no_adversary imp imp_freelb magnitude_finetuned complement"
+    done = shell(STAGES[2], {"PYTHON": echo_python, "TASKS": "sst2", "ATTACK": "no",
+                             "KINDS": kinds, "REINIT": "ticket rest", "TAG": "-x"})  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if "retrain_ticket" in line]
+    assert len(lines) == 10
+    for kind, line in zip(kinds.split(), lines[::2], strict=True):
+        folder = "search-" if kind == "no_adversary" else "scores-"
+        assert f"/{folder}{kind}>" in line and "<--reinitialise><ticket>" in line
+        assert f"/ticket-{kind}-0.3-reinit_ticket-x>" in line
+    made = [line for line in done.stdout.splitlines() if "make_scores" in line]
+    assert "<--kind><magnitude>" in made[0] and "/dense/best>" in made[0]
+    assert "<--kind><complement>" in made[1] and "/search-robust>" in made[1]
+
+
 def test_shell_scripts_refuse_unknown_words(echo_python):
+    done = shell(STAGES[0], {"PYTHON": echo_python, "TASKS": "sst2", "METHODS": "smart"})
+    assert done.returncode == 2 and "unknown method 'smart'" in done.stderr and not done.stdout
+    done = shell(STAGES[1], {"PYTHON": echo_python, "TASKS": "sst2", "KINDS": "imp_smart"})
+    assert done.returncode == 2 and "unknown method 'smart'" in done.stderr and not done.stdout
     for script in STAGES:
         done = shell(script, {"PYTHON": echo_python, "TASKS": "sst3"})
         assert done.returncode == 2 and "unknown task 'sst3'" in done.stderr and not done.stdout
@@ -393,6 +444,8 @@ def test_help_needs_no_data(capsys):
         "finetune",
         "search_ticket",
         "make_scores",
+        "prune_iteratively",
+        "reproduce",
         "retrain_ticket",
         "attack",
         "report",

@@ -319,3 +319,133 @@ def test_two_processes_search_as_one_does(encoder, sst2_folder, tmp_path):
     one, two = (tickets.load_scores(tmp_path / f"search{n}/scores.safetensors")[0] for n in (1, 2))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("flags", [(), ("--reinit_law", "shuffled", "--reinit_scope", "encoder")])
+def test_table_4_structure_without_initialisation(runs, encoder, tmp_path, flags):
+    """The ticket's zeros stay, its other weights start elsewhere; the rate moves nothing."""
+    retrain(encoder, runs / "search", tmp_path / "t", "--sparsity", 0.4, "--epochs", 1, "--lr",
+            "1e-30", "--reinitialise", "ticket", *flags)  # fmt: skip
+    masks, _ = tickets.load_ticket(tmp_path / "t" / "ticket.safetensors")
+    before = load_file(encoder / "model.safetensors")
+    after = load_file(tmp_path / "t" / "last" / "model.safetensors")
+    for path, mask in masks.items():
+        weight, old = after[f"{path}.weight"], before[f"{path}.weight"]
+        assert (weight[~mask] == 0).all() and (weight[mask] != old[mask]).float().mean() > 0.9
+    name = "bert.embeddings.word_embeddings.weight"
+    assert torch.equal(after[name], before[name]) == (not flags)
+    ticket = read_jsonl(tmp_path / "t" / "records.jsonl")[0]["ticket"]
+    assert ticket["reinitialised"] == "ticket" and ticket["sparsity_asked"] == 0.4
+    assert ticket["reinit_law"] == (flags[1] if flags else "normal")
+
+
+def test_table_4_initialisation_without_structure(runs, encoder, tmp_path):
+    """Dense: the ticket's weights start as pre-trained, the others from N(0, 0.02); all train."""
+    retrain(encoder, runs / "search", tmp_path / "t", "--sparsity", 0.4, "--epochs", 1, "--lr",
+            "1e-30", "--reinitialise", "rest")  # fmt: skip
+    masks, _ = tickets.load_ticket(tmp_path / "t" / "ticket.safetensors")
+    before = load_file(encoder / "model.safetensors")
+    after = load_file(tmp_path / "t" / "last" / "model.safetensors")
+    drawn = []
+    for path, mask in masks.items():
+        weight, old = after[f"{path}.weight"], before[f"{path}.weight"]
+        assert torch.equal(weight[mask], old[mask])
+        drawn.append(weight[~mask])
+    assert float(torch.cat(drawn).std()) == pytest.approx(0.02, rel=0.05)
+    retrain(encoder, runs / "search", tmp_path / "u", "--sparsity", 0.4, "--epochs", 1,
+            "--reinitialise", "rest")  # fmt: skip
+    moved = load_file(tmp_path / "u" / "last" / "model.safetensors")
+    for path, mask in masks.items():
+        weight, old = moved[f"{path}.weight"], after[f"{path}.weight"]
+        assert (weight[~mask] != old[~mask]).float().mean() > 0.9
+
+
+def test_the_ticket_tells_its_densities_by_head(runs):
+    manifest = json.loads((runs / "ticket" / "ticket.json").read_text())
+    masks, _ = tickets.load_ticket(runs / "ticket" / "ticket.safetensors")
+    by_head = manifest["density_by_head"]
+    assert len(by_head["heads"]) == 2 and len(by_head["heads"][0]) == 2 == len(by_head["mlp"])
+    prefix = "bert.encoder.layer.1.attention.self"
+    rows = torch.stack([masks[f"{prefix}.{k}"][8:] for k in ("query", "key", "value")])
+    assert by_head["heads"][1][1] == pytest.approx(float(rows.float().mean()))
+
+
+@pytest.mark.parametrize("method", ["freelb", "infobert"])
+def test_adversarial_training_resumes_to_the_same_bytes(
+    encoder, sst2_folder, tmp_path, monkeypatch, method
+):
+    """Also the critic of InfoBERT, which is in no checkpoint."""
+    from utils import optim
+
+    flags = ("--epochs", 2, "--method", method, "--checkpoint_every", 3)
+    whole = finetune(encoder, sst2_folder, tmp_path / "whole", *flags)
+    real, calls = optim.set_lr, []
+
+    def dies(*arguments):
+        calls.append(1)
+        if len(calls) == 9:
+            raise Killed
+        real(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(optim, "set_lr", dies)
+        finetune(encoder, sst2_folder, tmp_path / "cut", *flags)
+    cut = finetune(encoder, sst2_folder, tmp_path / "cut", *flags)
+    name = "last/model.safetensors"
+    assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    lines = [line for line in log_lines(cut) if "loss_per_pass" in line]
+    assert len(lines) == 20 and ("infobert_terms" in lines[0]) == (method == "infobert")
+
+
+def test_adversarial_retraining_and_shared_dropout(runs, encoder, tmp_path):
+    """Stage 3 by FreeLB; one dropout mask through a step's passes, or a new one in each."""
+    for name, flags in (("step", ()), ("pass", ("--redraw", "each_pass"))):
+        retrain(encoder, runs / "search", tmp_path / name, "--sparsity", 0.4, "--epochs", 1,
+                "--method", "freelb", *flags)  # fmt: skip
+    step, each = (load_file(tmp_path / n / "last/model.safetensors") for n in ("step", "pass"))
+    assert any(not torch.equal(step[n], each[n]) for n in step)
+    assert read_jsonl(tmp_path / "step" / "records.jsonl")[0]["method"] == "freelb"
+
+
+def mnli_rows(count: int, seed: int) -> list[tuple]:
+    """Premise, hypothesis, label (GLUE's: 0 entailment, 1 neutral, 2 contradiction)."""
+    from conftest import BAD, GOOD, PLAIN
+
+    both = sentences(2 * count, seed)
+    words = (GOOD, PLAIN, BAD)
+    return [(both[i][0], " ".join(words[i % 3][:4]), i % 3) for i in range(count)]
+
+
+def test_mnli_in_all_stages_and_a_checkpoint_of_another_label_order(encoder, tmp_path):
+    """The search puts a checkpoint's logits into the task's order, by the label names."""
+    header = "premise\thypothesis\tlabel"
+    write_tsv(tmp_path / "data" / "train.tsv", mnli_rows(120, 5), header)
+    write_tsv(tmp_path / "data" / "dev_matched.tsv", mnli_rows(30, 6), header)
+    write_tsv(tmp_path / "data" / "dev_mismatched.tsv", mnli_rows(9, 7), header)
+    call("finetune", "--model_name", encoder, "--dataset_name", "glue", "--task_name", "mnli",
+         "--data_dir", tmp_path / "data", "--output_dir", tmp_path / "d", "--epochs", 6, "--quiet",
+         "--max_seq_length", 64, "--bsz", 16, "--lr", "1e-2")  # fmt: skip
+    result = json.loads((tmp_path / "d" / "result.json").read_text())
+    assert result["splits"]["test"]["source"] == "dev_matched.tsv"
+    assert result["checkpoints"]["last"]["clean_percent"] > 80
+    plain = search(tmp_path / "d", tmp_path / "s", "--epochs", 1)
+
+    from safetensors.torch import save_file
+
+    best = tmp_path / "d" / "best"  # the same model with its logits in another order
+    order = [2, 0, 1]
+    weights = load_file(best / "model.safetensors")
+    for name in ("classifier.weight", "classifier.bias"):
+        weights[name] = weights[name][order].clone()
+    save_file(weights, best / "model.safetensors", {"format": "pt"})
+    config = json.loads((best / "config.json").read_text())
+    names = [config["id2label"][str(i)] for i in order]
+    config["id2label"] = {str(i): name for i, name in enumerate(names)}
+    config["label2id"] = {name: i for i, name in enumerate(names)}
+    (best / "config.json").write_text(json.dumps(config))
+    turned = search(tmp_path / "d", tmp_path / "s2", "--epochs", 1)
+    a, b = (tickets.load_scores(f / "scores.safetensors")[0] for f in (plain, turned))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-4)
+    retrain(encoder, plain, tmp_path / "t", "--sparsity", 0.3, "--epochs", 1)
+    assert read_jsonl(tmp_path / "t" / "records.jsonl")[0]["task"] == "mnli"

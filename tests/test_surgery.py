@@ -131,3 +131,59 @@ def test_new_noise_is_a_function_of_its_generator():
     assert not torch.equal(first, layer.uniform)
     surgery.draw_noise(gated, torch.Generator().manual_seed(5))
     assert torch.equal(first, layer.uniform)
+
+
+def masks_of(model):
+    noise = torch.Generator().manual_seed(3)
+    shapes = surgery.weight_shapes(model)
+    return {n: torch.rand(shape, generator=noise) < 0.7 for n, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("which", ["ticket", "rest"])
+@pytest.mark.parametrize("law", ["normal", "matched", "shuffled"])
+def test_reinitialising_touches_the_chosen_weights_alone(which, law):
+    model = make(BertConfig(**SIZES))
+    before = {n: m.weight.detach().clone() for n, m in surgery.prunable_linears(model).items()}
+    others = {n: p.detach().clone() for n, p in model.named_parameters()
+              if n.removesuffix(".weight") not in before}  # fmt: skip
+    masks = masks_of(model)
+    surgery.reinitialise(model, masks, which, law, 0.5, torch.Generator().manual_seed(1))
+    drawn = []
+    for name, linear in surgery.prunable_linears(model).items():
+        chosen = masks[name] if which == "ticket" else ~masks[name]
+        assert torch.equal(linear.weight[~chosen], before[name][~chosen])
+        assert (linear.weight[chosen] != before[name][chosen]).float().mean() > 0.9
+        drawn.append(linear.weight[chosen].detach())
+        if law == "shuffled":
+            assert torch.equal(drawn[-1].sort().values, before[name][chosen].sort().values)
+    std = float(torch.cat(drawn).std())
+    assert abs(std - (0.5 if law == "normal" else 0.02)) < 0.05 * std
+    assert all(torch.equal(p, others[n]) for n, p in model.named_parameters() if n in others)
+
+
+def test_the_rest_of_the_encoder_can_be_drawn_anew():
+    model = make(BertConfig(**SIZES))
+    weights = surgery.prunable_linears(model)["bert.encoder.layer.0.output.dense"].weight.clone()
+    head = model.classifier.weight.clone()
+    words = model.bert.embeddings.word_embeddings.weight.clone()
+    torch.nn.init.normal_(model.bert.encoder.layer[1].output.LayerNorm.weight)
+    surgery.reinitialise_the_rest_of_the_encoder(model, 0.02, torch.Generator().manual_seed(1))
+    assert not torch.equal(model.bert.embeddings.word_embeddings.weight, words)
+    assert (model.bert.encoder.layer[1].output.LayerNorm.weight == 1).all()
+    assert (model.bert.pooler.dense.bias == 0).all() and torch.equal(model.classifier.weight, head)
+    again = surgery.prunable_linears(model)["bert.encoder.layer.0.output.dense"].weight
+    assert torch.equal(again, weights)
+
+
+def test_densities_by_head_by_hand():
+    """Two heads of two rows each in a layer of width 4."""
+    row = {0: [True] * 4, 1: [False] * 4}
+    names = [f"layer.0.{k}" for k in surgery.KINDS_OF_A_LAYER]
+    masks = {n: torch.ones(4, 4, dtype=torch.bool) for n in names}
+    masks["layer.0.query"] = torch.tensor([row[1], row[1], row[0], row[0]])
+    masks["layer.0.key"] = torch.tensor([row[1], row[0], row[0], row[0]])
+    masks["layer.0.ffn_in"] = torch.zeros(8, 4, dtype=torch.bool)
+    masks["pooler.dense"] = torch.zeros(4, 4, dtype=torch.bool)  # is in no layer
+    found = surgery.density_by_head(masks, 2)
+    assert found["heads"] == [pytest.approx([(0 + 0.5 + 1) / 3, 1.0])]
+    assert found["mlp"] == [pytest.approx(2 / 3)]

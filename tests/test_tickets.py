@@ -137,3 +137,22 @@ def test_densities_and_overlap():
     assert tickets.density_by(masks, {"a": "x", "b": "x"}) == {"x": 0.75}
     assert tickets.removed_overlap(masks, other) == 0.5
     assert tickets.removed_overlap(masks, masks) == 1.0
+
+
+def test_ranks_beyond_float32s_whole_numbers_stay_apart():
+    import numpy as np
+
+    like = {"a": torch.zeros(1, 4)}
+    ranks = np.array([2**24 + 1, 2**24, 85_524_479, 0])
+    scores = tickets.scores_of_ranks(ranks, like)["a"][0]
+    assert scores.argsort().tolist() == [3, 1, 0, 2] and len(scores.unique()) == 4
+    assert torch.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("sparsity", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_the_complement_keeps_what_the_ticket_removes_ties_included(sparsity):
+    scores = {"x": torch.randint(0, 3, (8, 5)).float(), "y": torch.randint(0, 3, (6, 10)).float()}
+    shapes = {n: tuple(s.shape) for n, s in scores.items()}
+    masks = tickets.draw(scores, shapes, sparsity)
+    others = tickets.draw(tickets.reversed_ranking(scores), shapes, 1 - sparsity)
+    assert all(torch.equal(others[n], ~masks[n]) for n in masks)

@@ -19,7 +19,6 @@ PAPER_DATASET = {"imdb": "IMDB", "ag_news": "AGNEWS", "sst2": "SST-2", "qnli": "
 
 SINGLE_TASKS = ("imdb", "ag_news", "sst2")
 PAIR_TASKS = ("qnli", "mnli", "qqp")
-DENSITIES_FIGURE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # sparsities of Figure 2
 LAMBDAS = (0.1, 0.5, 1.0)  # of Figure 5; ours: the paper's settings are 0.1 and 0.5
 OWN_LAMBDA = {"qnli": 0.1, "mnli": 0.1, "qqp": 0.1}  # of stage 2's blocks; 0.5 elsewhere
 
@@ -31,6 +30,10 @@ PAPER_ATTACKS = {"BERT-Attack": ("bertattack", "bertattack-released"),
 # Recipes that need no hub; other attacks than the paper's, so they stand in columns of their own.
 MINI_RECIPES = ("textfooler-neighbours", "textfooler-minilm", "textbugger-minilm", "pwws",
                 "deepwordbug")  # fmt: skip
+
+
+# What the re-initialised weights of Table 4 are drawn from, as far as the paper's text tells.
+TABLE_4_NOISE = {"reinit_law": "normal", "reinit_std": 0.02, "reinit_scope": "matrices"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Model:
             ticket["kind"] == self.kind
             and abs(ticket["sparsity_asked"] - self.sparsity) < 1e-9
             and ticket.get("reinitialised", "nothing") == self.reinitialise
+            and all(ticket.get(key, value) == value for key, value in TABLE_4_NOISE.items())
         )
 
     def at(self, task: str) -> "Model":
@@ -148,7 +152,7 @@ TABLES = {
                 _ROBUST_ROW,
                 Row("w/o Mask Learning", "w/o Mask Learning", Model(kind="imp_freelb")),
                 Row("w/o Adv", "w/o Adv", Model(kind="no_adversary")),
-                _DENSE_ROW,
+                Row("Fine-tune", None, DENSE),  # ours: the paper has it in Table 1 alone
             ),
         ),
         Table(
@@ -183,7 +187,7 @@ FIGURE_TASKS = {"figure1": SINGLE_TASKS, "figure2": SINGLE_TASKS,
 # The curves of Figures 2 and 4; in Figure 2 the dense ones are drawn at every sparsity.
 CURVES = {"RobustT": ROBUST, "LTH": Model(kind="imp"), "FreeLB": Model(method="freelb"),
           "Fine-tune": DENSE}  # fmt: skip
-EPOCHS_FIGURE = 10  # retraining epochs in Figure 4, each of which is attacked
+EPOCHS_FIGURE = 10  # retraining epochs in Figure 4
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,9 @@ class Scale:
 
     `settings`: variables that a stage's shell script takes, by stage ("all": every one's).
     `epochs`: the usual number of training epochs at this scale. `num_examples`: attacked rows,
-    None for the paper's.
+    None for the paper's. `sparsities`: of Figure 2; `attacked_epochs`: of Figure 4's
+    EPOCHS_FIGURE, those that are kept and attacked. `further_flags`: with which reproduce.sh was
+    called, for the commands that a report prints.
     """
 
     name: str
@@ -201,12 +207,24 @@ class Scale:
     settings: dict[str, dict[str, str]]
     num_examples: int | None
     epochs: int
+    sparsities: tuple[float, ...]
+    attacked_epochs: tuple[int, ...]
+    further_flags: tuple[str, ...] = ()
 
 
 SCALES = {
     scale.name: scale
     for scale in (
-        Scale("paper", "bert-base-uncased", None, {}, None, 3),
+        Scale(
+            "paper",
+            "bert-base-uncased",
+            None,
+            {},
+            None,
+            3,
+            (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+            tuple(range(1, EPOCHS_FIGURE + 1)),
+        ),
         # Sized for an hour on two cores (Table 1), before any attack was looked at.
         Scale(
             "mini",
@@ -220,6 +238,8 @@ SCALES = {
             },
             100,
             3,
+            (0.1, 0.3, 0.5, 0.7, 0.9),
+            (1, 2, 3, 4, 6, 8, 10),
         ),
     )
 }

@@ -6,11 +6,11 @@ from argparse import Namespace
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from utils.attack import RECIPES
 from utils.attack.protocol import folder_name
 from utils.cli import UserError
 from utils.experiments import (
     CURVES,
-    DENSITIES_FIGURE,
     EPOCHS_FIGURE,
     LAMBDAS,
     MINI_RECIPES,
@@ -117,6 +117,12 @@ def make_plan(args: Namespace) -> list[Job]:
     unknown = [t for t in args.tasks if t not in TASKS or t == "custom"]
     if unknown:
         raise UserError(f"unknown task {unknown[0]!r}; known are {', '.join(SPARSITY)}")
+    unknown = [r for r in args.recipes or [] if r not in RECIPES]
+    if unknown:
+        raise UserError(f"unknown recipe {unknown[0]!r}; known are {', '.join(RECIPES)}")
+    for task in args.tasks if args.data else []:
+        if not (Path(args.data) / task).is_dir():
+            raise UserError(f"--data {args.data}: no folder {task} in it")
     planner = Planner(args)
     for seed in args.seeds:
         for task in args.tasks:
@@ -173,7 +179,7 @@ class Planner:
             if model.kind is None:
                 self.add_model(model, task, seed)
                 continue
-            for sparsity in sorted({*DENSITIES_FIGURE, SPARSITY[task]}):
+            for sparsity in sorted({*self.scale.sparsities, SPARSITY[task]}):
                 self.add_model(replace(model, sparsity=sparsity), task, seed)
 
     def add_model(
@@ -189,9 +195,9 @@ class Planner:
         if every_epoch:
             folder += "-kept"
             variables["TAG"] += "-kept"
-            kept = ",".join(map(str, range(1, epochs + 1)))
+            kept = ",".join(map(str, self.scale.attacked_epochs))
             variables["ATTACK_EPOCHS"], flags = kept, ("--keep_epochs", kept)
-            checkpoints = [f"epoch{e}" for e in range(1, epochs + 1)]
+            checkpoints = [f"epoch{e}" for e in self.scale.attacked_epochs]
         needs: tuple[str, ...] = ()
         if model.kind is None:
             script, stage = "stage1-finetune.sh", "finetune"
@@ -224,7 +230,7 @@ class Planner:
         if model.kind in ("random", "magnitude"):
             return (), ""
         if model.kind.startswith("imp") and model.sparsity > SPARSITY[task] + 1e-9:
-            highest = f"{max(DENSITIES_FIGURE):g}"
+            highest = f"{max(self.scale.sparsities):g}"
             tag = f"-to{highest}"
             return (self.add_scores(model.kind, task, seed, tag=tag, IMP_SPARSITY=highest),), tag
         return (self.add_scores(model.kind, task, seed),), ""

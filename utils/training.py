@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from utils import cli, evaluation, models
 from utils.batching import Encoded
+from utils.cli import DATA_FLAGS, PLACES
 from utils.data import Splits
 from utils.runs import Run, environment
 
@@ -29,6 +30,19 @@ def add_flags(parser: cli.Parser, of_epochs: str = "passes over the training row
 def add_keep_epochs(parser: cli.Parser) -> None:
     parser.add_argument("--keep_epochs", type=cli.epoch_list, default=[], help="keep checkpoints "
         "of these epochs too, e.g. 1,2,3 (attack.py --attack_epochs)")  # fmt: skip
+
+
+# Arguments that say nothing of how the weights come out, or that a record names by themselves.
+_NO_SETTINGS = PLACES | set(DATA_FLAGS) | {
+    *("seed", "epochs", "method", "protocol", "precision", "attn_implementation", "keep_epochs"),
+    *("sparsity", "allow_other_encoder", "reinitialise", "reinit_law", "reinit_std"),
+    "reinit_scope",
+}  # fmt: skip
+
+
+def settings_of(args) -> dict:
+    """For the record: how the weights were trained (lr, batch, adversary ...)."""
+    return {k: v for k, v in sorted(vars(args).items()) if k not in _NO_SETTINGS}
 
 
 def check_epochs(args) -> None:
@@ -159,7 +173,6 @@ def finish(
         found[name] = measured | {k: checkpoint[k] for k in kept}
         records.append({"kind": "evaluation", **facts, "checkpoint": name, **found[name],
                         "rows": splits.facts()["splits"]["test"],
-                        "training_rows": len(splits["train"]),
                         "seconds_of_training": progress.seconds,
                         "environment": environment()})  # fmt: skip
     if not accelerator.is_main_process:

@@ -1,0 +1,228 @@
+"""Plans of tables and figures: what they need, what is reused, what runs beside what."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import call, fails
+
+import reproduce
+from utils import planning, scheduling
+from utils.experiments import FIGURES, SCALES, TABLES, Model
+from utils.runs import write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    for name in ("CHECKPOINT", "ROWS", "SCORE_WITH", "NEIGHBOURS", "NLTK_DATA", "MAX_TRAIN_ROWS",
+                 "CUDA_VISIBLE_DEVICES"):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+
+
+def plan(target: str, folder: Path, *flags: str) -> dict[str, planning.Job]:
+    args = reproduce.parse_args([target, "--scale", "mini", "--runs", str(folder), *flags])
+    return {job.name.split("/")[-1]: job for job in planning.make_plan(args)}
+
+
+def finish(job: planning.Job, attacks: bool = True) -> None:
+    write_json(job.folder / "run.json", {"stage": "x", "status": "finished"})
+    for folder in job.attacks if attacks else ():
+        write_json(folder / "summary.json", {})
+
+
+def test_table_1_needs_every_row_and_what_they_are_made_from(tmp_path):
+    jobs = plan("table1", tmp_path)
+    assert set(jobs) == {"dense", "scores-imp", "ticket-imp-0.3", "dense-freelb", "dense-infobert",
+                         "search-robust", "ticket-random_matched-0.3", "ticket-random-0.3",
+                         "ticket-robust-0.3"}  # fmt: skip
+    order = list(jobs)
+    for job in jobs.values():
+        for need in job.needs:
+            assert order.index(need.split("/")[-1]) < order.index(job.name.split("/")[-1])
+    assert jobs["ticket-robust-0.3"].needs == ("builtin/rotten_tomatoes/seed42/search-robust",)
+    assert jobs["search-robust"].needs == ("builtin/rotten_tomatoes/seed42/dense",)
+    assert jobs["dense"].variables["METHODS"] == "plain" and len(jobs["dense"].attacks) == 3
+    assert all(job.state == "missing" and job.seconds > 0 for job in jobs.values())
+
+
+def test_what_is_finished_is_reused_and_tables_share_runs(tmp_path):
+    for job in plan("table1", tmp_path).values():
+        finish(job)
+    assert all(job.finished for job in plan("table1", tmp_path).values())
+    third = plan("table3", tmp_path)
+    missing = {name for name, job in third.items() if not job.finished}
+    assert missing == {"scores-imp_freelb", "ticket-imp_freelb-0.3", "search-no_adversary",
+                       "ticket-no_adversary-0.3"}  # fmt: skip
+    assert {n for n, j in plan("table4", tmp_path).items() if not j.finished} == {
+        "ticket-robust-0.3-reinit_ticket", "ticket-robust-0.3-reinit_rest",
+        "ticket-robust-0.3-reinit_rest-epochs10"}  # fmt: skip
+
+
+def test_a_run_without_its_attacks_is_not_finished(tmp_path):
+    job = plan("table1", tmp_path)["dense"]
+    finish(job, attacks=False)
+    job.look()
+    assert job.state == "unattacked" and not job.finished
+    write_json(job.folder / "run.json", {"status": "running"})
+    job.look()
+    assert job.state == "begun"
+
+
+def test_seeds_tasks_and_rows_choose(tmp_path):
+    args = ["table1", "--scale", "paper", "--runs", str(tmp_path), "--seeds", "1", "2", "--tasks",
+            "sst2", "--rows", "LTH", "FreeLB"]  # fmt: skip
+    jobs = planning.make_plan(reproduce.parse_args(args))
+    assert [job.name for job in jobs] == [
+        f"sst2/seed{seed}/{name}" for seed in (1, 2)
+        for name in ("scores-imp", "ticket-imp-0.3", "dense-freelb")]  # fmt: skip
+    assert jobs[0].variables["NUM_EXAMPLES"] == "872" and "MAX_TRAIN_ROWS" not in jobs[0].variables
+    assert [p.name.split("_")[0] for p in jobs[1].attacks] == [
+        "bertattack", "bertattack-released", "textfooler", "textbugger"]  # fmt: skip
+
+
+def test_figure_2_prunes_once_for_all_sparsities(tmp_path):
+    jobs = plan("figure2", tmp_path)
+    assert jobs["scores-imp-to0.9"].variables["IMP_SPARSITY"] == "0.9"
+    assert jobs["ticket-imp-0.7"].needs[0].endswith("scores-imp-to0.9")
+    assert jobs["ticket-imp-0.7"].variables["SCORES_TAG"] == "-to0.9"
+    assert jobs["ticket-imp-0.1"].variables["SCORES_TAG"] == ""
+    assert sum(name.startswith("ticket-robust") for name in jobs) == 5
+
+
+def test_figures_4_and_5(tmp_path):
+    jobs = plan("figure4", tmp_path)
+    job = jobs["ticket-robust-0.3-epochs10-kept"]
+    assert job.flags == ("--keep_epochs", "1,2,3,4,6,8,10") and len(job.attacks) == 7
+    assert job.variables["EPOCHS"] == "10" and job.variables["TAG"] == "-epochs10-kept"
+    jobs = plan("figure5", tmp_path)
+    assert {"search-robust", "search-robust-lambda0.1", "search-robust-lambda1"} <= set(jobs)
+    assert jobs["search-robust-lambda1"].variables["LAMBDA"] == "1"
+    assert not jobs["dense"].attacks
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
+    for target in [*TABLES, *FIGURES]:
+        call("reproduce", target, "--scale", "mini", "--runs", tmp_path / "r", "--dry_run")
+        out = capsys.readouterr().out
+        assert re.search(r"\d+ runs, 0 finished; the others take about", out)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["table5", "--scale", "mini"], "invalid choice: 'table5'"),
+        (["table1"], "--scale"),
+        (["table1", "--scale", "huge"], "invalid choice: 'huge'"),
+        (["table1", "--scale", "mini", "--tasks", "sst3"], "unknown task 'sst3'"),
+        (["table1", "--scale", "mini", "--rows", "LHT"], "has no row 'LHT'"),
+        (["figure1", "--scale", "mini", "--rows", "LTH"], "--rows chooses rows of a table"),
+        (["table1", "--scale", "mini", "--seeds", "x"], "not a whole number"),
+        (["table1", "--scale", "mini", "--recipes", "x"], "unknown recipe 'x'"),
+        (["table1", "--scale", "mini", "--data", "nowhere"], "no folder"),
+    ],
+)
+def test_reproduce_refuses(tmp_path, capsys, flags, message):
+    line = fails(capsys, "reproduce", *flags, "--runs", tmp_path / "r", "--dry_run")
+    assert message in line and not (tmp_path / "r").exists()
+
+
+def test_a_model_knows_its_records():
+    robust = Model(kind="robust", sparsity=0.3)
+    ticket = {"kind": "robust", "sparsity_asked": 0.3}
+    record = {"ticket": ticket, "epochs": 3}
+    assert robust.owns(record, 3) and not robust.owns(record, 4)
+    assert not Model().owns(record, 3) and Model().owns({"ticket": None, "epochs": 3}, 3)
+    for change in ({"kind": "imp"}, {"sparsity_asked": 0.5}, {"reinitialised": "rest"}):
+        assert not robust.owns(record | {"ticket": ticket | change}, 3)
+    assert not robust.owns(record | {"method": "freelb"}, 3)
+    assert Model(method="freelb").owns({"ticket": None, "epochs": 3, "method": "freelb"}, 3)
+
+
+def test_shell_stages_use_the_folders_of_the_plan(tmp_path):
+    """Each job's variables make its stage script write into the very folder that the plan names."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nfor a in "$@"; do printf "<%s>" "$a"; done\necho\n')
+    python.chmod(0o755)
+    checked = 0
+    for target in [*TABLES, *FIGURES]:
+        for job in plan(target, tmp_path / "my runs", "--seeds", "7").values():
+            environment = {"PATH": os.environ["PATH"], "PYTHON": str(python)} | job.variables
+            done = subprocess.run(["sh", str(ROOT / job.script), *job.flags], env=environment,
+                                  capture_output=True, text=True)  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            trained = [line for line in done.stdout.splitlines()
+                       if "attack.py" not in line and "make_scores" not in line]  # fmt: skip
+            assert len(trained) == 1 and f"<--output_dir><{job.folder}>" in trained[0]
+            attacks = [line for line in done.stdout.splitlines() if "attack.py" in line]
+            assert bool(attacks) == bool(job.attacks)
+            checked += 1
+    assert checked > 50
+
+
+@pytest.fixture
+def fake_stages(tmp_path, monkeypatch):
+    """Stage scripts that only note their start and end, and finish the run; one fails."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "stage.sh").write_text(
+        'echo "start $NAME ${GPUS:-cpu}" >> "$JOURNAL"\nsleep 0.05\n'
+        '[ "$NAME" != bad ] || exit 3\n'
+        'mkdir -p "$FOLDER"\necho \'{"status": "finished"}\' > "$FOLDER/run.json"\n'
+        'echo "end $NAME" >> "$JOURNAL"\n'
+    )
+    monkeypatch.setattr(scheduling, "ROOT", root)
+    journal = tmp_path / "journal"
+    journal.touch()
+
+    def make(name: str, *needs: str) -> planning.Job:
+        variables = {"NAME": name, "FOLDER": str(tmp_path / "runs" / name), "JOURNAL": str(journal)}
+        return planning.Job(name, tmp_path / "runs" / name, "stage.sh", variables, 1.0, needs=needs)
+
+    return make, lambda: journal.read_text().splitlines()
+
+
+@pytest.mark.parametrize("gpus", ["", "0,1"])
+def test_jobs_run_after_what_they_need_and_once(fake_stages, gpus):
+    make, journal = fake_stages
+    jobs = [make("a"), make("b", "a"), make("c", "b"), make("d")]
+    assert scheduling.execute(jobs, gpus, 1) == []
+    lines = [line.split()[:2] for line in journal()]
+    for earlier, later in (("a", "b"), ("b", "c")):
+        assert lines.index(["end", earlier]) < lines.index(["start", later])
+    assert sorted(name for what, name in lines if what == "start") == ["a", "b", "c", "d"]
+    if gpus:
+        assert {line.split()[2] for line in journal() if line.startswith("start")} == {"0", "1"}
+    assert scheduling.execute(jobs, gpus, 1) == [] and len(journal()) == 8  # nothing runs again
+
+
+def test_what_failed_stops_only_what_needs_it(fake_stages, capsys):
+    make, journal = fake_stages
+    jobs = [make("bad"), make("x", "bad"), make("y", "x"), make("z")]
+    assert {job.name for job in scheduling.execute(jobs, "", 1)} == {"bad", "x", "y"}
+    assert "end z" in journal() and not any("start x" in line for line in journal())
+    assert "failed  bad (status 3)" in capsys.readouterr().err
+
+
+def test_devices():
+    assert scheduling.devices("0, 2", 1) == [{"GPUS": "0"}, {"GPUS": "2"}]
+    assert scheduling.devices(None, 1) == [{}]
+    two = scheduling.devices(None, 2)
+    assert len(two) == 2 and int(two[0]["OMP_NUM_THREADS"]) >= 1
+
+
+def test_the_scales_and_the_papers_data_agree():
+    import csv
+
+    with open(ROOT / "results" / "paper_tables.csv", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f))
+    for table in TABLES.values():
+        methods = {r["method"] for r in rows if r["table"] == table.name[-1]}
+        named = {row.paper_method for row in table.rows}
+        assert methods <= named
+    assert SCALES["paper"].epochs == 3 and json.dumps(SCALES["mini"].settings)

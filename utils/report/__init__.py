@@ -1,0 +1,1 @@
+"""Tables and figures from records, logs and tickets alone: read, group, write, draw."""

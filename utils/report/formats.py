@@ -1,0 +1,165 @@
+"""A table of the paper as grids of text, as Markdown and as CSV."""
+
+import csv
+import io
+from dataclasses import dataclass, field
+
+from utils.experiments import PAPER_DATASET, Table
+from utils.report.records import number, text_cell
+from utils.report.tables import SubTable, orientation, why_not_run
+
+HEADINGS = {"clean": "Clean %", "aua": "Aua %", "suc": "Suc %", "queries": "#Query"}
+NONE = "—"
+OURS = "Ours: mean ± standard deviation (n - 1) over n seeds."
+LEGEND = (
+    "Diff.: ours less the paper's. Clean: right before the attack; Aua: right after it; both of "
+    "all attacked rows. Suc = 100 (1 - Aua / Clean). #Query: victim queries per row that was right "
+    "before the attack. A row that has not been run is empty."
+)
+CSV_HEADER = ("table", "task", "dataset_in_paper", "method", "sparsity", "attack_in_paper",
+              "recipe", "metric", "paper", "ours_mean", "ours_deviation", "n", "values_by_seed",
+              "difference", "attack_ids", "rows_attacked", "encoder",
+              "command_if_missing")  # fmt: skip
+
+
+@dataclass
+class Grid:
+    """A sub-table as text. `columns`: (heading, sub-headings), their cells in each of `rows`."""
+
+    heading: str
+    remarks: list[str]
+    columns: list[tuple[str, list[str]]]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+
+
+def grids(subs: list[SubTable]) -> list[Grid]:
+    """A grid for each sub-table; of a task's columns for which nothing was run one in all."""
+    found = []
+    for task in dict.fromkeys(sub.task for sub in subs):
+        of_task = [sub for sub in subs if sub.task == task]
+        found += [_grid(sub) for sub in of_task if sub.recipe is not None]
+        not_run = [sub for sub in of_task if sub.recipe is None]
+        if not_run:
+            found.append(_grid_of_the_paper(not_run, bool(len(of_task) - len(not_run))))
+    return found
+
+
+def _grid(sub: SubTable) -> Grid:
+    name = f"{sub.attack} ({sub.recipe})" if sub.attack else sub.recipe
+    remarks = [_setting(sub)] if sub.shared else ["No record of this attack."]
+    remarks += [orientation(sub.task, sub.encoder)]
+    if sub.attack is None:
+        remarks.append(
+            f"{sub.recipe} is none of the paper's attacks, so no value of the paper's stands "
+            "beside ours but Clean."
+        )
+    columns = [("Method", [""]), ("Sparsity", [""])]
+    columns += [(HEADINGS[metric], ["paper", "ours", "diff."]) for metric in sub.metrics]
+    rows = []
+    for line in sub.lines:
+        cells = [line.label, f"{100 * line.sparsity:g} %"]
+        for metric in sub.metrics:
+            difference = line.difference(metric)
+            cells += [_value(line.paper.get(metric)), str(line.ours(metric)),
+                      NONE if difference is None else _signed(difference)]  # fmt: skip
+        rows.append(cells)
+    heading = f"{_task(sub.task)}, {name}"
+    return Grid(heading, list(filter(None, remarks)), columns, rows, sub.notes, sub.commands())
+
+
+def _grid_of_the_paper(subs: list[SubTable], others_run: bool) -> Grid:
+    """The paper's values of attacks that were not run, ours empty, with the reasons."""
+    first = subs[0]
+    columns = [("Method", [""]), ("Sparsity", [""]), (HEADINGS["clean"], ["paper"])]
+    columns += [
+        (f"{sub.attack}: paper / ours", [HEADINGS[m] for m in sub.table.metrics]) for sub in subs
+    ]
+    rows = []
+    for i, line in enumerate(first.lines):
+        cells = [line.label, f"{100 * line.sparsity:g} %", _value(line.paper.get("clean"))]
+        for sub in subs:
+            values = sub.lines[i].paper
+            cells += [f"{_value(values.get(m))} / {NONE}" for m in sub.table.metrics]
+        rows.append(cells)
+    heading = f"{_task(first.task)}, the paper's attacks"
+    remarks = [orientation(first.task, first.encoder), *(why_not_run(s.attack) for s in subs)]
+    commands = [] if others_run else first.commands()
+    return Grid(heading, list(filter(None, remarks)), columns, rows, [], commands)
+
+
+def _task(task: str) -> str:
+    dataset = PAPER_DATASET.get(task)
+    return f"{dataset} ({task})" if dataset and not task.startswith("builtin/") else task
+
+
+def _value(value: float | None) -> str:
+    return NONE if value is None else f"{value:.1f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def _setting(sub: SubTable) -> str:
+    s = sub.shared
+    trained_on = f"{s['training_rows']} training rows, " if s.get("training_rows") else ""
+    threshold = s.get("similarity_threshold")
+    similarity = f", similarity at least {threshold:g}" if threshold is not None else ""
+    return (
+        f"{s['encoder']}, {trained_on}{s['checkpoint_rule']} checkpoint, protocol "
+        f"{s['protocol']}, {s['max_seq_length']} tokens; {s['rows_attacked']} rows attacked, "
+        f"candidates ranked by {s['score_with']}{similarity}."
+    )
+
+
+def markdown(table: Table, subs: list[SubTable], remark: str = "") -> str:
+    lines = [f"# {table.title}", "", *([remark, ""] if remark else [])]
+    for grid in grids(subs):
+        lines += [f"## {grid.heading}", ""]
+        lines += [line for text in grid.remarks for line in (text, "")]
+        lines += [*_markdown_table(grid), ""]
+        lines += [line for note in grid.notes for line in (note, "")]
+        if grid.commands:
+            lines += ["To fill what is empty or has fewer seeds:", "", "```sh", *grid.commands,
+                      "```", ""]  # fmt: skip
+    return "\n".join([*lines, f"{OURS} {LEGEND}", ""])
+
+
+def _markdown_table(grid: Grid) -> list[str]:
+    heads = [f"{head} {part}".strip() for head, parts in grid.columns for part in parts]
+    rows = [heads, ["---", *["---:"] * (len(heads) - 1)], *grid.rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+
+
+def csv_text(subs: list[SubTable]) -> str:
+    """Long form: a line per row, attack and metric, with the attacks that it was made from."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(CSV_HEADER)
+    for sub in subs:
+        for line in sub.lines:
+            for metric in sub.metrics:
+                writer.writerow(_csv_line(sub, line, metric))
+    return text.getvalue()
+
+
+def _csv_line(sub: SubTable, line, metric: str) -> list[str]:
+    ours = line.ours(metric)
+    ids = ";".join(str(r["attack_id"]) for r in line.records if r["seed"] in ours.values)
+    can_be_filled = not line.records and sub.recipe is not None
+    fill = sub.command(sub.seeds, [line.label]) if can_be_filled else ""
+    texts = (sub.table.name, sub.task, PAPER_DATASET.get(sub.task), line.label,
+             number(line.sparsity), sub.attack, sub.recipe, metric)  # fmt: skip
+    numbers = (line.paper.get(metric), ours.mean, ours.deviation, ours.n)
+    return [
+        *map(text_cell, texts),
+        *map(number, numbers),
+        text_cell(ours.by_seed),
+        number(line.difference(metric)),
+        text_cell(ids),
+        number(line.records[0]["rows_attacked"] if line.records else None),
+        text_cell(sub.encoder if line.records else None),
+        text_cell(fill),
+    ]

@@ -1,0 +1,138 @@
+"""Tables and figures of the paper by name: from what lies below the record folders to files."""
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+
+from utils.cli import UserError
+from utils.experiments import EPOCHS_FIGURE, FIGURES, TABLES, Scale, tasks_of
+from utils.report import curves, figures, formats, latex, searches, tables
+from utils.report.missing import Missing, command
+from utils.report.records import read_records, write_records, write_text
+from utils.report.shown import Shown, csv_text
+from utils.tasks import TASKS
+
+X_NAMES = {"figure1": "optimizer_step", "figure2": "sparsity", "figure3": "", "figure4": "epoch",
+           "figure5": "optimizer_step"}  # fmt: skip
+NOT_THERE = {
+    "figure1": "no finished search in a folder search-robust",
+    "figure2": "no attack records of its curves",
+    "figure3": "no finished run of a robust ticket with density_by_head in its ticket.json",
+    "figure4": f"no attack records of single epochs of trainings of {EPOCHS_FIGURE} epochs",
+    "figure5": "no finished search in folders search-robust and search-robust-lambda...",
+}
+SPREADS = {
+    "figure1": "Thin lines: single seeds, where there are several.",
+    "figure2": "Bars and bands: standard deviation over seeds, where there are several.",
+    "figure3": "Mean over seeds, where there are several.",
+    "figure4": "Bars: standard deviation over seeds, where there are several.",
+    "figure5": "Thin lines: single seeds, where there are several.",
+}
+NONE_USED = (
+    "No attack record belongs into this table: their tasks, attacks, kinds of ticket or sparsities "
+    "are others than its own, or their training"
+)
+
+
+class Sources:
+    """What lies below --records, read when first asked for."""
+
+    def __init__(self, paths: Iterable[str | Path]):
+        self.paths = list(paths)
+        for path in map(Path, self.paths):
+            if not path.exists():
+                raise UserError(f"--records {path} does not exist")
+
+    @cached_property
+    def records(self) -> list[dict]:
+        return read_records(self.paths)
+
+    @cached_property
+    def runs(self) -> searches.Runs:
+        return searches.find_runs(self.paths)
+
+
+def make(
+    targets: Iterable[str], scale: Scale, sources: Sources, folder: Path,
+    tasks: tuple[str, ...] | None = None, checkpoint: str = "last", say: Callable = print,
+) -> list[Path]:  # fmt: skip
+    """Write each target (names of TABLES and FIGURES); the paths written.
+
+    What is missing for one is said, and the others are made all the same; Missing where nothing
+    could be made.
+    """
+    for task in set(tasks or ()) - TASKS.keys():
+        raise UserError(f"unknown task {task!r}; known are {', '.join(TASKS)}")
+    paths, missing = [], []
+    for target in targets:
+        own_tasks = tasks or tasks_of(target, scale)
+        try:
+            if target in TABLES:
+                paths += _make_table(target, own_tasks, scale, sources, folder, checkpoint, say)
+            else:
+                paths += _make_figure(target, own_tasks, scale, sources, folder, checkpoint, say)
+        except Missing as e:
+            line = f"{target} not made: {e}; run: {command(target, scale, own_tasks)}"
+            missing.append(line)
+    if not paths:
+        raise Missing("; ".join(missing))
+    for line in missing:
+        say(line)
+    return paths
+
+
+def _make_table(target, tasks, scale, sources, folder, checkpoint, say) -> list[Path]:
+    table, records = TABLES[target], sources.records
+    subs = [
+        sub for task in tasks for sub in tables.sub_tables(table, task, scale, records, checkpoint)
+    ]
+    used = {id(r): r for sub in subs for r in sub.records}
+    remark = f"{NONE_USED} ({scale.epochs} epochs, {checkpoint} checkpoint)." if not used else ""
+    text = formats.markdown(table, subs, remark)
+    say(text)
+    return [
+        write_text(folder / f"{target}.md", text),
+        write_text(folder / f"{target}.csv", formats.csv_text(subs)),
+        write_text(folder / f"{target}.tex", latex.latex(table, subs)),
+        write_records(folder / f"{target}-records.jsonl", list(used.values())),
+    ]
+
+
+def _shown(target: str, task: str, scale: Scale, sources: Sources, checkpoint: str) -> Shown:
+    if target == "figure2":
+        return curves.over_sparsity(sources.records, task, scale, checkpoint)
+    if target == "figure4":
+        return curves.over_epochs(sources.records, task, scale)
+    if target == "figure3":
+        return searches.heat_maps(sources.runs, task, scale)
+    return searches.over_steps(sources.runs, task, scale, lambdas=target == "figure5")
+
+
+def _make_figure(target, tasks, scale, sources, folder, checkpoint, say) -> list[Path]:
+    shown = Shown()
+    for task in tasks:
+        of_task = _shown(target, task, scale, sources, checkpoint)
+        if of_task.empty:
+            of_task.lacking.append(f"{task}: {NOT_THERE[target]}")
+        shown += of_task
+    if shown.empty:
+        raise Missing(NOT_THERE[target])
+    text = _caption(target, tasks, scale, shown)
+    say(text)
+    paths = figures.draw(target, shown, folder)
+    paths.append(write_text(folder / f"{target}.csv", csv_text(target, X_NAMES[target], shown)))
+    paths.append(write_text(folder / f"{target}.md", text))
+    if shown.records:
+        paths.append(write_records(folder / f"{target}-records.jsonl", shown.records))
+    return paths
+
+
+def _caption(target: str, tasks: Iterable[str], scale: Scale, shown: Shown) -> str:
+    lines = [f"# {FIGURES[target]}", "", f"![{FIGURES[target]}]({target}.png)", ""]
+    lines += [f"- {remark}" for remark in shown.remarks]
+    lines += [f"- {SPREADS[target]}"]
+    if shown.lacking:
+        lines += [f"- Lacking: {text}." for text in shown.lacking]
+        lines += ["", "To fill what is lacking:", "", "```sh",
+                  command(target, scale, tasks, shown.seeds), "```"]  # fmt: skip
+    return "\n".join([*lines, "", f"The numbers: `{target}.csv`.", ""])

@@ -1,0 +1,184 @@
+"""Attack records: each read once, what they are compared by, and a measure over seeds."""
+
+import json
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.cli import UserError
+from utils.report.missing import Missing
+from utils.runs import read_jsonl, write_atomically
+
+# What a record must share with another to stand in one table.
+COMPARISON = ("task", "encoder", "recipe", "score_with", "similarity_threshold", "checkpoint_rule",
+              "max_seq_length", "rows_fingerprint")  # fmt: skip
+# Beside the paper's numbers rows are averaged over seeds, so all else must be equal too.
+STRICT_COMPARISON = (*COMPARISON, "training_rows", "protocol", "resource_digests")
+# And a row of it, which is one model, may not mix kinds of noise that weights started from, nor
+# settings of the search or of the training.
+ROW_SETTINGS = ("reinit_law", "reinit_std", "reinit_scope", "search_settings", "training_settings")
+# Told by name only: nobody reads digests, and settings are long.
+FINGERPRINTS = {"rows_fingerprint", "resource_digests", "search_settings", "training_settings"}
+
+
+def read_records(paths: Iterable[str | Path]) -> list[dict]:
+    """All attack records, each attack once, with the keys that comparisons are made by."""
+    attacks = {}
+    for file in _record_files(paths):
+        lines = read_jsonl(file)
+        training_rows = _training_rows(lines)
+        for number, record in enumerate(lines, 1):
+            if record.get("kind") != "attack":
+                continue
+            if training_rows is not None:
+                record.setdefault("training_rows", training_rows)
+            try:
+                keyed = _with_keys(record)
+                attacks[record["attack_id"], record["seed"]] = keyed | {"record": record}
+            except (KeyError, TypeError, AttributeError) as e:
+                raise UserError(f"{file}, record {number}, lacks {e}") from e
+    if not attacks:
+        raise Missing(f"no attack records in {', '.join(map(str, paths))}: run attack.py first")
+    return list(attacks.values())
+
+
+def _record_files(paths: Iterable[str | Path]) -> list[Path]:
+    """Runs keep records.jsonl, reports keep theirs as table1-records.jsonl and the like."""
+    files = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UserError(f"--records {path} does not exist")
+        files += sorted(path.rglob("*records.jsonl")) if path.is_dir() else [path]
+    return files
+
+
+def _training_rows(lines: list[dict]) -> int | None:
+    """Rows that the models of a record file were trained on, where its evaluations agree."""
+    counts = {r.get("training_rows") for r in lines if r.get("kind") == "evaluation"}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _with_keys(record: dict) -> dict:
+    for metric in ("clean_percent", "aua_percent", "rows_attacked", "intervals_95", "epochs"):
+        record[metric]  # a KeyError names what is missing
+    ticket = record["ticket"]
+    if ticket:  # older score files say "random matched"
+        ticket = ticket | {"kind": ticket["kind"].replace(" ", "_")}
+    digests = {n: r.get("sha256", r.get("name")) for n, r in record.get("resources", {}).items()}
+    return record | {
+        "encoder": record["encoder"]["name"],
+        "ticket": ticket,
+        "checkpoint_rule": record["checkpoint"],
+        "rows_fingerprint": record["rows"]["ids_fingerprint"] + record["rows"]["fingerprint"],
+        "resource_digests": json.dumps(digests, sort_keys=True),
+        **{key: (ticket or {}).get(key) for key in ROW_SETTINGS},
+        "search_settings": json.dumps((ticket or {}).get("search"), sort_keys=True),
+        "training_settings": json.dumps(record.get("training"), sort_keys=True),
+        "name": _name(ticket, record.get("method", "plain")),
+        "sparsity": ticket["sparsity_asked"] if ticket else 0.0,
+    }
+
+
+def _name(ticket: dict | None, method: str) -> str:
+    if ticket is None:
+        return "dense fine-tuned" if method == "plain" else f"dense {method}"
+    name = f"{ticket['kind'].replace('_', ' ')} ticket"
+    name += "" if method == "plain" else f", {method}"
+    reinitialised = ticket.get("reinitialised", "nothing")
+    return name + ("" if reinitialised == "nothing" else f", {reinitialised} re-initialised")
+
+
+def largest_group(
+    items: list[dict], keys: Iterable[str], encoder: str, noun: str = "record"
+) -> tuple[list[dict], list[str]]:
+    """The items that may be compared with each other, and a note per group that is left out.
+
+    Items belong together where all `keys` are equal. Groups of the scale's `encoder` come first,
+    then larger ones, then the one whose last item is the newest (furthest behind).
+    """
+    keys = tuple(keys)
+    groups: dict[tuple, list[dict]] = {}
+    newest = {}
+    for position, item in enumerate(items):
+        group = tuple(item.get(key) for key in keys)
+        groups.setdefault(group, []).append(item)
+        newest[group] = position
+    if not groups:
+        return [], []
+    best = max(groups, key=lambda g: (groups[g][0].get("encoder") == encoder, len(groups[g]),
+                                      newest[g]))  # fmt: skip
+    notes = []
+    for group, members in groups.items():
+        if group == best:
+            continue
+        differing = [
+            key if key in FINGERPRINTS else f"{key} ({there} there, {here} here)"
+            for key, there, here in zip(keys, group, best, strict=True)
+            if there != here
+        ]
+        count = f"{len(members)} {noun}{'s' * (len(members) > 1)}"
+        notes.append(f"Left out: {count}, differing in {', '.join(differing)}.")
+    return groups[best], notes
+
+
+def one_per_seed(records: list[dict]) -> list[dict]:
+    """Of several attacks on one model and seed the last: two of them are not two seeds."""
+    return list({r["seed"]: r for r in records}.values())
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measure of one model, by seed; percentages, queries or shares."""
+
+    values: dict[int, float]
+
+    @classmethod
+    def of(cls, records: list[dict], metric: str) -> "Cell":
+        found = {r["seed"]: r[metric] for r in records if r.get(metric) is not None}
+        return cls({seed: found[seed] for seed in sorted(found)})
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.fmean(self.values.values()) if self.values else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over seeds, with n - 1; None below two."""
+        return statistics.stdev(self.values.values()) if self.n > 1 else None
+
+    @property
+    def by_seed(self) -> str:
+        return ";".join(f"{seed}:{number(value)}" for seed, value in self.values.items())
+
+    def __str__(self) -> str:
+        if not self.values:
+            return "—"
+        spread = "" if self.deviation is None else f" ± {self.deviation:.1f}"
+        return f"{self.mean:.1f}{spread} (n={self.n})"
+
+
+def number(value: float | None) -> str:
+    """For a CSV cell: six digits; empty where there is none."""
+    return "" if value is None else f"{value:.6g}"
+
+
+def text_cell(value: object) -> str:
+    """For a CSV cell: a text that a spreadsheet takes for a formula gets an apostrophe."""
+    text = "" if value is None else str(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def write_text(path: Path, text: str) -> Path:
+    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8", newline=""))
+    return path
+
+
+def write_records(path: Path, records: list[dict]) -> Path:
+    """The records as they were read, for whoever wants to make the same again."""
+    lines = [json.dumps(r["record"], ensure_ascii=False) + "\n" for r in records]
+    return write_text(path, "".join(lines))

@@ -1,0 +1,204 @@
+"""What stands in the paper's tables: its values, and beside them ours from the records."""
+
+import csv
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.attack import RECIPES
+from utils.cli import UserError
+from utils.experiments import (
+    MINI_RECIPES,
+    PAIR_TASKS,
+    PAPER_ATTACKS,
+    PAPER_DATASET,
+    SCALES,
+    SINGLE_TASKS,
+    Model,
+    Scale,
+    Table,
+)
+from utils.report.missing import command
+from utils.report.records import ROW_SETTINGS, STRICT_COMPARISON, Cell, largest_group, one_per_seed
+
+PAPER_VALUES = Path(__file__).resolve().parent.parent.parent / "results" / "paper_tables.csv"
+# Metric of the paper's tables -> measure of our records.
+MEASURES = {"clean": "clean_percent", "aua": "aua_percent", "suc": "suc_percent",
+            "queries": "queries_per_row"}  # fmt: skip
+NEEDS = {
+    "word_vectors": "the counter-fitted vectors",
+    "sentence_encoder": "the Universal Sentence Encoder",
+    "tagger": "NLTK's tagger",
+    "masked_lm": "a masked language model",
+    "wordnet": "WordNet",
+}
+DEFAULT_SEED = 42  # the stage scripts'
+
+
+@functools.cache
+def paper_values(path: Path = PAPER_VALUES) -> dict[tuple[str, ...], float]:
+    """(table number, data set, method, attack or "", metric) -> the paper's value."""
+    try:
+        with open(path, newline="", encoding="utf-8") as f:
+            return {
+                (r["table"], r["dataset"], r["method"], r["attack"], r["metric"]): float(r["value"])
+                for r in csv.DictReader(f)
+            }
+    except OSError as e:
+        raise UserError(f"the paper's values cannot be read from {path}: {e.strerror}") from e
+    except (KeyError, TypeError, ValueError) as e:
+        raise UserError(f"{path} is damaged: no table of the paper's values ({e!r})") from e
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a sub-table: its model, its records (one a seed), the paper's values by metric."""
+
+    label: str
+    model: Model
+    records: list[dict]
+    paper: dict[str, float]
+
+    @property
+    def sparsity(self) -> float:
+        """Of the model that is attacked: with the rest re-initialised it is dense."""
+        dense = self.model.kind is None or self.model.reinitialise == "rest"
+        return 0.0 if dense else self.model.sparsity
+
+    def ours(self, metric: str) -> Cell:
+        return Cell.of(self.records, MEASURES[metric])
+
+    def difference(self, metric: str) -> float | None:
+        """Ours less the paper's."""
+        ours, paper = self.ours(metric).mean, self.paper.get(metric)
+        return None if ours is None or paper is None else ours - paper
+
+
+@dataclass(frozen=True)
+class SubTable:
+    """One attack on one task.
+
+    `attack`: the paper's column; None for an attack that the paper does not have. `recipe`: ours;
+    None where none that could fill the column was run. `shared`: what all its records have in
+    common; empty without records.
+    """
+
+    table: Table
+    task: str
+    scale: Scale
+    attack: str | None
+    recipe: str | None
+    lines: list[Line]
+    shared: dict
+    notes: list[str]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("clean", *self.table.metrics)
+
+    @property
+    def records(self) -> list[dict]:
+        return [record for line in self.lines for record in line.records]
+
+    @property
+    def encoder(self) -> str:
+        return self.shared.get("encoder", self.scale.encoder)
+
+    @property
+    def seeds(self) -> list[int]:
+        """That a row should have: those that any row has, or the default one."""
+        return sorted({r["seed"] for r in self.records} or {DEFAULT_SEED})
+
+    def commands(self) -> list[str]:
+        """What fills the rows that lack seeds, a command for each set of them."""
+        rows: dict[tuple[int, ...], list[str]] = {}
+        for line in self.lines:
+            lacking = tuple(sorted(set(self.seeds) - {r["seed"] for r in line.records}))
+            if lacking:
+                rows.setdefault(lacking, []).append(line.label)
+        return [self.command(seeds, labels) for seeds, labels in rows.items()]
+
+    def command(self, seeds: Iterable[int], labels: Iterable[str]) -> str:
+        return command(self.table.name, self.scale, [self.task], seeds, labels)
+
+
+def sub_tables(
+    table: Table, task: str, scale: Scale, records: list[dict], checkpoint: str
+) -> list[SubTable]:
+    """The paper's columns, each recipe of a column apart, then attacks that need no hub.
+
+    Where the scale has no recipe for a column and none was run, the column is there without one.
+    """
+    own = [
+        r
+        for r in records
+        if r["task"] == task
+        and r["checkpoint_rule"] == checkpoint
+        and any(row.model.at(task).owns(r, scale.epochs) for row in table.rows)
+    ]
+    present = {r["recipe"] for r in own}
+    columns: list[tuple[str | None, str | None]] = []
+    for attack in table.attacks:
+        recipes = PAPER_ATTACKS[attack]
+        if scale.name != "paper":
+            recipes = [r for r in recipes if r in present] or [None]
+        columns += [(attack, recipe) for recipe in recipes]
+    if scale.name != "paper":
+        columns = [(None, r) for r in MINI_RECIPES if r in present] + columns
+    return [_sub_table(table, task, scale, own, *column) for column in columns]
+
+
+def _sub_table(
+    table: Table, task: str, scale: Scale, own: list[dict], attack: str | None, recipe: str | None
+) -> SubTable:
+    of_recipe = [r for r in own if r["recipe"] == recipe]
+    records, notes = largest_group(of_recipe, STRICT_COMPARISON, scale.encoder)
+    lines, repeated = [], 0
+    for row in table.rows:
+        model = row.model.at(task)
+        mine = [r for r in records if model.owns(r, scale.epochs)]
+        mine, other_noise = largest_group(mine, ROW_SETTINGS, scale.encoder)
+        notes += [f"{row.label}: {note}" for note in other_noise]
+        latest = one_per_seed(mine)
+        repeated += len(mine) - len(latest)
+        lines.append(Line(row.label, model, latest, _paper_of(table, task, row, attack)))
+    if repeated:
+        notes.append(f"Left out: {repeated} earlier of several attacks on a row with one seed.")
+    shared = {key: records[0].get(key) for key in STRICT_COMPARISON} if records else {}
+    shared |= {"rows_attacked": records[0]["rows_attacked"]} if records else {}
+    return SubTable(table, task, scale, attack, recipe, lines, shared, notes)
+
+
+def _paper_of(table: Table, task: str, row, attack: str | None) -> dict[str, float]:
+    """The paper's values of a row by metric; of an attack that it does not have, Clean alone."""
+    start = (table.name.removeprefix("table"), PAPER_DATASET.get(task), row.paper_method)
+    keys = {"clean": (*start, "", "clean")}
+    keys |= {metric: (*start, attack, metric) for metric in table.metrics}
+    values = paper_values()
+    return {metric: values[key] for metric, key in keys.items() if key in values}
+
+
+def orientation(task: str, encoder: str) -> str | None:
+    """Why a difference to the paper is no reproduction gap; None where it is one."""
+    dataset, paper_encoder = PAPER_DATASET.get(task), SCALES["paper"].encoder
+    if dataset is None:
+        return f"The paper has no values for {task}."
+    other = ["another data set"] if task not in SINGLE_TASKS + PAIR_TASKS else []
+    other += ["another encoder"] if Path(encoder).name != paper_encoder else []
+    if not other:
+        return None
+    return (
+        f"The paper's values are for BERT-base on {dataset}. This is {' and '.join(other)} "
+        f"({task}, {encoder}), so the differences are no reproduction gap."
+    )
+
+
+def why_not_run(attack: str) -> str:
+    """What the recipes of a column of the paper need that this scale does not have."""
+    recipes = []
+    for recipe in PAPER_ATTACKS[attack]:
+        needs = [NEEDS[need] for need in RECIPES[recipe]]
+        recipes.append(f"{recipe} needs {', '.join(needs[:-1])}{' and ' * bool(needs[1:])}"
+                       f"{needs[-1]}")  # fmt: skip
+    return f"{attack}: not run; {'; '.join(recipes)} (see README, Attacks)."
