@@ -6,14 +6,11 @@ Every attacked row is written as it is done; the same command again goes on wher
 """
 
 import argparse
-import sys
 from pathlib import Path
-
-from tqdm import tqdm
 
 from utils import cli
 from utils.attack import RECIPES
-from utils.tasks import Task, resolve_task
+from utils.tasks import Task, check_task, resolve_task
 
 SOURCES = ("data_dir", "train_file", "validation_file", "test_file")
 RESOURCES = ("neighbours", "word_vectors", "sentence_encoder", "masked_lm")
@@ -54,6 +51,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     g.add_argument("--quiet", action=argparse.BooleanOptionalAction, default=False,
                    help="no progress bar")  # fmt: skip
     args = parser.parse_args(argv)
+    check_task(args)
     if args.attack_epochs is not None and not args.attack_epochs:
         raise cli.UserError("--attack_epochs names no epoch")
     if args.similarity_threshold is not None and "minilm" not in RECIPES[args.recipe]:
@@ -65,7 +63,7 @@ def main() -> None:
     args = parse_args()
     # Imported here, not above: transformers takes seconds, TextAttack (below) ten; wrong arguments
     # are answered at once.
-    from utils import data, models
+    from utils import data, models, resume
     from utils.attack import checkpoints, protocol, resources
     from utils.attack.minilm import SIMILARITY_THRESHOLDS
 
@@ -76,14 +74,14 @@ def main() -> None:
     splits = data.load_splits(args, task, ("test",))
     rows = protocol.choose_rows(splits["test"], args.num_examples, args.rows, args.seed)
     if len(set(rows.labels)) == 1:
-        warn(f"all {len(rows)} rows are of one class, {task.label_names[rows.labels[0]]}")
+        cli.warn(f"all {len(rows)} rows are of one class, {task.label_names[rows.labels[0]]}")
     max_seq_length = args.max_seq_length or targets[0].facts.get("max_seq_length")
     max_seq_length = max_seq_length or task.max_seq_length
     models.check_length(checkpoints.load_classifier(targets[0])[0], max_seq_length)
     given = {name: getattr(args, name) for name in RESOURCES}
     for name in given.keys() - set(RECIPES[args.recipe]):
         if given[name] is not None:  # no error: scripts give all that they have to every recipe
-            warn(f"--{name} is not read by the recipe {args.recipe}")
+            cli.warn(f"--{name} is not read by the recipe {args.recipe}")
     paths = resources.locate(args.recipe, given, device)
     resource_facts = resources.describe(args.recipe, paths)
     if args.similarity_threshold is None:
@@ -135,10 +133,8 @@ def main() -> None:
             folder.settings["similarity_threshold"],
         )
         folder.begin()
-        bar = tqdm(
-            total=len(rows), initial=len(folder.done), unit="row", desc=args.recipe,
-            disable=args.quiet,
-        )  # fmt: skip
+        resume.raise_on_signals()
+        bar = cli.progress_bar(len(rows), len(folder.done), "row", args.recipe, args.quiet)
         for position, row_id in enumerate(rows.ids):
             if row_id not in folder.done:
                 folder.append(attack_row(attack, victim, task, rows, position, args.seed))
@@ -148,7 +144,9 @@ def main() -> None:
         folder.finish(protocol.summary(target.known(task), folder))
         print(protocol.in_words(folder.summary))
         if folder.summary["intervals_95"]["clean_percent"][1] < 100 / len(task.label_names):
-            warn("the checkpoint is right less often than by chance: is its label order another?")
+            cli.warn(
+                "the checkpoint is right less often than by chance: has it another label order?"
+            )
 
 
 def task_of(args: argparse.Namespace, target) -> Task:
@@ -182,10 +180,6 @@ def output_dir(args: argparse.Namespace, target) -> Path:
     name = folder_name(args.recipe, target.name, args.rows, args.num_examples, args.seed,
                        args.score_with)  # fmt: skip
     return target.home / "attacks" / name
-
-
-def warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,8 @@
 Keeps the last epoch's checkpoint and that of the best dev accuracy, both ordinary checkpoints.
 """
 
-from tqdm import tqdm
-
-from masking import surgery
-from utils import adversary, cli, data, devices, methods, models, optim, protocols, training
-from utils.batching import collate, encode, epoch_batches
-from utils.runs import Run, seed_for
-from utils.tasks import resolve_task
+from utils import cli, methods, protocols
+from utils.tasks import check_task, resolve_task
 
 
 def parse_args(argv: list[str] | None = None):
@@ -22,18 +17,30 @@ def parse_args(argv: list[str] | None = None):
     cli.add_data_flags(parser)
     cli.add_run_flags(parser)
     protocols.add_training_flags(parser)
-    training.add_flags(parser)
-    training.add_keep_epochs(parser)
+    cli.add_training_flags(parser)
+    cli.add_keep_epochs(parser)
     methods.add_flags(parser)
     args = parser.parse_args(argv)
+    check_task(args)
     protocols.apply_protocol(args, protocols.TRAINING)
     methods.apply_method(args)
+    cli.check_epochs(args)
     return args
+
+
+if __name__ == "__main__":
+    cli.run(parse_args)  # what is wrong with them is said before the imports, which take seconds
+
+
+from masking import surgery
+from utils import adversary, data, devices, models, optim, training
+from utils.batching import collate, encode, epoch_batches
+from utils.resume import SavePoints
+from utils.runs import Run, seed_for
 
 
 def main() -> None:
     args = parse_args()
-    training.check_epochs(args)
     task = resolve_task(args)
     args.max_seq_length = args.max_seq_length or task.max_seq_length
     run = Run(args.output_dir, "finetune", vars(args))
@@ -57,8 +64,8 @@ def main() -> None:
         encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev", "test")
     )
     model.to(accelerator.device).train()
-    regularizer = methods.make_regularizer(model, args, accelerator)
-    trained = methods.trained_modules(model, regularizer)
+    regularizer = training.make_regularizer(model, args, accelerator)
+    trained = training.trained_modules(model, regularizer)
     optimizer = optim.make_adamw(
         args.adamw, optim.decay_groups(trained, args.weight_decay), args.lr, 0.0
     )
@@ -76,11 +83,12 @@ def main() -> None:
     accelerator.wait_for_everyone()
     progress = training.restore(run, trained, optimizer, accelerator)
     step = progress.optimizer_step
+    points = SavePoints(args.checkpoint_every)
 
     # Loop.
-    bar = tqdm(total=total_steps, initial=step, unit="step", desc="finetune",
-               disable=args.quiet or not accelerator.is_main_process)  # fmt: skip
-    for epoch in range(step // steps_per_epoch + 1, args.epochs + 1):
+    bar = cli.progress_bar(total_steps, step, "step", "finetune",
+                           args.quiet or not accelerator.is_main_process)  # fmt: skip
+    for epoch in range(progress.finished_epochs + 1, args.epochs + 1):
         batches = epoch_batches(
             train.lengths, args.bsz, seed_for(args.seed, "batches", epoch), args.group_by_length
         )
@@ -93,20 +101,21 @@ def main() -> None:
             draws.start_step(step, batch, arrays["input_ids"].shape)
             logged = adversary.backward(model, batch, args, draws.redraw, draws.delta, accelerator,
                                         regularizer)  # fmt: skip
+            logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
             devices.sum_over_processes(accelerator, trained.parameters())
             grad_norm = optim.clip(trained.parameters(), args.max_grad_norm)
             optim.set_lr(optimizer, lr)
-            optimizer.step()
+            if progress.admits(step, logged["loss_per_pass"], grad_norm):
+                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-            logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
             progress.note(step, epoch, lr, logged, grad_norm)
             bar.update()
-            if args.checkpoint_every and step % args.checkpoint_every == 0:
-                training.save(run, progress, trained, optimizer, accelerator)
-        accuracy = training.end_epoch(run, progress, epoch, trained, tokenizer, optimizer,
-                                      accelerator, args, facts, dev)  # fmt: skip
-        bar.set_postfix(dev=f"{accuracy:.1f} %")
+            bar.set_postfix(progress.in_short(), refresh=False)
+            training.save_where_due(points, run, progress, trained, optimizer, accelerator)
+        training.end_epoch(run, progress, epoch, trained, tokenizer, optimizer,
+                           accelerator, args, facts, dev)  # fmt: skip
+        bar.set_postfix(progress.in_short())
 
     bar.close()
     training.finish(run, progress, model, test, accelerator, args, facts, splits)

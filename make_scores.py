@@ -9,16 +9,10 @@ magnitude: |weight|, of the pre-trained encoder, or of a fine-tuned checkpoint (
 random: noise. random_matched: another score file's scores permuted within each matrix, so that at
 every sparsity the ticket keeps exactly as many weights of each matrix as the other one.
 complement: another score file's ranking upside down: drawn at sparsity 1 - s, the ticket keeps
-exactly the weights that the other one removes at sparsity s.
+the weights that the other one removes at sparsity s (but one, where both round a half).
 """
 
-from pathlib import Path
-
-import torch
-
-from masking import surgery, tickets
-from utils import cli, models
-from utils.runs import Run, environment, seed_for, sha256_of
+from utils import cli
 
 FROM_SCORES = ("random_matched", "complement")  # the other kinds come from an encoder
 
@@ -41,9 +35,24 @@ def parse_args(argv: list[str] | None = None):
     needed = "scores" if args.kind in FROM_SCORES else "model_name"
     if getattr(args, needed) is None:
         parser.error(f"--kind {args.kind} needs --{needed}")
+    unread = "model_name" if needed == "scores" else "scores"
+    if getattr(args, unread) is not None:
+        parser.error(f"--{unread} is not read by --kind {args.kind}")
     if args.finetuned and args.kind != "magnitude":
         parser.error("--finetuned goes with --kind magnitude alone")
     return args
+
+
+if __name__ == "__main__":
+    cli.run(parse_args)  # what is wrong with them is said before the imports, which take seconds
+
+from pathlib import Path
+
+import torch
+
+from masking import surgery, tickets
+from utils import models
+from utils.runs import Run, environment, seed_for, sha256_of
 
 
 def from_encoder(args) -> tuple[dict, dict, dict]:
@@ -77,12 +86,18 @@ def from_scores(args) -> tuple[dict, dict, dict]:
         scores, shapes, manifest = tickets.load_scores(path)
     if args.kind == "complement":
         scores = tickets.reversed_ranking(scores)
-        return scores, shapes, _facts(manifest, path, "complement_of")
+        facts = _facts(manifest, path, "complement_of")
+        if "up_to_sparsity" in manifest:  # IMP: the order is known from there on
+            facts["from_sparsity"] = 1 - manifest["up_to_sparsity"]
+        return scores, shapes, facts
     noise = torch.Generator().manual_seed(seed_for(args.seed, "random matched scores"))
     for name, s in scores.items():
         order = torch.randperm(s.numel(), generator=noise)
         scores[name] = s.flatten()[order].reshape(s.shape)
-    return scores, shapes, _facts(manifest, path, "matched_to")
+    facts = _facts(manifest, path, "matched_to")
+    if "up_to_sparsity" in manifest:
+        facts["up_to_sparsity"] = manifest["up_to_sparsity"]
+    return scores, shapes, facts
 
 
 def _facts(manifest: dict, path: Path, relation: str) -> dict:

@@ -8,26 +8,8 @@ The lottery tickets of BERT (Chen et al., NeurIPS 2020), Table 1's LTH; with an 
 removed, from which retrain_ticket.py draws tickets of any sparsity up to --to_sparsity.
 """
 
-import torch
-from torch import Tensor
-from tqdm import tqdm
-
-from masking import surgery, tickets
-from utils import (
-    adversary,
-    cli,
-    data,
-    devices,
-    evaluation,
-    methods,
-    models,
-    optim,
-    protocols,
-    training,
-)
-from utils.batching import collate, encode, epoch_batches
-from utils.runs import Run, environment, seed_for
-from utils.tasks import resolve_task
+from utils import cli, methods, protocols
+from utils.tasks import check_task, resolve_task
 
 
 def parse_args(argv: list[str] | None = None):
@@ -42,20 +24,40 @@ def parse_args(argv: list[str] | None = None):
     cli.add_data_flags(parser)
     cli.add_run_flags(parser)
     protocols.add_training_flags(parser)
-    training.add_flags(parser, "epochs of each round; the learning rate rises and falls in each")
+    cli.add_training_flags(parser, "of each round; the learning rate rises and falls in each")
     methods.add_flags(parser)
     args = parser.parse_args(argv)
+    check_task(args)
     protocols.apply_protocol(args, protocols.TRAINING)
     methods.apply_method(args)
     return args
 
 
+if __name__ == "__main__":
+    cli.run(parse_args)  # what is wrong with them is said before the imports, which take seconds
+
+import torch
+from torch import Tensor
+
+from masking import surgery, tickets
+from utils import adversary, data, devices, evaluation, models, optim, resume, training
+from utils.batching import collate, encode, epoch_batches
+from utils.runs import Run, environment, seed_for
+
+MOST_ROUNDS = 1000
+
+
 def sparsities_of_rounds(to_sparsity: float, share: float, share_of: str) -> list[float]:
     """Sparsity after each round; the last round removes what is left to `to_sparsity`."""
     reached, after = 0.0, []
-    while reached < to_sparsity - 1e-9:
+    while not after or reached < to_sparsity - 1e-9:
         reached += share if share_of == "all" else share * (1 - reached)
         after.append(min(round(reached, 12), to_sparsity))
+        if len(after) > MOST_ROUNDS:
+            raise cli.UserError(
+                f"--share_per_round {share} takes more than {MOST_ROUNDS} rounds to --to_sparsity "
+                f"{to_sparsity}: remove more in each"
+            )
     return after
 
 
@@ -88,6 +90,7 @@ def main() -> None:
 
     # Data, and what every round starts from.
     accelerator = devices.make_accelerator(args)
+    training.check_processes(args, accelerator)
     splits = data.load_splits(args, task, ("train", "dev"))
     labels = splits.task.label_names
     tokenizer = models.load_tokenizer(args.model_name)
@@ -118,22 +121,24 @@ def main() -> None:
     state = run.load_state()
     progress = training.Progress(**state["progress"]) if state else training.Progress()
     step = progress.optimizer_step
+    points = resume.SavePoints(args.checkpoint_every)
     found: dict[str, float] = {}  # of the last finished round
     if state is not None:
         removed_in, magnitudes = state["removed_in"], state["magnitudes"]
         found = state["found"]
     if accelerator.is_main_process:
-        run.cut_log(step)
+        run.cut_log(step, progress.finished_epochs)
+    resume.note_signals()
 
-    bar = tqdm(total=total_steps, initial=step, unit="step", desc="IMP",
-               disable=args.quiet or not accelerator.is_main_process)  # fmt: skip
-    for round_ in range(step // steps_per_round + 1, len(sparsities) + 1):
+    bar = cli.progress_bar(total_steps, step, "step", "IMP",
+                           args.quiet or not accelerator.is_main_process)  # fmt: skip
+    for round_ in range(progress.finished_epochs // args.epochs + 1, len(sparsities) + 1):
         # Rewind: the pre-trained weights, the same fresh classifier, what earlier rounds left.
         first_step = (round_ - 1) * steps_per_round
         model = rewound().to(accelerator.device).train()
         surgery.apply_ticket(model, {name: r == 0 for name, r in removed_in.items()})
-        regularizer = methods.make_regularizer(model, args, accelerator)
-        trained = methods.trained_modules(model, regularizer)
+        regularizer = training.make_regularizer(model, args, accelerator)
+        trained = training.trained_modules(model, regularizer)
         optimizer = optim.make_adamw(
             args.adamw, optim.decay_groups(trained, args.weight_decay), args.lr, 0.0
         )
@@ -159,21 +164,20 @@ def main() -> None:
                 draws.start_step(step, batch, arrays["input_ids"].shape)
                 logged = adversary.backward(model, batch, args, draws.redraw, draws.delta,
                                             accelerator, regularizer)  # fmt: skip
+                logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
                 devices.sum_over_processes(accelerator, trained.parameters())
                 grad_norm = optim.clip(trained.parameters(), args.max_grad_norm)
                 optim.set_lr(optimizer, lr)
-                optimizer.step()
+                if progress.admits(step, logged["loss_per_pass"], grad_norm):
+                    optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
 
-                logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
                 progress.note(step, overall, lr, logged, grad_norm)
                 bar.update()
-                # The end of a round is saved behind its pruning.
-                ends_round = step == first_step + steps_per_round
-                if args.checkpoint_every and step % args.checkpoint_every == 0 and not ends_round:
-                    training.save(run, progress, trained, optimizer, accelerator, further)
-            if epoch < args.epochs:
-                training.save(run, progress, trained, optimizer, accelerator, further)
+                bar.set_postfix(progress.in_short(), refresh=False)
+                training.save_where_due(points, run, progress, trained, optimizer, accelerator,
+                                        further)  # fmt: skip
+            training.save(run, progress, trained, optimizer, accelerator, further)
 
         # Prune.
         found["dev_accuracy_percent"] = evaluation.accuracy_percent(
@@ -182,13 +186,16 @@ def main() -> None:
         prune(surgery.prunable_linears(model), removed_in, magnitudes, round_,
               sparsities[round_ - 1])  # fmt: skip
         found["sparsity_after"] = tickets.sparsity_of({n: r == 0 for n, r in removed_in.items()})
-        bar.set_postfix(dev=f"{found['dev_accuracy_percent']:.1f} %",
-                        sparsity=f"{found['sparsity_after']:.2f}")  # fmt: skip
+        progress.dev_accuracy_percent = found["dev_accuracy_percent"]
+        bar.set_postfix(progress.in_short() | {"sparsity": f"{found['sparsity_after']:.2f}"})
         progress.write(run if accelerator.is_main_process else None)
         found["mean_training_loss"] = progress.mean_loss()
         if accelerator.is_main_process:
-            run.log({"optimizer_step": step, "round": round_, **found})
+            run.log({"optimizer_step": step, "finished_epochs": round_ * args.epochs,
+                     "round": round_, **found})  # fmt: skip
+        progress.finished_epochs = round_ * args.epochs
         training.save(run, progress, trained, optimizer, accelerator, further)
+        resume.leave_if_requested()
 
     bar.close()
     if accelerator.is_main_process:

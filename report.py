@@ -34,6 +34,8 @@ def parse_args(argv: list[str] | None = None):
         help=f"which: {', '.join(ALL)}, or all")  # fmt: skip
     add("--scale", choices=list(SCALES), default="paper", help="at which size they were run")
     add("--tasks", nargs="+", metavar="TASK", help="of these tasks (default: the scale's)")
+    add("--seeds", nargs="+", type=cli.non_negative_int, default=[], metavar="SEED",
+        help="seeds that every row should have (default: those that any has)")  # fmt: skip
     add("--further_flags", default="", help="flags of reproduce.sh for the commands that are "
         "printed, such as '--data folder'")  # fmt: skip
     add("--checkpoint", choices=["last", "best"], default="last", help="whose attacks count")
@@ -47,10 +49,12 @@ def main() -> None:
         print(general.write(folder, args.title, records.read_records(args.records)))
         print(f"written to {folder}: table.md, table.csv, figure.png, records.jsonl")
         return
+    with cli.explain("--further_flags: "):
+        further = tuple(shlex.split(args.further_flags))
     targets = ALL if "all" in args.make else dict.fromkeys(args.make)
     tasks = tuple(args.tasks) if args.tasks else None
     sources = make.Sources(args.records)
-    scale = replace(SCALES[args.scale], further_flags=tuple(shlex.split(args.further_flags)))
+    scale = replace(SCALES[args.scale], further_flags=further, seeds=tuple(args.seeds))
     paths = make.make(targets, scale, sources, folder, tasks, args.checkpoint)
     print(f"written to {folder}: {', '.join(path.name for path in paths)}")
 

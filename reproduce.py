@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from utils import cli
+from utils import cli, resume
 from utils.experiments import FIGURES, SCALES, TABLES, tasks_of
 from utils.planning import Job, duration, make_plan
 from utils.scheduling import execute
@@ -32,6 +32,7 @@ def parse_args(argv: list[str] | None = None):
     add("--recipes", nargs="+", help="attacks (default: the paper's columns; at mini scale those "
         "that can be run here)")  # fmt: skip
     add("--data", help="folder with a folder per task, such as DATA/sst2/train.tsv")
+    add("--encoder", help="another encoder than the scale's: hub name or local folder")
     add("--num_examples", type=cli.positive_int, help="attacked rows (default: the scale's)")
     add("--runs", help="folder of the runs (default: runs, or runs/mini)")
     add("--output_dir", help="where tables and figures go (default: results/SCALE)")
@@ -45,7 +46,7 @@ def parse_args(argv: list[str] | None = None):
     # For the commands that the report prints: without them the runs would be others.
     args.further_flags = [
         word
-        for name in ("recipes", "data", "num_examples", "runs", "output_dir")
+        for name in ("recipes", "data", "encoder", "num_examples", "runs", "output_dir")
         if (given := getattr(args, name)) is not None
         for word in (f"--{name}", *(map(str, given) if isinstance(given, list) else [str(given)]))
     ]
@@ -59,18 +60,19 @@ def show(jobs: list[Job]) -> None:
     """The plan: every run, whether it is there already, and about how long it takes."""
     print(f"{'run':58} {'state':9} expected")
     for job in jobs:
-        left = "-" if job.finished else duration(job.seconds)
+        left = "-" if job.finished else duration(job.seconds_left)
         print(f"{job.name:58} {job.state:9} {left}")
     missing = [job for job in jobs if not job.finished]
-    total = duration(sum(job.seconds for job in missing))
+    total = duration(sum(job.seconds_left for job in missing))
     print(f"{len(jobs)} runs, {len(jobs) - len(missing)} finished; the others take about "
-          f"{total or 'no time'} one after the other")  # fmt: skip
+          f"{total} one after the other")  # fmt: skip
 
 
 def write_report(args) -> int:
     command = [sys.executable, str(ROOT / "report.py"), "--make", args.target, "--scale",
                args.scale, "--tasks", *args.tasks, "--records", args.runs, "--output_dir",
                args.output_dir, "--checkpoint", os.environ.get("CHECKPOINT", "last"),
+               "--seeds", *map(str, args.seeds),
                "--further_flags", shlex.join(args.further_flags)]  # fmt: skip
     return subprocess.run(command).returncode
 
@@ -81,6 +83,7 @@ def main() -> None:
     show(jobs)
     if args.dry_run:
         return
+    resume.raise_on_signals("when it is run again")
     failed = execute(jobs, args.gpus, args.jobs)
     status = write_report(args)
     if failed:

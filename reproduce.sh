@@ -10,7 +10,7 @@
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
-if [ ! -x "$PYTHON" ]; then
+if ! command -v "$PYTHON" >/dev/null; then
     sh "$ROOT/scripts/setup.sh"
 fi
 export PYTHON

@@ -7,14 +7,8 @@ The kind of ticket is the kind of score file (search_ticket.py, make_scores.py).
 checkpoints whose pruned weights are exactly 0.0, and the ticket, one bit per weight.
 """
 
-import torch
-from tqdm import tqdm
-
-from masking import surgery, tickets
-from utils import adversary, cli, data, devices, methods, models, optim, protocols, training
-from utils.batching import collate, encode, epoch_batches
-from utils.runs import Run, environment, read_run, seed_for, write_json
-from utils.tasks import resolve_task
+from utils import cli, methods, protocols
+from utils.tasks import check_task, resolve_task
 
 
 def parse_args(argv: list[str] | None = None):
@@ -34,25 +28,43 @@ def parse_args(argv: list[str] | None = None):
     add("--reinit_law", choices=["normal", "matched", "shuffled"],
         help="noise: N(0, --reinit_std); normal with each matrix's own mean and deviation; the "
         "same weights in another order (default: normal)")  # fmt: skip
-    add("--reinit_std", type=cli.positive_float, help="of --reinit_law normal (default: 0.02)")
+    add("--reinit_std", type=cli.positive_float, help="of --reinit_law normal, and of the "
+        "embeddings with --reinit_scope encoder (default: 0.02)")  # fmt: skip
     add("--reinit_scope", choices=["matrices", "encoder"],
         help="only weights of the prunable matrices, or embeddings, biases and LayerNorms of the "
         "encoder, too (default: matrices)")  # fmt: skip
     cli.add_data_flags(parser)
     cli.add_run_flags(parser)
     protocols.add_training_flags(parser)
-    training.add_flags(parser)
-    training.add_keep_epochs(parser)
+    cli.add_training_flags(parser)
+    cli.add_keep_epochs(parser)
     methods.add_flags(parser)
     args = parser.parse_args(argv)
+    check_task(args)
     protocols.apply_protocol(args, protocols.TRAINING)
     methods.apply_method(args)
+    cli.check_epochs(args)
+    no_std = args.reinit_law in ("matched", "shuffled") and args.reinit_scope != "encoder"
+    if no_std and args.reinit_std is not None:
+        raise cli.UserError(f"--reinit_std is not read with --reinit_law {args.reinit_law}")
     for name, default in (("law", "normal"), ("std", 0.02), ("scope", "matrices")):
         if args.reinitialise == "nothing" and getattr(args, f"reinit_{name}") is not None:
             raise cli.UserError(f"--reinit_{name} is read with --reinitialise ticket or rest only")
         if getattr(args, f"reinit_{name}") is None:
             setattr(args, f"reinit_{name}", default)
     return args
+
+
+if __name__ == "__main__":
+    cli.run(parse_args)  # what is wrong with them is said before the imports, which take seconds
+
+import torch
+
+from masking import surgery, tickets
+from utils import adversary, data, devices, models, optim, training
+from utils.batching import collate, encode, epoch_batches
+from utils.resume import SavePoints
+from utils.runs import Run, environment, read_run, seed_for, write_json
 
 
 def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
@@ -68,6 +80,11 @@ def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
         raise cli.UserError(
             f"{path} was pruned iteratively up to sparsity {source['up_to_sparsity']} only: beyond "
             f"it there is no order; run prune_iteratively.py with --to_sparsity {args.sparsity:g}"
+        )
+    if args.sparsity < source.get("from_sparsity", 0.0) - 1e-9:
+        raise cli.UserError(
+            f"{path} is the complement of a ticket that was pruned iteratively: below sparsity "
+            f"{source['from_sparsity']:g} it has no order"
         )
     learnt_for = source["encoder"]
     if learnt_for["fingerprint"] != fingerprint and not args.allow_other_encoder:
@@ -105,7 +122,8 @@ def redraw_weights(args, model, masks: tickets.Masks) -> None:
 
 def main() -> None:
     args = parse_args()
-    training.check_epochs(args)
+    if not tickets.score_file(args.scores).is_file():
+        raise cli.UserError(f"no scores file at {tickets.score_file(args.scores)}")
     scores_run = read_run(tickets.score_file(args.scores).parent)
     cli.inherit_data_flags(args, (scores_run or {}).get("args", {}))
     task = resolve_task(args)
@@ -133,8 +151,8 @@ def main() -> None:
     model.to(accelerator.device).train()
     if args.reinitialise != "rest":
         surgery.apply_ticket(model, masks)
-    regularizer = methods.make_regularizer(model, args, accelerator)
-    trained = methods.trained_modules(model, regularizer)
+    regularizer = training.make_regularizer(model, args, accelerator)
+    trained = training.trained_modules(model, regularizer)
     optimizer = optim.make_adamw(
         args.adamw, optim.decay_groups(trained, args.weight_decay), args.lr, 0.0
     )
@@ -148,6 +166,10 @@ def main() -> None:
               "scores_seed": source["seed"], "scores_sha256": source["sha256"],
               "reinitialised": args.reinitialise,
               "search": without_places(source.get("settings", {}))}  # fmt: skip
+    emptied = [name for name, d in manifest["density_by_matrix"].items() if d == 0]
+    if emptied:
+        ticket["emptied_matrices"] = emptied
+        cli.warn(f"the ticket removes all weights of {len(emptied)} matrices, such as {emptied[0]}")
     if args.reinitialise != "nothing":
         ticket |= {"reinit_law": args.reinit_law, "reinit_std": args.reinit_std,
                    "reinit_scope": args.reinit_scope}  # fmt: skip
@@ -164,11 +186,12 @@ def main() -> None:
     accelerator.wait_for_everyone()
     progress = training.restore(run, trained, optimizer, accelerator)
     step = progress.optimizer_step
+    points = SavePoints(args.checkpoint_every)
 
     # Loop.
-    bar = tqdm(total=total_steps, initial=step, unit="step", desc="retrain",
-               disable=args.quiet or not accelerator.is_main_process)  # fmt: skip
-    for epoch in range(step // steps_per_epoch + 1, args.epochs + 1):
+    bar = cli.progress_bar(total_steps, step, "step", "retrain",
+                           args.quiet or not accelerator.is_main_process)  # fmt: skip
+    for epoch in range(progress.finished_epochs + 1, args.epochs + 1):
         batches = epoch_batches(
             train.lengths, args.bsz, seed_for(args.seed, "batches", epoch), args.group_by_length
         )
@@ -181,20 +204,21 @@ def main() -> None:
             draws.start_step(step, batch, arrays["input_ids"].shape)
             logged = adversary.backward(model, batch, args, draws.redraw, draws.delta, accelerator,
                                         regularizer)  # fmt: skip
+            logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
             devices.sum_over_processes(accelerator, trained.parameters())
             grad_norm = optim.clip(trained.parameters(), args.max_grad_norm)
             optim.set_lr(optimizer, lr)
-            optimizer.step()
+            if progress.admits(step, logged["loss_per_pass"], grad_norm):
+                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-            logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
             progress.note(step, epoch, lr, logged, grad_norm)
             bar.update()
-            if args.checkpoint_every and step % args.checkpoint_every == 0:
-                training.save(run, progress, trained, optimizer, accelerator)
-        accuracy = training.end_epoch(run, progress, epoch, trained, tokenizer, optimizer,
-                                      accelerator, args, facts, dev)  # fmt: skip
-        bar.set_postfix(dev=f"{accuracy:.1f} %")
+            bar.set_postfix(progress.in_short(), refresh=False)
+            training.save_where_due(points, run, progress, trained, optimizer, accelerator)
+        training.end_epoch(run, progress, epoch, trained, tokenizer, optimizer,
+                           accelerator, args, facts, dev)  # fmt: skip
+        bar.set_postfix(progress.in_short())
     bar.close()
     unpruned = surgery.count_unpruned(model, masks)
     if unpruned and args.reinitialise != "rest":

@@ -6,20 +6,8 @@ Starts from stage 1's best-dev checkpoint, freezes its weights, gates every prun
 writes score files from which retrain_ticket.py draws tickets of any sparsity.
 """
 
-import math
-from collections.abc import Callable
-from pathlib import Path
-
-import torch
-from torch import Tensor
-from tqdm import tqdm
-
-from masking import hard_concrete, surgery, tickets
-from masking.layers import GatedLinear
-from utils import adversary, cli, data, devices, evaluation, models, optim, protocols
-from utils.batching import collate, encode, epoch_batches
-from utils.runs import Run, environment, read_run, seed_for
-from utils.tasks import resolve_task
+from utils import cli, protocols
+from utils.tasks import check_task, resolve_task
 
 
 def parse_args(argv: list[str] | None = None):
@@ -52,7 +40,12 @@ def parse_args(argv: list[str] | None = None):
     add("--adv_steps", type=cli.non_negative_int, default=5, help="K; 0 for no adversary")
     add("--adv_lr", type=cli.non_negative_float, default=0.03, help="eta, size of an ascent")
     add("--adv_init_mag", type=cli.non_negative_float, default=0.05, help="eps_0, size of delta_0")
-    add("--adv_max_norm", type=cli.non_negative_float, default=0.0, help="bound, 0 for none")
+    add(
+        "--adv_max_norm",
+        type=cli.non_negative_float,
+        default=0.0,
+        help="its bound, 0: none",
+    )
     add("--adv_norm_type", choices=["l2", "linf"], default="l2", help="norm of delta, a sentence")
     add("--lambda_amp", type=cli.non_negative_float, default=0.5, help="lambda: weight of R(m)")
     add(
@@ -91,19 +84,41 @@ def parse_args(argv: list[str] | None = None):
         help="D15: keep scores of these epochs besides the last, e.g. best,5,10",
     )
     args = parser.parse_args(argv)
+    check_task(args)
     protocols.apply_protocol(args, protocols.SEARCH)
+    if args.clean_loss_weight and not args.adv_steps:
+        raise cli.UserError("--clean_loss_weight is not read with --adv_steps 0")
+    if any(e != "best" and e > args.epochs for e in args.keep_scores):
+        raise cli.UserError(f"--keep_scores names an epoch beyond --epochs {args.epochs}")
     return args
+
+
+if __name__ == "__main__":
+    cli.run(parse_args)  # what is wrong with them is said before the imports, which take seconds
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from masking import hard_concrete, surgery, tickets
+from masking.layers import GatedLinear
+from utils import adversary, data, devices, evaluation, models, optim, resume
+from utils.batching import collate, encode, epoch_batches
+from utils.runs import Run, environment, read_run, seed_for
 
 
 def search_step(
     model, gated: dict[str, GatedLinear], optimizer, batch: dict, args, lr: float,
     lambda_reg: float, redraw: Callable[[int], None], draw_delta: Callable[[], Tensor],
-    accelerator,
+    accelerator, step: int, skips: optim.Skips,
 ) -> dict[str, Tensor]:  # fmt: skip
     """One optimizer step on the scores: min over m of max over delta (Eqs. 6-8), FreeLB's form.
 
     `redraw(k)` puts new noise into the gates (and dropout) for pass k, `draw_delta()` gives the
-    first delta. Returns what is logged, as tensors, so that nothing waits for the device.
+    first delta. `skips` leaves the update out where a loss or gradient is not finite. Returns what
+    is logged, as tensors.
     """
     scores = [layer.scores for layer in gated.values()]
     logged = adversary.backward(model, batch, args, redraw, draw_delta, accelerator)
@@ -119,11 +134,20 @@ def search_step(
     else:
         torch._foreach_add_([s.grad for s in scores], l0_gradients)
         logged["clip_norm"] = optim.clip(scores, args.max_grad_norm)
-    optim.set_lr(optimizer, lr)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)  # of the scores; frozen weights have none
     logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
+    optim.set_lr(optimizer, lr)
+    if skips.admits(step, logged["loss_per_pass"], logged["clip_norm"]):
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)  # of the scores; frozen weights have none
     return logged | {"penalty": penalty.detach()}
+
+
+def collapse_of(shares: dict[str, float]) -> str | None:
+    """closed or open where (nearly) all gates have come to be that; None where they have not."""
+    for word, share in (("closed", shares["at_zero"]), ("open", shares["at_one"])):
+        if share >= 0.999:
+            return word
+    return None
 
 
 class Clocks:
@@ -162,8 +186,10 @@ def dev_measures(model, gated, dev, args, accelerator) -> dict:
     by_kind: dict[str, list[Tensor]] = {}
     for name, s in scores.items():
         by_kind.setdefault(kinds[name], []).append(s)
+    shares = hard_concrete.gate_shares(list(scores.values()))
     return found | {
-        "gate_shares": hard_concrete.gate_shares(list(scores.values())),
+        "gate_shares": shares,
+        "collapsed": collapse_of(shares),
         "penalty_of_all_gates": float(hard_concrete.penalty(list(scores.values()))),
         "open_probability_by_kind": {
             k: float(hard_concrete.penalty(s)) for k, s in by_kind.items()
@@ -177,12 +203,6 @@ def write_log(run: Run, waiting: list[dict]) -> None:
     """Write the waiting lines; here, and only here, the device is waited for."""
     for line in waiting:
         line = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in line.items()}
-        if not all(map(math.isfinite, [*line["loss_per_pass"], line["clip_norm"]])):
-            raise cli.UserError(
-                f"loss or gradient is not finite at optimizer step {line['optimizer_step']} "
-                f"(losses {line['loss_per_pass']}): lower --lr or --adv_lr, or use "
-                "--precision fp32"
-            )
         run.log(line)
     waiting.clear()
 
@@ -196,10 +216,8 @@ def restore(state: dict, model, scores: list[Tensor], optimizer) -> None:
         parameter.grad = None if saved is None else saved.to(parameter.device)
 
 
-def resume_point(step: int, best: float, model, scores: list[Tensor], optimizer) -> dict:
+def resume_point(model, scores: list[Tensor], optimizer) -> dict:
     return {
-        "optimizer_step": step,
-        "best_dev_accuracy_percent": best,
         "scores": [s.detach() for s in scores],
         "optimizer": optimizer.state_dict(),
         "gradients": [p.grad for p in model.parameters()],
@@ -221,8 +239,6 @@ def read_stage_1(args) -> tuple[Path, dict]:
 def main() -> None:
     args = parse_args()
     epochs_to_keep = {e for e in args.keep_scores if e != "best"}
-    if any(e > args.epochs for e in epochs_to_keep):
-        raise cli.UserError(f"--keep_scores names an epoch beyond --epochs {args.epochs}")
     checkpoint, facts = read_stage_1(args)
     task = resolve_task(args)
     args.max_seq_length = args.max_seq_length or facts["max_seq_length"]
@@ -275,18 +291,31 @@ def main() -> None:
                    "gates": manifest["gates"], "optimizer_steps": clocks.total_steps})  # fmt: skip
     accelerator.wait_for_everyone()
     state = run.load_state()
-    step, best = 0, -1.0
+    step, finished_epochs, best, measured, skipped_steps = 0, 0, -1.0, None, 0
     if state is not None:
-        step, best = state["optimizer_step"], state["best_dev_accuracy_percent"]
+        step, finished_epochs = state["optimizer_step"], state["finished_epochs"]
+        best, measured = state["best_dev_accuracy_percent"], state["measured"]
+        skipped_steps = state["skipped_steps"]
         restore(state, model, scores, optimizer)
     if accelerator.is_main_process:
-        run.cut_log(step)
+        run.cut_log(step, finished_epochs)
+    resume.note_signals()
 
     waiting: list[dict] = []
+    points = resume.SavePoints(args.checkpoint_every)
+    skips = optim.Skips(skipped_steps)
+
+    def save(epochs_done: int) -> None:
+        if accelerator.is_main_process:
+            write_log(run, waiting)
+            at = {"optimizer_step": step, "finished_epochs": epochs_done, "measured": measured,
+                  "best_dev_accuracy_percent": best, "skipped_steps": skips.count}  # fmt: skip
+            run.save_state(at | resume_point(model, scores, optimizer))
+
     shares_every = max(1, clocks.total_steps // 50)  # enough for the curves of Figures 1 and 5
-    progress = tqdm(total=clocks.total_steps, initial=step, unit="step", desc="search",
-                    disable=args.quiet or not accelerator.is_main_process)  # fmt: skip
-    for epoch in range(step // steps_per_epoch + 1, args.epochs + 1):
+    progress = cli.progress_bar(clocks.total_steps, step, "step", "search",
+                           args.quiet or not accelerator.is_main_process)  # fmt: skip
+    for epoch in range(finished_epochs + 1, args.epochs + 1):
         batches = epoch_batches(
             train.lengths, args.bsz, seed_for(args.seed, "batches", epoch), args.group_by_length
         )
@@ -297,7 +326,7 @@ def main() -> None:
             batch = devices.to_device(arrays, accelerator)
             draws.start_step(step, batch, arrays["input_ids"].shape)
             logged = search_step(model, gated, optimizer, batch, args, lr, lambda_reg,
-                                 draws.redraw, draws.delta, accelerator)  # fmt: skip
+                                 draws.redraw, draws.delta, accelerator, step, skips)  # fmt: skip
             waiting.append({"optimizer_step": step, "epoch": epoch, "lr": lr,
                             "lambda_reg": lambda_reg, **logged})  # fmt: skip
             if step % shares_every == 0:
@@ -308,23 +337,30 @@ def main() -> None:
                 progress.set_postfix(loss=f"{float(logged['loss_per_pass'].mean()):.3f}",
                                      density=f"{float(logged['penalty']):.3f}")  # fmt: skip
                 write_log(run, waiting)
-            due = args.checkpoint_every and step % args.checkpoint_every == 0 and not ends_epoch
-            if accelerator.is_main_process and due:
-                write_log(run, waiting)
-                run.save_state(resume_point(step, best, model, scores, optimizer))
+            if points.due(step, accelerator):
+                save(epoch - 1)
+                resume.leave_if_requested(f"behind optimizer step {step}")
 
-        measured = dev_measures(model, gated, dev, args, accelerator)
+        try:
+            measured = dev_measures(model, gated, dev, args, accelerator)
+        except resume.Stopped:  # the epoch's steps are kept; the same command evaluates it
+            save(epoch - 1)
+            raise
+        if measured["collapsed"] and accelerator.is_main_process:
+            cli.warn(f"after epoch {epoch} nearly all gates are {measured['collapsed']}: the "
+                     "search has collapsed; lower --lambda_amp or --lr")  # fmt: skip
         improved = measured["dev_accuracy_soft_gates_percent"] > best
         best = max(best, measured["dev_accuracy_soft_gates_percent"])
         if accelerator.is_main_process:
-            run.log({"optimizer_step": step, "epoch": epoch, "dev": measured})
+            run.log({"optimizer_step": step, "finished_epochs": epoch, "dev": measured})
             names = ["scores.safetensors"] if epoch == args.epochs else []
             names += [f"scores_epoch{epoch}.safetensors"] if epoch in epochs_to_keep else []
             names += ["scores_best.safetensors"] if improved and "best" in args.keep_scores else []
             for name in names:
                 tickets.save_scores(run.folder / name, dict(zip(gated, scores, strict=True)),
                                     shapes, manifest | {"epoch": epoch})  # fmt: skip
-            run.save_state(resume_point(step, best, model, scores, optimizer))
+        save(epoch)
+        resume.leave_if_requested()
 
     progress.close()
     if accelerator.is_main_process:

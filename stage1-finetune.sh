@@ -9,8 +9,8 @@
 #   METHODS="plain freelb infobert" sh stage1-finetune.sh   baselines (scripts/common.sh has their
 #                                                           settings)
 #
-# METHODS: plain, freelb, pgd, infobert. EPOCHS, BSZ, LR, WEIGHT_DECAY and MAX_SEQ_LENGTH override every block; further flags go to
-# finetune.py as they are. All variables: scripts/common.sh.
+# METHODS: plain, freelb, pgd, infobert. EPOCHS, BSZ, LR, WEIGHT_DECAY and MAX_SEQ_LENGTH override
+# every block; further flags go to finetune.py as they are. All variables: scripts/common.sh.
 set -eu
 . "$(dirname -- "$0")/scripts/common.sh"
 TASKS=${TASKS:-imdb ag_news sst2} # further: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb

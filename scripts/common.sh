@@ -14,6 +14,7 @@ PROTOCOL=${PROTOCOL:-paper}       # paper, or released (D1, D2, D9, D10, D13, D1
 CHECKPOINT=${CHECKPOINT:-last}    # which checkpoint is attacked: last, or best (on dev)
 SCORE_WITH=${SCORE_WITH:-log_odds}
 ROWS=${ROWS:-random}              # attacked rows: random (balanced), or first (D6)
+ATTACK_EPOCHS=${ATTACK_EPOCHS:-}  # attack these epochs instead, such as 1,2,3 (see --keep_epochs)
 NUM_EXAMPLES=${NUM_EXAMPLES:-}    # attacked rows per result; empty: the paper's number
 TAG=${TAG:-}                      # put behind the names of the run folders that a stage makes
 MAX_TRAIN_ROWS=${MAX_TRAIN_ROWS:-}
@@ -65,6 +66,7 @@ train_on_task() {
 
 # attack_run FOLDER DEFAULT_ROWS: every recipe on one run; rows attacked already are not repeated.
 attack_run() {
+    failed=0
     for recipe in $RECIPES; do
         "$PYTHON" "$ROOT/attack.py" --model_name "$1" --checkpoint "$CHECKPOINT" \
             --recipe "$recipe" --num_examples "${NUM_EXAMPLES:-$2}" --rows "$ROWS" \
@@ -72,8 +74,11 @@ attack_run() {
             ${NEIGHBOURS:+--neighbours "$NEIGHBOURS"} \
             ${WORD_VECTORS:+--word_vectors "$WORD_VECTORS"} \
             ${SENTENCE_ENCODER:+--sentence_encoder "$SENTENCE_ENCODER"} \
-            ${MASKED_LM:+--masked_lm "$MASKED_LM"}
+            ${MASKED_LM:+--masked_lm "$MASKED_LM"} || failed=$?
+        # One attack that cannot be run leaves the others; a signal ends them all.
+        [ "$failed" -lt 128 ] || exit "$failed"
     done
+    return "$failed"
 }
 
 # adversary_of METHOD: the flags of a way to train on $task. FreeLB: adversarial lr, initial size,

@@ -101,7 +101,8 @@ def replay(folder: Path) -> dict[str, tuple[float, float]]:
             return initial_delta(delta_noise(shape), batch["attention_mask"], args.adv_init_mag)
 
         logged = search_ticket.search_step(model, gated, optimizer, batch, args, lr, lambda_reg,
-                                           lambda k: None, draw_delta, accelerator)  # fmt: skip
+                                           lambda k: None, draw_delta, accelerator,
+                                           step, optim.Skips())  # fmt: skip
         compare("loss_per_pass", logged["loss_per_pass"], entry["loss_per_pass"])
         compare("delta_norm_per_pass", logged["delta_norm_per_pass"], entry["delta_norm_per_pass"])
         compare("score_grad_norm_before_clip", logged["score_grad_norm"],

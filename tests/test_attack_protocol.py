@@ -85,6 +85,9 @@ def test_folder_resumes_and_drops_a_torn_line(tmp_path):
     folder.append(line("test:1", "failed"))
     with open(tmp_path / "a" / "rows.jsonl", "a") as f:
         f.write('{"row_id": "test:0", "outc')
+    with pytest.raises(UserError, match="another process is at work"):
+        folder_at(tmp_path / "a", {"recipe": "x"}, ids).begin()
+    del folder  # as when its process ends
     again = folder_at(tmp_path / "a", {"recipe": "x"}, ids)
     assert list(again.done) == ["test:1"] and again.summary is None
     again.begin()

@@ -307,3 +307,39 @@ def test_collate_pads_to_the_batch():
     assert json.dumps(sorted(batch)) == json.dumps(
         ["attention_mask", "input_ids", "labels", "token_type_ids"]
     )
+
+
+def test_all_stages_have_the_same_splits_where_train_and_test_overlap(tmp_path):
+    """Texts of test leave train before dev is split off it, also where no test rows are needed."""
+    train = sentences(80, 1)
+    write_tsv(tmp_path / "train.tsv", train)
+    write_tsv(tmp_path / "dev.tsv", train[:6] + sentences(20, 2))
+    whole = load(data_dir=str(tmp_path))
+    assert whole.dropped["also_in_test"] >= 6
+    part = load(need=("train", "dev"), data_dir=str(tmp_path))
+    for name in ("train", "dev"):
+        assert part[name].fingerprint == whole[name].fingerprint
+    assert "test" not in part.rows and part.dropped == whole.dropped
+    assert load(need=("test",), data_dir=str(tmp_path))["test"].ids == whole["test"].ids
+
+
+def test_training_pairs_with_an_empty_text_are_dropped_and_counted(tmp_path):
+    """As the hub's QQP has two; anywhere else an empty text is an error."""
+    pairs = [(a, b, y) for (a, y), (b, _) in zip(sentences(60, 1), sentences(60, 2), strict=True)]
+    header = "question1\tquestion2\tlabel"
+    write_tsv(tmp_path / "train.tsv", [*pairs[:40], ("why", "", 0), (" ", "how", 1)], header)
+    write_tsv(tmp_path / "dev.tsv", pairs[40:], header)
+    splits = load(data_dir=str(tmp_path), task_name="qqp")
+    assert splits.dropped["empty"] == 2
+    assert splits.facts()["training_rows_dropped"]["empty"] == 2
+    write_tsv(tmp_path / "dev.tsv", [*pairs[40:], ("why", "", 0)], header)
+    with pytest.raises(UserError, match="dev.tsv: the text in row 20 is empty"):
+        load(data_dir=str(tmp_path), task_name="qqp")
+
+
+def test_the_token_cache_tells_encoders_of_other_inputs_apart(sst2_folder):
+    rows = load(data_dir=str(sst2_folder))["test"]
+    with_types, without = make_tokenizer(), make_tokenizer()
+    without.model_input_names = ["input_ids", "attention_mask"]
+    assert batching.encode(rows, with_types, 32).token_type_ids is not None
+    assert batching.encode(rows, without, 32).token_type_ids is None

@@ -451,15 +451,28 @@ def refused(capsys, tmp_path, *flags) -> str:
     return line
 
 
+def test_a_table_of_nothing_is_empty_and_says_how_to_fill_it(tmp_path):
+    (tmp_path / "runs").mkdir()
+    out = report(tmp_path, "table1", further=("--seeds", 1, 2, "--further_flags", "--data 'a b'"))
+    text = (out / "table1.md").read_text()
+    assert "| LTH | 30 % | 92.1 |" in text and "--seeds 1 2 --rows Fine-tune LTH" in text
+    assert "RobustT --data 'a b'" in text
+    out = report(tmp_path, "table1", scale="paper", further=("--tasks", "imdb"))
+    assert len(rows_of(out / "table1.csv", ours_mean="")) == 4 * 7 * 4
+
+
 def test_what_cannot_be_made_is_one_line(tmp_path, capsys):
     assert "does not exist" in refused(capsys, tmp_path, "table1")
     runs = tmp_path / "runs"
     runs.mkdir()
     assert "invalid choice: 'table9'" in refused(capsys, tmp_path, "table9")
     assert "unknown task 'sst3'" in refused(capsys, tmp_path, "table1", "--tasks", "sst3")
-    line = refused(capsys, tmp_path, "table1", "figure1")
-    assert "no attack records" in line and "sh reproduce.sh table1 --scale mini" in line
+    assert "unknown task 'custom'" in refused(capsys, tmp_path, "table1", "--tasks", "custom")
+    line = refused(capsys, tmp_path, "figure2", "figure1")
+    assert "no attack records" in line and "sh reproduce.sh figure2 --scale mini" in line
     assert "no finished search" in line and "sh reproduce.sh figure1 --scale mini" in line
+    quote = refused(capsys, tmp_path, "table1", "--further_flags", "--data 'x")
+    assert "--further_flags: No closing quotation" in quote
     (runs / "records.jsonl").write_text("{torn\n{}\n")
     assert "line 1, is not JSON" in refused(capsys, tmp_path, "table1")
     write(runs, [attack()])

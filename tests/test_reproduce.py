@@ -11,6 +11,7 @@ from conftest import call, fails
 
 import reproduce
 from utils import planning, scheduling
+from utils.cli import UserError
 from utils.experiments import FIGURES, SCALES, TABLES, Model
 from utils.runs import write_json
 
@@ -19,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch):
-    for name in ("CHECKPOINT", "ROWS", "SCORE_WITH", "NEIGHBOURS", "NLTK_DATA", "MAX_TRAIN_ROWS",
-                 "CUDA_VISIBLE_DEVICES"):  # fmt: skip
+    names = "MODEL LR BSZ CHECKPOINT ROWS SCORE_WITH NEIGHBOURS NLTK_DATA MAX_TRAIN_ROWS"
+    for name in (*names.split(), "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -71,6 +72,28 @@ def test_a_run_without_its_attacks_is_not_finished(tmp_path):
     write_json(job.folder / "run.json", {"status": "running"})
     job.look()
     assert job.state == "begun"
+
+
+def test_a_run_made_with_other_settings_is_named(tmp_path, monkeypatch):
+    job = plan("table1", tmp_path)["search-robust"]
+    args = {"epochs": 4, "adv_steps": 2, "max_train_rows": 2000, "seed": 42, "lr": 0.1}
+    write_json(job.folder / "run.json", {"stage": "search", "status": "finished", "args": args})
+    assert plan("table1", tmp_path)["search-robust"].finished
+    monkeypatch.setenv("MAX_TRAIN_ROWS", "50")
+    with pytest.raises(UserError, match="max_train_rows 2000, not 50"):
+        plan("table1", tmp_path)
+    monkeypatch.delenv("MAX_TRAIN_ROWS")
+    monkeypatch.setenv("MODEL", "x")
+    with pytest.raises(UserError, match="--encoder"):
+        plan("table1", tmp_path)
+
+
+def test_what_is_left_of_an_unattacked_run_is_its_attacks(tmp_path):
+    job = plan("table1", tmp_path)["dense"]
+    assert job.seconds_left == pytest.approx(job.seconds + 3 * job.attack_seconds)
+    finish(job, attacks=False)
+    job.look()
+    assert job.seconds_left == pytest.approx(3 * job.attack_seconds)
 
 
 def test_seeds_tasks_and_rows_choose(tmp_path):
@@ -177,6 +200,7 @@ def fake_stages(tmp_path, monkeypatch):
         'echo "end $NAME" >> "$JOURNAL"\n'
     )
     monkeypatch.setattr(scheduling, "ROOT", root)
+    monkeypatch.setattr(scheduling, "visible_gpus", lambda: ["0", "1", "2"])
     journal = tmp_path / "journal"
     journal.touch()
 
@@ -201,19 +225,44 @@ def test_jobs_run_after_what_they_need_and_once(fake_stages, gpus):
     assert scheduling.execute(jobs, gpus, 1) == [] and len(journal()) == 8  # nothing runs again
 
 
+def test_a_failed_attack_does_not_stop_what_needs_the_training(fake_stages, tmp_path):
+    make, journal = fake_stages
+    dense, search = make("dense"), make("search", "dense")
+    dense.attacks = (tmp_path / "runs" / "dense" / "attacks" / "x",)  # whose summary never comes
+    assert scheduling.execute([dense, search], "", 1) == [dense]
+    assert "end search" in journal() and dense.state == "unattacked"
+
+
+def test_variables_of_the_shell_do_not_reach_a_job(fake_stages, monkeypatch, tmp_path):
+    make, _ = fake_stages
+    monkeypatch.setenv("TAG", "-mine")
+    monkeypatch.setenv("EPOCHS", "7")
+    script = scheduling.ROOT / "stage.sh"
+    script.write_text('echo "$TAG|$EPOCHS|$LR" > "$JOURNAL"\n' + script.read_text())
+    monkeypatch.setenv("LR", "1")
+    scheduling.execute([make("a")], "", 1)
+    assert (tmp_path / "journal").read_text().startswith("||1\n")
+
+
 def test_what_failed_stops_only_what_needs_it(fake_stages, capsys):
     make, journal = fake_stages
-    jobs = [make("bad"), make("x", "bad"), make("y", "x"), make("z")]
+    jobs = [make("bad"), make("x", "bad"), make("y", "x")]
+    assert {job.name for job in scheduling.execute(jobs, "", 1)} == {"bad", "x", "y"}
+    jobs.append(make("z"))
     assert {job.name for job in scheduling.execute(jobs, "", 1)} == {"bad", "x", "y"}
     assert "end z" in journal() and not any("start x" in line for line in journal())
     assert "failed  bad (status 3)" in capsys.readouterr().err
 
 
-def test_devices():
-    assert scheduling.devices("0, 2", 1) == [{"GPUS": "0"}, {"GPUS": "2"}]
-    assert scheduling.devices(None, 1) == [{}]
-    two = scheduling.devices(None, 2)
+def test_devices(monkeypatch):
+    assert scheduling.devices(None, 1) == [{"CUDA_VISIBLE_DEVICES": ""}]
+    two = scheduling.devices("", 2)
     assert len(two) == 2 and int(two[0]["OMP_NUM_THREADS"]) >= 1
+    with pytest.raises(UserError, match="sees no GPU '1'"):
+        scheduling.devices("1", 1)
+    monkeypatch.setattr(scheduling, "visible_gpus", lambda: ["0", "1", "2"])
+    assert scheduling.devices("0, 2", 1) == [{"GPUS": "0"}, {"GPUS": "2"}]
+    assert len(scheduling.devices(None, 1)) == 3
 
 
 def test_the_scales_and_the_papers_data_agree():

@@ -47,7 +47,7 @@ def encode(rows: Rows, tokenizer, max_seq_length: int, token_types: bool = True)
     """
     # Less what a call with padding or truncation leaves behind in the tokenizer.
     backend = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": 0, "padding": 0}
-    described = [rows.fingerprint, backend, type(tokenizer).__name__, max_seq_length]
+    described = [rows.fingerprint, backend, tokenizer.model_input_names, max_seq_length]
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
     path = cache_folder() / "tokens" / f"{key}.safetensors"
     arrays = _cached(path)

@@ -7,6 +7,10 @@ import sys
 from argparse import BooleanOptionalAction
 from collections.abc import Callable, Iterator
 
+from tqdm import tqdm
+
+from utils import resume
+
 DATA_FLAGS = (
     *("dataset_name", "task_name", "data_dir", "train_file", "validation_file", "test_file"),
     *("text_columns", "label_column", "split_seed", "max_seq_length"),
@@ -25,6 +29,7 @@ PLACES = {
     "validation_file",
     "test_file",
     "checkpoint_every",
+    "tensorboard",
 }
 DEFAULT_SPLIT_SEED = 42
 
@@ -53,12 +58,27 @@ def fail(message: str) -> None:
     sys.exit(2)
 
 
+def progress_bar(total: int, initial: int, unit: str, what: str, quiet: bool) -> tqdm:
+    """One line with the time left; every half minute a new one where nobody looks at a terminal."""
+    seconds = 0.1 if sys.stderr.isatty() else 30.0
+    return tqdm(total=total, initial=initial, unit=unit, desc=what, disable=quiet,
+                mininterval=seconds, maxinterval=max(10.0, seconds))  # fmt: skip
+
+
+def warn(message: str) -> None:
+    """Print one line on stderr and go on."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
 def run(main: Callable[[], None]) -> None:
     """Call a script's main; what a person can mend ends in one line and status 2."""
     try:
         main()
     except UserError as e:
         fail(str(e))
+    except resume.Stopped as e:
+        print(e, file=sys.stderr)
+        sys.exit(e.status)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
@@ -75,6 +95,8 @@ def run(main: Callable[[], None]) -> None:
         if "No space left" in str(e) or "PytorchStreamWriter failed writing" in str(e):
             fail("no space left on the disk; free some and run the same command again")
         raise
+    finally:
+        resume.release_signals()
 
 
 @contextlib.contextmanager
@@ -108,6 +130,13 @@ def fraction(text: str) -> float:
 
 def sparsity(text: str) -> float:
     return _number(text, float, lambda v: 0 <= v < 1, "a fraction removed in [0, 1)")
+
+
+def save_interval(text: str) -> tuple[str, float]:
+    """'500' -> ("steps", 500): optimizer steps; '10m' -> ("minutes", 10.0)."""
+    if text.endswith("m"):
+        return "minutes", positive_float(text.removesuffix("m"))
+    return "steps", non_negative_int(text)
 
 
 def open_fraction(text: str) -> float:
@@ -227,9 +256,10 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     g.add_argument(
         "--checkpoint_every",
-        type=non_negative_int,
-        default=0,
-        help="optimizer steps between resume points (0: the end of each epoch)",
+        type=save_interval,
+        default="10m",
+        help="time between resume points: optimizer steps, or minutes with an m (0: only the end "
+        "of each epoch)",
     )
     g.add_argument(
         "--group_by_length",
@@ -237,4 +267,38 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="put texts of like length into one batch, so that little is padded",
     )
+    g.add_argument(
+        "--deterministic",
+        action=BooleanOptionalAction,
+        help="kernels that give the same bytes each time (default: on a CPU only)",
+    )
+    g.add_argument(
+        "--tensorboard",
+        action=BooleanOptionalAction,
+        default=False,
+        help="write the numbers of log.jsonl for TensorBoard, too",
+    )
     g.add_argument("--quiet", action=BooleanOptionalAction, default=False, help="no progress bar")
+
+
+def add_training_flags(parser: Parser, of_epochs: str = "passes over the training rows") -> None:
+    g = parser.add_argument_group("training (paper's Table 5)")
+    add = g.add_argument
+    add("--epochs", type=positive_int, default=3, help=of_epochs)
+    add("--bsz", type=positive_int, default=32, help="rows per optimizer step")
+    add("--lr", type=positive_float, default=2e-5, help="peak learning rate")
+    add("--weight_decay", type=non_negative_float, default=1e-2, help="AdamW's, not on "
+        "biases and LayerNorm weights")  # fmt: skip
+    add("--warmup_ratio", type=fraction, default=0.1, help="share of steps in which lr rises")
+    add("--dropout", type=fraction, help="every dropout probability (default: encoder's own)")
+
+
+def add_keep_epochs(parser: Parser) -> None:
+    parser.add_argument("--keep_epochs", type=epoch_list, default=[], help="keep checkpoints "
+        "of these epochs too, e.g. 1,2,3 (attack.py --attack_epochs)")  # fmt: skip
+
+
+def check_epochs(args: argparse.Namespace) -> None:
+    """UserError where an epoch is to be kept that there will not be."""
+    if args.keep_epochs and max(args.keep_epochs) > args.epochs:
+        raise UserError(f"--keep_epochs names an epoch beyond --epochs {args.epochs}")

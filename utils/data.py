@@ -82,6 +82,7 @@ def load_splits(
     rows = {name: _rows(frame, task, name, source) for name, (frame, source) in frames.items()}
     dropped: dict[str, int] = {}
     if "train" in rows:
+        dropped["empty"] = len(frames["train"][0]) - len(rows["train"])
         if "test" in rows:
             rows["train"], dropped["also_in_test"] = _without(rows["train"], rows["test"])
         if "dev" not in rows:
@@ -117,6 +118,8 @@ def _sources(args: argparse.Namespace, task: Task, need: tuple[str, ...]) -> Tab
         # epochs are selected, is then split off train, never the same rows.
         files["test"] = files.pop("dev")
     wanted = set(need) | ({"train"} if "dev" in need else set())
+    if "train" in wanted:
+        wanted.add("test")  # whose texts leave train: before dev is split off it, in every stage
     if files:
         return {n: (read_table(p), p.name) for n, p in files.items() if n in wanted}
     if task.name.startswith("builtin/"):
@@ -173,11 +176,13 @@ def _rows(table: pd.DataFrame, task: Task, split: str, source: str) -> Rows:
         tuple("" if v is None else str(v) for v in row)
         for row in zip(*(table[c] for c in task.text_columns), strict=True)
     ]
-    for number, text in enumerate(texts):
-        if not all(part.strip() for part in text):
-            raise UserError(f"{source}: the text in row {number} is empty")
     ids = [f"{split}:{i}" for i in range(len(labels))]
-    return Rows(texts, labels, ids, source)
+    rows = Rows(texts, labels, ids, source)
+    empty = [i for i, text in enumerate(texts) if not all(part.strip() for part in text)]
+    if empty and (split != "train" or len(task.text_columns) == 1):
+        raise UserError(f"{source}: the text in row {empty[0]} is empty")
+    # The hub's QQP has two training pairs with an empty question.
+    return rows.take(sorted(set(range(len(rows))) - set(empty))) if empty else rows
 
 
 def _check_classes(rows: Rows, task: Task, split: str) -> None:

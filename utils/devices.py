@@ -1,6 +1,7 @@
 """Device, precision and processes, through accelerate."""
 
 import argparse
+import os
 from collections.abc import Iterable
 
 import torch
@@ -17,9 +18,10 @@ def make_accelerator(args: argparse.Namespace) -> Accelerator:
         raise UserError("--device cuda, but torch sees no CUDA device here")
     cpu = args.device == "cpu" or not torch.cuda.is_available()
     bf16 = args.precision == "bf16" or (args.precision == "auto" and computes_in_bf16(cpu))
-    if cpu:
-        # On a CPU the same seed gives the same bytes; the cost there is nil.
+    if args.deterministic or (args.deterministic is None and cpu):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
     return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
 
 

@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from utils import resume
 from utils.batching import Encoded, batches_in_order, collate
 from utils.devices import gather_rows
 from utils.metrics import classification_measures, wilson_interval
@@ -30,6 +31,8 @@ def predict(
     mine = mine[accelerator.process_index :: accelerator.num_processes]
     found = []
     for positions in mine:
+        if accelerator.num_processes == 1:  # of several, all must leave together
+            resume.leave_if_requested()
         batch = {
             name: torch.from_numpy(values).to(accelerator.device)
             for name, values in inputs_of(collate(encoded, positions)).items()

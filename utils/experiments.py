@@ -4,7 +4,6 @@ The one definition for reproduce.py, which runs it, and report.py, which fills i
 row of a table is a Model, told from its records by their facts alone, never by where they lie.
 """
 
-import re
 from dataclasses import dataclass, replace
 
 # Sparsity of the paper's tickets (Tables 1 to 4); the built-in data take their kin's.
@@ -198,7 +197,7 @@ class Scale:
     `epochs`: the usual number of training epochs at this scale. `num_examples`: attacked rows,
     None for the paper's. `sparsities`: of Figure 2; `attacked_epochs`: of Figure 4's
     EPOCHS_FIGURE, those that are kept and attacked. `further_flags`: with which reproduce.sh was
-    called, for the commands that a report prints.
+    called, for the commands that a report prints, and `seeds` that were asked for.
     """
 
     name: str
@@ -210,6 +209,7 @@ class Scale:
     sparsities: tuple[float, ...]
     attacked_epochs: tuple[int, ...]
     further_flags: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
 
 
 SCALES = {
@@ -253,5 +253,4 @@ def tasks_of(target: str, scale: Scale) -> tuple[str, ...]:
 
 def scores_folder(kind: str) -> str:
     """Run folder of a kind of scores; the shell stages use the same."""
-    searched = kind in ("robust", "no_adversary") or re.match("robust-lambda", kind)
-    return ("search-" if searched else "scores-") + kind
+    return ("search-" if kind in ("robust", "no_adversary") else "scores-") + kind

@@ -1,12 +1,11 @@
 """Ways to train all weights (stages 1 and 3, rounds of IMP): plain, FreeLB, PGD, InfoBERT.
 
 Each method's settings are its authors' where they state any; the shell stages give those of each
-data set. A flag overrides them; a flag that the method does not read is an error.
+data set. A flag overrides them; a flag that the method does not read is an error. Without torch:
+flags are checked before it is imported.
 """
 
 import argparse
-
-from torch import nn
 
 from utils.cli import (
     Parser,
@@ -16,8 +15,6 @@ from utils.cli import (
     positive_float,
     positive_int,
 )
-from utils.infobert import InfoBERT
-from utils.runs import seed_for
 
 _NONE = {"adv_steps": 0, "adv_lr": 0.0, "adv_init_mag": 0.0, "adv_max_norm": 0.0,
          "adv_norm_type": "l2", "adv_gradient": "mean", "redraw": "each_step",
@@ -48,7 +45,11 @@ def add_flags(parser: Parser) -> None:
     add("--adv_steps", type=positive_int, help="K: passes of FreeLB and InfoBERT, ascents of PGD")
     add("--adv_lr", type=positive_float, help="eta, size of an ascent")
     add("--adv_init_mag", type=non_negative_float, help="eps_0, size of delta_0")
-    add("--adv_max_norm", type=non_negative_float, help="bound on delta, 0 for none")
+    add(
+        "--adv_max_norm",
+        type=non_negative_float,
+        help="its bound after an ascent, 0: none",
+    )
     add("--adv_norm_type", choices=["l2", "linf"], help="norm of delta, a sentence")
     add("--redraw", choices=["each_pass", "each_step"],
         help="draw dropout anew in each pass, or once per optimizer step")  # fmt: skip
@@ -75,19 +76,3 @@ def apply_method(args: argparse.Namespace) -> None:
         raise UserError(
             f"--anchor_low {args.anchor_low} must be below --anchor_high {args.anchor_high}"
         )
-
-
-def make_regularizer(model, args: argparse.Namespace, accelerator) -> InfoBERT | None:
-    """InfoBERT's terms with a fresh critic, on the device; None for the other methods."""
-    if args.method != "infobert":
-        return None
-    if accelerator.num_processes > 1:
-        raise UserError("--method infobert contrasts the texts of a batch: run it in one process")
-    regularizer = InfoBERT(model.config.hidden_size, args, seed_for(args.seed, "critic"))
-    return regularizer.to(accelerator.device)
-
-
-def trained_modules(model: nn.Module, regularizer: nn.Module | None) -> nn.ModuleDict:
-    """What the optimizer trains and a resume point holds: model, and critic where there is one."""
-    modules = {"model": model}
-    return nn.ModuleDict(modules | ({"critic": regularizer} if regularizer is not None else {}))

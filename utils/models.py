@@ -249,15 +249,25 @@ def save_checkpoint(
     (folder / "checkpoint.json").unlink(missing_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    write_json(folder / "checkpoint.json", facts)
+    sums = {p.name: sha256_of(p) for p in sorted(folder.glob("*.safetensors"))}
+    write_json(folder / "checkpoint.json", facts | {"sha256": sums})
 
 
 def checkpoint_facts(folder: Path) -> dict:
-    """checkpoint.json of a checkpoint that one of our stages wrote."""
+    """checkpoint.json of a checkpoint that one of our stages wrote, less the checksums.
+
+    UserError where it is missing, or where the weights are no longer those that were written.
+    """
     path = folder / "checkpoint.json"
     if not path.is_file():
         raise UserError(f"{folder} is not a complete checkpoint of ours: it has no checkpoint.json")
-    return read_json(path)
+    facts = read_json(path)
+    for name, written in facts.pop("sha256", {}).items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != written:
+            raise UserError(
+                f"{folder / name} is missing or damaged: it is not the file that the run wrote"
+            )
+    return facts
 
 
 def check_length(model: PreTrainedModel, max_seq_length: int) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from utils.cli import UserError
+
 
 def linear_schedule(step: int, warmup_steps: float, total_steps: int) -> float:
     """Factor of the learning rate in the update after `step` finished ones.
@@ -101,6 +103,29 @@ class ReleasedAdamW(torch.optim.Optimizer):
         torch._foreach_addcdiv_(params, m, denominators, value=-step_size)
         if weight_decay:
             torch._foreach_mul_(params, 1 - lr * weight_decay)
+
+
+class Skips:
+    """Optimizer steps left out because a loss or gradient was not finite; too many end the run."""
+
+    LIMIT = 10
+
+    def __init__(self, count: int = 0):
+        self.count = count
+
+    def admits(self, step: int, losses: Tensor, grad_norm: Tensor) -> bool:
+        """Whether to make this step. Waits for the device. UserError at the limit."""
+        if bool(torch.isfinite(losses).all() & torch.isfinite(grad_norm).all()):
+            return True
+        self.count += 1
+        if self.count >= self.LIMIT:
+            raise UserError(
+                f"{self.count} optimizer steps had a loss or gradient that is not finite (last: "
+                f"step {step}, losses {losses.tolist()}, gradient norm {float(grad_norm)}); the "
+                "run stays at its last resume point: lower --lr or --adv_lr, or use --precision "
+                "fp32, with --overwrite or another --output_dir"
+            )
+        return False
 
 
 def total_norm(tensors: list[Tensor]) -> Tensor:

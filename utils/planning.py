@@ -26,6 +26,12 @@ from utils.experiments import (
 from utils.runs import read_run
 from utils.tasks import TASKS
 
+# Variables of the stage scripts that may be given in the environment; those that define a job
+# (TASKS, KINDS, EPOCHS, TAG ...) come from the plan alone.
+FROM_ENVIRONMENT = ("MAX_TRAIN_ROWS", "MAX_EVAL_ROWS", "LR", "BSZ", "MAX_SEQ_LENGTH", "PROTOCOL",
+                    "ADV_STEPS", "IMP_EPOCHS", "IMP_LR", "IMP_SHARE", "MASK_LR")  # fmt: skip
+BUILTIN_ATTACKED_ROWS = {"builtin/rotten_tomatoes": 250, "builtin/imdb": 500}  # stage 1's blocks
+
 # For the expected times alone: training rows, tokens of a mean row, and seconds to train on one
 # token, or to attack it. CPU: measured with MiniLM on two cores; GPU: estimates.
 TRAINING_ROWS = {"sst2": 60_000, "imdb": 22_500, "ag_news": 108_000, "qnli": 94_000,
@@ -33,8 +39,10 @@ TRAINING_ROWS = {"sst2": 60_000, "imdb": 22_500, "ag_news": 108_000, "qnli": 94_
                  "builtin/imdb": 19_600}  # fmt: skip
 TOKENS = {"sst2": 14, "imdb": 230, "ag_news": 55, "qnli": 50, "qqp": 30, "mnli": 40,
           "builtin/rotten_tomatoes": 27, "builtin/imdb": 230}  # fmt: skip
-SECONDS_PER_TOKEN = {"cpu": 7e-4, "cuda": 2e-5}
-ATTACK_SECONDS_PER_TOKEN = {"cpu": 0.02, "cuda": 0.02}
+SECONDS_PER_TOKEN = {("cpu", "mini"): 7e-4, ("cuda", "mini"): 2e-5, ("cpu", "paper"): 7e-3,
+                     ("cuda", "paper"): 2e-5}  # fmt: skip
+ATTACK_SECONDS_PER_TOKEN = {("cpu", "mini"): 0.02, ("cuda", "mini"): 0.01, ("cpu", "paper"): 0.2,
+                            ("cuda", "paper"): 0.02}  # fmt: skip
 START_SECONDS = 12  # imports and loading, per script
 
 
@@ -42,7 +50,8 @@ START_SECONDS = 12  # imports and loading, per script
 class Job:
     """One call of a stage script for one task and seed: a run, and its attacks.
 
-    `needs`: names of the jobs that must be finished before. `variables`: environment of the script.
+    `needs`: names of the jobs that must be trained before. `variables`: environment of the script.
+    `seconds`: expected for the training, `attack_seconds` for one attack.
     """
 
     name: str
@@ -53,28 +62,74 @@ class Job:
     flags: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     attacks: tuple[Path, ...] = ()
+    attack_seconds: float = 0.0
     state: str = field(init=False, default="missing")
 
     def look(self) -> None:
-        """Set `state`: missing, begun, unattacked (trained, attacks missing) or finished."""
+        """Set `state`: missing, begun, differs, unattacked (trained, attacks missing), finished."""
         run = read_run(self.folder)
         attacked = all((folder / "summary.json").is_file() for folder in self.attacks)
         if run is None:
             self.state = "missing"
+        elif self.differing(run):
+            self.state = "differs"
         elif run.get("status") != "finished":
             self.state = "begun"
         else:
             self.state = "finished" if attacked else "unattacked"
 
+    def differing(self, run: dict) -> list[str]:
+        """Settings of the job in which a run that is there is another, as 'lr 1e-4, not 2e-5'."""
+        args, found = run.get("args", {}), []
+        settings = dict(self.variables)
+        if settings.get("KINDS") == "no_adversary":
+            settings.pop("ADV_STEPS", None)  # the stage script sets 0
+        for variable, name in (ARGUMENTS["all"] | ARGUMENTS.get(run.get("stage"), {})).items():
+            here, there = settings.get(variable), args.get(name)
+            if here and name in args and not _same(here, there):
+                found.append(f"{name} {there}, not {here}")
+        return found
+
     @property
     def finished(self) -> bool:
         return self.state == "finished"
+
+    @property
+    def trained(self) -> bool:
+        return self.state in ("finished", "unattacked")
+
+    @property
+    def seconds_left(self) -> float:
+        """Expected: of the training, unless it is done, and of the attacks that are missing."""
+        missing = sum(not (folder / "summary.json").is_file() for folder in self.attacks)
+        return self.seconds * (not self.trained) + missing * self.attack_seconds
+
+
+# By stage, variables of the stage scripts -> the argument that run.json holds.
+ARGUMENTS = {
+    "all": {"MAX_TRAIN_ROWS": "max_train_rows", "MAX_EVAL_ROWS": "max_eval_rows", "BSZ": "bsz",
+            "DATA": "data_dir", "MAX_SEQ_LENGTH": "max_seq_length", "PROTOCOL": "protocol",
+            "SEEDS": "seed"},
+    "finetune": {"EPOCHS": "epochs", "LR": "lr", "MODEL": "model_name"},
+    "retrain": {"EPOCHS": "epochs", "LR": "lr", "MODEL": "model_name"},
+    "search": {"EPOCHS": "epochs", "MASK_LR": "lr", "ADV_STEPS": "adv_steps",
+               "LAMBDA": "lambda_amp"},
+    "imp": {"IMP_EPOCHS": "epochs", "IMP_LR": "lr", "IMP_SPARSITY": "to_sparsity",
+            "IMP_SHARE": "share_per_round", "MODEL": "model_name"},
+}  # fmt: skip
+
+
+def _same(given: str, written: object) -> bool:
+    try:
+        return float(given) == float(written)
+    except (TypeError, ValueError):
+        return given == str(written)
 
 
 def duration(seconds: float) -> str:
     minutes = seconds / 60
     if minutes < 1:
-        return "1 min" if seconds else ""
+        return f"{seconds:.0f} s"
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
@@ -114,6 +169,8 @@ def _nltk_has(package: str) -> bool:
 
 def make_plan(args: Namespace) -> list[Job]:
     """Jobs in an order in which they can be run; each stands once."""
+    if os.environ.get("MODEL"):
+        raise UserError("MODEL is set in the environment: give the encoder by --encoder")
     unknown = [t for t in args.tasks if t not in TASKS or t == "custom"]
     if unknown:
         raise UserError(f"unknown task {unknown[0]!r}; known are {', '.join(SPARSITY)}")
@@ -130,6 +187,11 @@ def make_plan(args: Namespace) -> list[Job]:
     jobs = list(planner.jobs.values())
     for job in jobs:
         job.look()
+        if job.state == "differs":
+            raise UserError(
+                f"{job.folder} was made with other settings "
+                f"({', '.join(job.differing(read_run(job.folder)))}): choose another --runs"
+            )
     return jobs
 
 
@@ -140,6 +202,8 @@ class Planner:
         import torch
 
         self.args, self.scale = args, SCALES[args.scale]
+        if args.encoder:
+            self.scale = replace(self.scale, encoder=args.encoder)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.recipes = recipes_of(args)
         self.jobs: dict[str, Job] = {}
@@ -217,19 +281,17 @@ class Planner:
             for r in self.recipes
             for c in checkpoints
         ) if attacked else ()  # fmt: skip
-        seconds += len(attacks) * self._attack_seconds(task)
         self._add(folder, task, seed, script, stage, variables, seconds, flags, needs, attacks)
 
     def _scores_for(self, model: Model, task: str, seed: int) -> tuple[tuple[str, ...], str]:
         """Names of the jobs that a ticket's scores need, and the tag of their folder."""
-        if model.kind in ("random_matched", "complement"):
+        if model.kind == "random_matched":
             return (self.add_scores("robust", task, seed),), ""
-        if model.kind == "magnitude_finetuned":
-            self.add_model(Model(), task, seed)
-            return (self._name("dense", task, seed),), ""
-        if model.kind in ("random", "magnitude"):
+        if model.kind == "random":
             return (), ""
         if model.kind.startswith("imp") and model.sparsity > SPARSITY[task] + 1e-9:
+            # Not the scores of Table 1, so that the figure does not make the table wait for nine
+            # rounds; where both have a ticket it is the same one.
             highest = f"{max(self.scale.sparsities):g}"
             tag = f"-to{highest}"
             return (self.add_scores(model.kind, task, seed, tag=tag, IMP_SPARSITY=highest),), tag
@@ -240,7 +302,8 @@ class Planner:
         needs: tuple[str, ...] = ()
         own = self._settings("search")
         if kind.startswith("imp"):
-            rounds = round(10 * float(variables.get("IMP_SPARSITY", SPARSITY[task])))
+            share = float(own.get("IMP_SHARE", 0.1))
+            rounds = round(float(variables.get("IMP_SPARSITY", SPARSITY[task])) / share)
             passes = {"imp": 1, "imp_freelb": 2.2}.get(kind, 4)
             work = rounds * passes * int(own.get("IMP_EPOCHS", 3))
         else:
@@ -267,13 +330,14 @@ class Planner:
             common["DATA"] = str(Path(self.args.data) / task)
         self.jobs[name] = Job(name, self._place(task, seed) / folder, script,
                               common | settings | variables, seconds, tuple(flags), tuple(needs),
-                              tuple(attacks))  # fmt: skip
+                              tuple(attacks), self._attack_seconds(task))  # fmt: skip
         return name
 
     def _settings(self, stage: str) -> dict[str, str]:
         """The scale's variables; what is set in the environment wins, as in the stage scripts."""
         settings = self.scale.settings.get("all", {}) | self.scale.settings.get(stage, {})
-        return {key: os.environ.get(key, value) for key, value in settings.items()}
+        own = {key: os.environ[key] for key in FROM_ENVIRONMENT if os.environ.get(key)}
+        return settings | own
 
     def _name(self, folder: str, task: str, seed: int) -> str:
         return f"{task}/seed{seed}/{folder}"
@@ -282,14 +346,15 @@ class Planner:
         return Path(self.args.runs) / Path(self.scale.encoder).name / task / f"seed{seed}"
 
     def _attacked_rows(self, task: str) -> int:
-        return self.args.num_examples or self.scale.num_examples or TASKS[task].paper_attacked_rows
+        asked = self.args.num_examples or self.scale.num_examples
+        return asked or TASKS[task].paper_attacked_rows or BUILTIN_ATTACKED_ROWS[task]
 
     def _training_seconds(self, task: str, passes_over_rows: float, stage: str) -> float:
         settings = self._settings(stage)
         rows = min(TRAINING_ROWS[task], int(settings.get("MAX_TRAIN_ROWS", 10**9)))
         tokens = rows * TOKENS[task] * passes_over_rows
-        return START_SECONDS + tokens * SECONDS_PER_TOKEN[self.device]
+        return START_SECONDS + tokens * SECONDS_PER_TOKEN[self.device, self.scale.name]
 
     def _attack_seconds(self, task: str) -> float:
         tokens = self._attacked_rows(task) * TOKENS[task]
-        return START_SECONDS + tokens * ATTACK_SECONDS_PER_TOKEN[self.device]
+        return START_SECONDS + tokens * ATTACK_SECONDS_PER_TOKEN[self.device, self.scale.name]

@@ -2,23 +2,24 @@
 
 run.json      stage, all arguments, library versions, commit, status (running | finished)
 log.jsonl     one line per optimizer step or epoch
-state.pt      resume point (tensors and numbers only, loaded with weights_only)
+state.pt      resume point: tensors and numbers, loaded with weights_only, behind them a checksum
 result.json   what came out
 records.jsonl one self-describing line per evaluation; report.py reads these
 """
 
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
+import io
 import json
+import math
 import os
 import platform
 import shutil
 import subprocess
 from pathlib import Path
 from typing import IO
-
-import torch
 
 from utils.cli import UserError
 
@@ -37,8 +38,13 @@ LIBRARIES = (
     "nltk",
 )
 
+STATE_FORMAT = 2  # of state.pt; counts up when what stands in it changes
+DIGEST_BYTES = 32  # SHA-256, behind the state
+
 # Arguments that say where or how loudly, not what: a resumed run may differ in them.
-NOT_IDENTITY = {"output_dir", "overwrite", "quiet", "checkpoint_every", "result_file"}
+NOT_IDENTITY = {
+    *("output_dir", "overwrite", "quiet", "tensorboard", "checkpoint_every", "result_file"),
+}
 
 
 def seed_for(seed: int, purpose: str, *counters: object) -> int:
@@ -80,6 +86,13 @@ def append_jsonl(path: str | Path, record: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as f:
         f.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _writable(value: object) -> object:
+    """JSON has no NaN: a number that is not finite is written as a text."""
+    if isinstance(value, list):
+        return [_writable(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_jsonl(path: str | Path) -> list[dict]:
@@ -128,15 +141,27 @@ def environment() -> dict:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    import torch  # here: run folders are looked at before torch, which takes seconds, is needed
+
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {
         "python": platform.python_version(),
         "versions": versions,
+        "installed": installed_digest(),
         "commit": git_commit(),
         "device": device,
     }
 
 
+@functools.cache
+def installed_digest() -> str:
+    """16 hex digits over all installed packages and versions: whether two environments agree."""
+    found = {(d.metadata["Name"] or "").lower() + "==" + d.version
+             for d in importlib.metadata.distributions()}  # fmt: skip
+    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
+
+
+@functools.cache
 def git_commit() -> str | None:
     """Commit of this repository, '+' behind it where files differ from it; None outside git."""
     root = Path(__file__).resolve().parent.parent
@@ -153,6 +178,23 @@ def git_commit() -> str | None:
         return git("rev-parse", "HEAD")[:12] + ("+" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def lock_folder(folder: Path, name: str) -> IO:
+    """The folder's lock, held until the process ends; UserError where another process has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = open(folder / name, "w")  # noqa: SIM115  closing it would release it
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        raise UserError(f"another process is at work in {folder}") from e
+    return lock
+
+
+def _foreign_files(folder: Path) -> list[str]:
+    """What lies in a folder besides what a run that was killed at its start leaves there."""
+    return [p.name for p in folder.iterdir()
+            if p.name != "run.lock" and not p.name.startswith(".run.json.")]  # fmt: skip
 
 
 def read_run(folder: str | Path) -> dict | None:
@@ -173,19 +215,22 @@ class Run:
         self.folder = Path(folder)
         self.stage = stage
         self.identity = {k: v for k, v in arguments.items() if k not in NOT_IDENTITY}
+        self.overwrite = bool(arguments.get("overwrite"))
+        self._tensorboard = bool(arguments.get("tensorboard"))
+        self._writer = None
         self._lock: IO | None = None
         self.earlier = read_run(self.folder)
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder} is a file; choose another --output_dir")
-        if arguments.get("overwrite"):
+        if self.earlier is None and self.folder.exists() and _foreign_files(self.folder):
+            # Also with --overwrite: what is no run of ours is not ours to delete.
+            raise UserError(
+                f"{self.folder} is not empty and holds no run; choose another --output_dir"
+            )
+        if self.overwrite:
             self.earlier = None
         elif self.earlier is not None:
             self._check_same()
-        elif self.folder.exists() and any(p.name != "run.lock" for p in self.folder.iterdir()):
-            raise UserError(
-                f"{self.folder} is not empty and holds no run; choose another "
-                "--output_dir, or pass --overwrite"
-            )
 
     def _check_same(self) -> None:
         earlier = self.earlier.get("args", {})
@@ -213,12 +258,14 @@ class Run:
 
     def begin(self, facts: dict) -> None:
         """Take the folder and write run.json. Call once everything has been validated."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / "run.lock", "w")  # noqa: SIM115  held until the process ends
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            raise UserError(f"another process is at work in {self.folder}") from e
+        self._lock = lock_folder(self.folder, "run.lock")
+        now = read_run(self.folder)
+        if not self.overwrite and now != self.earlier:
+            # Between our look at the folder and the lock, which was another's until now.
+            raise UserError(
+                f"another process has been at work in {self.folder} meanwhile: run the same "
+                "command again"
+            )
         if self.earlier is None:
             for path in self.folder.iterdir():
                 if path.name != "run.lock":
@@ -241,31 +288,68 @@ class Run:
         )
         write_json(self.folder / "run.json", self.manifest | {"status": "finished"})
         (self.folder / "state.pt").unlink(missing_ok=True)
+        self._lock.close()
 
     def log(self, line: dict) -> None:
-        append_jsonl(self.folder / "log.jsonl", line)
+        append_jsonl(self.folder / "log.jsonl", {k: _writable(v) for k, v in line.items()})
+        if not self._tensorboard:
+            return
+        step = line.get("optimizer_step", 0)
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # What an interrupted run wrote behind the resume point is hidden.
+            self._writer = SummaryWriter(self.folder / "tensorboard", purge_step=step)
+        for name, value in line.items():
+            if isinstance(value, int | float) and name != "optimizer_step":
+                self._writer.add_scalar(name, value, step)
 
     def save_state(self, state: dict) -> None:
         """Resume point; the old one stays until the new one is whole."""
-        write_atomically(self.folder / "state.pt", lambda p: torch.save(state, p))
+        import torch
+
+        def write(path: Path) -> None:
+            torch.save(state | {"format": STATE_FORMAT}, path)
+            digest = hashlib.sha256(path.read_bytes()).digest()
+            with open(path, "ab") as f:
+                f.write(digest)
+
+        write_atomically(self.folder / "state.pt", write)
 
     def load_state(self) -> dict | None:
         """The resume point; None at a fresh start."""
         path = self.folder / "state.pt"
         if not path.is_file():
             return None
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as e:  # a torn zip raises many types
-            raise UserError(
-                f"{path} is damaged ({type(e).__name__}); start over with --overwrite"
-            ) from e
+        import torch
 
-    def cut_log(self, optimizer_step: int) -> None:
-        """Remove the log lines that were written after the resume point."""
+        data = path.read_bytes()
+        body, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
+        if hashlib.sha256(body).digest() != digest:
+            raise UserError(
+                f"{path} is damaged (its checksum differs); start over with --overwrite"
+            )
+        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        if state.get("format") != STATE_FORMAT:
+            raise UserError(
+                f"{path} was written by another version of this program: finish the run with that "
+                "version, or start over with --overwrite"
+            )
+        return state
+
+    def cut_log(self, optimizer_step: int, finished_epochs: int) -> None:
+        """Remove the log lines that were written after the resume point.
+
+        Lines that end an epoch carry its number as `finished_epochs`.
+        """
         log = self.folder / "log.jsonl"
         if not log.is_file():
             return
-        kept = [r for r in read_jsonl(log) if r["optimizer_step"] <= optimizer_step]
+        kept = [
+            r
+            for r in read_jsonl(log)
+            if r.get("optimizer_step", 0) <= optimizer_step
+            and r.get("finished_epochs", 0) <= finished_epochs
+        ]
         text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept)
         write_atomically(log, lambda p: p.write_text(text, encoding="utf-8"))

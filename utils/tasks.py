@@ -84,6 +84,12 @@ TASKS: dict[str, Task] = {
 }
 
 
+def check_task(args: argparse.Namespace) -> None:
+    """UserError where a task is named that there is not; none named is one taken over later."""
+    if args.dataset_name is not None or args.task_name is not None:
+        resolve_task(args)
+
+
 def resolve_task(args: argparse.Namespace) -> Task:
     """The task that --dataset_name and --task_name name, with the column flags applied."""
     dataset, task = args.dataset_name, args.task_name

@@ -4,33 +4,20 @@ import math
 import time
 from dataclasses import dataclass, field
 
+import numpy as np
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from utils import cli, evaluation, models
+from utils import cli, evaluation, models, optim, resume
 from utils.batching import Encoded
 from utils.cli import DATA_FLAGS, PLACES
 from utils.data import Splits
-from utils.runs import Run, environment
+from utils.infobert import InfoBERT
+from utils.resume import SavePoints
+from utils.runs import Run, environment, seed_for
 
-
-def add_flags(parser: cli.Parser, of_epochs: str = "passes over the training rows") -> None:
-    g = parser.add_argument_group("training (paper's Table 5)")
-    add = g.add_argument
-    add("--epochs", type=cli.positive_int, default=3, help=of_epochs)
-    add("--bsz", type=cli.positive_int, default=32, help="rows per optimizer step")
-    add("--lr", type=cli.positive_float, default=2e-5, help="peak learning rate")
-    add("--weight_decay", type=cli.non_negative_float, default=1e-2, help="AdamW's, not on "
-        "biases and LayerNorm weights")  # fmt: skip
-    add("--warmup_ratio", type=cli.fraction, default=0.1, help="share of steps in which lr rises")
-    add("--dropout", type=cli.fraction, help="every dropout probability (default: encoder's own)")
-
-
-def add_keep_epochs(parser: cli.Parser) -> None:
-    parser.add_argument("--keep_epochs", type=cli.epoch_list, default=[], help="keep checkpoints "
-        "of these epochs too, e.g. 1,2,3 (attack.py --attack_epochs)")  # fmt: skip
-
+WRITE_EVERY = 20  # optimizer steps between writes of the log
 
 # Arguments that say nothing of how the weights come out, or that a record names by themselves.
 _NO_SETTINGS = PLACES | set(DATA_FLAGS) | {
@@ -45,9 +32,25 @@ def settings_of(args) -> dict:
     return {k: v for k, v in sorted(vars(args).items()) if k not in _NO_SETTINGS}
 
 
-def check_epochs(args) -> None:
-    if args.keep_epochs and max(args.keep_epochs) > args.epochs:
-        raise cli.UserError(f"--keep_epochs names an epoch beyond --epochs {args.epochs}")
+def check_processes(args, accelerator) -> None:
+    """UserError where the method cannot be spread over several processes."""
+    if args.method == "infobert" and accelerator.num_processes > 1:
+        raise cli.UserError("--method infobert contrasts a batch's texts: run it in one process")
+
+
+def make_regularizer(model, args, accelerator) -> InfoBERT | None:
+    """InfoBERT's terms with a fresh critic, on the device; None for the other methods."""
+    if args.method != "infobert":
+        return None
+    check_processes(args, accelerator)
+    regularizer = InfoBERT(model.config.hidden_size, args, seed_for(args.seed, "critic"))
+    return regularizer.to(accelerator.device)
+
+
+def trained_modules(model: nn.Module, regularizer: nn.Module | None) -> nn.ModuleDict:
+    """What the optimizer trains and a resume point holds: model, and critic where there is one."""
+    modules = {"model": model}
+    return nn.ModuleDict(modules | ({"critic": regularizer} if regularizer is not None else {}))
 
 
 @dataclass
@@ -55,16 +58,27 @@ class Progress:
     """Where a training run stands; all of it but `waiting` is in the resume point."""
 
     optimizer_step: int = 0
+    finished_epochs: int = 0  # evaluated, too
     best_epoch: int = 0
     best_dev_accuracy_percent: float = -1.0
+    dev_accuracy_percent: float = -1.0  # of the last finished epoch
     epoch_loss: float = 0.0  # sum over the epoch's optimizer steps so far
     epoch_steps: int = 0
     seconds: float = 0.0
+    skipped_steps: int = 0
+    last_loss: float = math.nan
     since: float = field(default_factory=time.monotonic)
     waiting: list[dict] = field(default_factory=list)
 
+    def admits(self, step: int, losses: Tensor, grad_norm: Tensor) -> bool:
+        """Whether all is finite, so that the step may be made; see optim.Skips."""
+        skips = optim.Skips(self.skipped_steps)
+        admitted = skips.admits(step, losses, grad_norm)
+        self.skipped_steps = skips.count
+        return admitted
+
     def note(self, step: int, epoch: int, lr: float, logged: dict, grad_norm: Tensor) -> None:
-        """Keep a step's figures as tensors until they are written, so that nothing waits.
+        """Keep a step's figures as tensors until they are written.
 
         `logged`: of adversary.backward. `loss` is the mean over its passes.
         """
@@ -80,16 +94,20 @@ class Progress:
         self.seconds, self.since = self.seconds + now - self.since, now
         for line in self.waiting:
             line = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in line.items()}
-            if not math.isfinite(line["loss"]):
-                raise cli.UserError(
-                    f"the loss is {line['loss']} at optimizer step {line['optimizer_step']}: "
-                    "lower --lr, or use --precision fp32"
-                )
-            self.epoch_loss += line["loss"]
-            self.epoch_steps += 1
+            self.last_loss = line["loss"]
+            if math.isfinite(line["loss"]):
+                self.epoch_loss += line["loss"]
+                self.epoch_steps += 1
             if run is not None:
                 run.log(line)
         self.waiting.clear()
+
+    def in_short(self) -> dict[str, str]:
+        """For the progress line."""
+        found = {} if math.isnan(self.last_loss) else {"loss": f"{self.last_loss:.3f}"}
+        if self.dev_accuracy_percent >= 0:
+            found["dev"] = f"{self.dev_accuracy_percent:.1f} %"
+        return found
 
     def mean_loss(self) -> float:
         """Mean training loss since the last call."""
@@ -98,8 +116,9 @@ class Progress:
         return mean
 
     def saved(self) -> dict:
-        fields = ("optimizer_step", "best_epoch", "best_dev_accuracy_percent",
-                  "epoch_loss", "epoch_steps", "seconds")  # fmt: skip
+        fields = ("optimizer_step", "finished_epochs", "best_epoch", "best_dev_accuracy_percent",
+                  "epoch_loss", "epoch_steps", "seconds",
+                  "skipped_steps", "dev_accuracy_percent")  # fmt: skip
         return {name: getattr(self, name) for name in fields}
 
 
@@ -113,7 +132,8 @@ def restore(run: Run, trained: nn.Module, optimizer, accelerator: Accelerator) -
         trained.load_state_dict(state["trained"])
         optimizer.load_state_dict(state["optimizer"])
     if accelerator.is_main_process:
-        run.cut_log(progress.optimizer_step)
+        run.cut_log(progress.optimizer_step, progress.finished_epochs)
+    resume.note_signals()
     return progress
 
 
@@ -128,21 +148,38 @@ def save(
         run.save_state(state | {"progress": progress.saved()} | (further or {}))
 
 
+def save_where_due(
+    points: SavePoints, run: Run, progress: Progress, trained: nn.Module, optimizer, accelerator,
+    further: dict | None = None,
+) -> None:  # fmt: skip
+    """Behind each optimizer step: save if it is time to, and leave where a signal asked for it."""
+    if len(progress.waiting) >= WRITE_EVERY:
+        progress.write(run if accelerator.is_main_process else None)
+    if points.due(progress.optimizer_step, accelerator):
+        save(run, progress, trained, optimizer, accelerator, further)
+        resume.leave_if_requested(f"behind optimizer step {progress.optimizer_step}")
+
+
 def end_epoch(
     run: Run, progress: Progress, epoch: int, trained: nn.ModuleDict, tokenizer, optimizer,
     accelerator: Accelerator, args, facts: dict, dev: Encoded,
-) -> float:  # fmt: skip
-    """Measure dev, log, write the checkpoints that are due and the resume point; dev accuracy."""
+) -> None:  # fmt: skip
+    """Measure dev, log, write the checkpoints that are due and the resume point."""
     model = trained["model"]
-    accuracy = evaluation.accuracy_percent(model, dev, 4 * args.bsz, accelerator)
+    try:
+        accuracy = evaluation.accuracy_percent(model, dev, 4 * args.bsz, accelerator)
+    except resume.Stopped:  # the epoch's steps are kept; the same command evaluates it
+        save(run, progress, trained, optimizer, accelerator)
+        raise
     main = accelerator.is_main_process
     progress.write(run if main else None)
     mean_loss = progress.mean_loss()
+    progress.dev_accuracy_percent = accuracy
     improved = accuracy > progress.best_dev_accuracy_percent
     if improved:
         progress.best_epoch, progress.best_dev_accuracy_percent = epoch, accuracy
     if main:
-        run.log({"optimizer_step": progress.optimizer_step, "epoch": epoch,
+        run.log({"optimizer_step": progress.optimizer_step, "finished_epochs": epoch,
                  "mean_training_loss": mean_loss, "dev_accuracy_percent": accuracy})  # fmt: skip
         found = facts | {"epoch": epoch, "dev_accuracy_percent": accuracy,
                          "mean_training_loss": mean_loss}  # fmt: skip
@@ -150,8 +187,9 @@ def end_epoch(
                f"epoch{epoch}": epoch in args.keep_epochs}  # fmt: skip
         for name in (name for name, is_due in due.items() if is_due):
             models.save_checkpoint(run.folder / name, model, tokenizer, found)
+    progress.finished_epochs = epoch
     save(run, progress, trained, optimizer, accelerator)
-    return accuracy
+    resume.leave_if_requested()
 
 
 def finish(
@@ -169,6 +207,9 @@ def finish(
                 weights = load_file(run.folder / name / "model.safetensors")
                 model.load_state_dict(weights)
             measured = evaluation.evaluation_record(model, test, 4 * args.bsz, accelerator)
+            most_frequent = 100 * max(np.bincount(test.labels)) / len(test)
+            low = measured["clean_interval_95_percent"][0]
+            measured["at_chance"] = bool(low <= most_frequent)
         kept = ("epoch", "dev_accuracy_percent", "mean_training_loss")
         found[name] = measured | {k: checkpoint[k] for k in kept}
         records.append({"kind": "evaluation", **facts, "checkpoint": name, **found[name],
@@ -180,6 +221,10 @@ def finish(
     run.finish(
         {"checkpoints": found, "best_dev_epoch": progress.best_epoch,
          "seconds_of_training": progress.seconds, **splits.facts()}, records)  # fmt: skip
+    for name in found:
+        if found[name]["at_chance"]:
+            cli.warn(f"the {name} checkpoint is no better than always saying the most frequent "
+                     "class: too few steps, or too high a --lr?")  # fmt: skip
     print(
         f"{run.folder}: test accuracy {found['last']['clean_percent']:.1f} % (last, epoch "
         f"{args.epochs}), {found['best']['clean_percent']:.1f} % (best dev, epoch "

@@ -103,8 +103,8 @@ def _target(folder: Path, name: str, run_folder: Path | None, run: dict | None) 
         unfinished = run is not None and run.get("status") != "finished"
         hint = "; its run is not finished" if unfinished else ""
         raise UserError(f"{folder} is no checkpoint: it has no config.json{hint}")
-    facts = folder / "checkpoint.json"
-    return Target(folder, name, run_folder, run, read_json(facts) if facts.is_file() else {})
+    ours = (folder / "checkpoint.json").is_file()
+    return Target(folder, name, run_folder, run, models.checkpoint_facts(folder) if ours else {})
 
 
 def with_checkpoint_labels(task: Task, target: Target) -> Task:

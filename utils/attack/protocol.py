@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import Path
+from typing import IO
 
 from utils.cli import UserError
 from utils.data import Rows, sample_balanced
@@ -15,6 +16,7 @@ from utils.metrics import wilson_interval
 from utils.runs import (
     append_jsonl,
     environment,
+    lock_folder,
     read_json,
     read_jsonl,
     seed_for,
@@ -22,6 +24,7 @@ from utils.runs import (
     write_json,
 )
 
+LOCK = "attack.lock"
 SUCCESS, FAILED, SKIPPED = "success", "failed", "skipped"
 
 
@@ -116,13 +119,14 @@ class AttackFolder:
         self.result_file = result_file
         self.settings = json.loads(json.dumps(settings))
         self.ids = ids
+        self._lock: IO | None = None
         self.done: dict[str, dict] = {}
         self.summary: dict | None = None
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file; choose another --output_dir")
         if (folder / "attack.json").is_file():
             self._read()
-        elif folder.exists() and any(folder.iterdir()):
+        elif folder.exists() and any(p.name != LOCK for p in folder.iterdir()):
             raise UserError(f"{folder} is not empty and holds no attack; choose another one")
         self._known_records()  # if that file is damaged, say so before the attack
 
@@ -151,7 +155,13 @@ class AttackFolder:
         return fingerprint([self.settings, self.ids])
 
     def begin(self) -> None:
-        """Create the folder; drop a torn last line of an attack that was killed."""
+        """Take the folder; drop a torn last line of an attack that was killed.
+
+        UserError where another process is at work in it.
+        """
+        self._lock = lock_folder(self.folder, LOCK)
+        if (self.folder / "attack.json").is_file():  # another's, between our look and the lock
+            self._read()
         write_json(self.folder / "attack.json", {"settings": self.settings, "row_ids": self.ids})
         text = "".join(json.dumps(d, ensure_ascii=False) + "\n" for d in self.done.values())
         path = self.folder / "rows.jsonl"
@@ -170,6 +180,8 @@ class AttackFolder:
         self.summary = record
         write_json(self.folder / "summary.json", record)
         self.publish()
+        if self._lock is not None:
+            self._lock.close()
 
     def publish(self) -> None:
         """Append the summary to the record file unless it stands there already."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
-from utils.report.records import COMPARISON, ROW_SETTINGS, write_records, write_text
+from utils.report.records import COMPARISON, ROW_SETTINGS, one_per_seed, write_records, write_text
 from utils.runs import write_atomically
 
 METRICS = ("clean_percent", "aua_percent", "suc_percent", "queries_per_row",
@@ -57,6 +57,8 @@ def make_tables(records: list[dict]) -> list[tuple[dict, list[Row]]]:
         row = tables.setdefault(shared, {}).setdefault(key, Row(*own, records=[]))
         row.records.append(r)
     order = lambda row: (row.sparsity, row.name != "random ticket", row.name, row.epochs or 0)  # noqa: E731
+    for row in (row for rows in tables.values() for row in rows.values()):
+        row.records = one_per_seed(row.records)
     return [
         (dict(zip(COMPARISON, shared, strict=True)), sorted(rows.values(), key=order))
         for shared, rows in sorted(tables.items(), key=lambda item: str(item[0]))

@@ -65,6 +65,7 @@ def _with_keys(record: dict) -> dict:
     ticket = record["ticket"]
     if ticket:  # older score files say "random matched"
         ticket = ticket | {"kind": ticket["kind"].replace(" ", "_")}
+    dense = not ticket or ticket.get("reinitialised") == "rest"
     digests = {n: r.get("sha256", r.get("name")) for n, r in record.get("resources", {}).items()}
     return record | {
         "encoder": record["encoder"]["name"],
@@ -76,7 +77,7 @@ def _with_keys(record: dict) -> dict:
         "search_settings": json.dumps((ticket or {}).get("search"), sort_keys=True),
         "training_settings": json.dumps(record.get("training"), sort_keys=True),
         "name": _name(ticket, record.get("method", "plain")),
-        "sparsity": ticket["sparsity_asked"] if ticket else 0.0,
+        "sparsity": 0.0 if dense else ticket["sparsity_asked"],
     }
 
 

@@ -108,7 +108,7 @@ class SubTable:
     @property
     def seeds(self) -> list[int]:
         """That a row should have: those that any row has, or the default one."""
-        return sorted({r["seed"] for r in self.records} or {DEFAULT_SEED})
+        return sorted({r["seed"] for r in self.records} | set(self.scale.seeds) or {DEFAULT_SEED})
 
     def commands(self) -> list[str]:
         """What fills the rows that lack seeds, a command for each set of them."""
