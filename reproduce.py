@@ -14,8 +14,6 @@ from pathlib import Path
 
 from utils import cli, resume
 from utils.experiments import FIGURES, SCALES, TABLES, tasks_of
-from utils.planning import Job, duration, make_plan
-from utils.scheduling import execute
 
 ROOT = Path(__file__).resolve().parent
 
@@ -54,6 +52,13 @@ def parse_args(argv: list[str] | None = None):
     args.runs = args.runs or str(ROOT / ("runs" if args.scale == "paper" else f"runs/{args.scale}"))
     args.output_dir = args.output_dir or str(ROOT / "results" / args.scale)
     return args
+
+
+if __name__ == "__main__":
+    cli.run(parse_args)  # what is wrong with them is said before the imports, which take seconds
+
+from utils.planning import Job, duration, make_plan
+from utils.scheduling import execute
 
 
 def show(jobs: list[Job]) -> None:

@@ -172,14 +172,3 @@ def test_imp_under_adversarial_training_is_another_kind(encoder, sst2_folder, tm
                  "--method", "freelb")  # fmt: skip
     _, _, manifest = tickets.load_scores(folder / "scores.safetensors")
     assert manifest["kind"] == "imp_freelb" and manifest["settings"]["adv_steps"] == 2
-
-
-def test_imp_refuses(encoder, sst2_folder, tmp_path, capsys):
-    for flags, message in ((("--to_sparsity", 1), "strictly between 0 and 1"),
-                           (("--to_sparsity", 0.5, "--share_per_round", 0), "strictly between"),
-                           (("--to_sparsity", 0.5, "--share_of", "some"), "invalid choice"),
-                           (("--to_sparsity", 0.5, "--keep_epochs", 1), "unrecognized"),
-                           ):  # fmt: skip
-        line = fails(capsys, "prune_iteratively", "--model_name", encoder, "--task_name", "sst2",
-                     "--data_dir", sst2_folder, "--output_dir", tmp_path / "r", *flags)  # fmt: skip
-        assert message in line and not (tmp_path / "r").exists()

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from conftest import call, fails
+from conftest import call
 from torch import nn
 
 from utils import adversary, infobert, methods
@@ -211,13 +211,3 @@ def test_every_method_trains_and_says_so(encoder, sst2_folder, tmp_path):
         seen.add((folder / "last" / "model.safetensors").read_bytes())
         assert read_json(folder / "last" / "checkpoint.json")["method"] == method
     assert len(seen) == len(methods.METHODS)
-
-
-def test_methods_refuse(encoder, sst2_folder, tmp_path, capsys):
-    for flags, message in ((("--method", "smart"), "invalid choice"),
-                           (("--method", "freelb", "--adv_steps", 0), "whole number >= 1"),
-                           (("--adv_steps", 2), "not read by --method plain")):  # fmt: skip
-        line = fails(capsys, "finetune", "--model_name", encoder, "--task_name", "sst2",
-                     "--data_dir", sst2_folder, "--output_dir", tmp_path / "run",
-                     *flags)  # fmt: skip
-        assert message in line and not (tmp_path / "run").exists()

@@ -36,6 +36,14 @@ def command(stage: str, encoder, data, runs_folder: Path, folder: Path) -> tuple
     }[stage] + (*QUICK, "--output_dir", folder)  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """A shell that runs the tests in the background lets them ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def whole(encoder, sst2_folder, tmp_path_factory):
     """Each stage, not interrupted."""

@@ -59,7 +59,7 @@ def _loading(what: str, name: str):
     hub_logging.set_verbosity_error()  # its retries without a network fill the screen
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as e:
         reason = " ".join(str(e).split())[:200]
         if Path(name).is_dir():
             raise UserError(f"{name} holds no {what} that transformers can load: {reason}") from e

@@ -51,8 +51,9 @@ def raise_on_signals(where: str = "behind the last row that was written") -> Non
 
 def _handle(handler) -> None:
     for number in SIGNALS:
-        old = signal.signal(number, handler)
-        _before.setdefault(number, old)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and '&' ask for
+            old = signal.signal(number, handler)
+            _before.setdefault(number, old)
 
 
 def release_signals() -> None:

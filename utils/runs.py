@@ -18,6 +18,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 from typing import IO
 
@@ -84,8 +85,20 @@ def append_jsonl(path: str | Path, record: dict) -> None:
     """Append one line; a single write, so that a killed process leaves at most one torn line."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as f:
-        f.write(json.dumps(record, ensure_ascii=False) + "\n")
+    with open(path, "ab+") as f:
+        _drop_torn_line(f)
+        f.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+
+
+def _drop_torn_line(f: IO[bytes]) -> None:
+    """Cut what a killed writer, or a full disk, left behind the last whole line."""
+    end = f.seek(0, os.SEEK_END)
+    if end == 0:
+        return
+    f.seek(end - 1)
+    if f.read(1) != b"\n":
+        f.seek(0)
+        f.truncate(f.read().rfind(b"\n") + 1)
 
 
 def _writable(value: object) -> object:
@@ -110,10 +123,11 @@ def read_jsonl(path: str | Path) -> list[dict]:
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as e:
+        except (json.JSONDecodeError, RecursionError) as e:
             if number == len(lines):  # no newline after it: the writer was killed
                 break
-            raise UserError(f"{path}, line {number}, is not JSON: {e.msg}") from e
+            reason = getattr(e, "msg", "nested too deeply")
+            raise UserError(f"{path}, line {number}, is not JSON: {reason}") from e
         if not isinstance(record, dict):
             raise UserError(f"{path}, line {number}, is not a JSON object")
         records.append(record)
@@ -126,7 +140,7 @@ def read_json(path: str | Path) -> dict:
         obj = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror}") from e
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
         raise UserError(f"{path} is damaged: it is not JSON") from e
     if not isinstance(obj, dict):
         raise UserError(f"{path} is damaged: it is not a JSON object")
@@ -156,8 +170,11 @@ def environment() -> dict:
 @functools.cache
 def installed_digest() -> str:
     """16 hex digits over all installed packages and versions: whether two environments agree."""
-    found = {(d.metadata["Name"] or "").lower() + "==" + d.version
-             for d in importlib.metadata.distributions()}  # fmt: skip
+    # Not all of sys.path: some packages put copies of others there when they are imported.
+    places = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    found = {
+        f"{d.name.lower()}=={d.version}" for d in importlib.metadata.distributions(path=places)
+    }
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
 
 

@@ -2,7 +2,10 @@
 
 import gzip
 import importlib.util
+import io
+import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -12,6 +15,7 @@ from utils.cli import UserError
 from utils.tasks import Task
 
 EXTENSIONS = ("tsv", "csv", "jsonl", "parquet")
+MOST_BYTES = 2 << 30  # of a packed file, unpacked; MNLI, the largest of the tasks, has 0.1 GiB
 BUILTIN_TEST_FRACTION = 0.125  # 1,066 of Rotten Tomatoes' 8,530, the size of its official test
 
 # Split name -> its table and where it came from.
@@ -68,7 +72,7 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"no file {path}")
     try:
-        with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as f:
+        with _bytes_of(path) as f:
             if suffix == "parquet":
                 table = pd.read_parquet(f)
             elif suffix == "jsonl":
@@ -87,7 +91,7 @@ def read_table(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is not UTF-8 text ({e.reason} at byte {e.start})") from e
     except pd.errors.EmptyDataError as e:
         raise UserError(f"{path} is empty") from e
-    except (ValueError, OSError, EOFError, pd.errors.ParserError) as e:
+    except (ValueError, OSError, EOFError, RecursionError, zlib.error, pd.errors.ParserError) as e:
         reason = " ".join(str(e).split())[:150]
         raise UserError(f"{path} cannot be read as {suffix}: {reason}") from e
     if table.empty:
@@ -96,6 +100,17 @@ def read_table(path: Path) -> pd.DataFrame:
         table.columns = [*table.columns[:-1], table.columns[-1].rstrip("\r")]
         table[table.columns[-1]] = table[table.columns[-1]].str.rstrip("\r")
     return table
+
+
+def _bytes_of(path: Path) -> IO[bytes]:
+    """The file, unpacked where it is packed; a few bytes cannot unpack to all of the memory."""
+    if not path.name.endswith(".gz"):
+        return open(path, "rb")
+    with gzip.open(path) as f:
+        data = f.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{path} unpacks to more than {MOST_BYTES >> 30} GiB: unpack it first")
+    return io.BytesIO(data)
 
 
 def builtin_tables(task: Task, split_seed: int) -> Tables:

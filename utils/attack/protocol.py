@@ -189,7 +189,12 @@ class AttackFolder:
             append_jsonl(self.result_file, self.summary)
 
     def _known_records(self) -> list[dict]:
-        return read_jsonl(self.result_file) if self.result_file.is_file() else []
+        if not self.result_file.is_file():
+            return []
+        records = read_jsonl(self.result_file)
+        if not records and self.result_file.stat().st_size:
+            raise UserError(f"{self.result_file} holds no records; choose another --result_file")
+        return records
 
 
 def so_far(outcomes: list[dict]) -> str:
