@@ -334,8 +334,11 @@ def main() -> None:
             progress.update()
             ends_epoch = step == epoch * steps_per_epoch
             if accelerator.is_main_process and (len(waiting) == 20 or ends_epoch):
-                progress.set_postfix(loss=f"{float(logged['loss_per_pass'].mean()):.3f}",
-                                     density=f"{float(logged['penalty']):.3f}")  # fmt: skip
+                shown = {"loss": f"{float(logged['loss_per_pass'].mean()):.3f}",
+                         "density": f"{float(logged['penalty']):.3f}"}  # fmt: skip
+                if measured is not None:
+                    shown["dev"] = f"{measured['dev_accuracy_soft_gates_percent']:.1f} %"
+                progress.set_postfix(shown)
                 write_log(run, waiting)
             if points.due(step, accelerator):
                 save(epoch - 1)

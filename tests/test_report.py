@@ -451,6 +451,16 @@ def refused(capsys, tmp_path, *flags) -> str:
     return line
 
 
+def test_records_of_an_earlier_version_are_read(tmp_path):
+    """Those of the first quickstart, which know no method and no settings."""
+    folder = Path(__file__).resolve().parent / "records_of_earlier_versions"
+    call("report", "--records", folder, "--output_dir", tmp_path / "out")
+    table = rows_of(tmp_path / "out" / "table.csv")
+    assert [(r["model"], r["sparsity"], r["rows_attacked"]) for r in table] == [
+        ("dense fine-tuned", "0.0", "60"), ("random ticket", "0.3", "60"),
+        ("robust ticket", "0.3", "60")]  # fmt: skip
+
+
 def test_a_table_of_nothing_is_empty_and_says_how_to_fill_it(tmp_path):
     (tmp_path / "runs").mkdir()
     out = report(tmp_path, "table1", further=("--seeds", 1, 2, "--further_flags", "--data 'a b'"))

@@ -325,12 +325,11 @@ class Run:
         """Resume point; the old one stays until the new one is whole."""
         import torch
 
-        def write(path: Path) -> None:
-            torch.save(state | {"format": STATE_FORMAT}, path)
-            digest = hashlib.sha256(path.read_bytes()).digest()
-            with open(path, "ab") as f:
-                f.write(digest)
-
+        # Through memory: torch's own writer turns a full disk into an error of many forms.
+        buffer = io.BytesIO()
+        torch.save(state | {"format": STATE_FORMAT}, buffer)
+        buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
+        write = lambda p: p.write_bytes(buffer.getbuffer())  # noqa: E731
         write_atomically(self.folder / "state.pt", write)
 
     def load_state(self) -> dict | None:

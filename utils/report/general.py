@@ -9,7 +9,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
-from utils.report.records import COMPARISON, ROW_SETTINGS, one_per_seed, write_records, write_text
+from utils.report.records import (
+    COMPARISON,
+    ROW_SETTINGS,
+    one_per_seed,
+    write_records,
+    write_text,
+)
 from utils.runs import write_atomically
 
 METRICS = ("clean_percent", "aua_percent", "suc_percent", "queries_per_row",
