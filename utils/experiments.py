@@ -87,6 +87,14 @@ DENSE = Model()
 ROBUST = Model(kind="robust")
 
 
+def mini_recipes(attacks: tuple[str, ...]) -> list[str]:
+    """Of MINI_RECIPES those that stand for a table's columns: all where it has all three."""
+    if len(attacks) == len(PAPER_ATTACKS):
+        return list(MINI_RECIPES)
+    kin = tuple(attack.lower() for attack in attacks)
+    return [recipe for recipe in MINI_RECIPES if recipe.startswith(kin)]
+
+
 @dataclass(frozen=True)
 class Row:
     """A line of a table: our label, the paper's name of it (None: it has none), the model."""

@@ -13,7 +13,6 @@ from utils.experiments import (
     CURVES,
     EPOCHS_FIGURE,
     LAMBDAS,
-    MINI_RECIPES,
     OWN_LAMBDA,
     PAPER_ATTACKS,
     ROBUST,
@@ -21,6 +20,7 @@ from utils.experiments import (
     SPARSITY,
     TABLES,
     Model,
+    mini_recipes,
     scores_folder,
 )
 from utils.runs import read_run
@@ -140,9 +140,7 @@ def recipes_of(args: Namespace) -> list[str]:
     columns = TABLES[args.target].attacks if args.target in TABLES else ("TextFooler",)
     if args.scale == "paper":
         return [recipe for column in columns for recipe in PAPER_ATTACKS[column]]
-    recipes = [r for r in MINI_RECIPES if _can_run(r)]
-    # Tables with fewer columns are attacked by TextFooler's kin alone.
-    return recipes if len(columns) > 2 else [r for r in recipes if r.startswith("textfooler")]
+    return [recipe for recipe in mini_recipes(columns) if _can_run(recipe)]
 
 
 def _can_run(recipe: str) -> bool:

@@ -15,9 +15,11 @@ from utils.experiments import (
     PAPER_DATASET,
     SCALES,
     SINGLE_TASKS,
+    TABLES,
     Model,
     Scale,
     Table,
+    mini_recipes,
 )
 from utils.report.missing import command
 from utils.report.records import ROW_SETTINGS, STRICT_COMPARISON, Cell, largest_group, one_per_seed
@@ -145,8 +147,17 @@ def sub_tables(
             recipes = [r for r in recipes if r in present] or [None]
         columns += [(attack, recipe) for recipe in recipes]
     if scale.name != "paper":
-        columns = [(None, r) for r in MINI_RECIPES if r in present] + columns
+        # An attack that was run for Table 1 alone has records of the rows that another table shares
+        # with it, too; they make no table.
+        further = {r["recipe"] for r in own if not _of_table_1(r, task, scale)}
+        shown = further | set(mini_recipes(table.attacks))
+        columns = [(None, r) for r in MINI_RECIPES if r in present & shown] + columns
     return [_sub_table(table, task, scale, own, *column) for column in columns]
+
+
+def _of_table_1(record: dict, task: str, scale: Scale) -> bool:
+    rows = TABLES["table1"].rows
+    return any(row.model.at(task).owns(record, scale.epochs) for row in rows)
 
 
 def _sub_table(
