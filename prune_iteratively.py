@@ -177,16 +177,20 @@ def main() -> None:
                 bar.set_postfix(progress.in_short(), refresh=False)
                 training.save_where_due(points, run, progress, trained, optimizer, accelerator,
                                         further)  # fmt: skip
-            training.save(run, progress, trained, optimizer, accelerator, further)
+            if points.due_at_epoch_end(step, accelerator):
+                training.save(run, progress, trained, optimizer, accelerator, further)
 
         # Prune.
-        found["dev_accuracy_percent"] = evaluation.accuracy_percent(
-            model, dev, 4 * args.bsz, accelerator
-        )
+        try:
+            accuracy = evaluation.accuracy_percent(model, dev, 4 * args.bsz, accelerator)
+        except resume.Stopped:  # the round's steps are kept; the same command evaluates it
+            training.save(run, progress, trained, optimizer, accelerator, further)
+            raise
+        found["dev_accuracy_percent"] = accuracy
         prune(surgery.prunable_linears(model), removed_in, magnitudes, round_,
               sparsities[round_ - 1])  # fmt: skip
         found["sparsity_after"] = tickets.sparsity_of({n: r == 0 for n, r in removed_in.items()})
-        progress.dev_accuracy_percent = found["dev_accuracy_percent"]
+        progress.dev_accuracy_percent = accuracy
         bar.set_postfix(progress.in_short() | {"sparsity": f"{found['sparsity_after']:.2f}"})
         progress.write(run if accelerator.is_main_process else None)
         found["mean_training_loss"] = progress.mean_loss()
@@ -194,7 +198,8 @@ def main() -> None:
             run.log({"optimizer_step": step, "finished_epochs": round_ * args.epochs,
                      "round": round_, **found})  # fmt: skip
         progress.finished_epochs = round_ * args.epochs
-        training.save(run, progress, trained, optimizer, accelerator, further)
+        if points.due_at_epoch_end(step, accelerator):
+            training.save(run, progress, trained, optimizer, accelerator, further)
         resume.leave_if_requested()
 
     bar.close()

@@ -216,7 +216,7 @@ def main() -> None:
             bar.update()
             bar.set_postfix(progress.in_short(), refresh=False)
             training.save_where_due(points, run, progress, trained, optimizer, accelerator)
-        training.end_epoch(run, progress, epoch, trained, tokenizer, optimizer,
+        training.end_epoch(points, run, progress, epoch, trained, tokenizer, optimizer,
                            accelerator, args, facts, dev)  # fmt: skip
         bar.set_postfix(progress.in_short())
     bar.close()

@@ -362,7 +362,8 @@ def main() -> None:
             for name in names:
                 tickets.save_scores(run.folder / name, dict(zip(gated, scores, strict=True)),
                                     shapes, manifest | {"epoch": epoch})  # fmt: skip
-        save(epoch)
+        if points.due_at_epoch_end(step, accelerator):
+            save(epoch)
         resume.leave_if_requested()
 
     progress.close()

@@ -99,3 +99,7 @@ class SavePoints:
             return False
         self.last = time.monotonic()
         return True
+
+    def due_at_epoch_end(self, step: int, accelerator: Accelerator) -> bool:
+        """Counted in minutes, an epoch's end is saved only if it is time: epochs may be short."""
+        return self.due(step, accelerator) or self.unit == "steps"

@@ -161,10 +161,10 @@ def save_where_due(
 
 
 def end_epoch(
-    run: Run, progress: Progress, epoch: int, trained: nn.ModuleDict, tokenizer, optimizer,
-    accelerator: Accelerator, args, facts: dict, dev: Encoded,
+    points: SavePoints, run: Run, progress: Progress, epoch: int, trained: nn.ModuleDict,
+    tokenizer, optimizer, accelerator: Accelerator, args, facts: dict, dev: Encoded,
 ) -> None:  # fmt: skip
-    """Measure dev, log, write the checkpoints that are due and the resume point."""
+    """Measure dev, log, write the checkpoints that are due and, if it is time, the resume point."""
     model = trained["model"]
     try:
         accuracy = evaluation.accuracy_percent(model, dev, 4 * args.bsz, accelerator)
@@ -188,7 +188,8 @@ def end_epoch(
         for name in (name for name, is_due in due.items() if is_due):
             models.save_checkpoint(run.folder / name, model, tokenizer, found)
     progress.finished_epochs = epoch
-    save(run, progress, trained, optimizer, accelerator)
+    if points.due_at_epoch_end(progress.optimizer_step, accelerator):
+        save(run, progress, trained, optimizer, accelerator)
     resume.leave_if_requested()
 
 
