@@ -7,6 +7,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import call, fails
 
@@ -19,6 +20,7 @@ from utils.experiments import (
     TABLES,
     Model,
 )
+from utils.intervals import crossed_interval
 from utils.report import figures, formats, latex, records, tables
 from utils.report.missing import command
 
@@ -91,7 +93,9 @@ def test_values_deviations_and_differences_by_hand(tmp_path):
     assert (clean["paper"], clean["difference"]) == ("90.9", "-10.9")
     text = (out / "table1.md").read_text()
     assert "| RobustT | 30 % | 90.9 | 80.0 ± 0.0 (n=3) | −10.9 | — | 35.0 ± 5.6 (n=3) | — |" in text
-    assert "| Fine-tune | 0 % | 92.0 | 90.0 (n=1) | −2.0 | — | 20.0 (n=1) | — |" in text
+    assert (
+        "| Fine-tune | 0 % | 92.0 | 90.0 [70.0, 88.0] (n=1) | −2.0 | — | 20.0 (n=1) | — |" in text
+    )
     kept = records.read_records([out / "table1-records.jsonl"])
     assert {r["attack_id"] for r in kept} == set(
         robust["attack_ids"].split(";") + [attack(clean_percent=90.0)["attack_id"]]
@@ -459,6 +463,30 @@ def test_records_of_an_earlier_version_are_read(tmp_path):
     assert [(r["model"], r["sparsity"], r["rows_attacked"]) for r in table] == [
         ("dense fine-tuned", "0.0", "60"), ("random ticket", "0.3", "60"),
         ("robust ticket", "0.3", "60")]  # fmt: skip
+
+
+def test_intervals_and_paired_comparisons_from_the_rows_outcomes(tmp_path):
+    """Ten rows. Dense: 8 right before, 4 after; the ticket of seed 42 has 1 of them, 5 others."""
+    dense = {"row_outcomes": "rrrrffffww", "rows_attacked": 10, "clean_percent": 80.0}
+    lines = [attack(DENSE, 42, 40.0, **dense, intervals_95={"aua_percent": [16.8, 68.7]}),
+             attack(ROBUST_30, 42, 60.0, **dense | {"row_outcomes": "rfffrrrrrf"})]  # fmt: skip
+    write(tmp_path / "runs", lines)
+    out = report(tmp_path, "table1")
+    text = (out / "table1.md").read_text()
+    assert "40.0 [16.8, 68.7] (n=1)" in text
+    # Only the ticket right on 5 rows, only the dense model on 3: p = 2 (1 + 8 + 28 + 56) / 2^8.
+    assert "RobustT +20.0 (5 rows against 3, p = 0.73), not distinguishable from noise" in text
+    lines += [attack(DENSE, 43, 40.0, **dense),
+              attack(ROBUST_30, 43, 40.0, **dense | {"row_outcomes": "rrrffffrff"})]  # fmt: skip
+    write(tmp_path / "runs", lines)
+    text = (report(tmp_path, "table1") / "table1.md").read_text()
+    cell = re.search(r"\| RobustT .*? 50\.0 ± 14\.1 \[([\d.]+), ([\d.]+)\] \(n=2\)", text)
+    table = np.array([[c == "r" for c in "rfffrrrrrf"], [c == "r" for c in "rrrffffrff"]])
+    assert tuple(map(float, cell.groups())) == pytest.approx(crossed_interval(table), abs=0.06)
+    assert re.search(r"RobustT \+10\.0 \[−[\d.]+, \+[\d.]+\], not distinguishable", text)
+    row = row_of(tmp_path / "out" / "table1.csv", method="RobustT", metric="aua",
+                 recipe="textfooler-minilm")  # fmt: skip
+    assert float(row["ours_low_95"]) < 50 < float(row["ours_high_95"])
 
 
 def test_a_table_of_nothing_is_empty_and_says_how_to_fill_it(tmp_path):

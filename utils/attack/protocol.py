@@ -26,6 +26,9 @@ from utils.runs import (
 
 LOCK = "attack.lock"
 SUCCESS, FAILED, SKIPPED = "success", "failed", "skipped"
+# A record keeps a letter for each attacked row, in the rows' order: right after the attack, fooled
+# by it, wrong before. Intervals over seeds and paired comparisons are made from them.
+LETTERS = {FAILED: "r", SUCCESS: "f", SKIPPED: "w"}
 
 
 def choose_rows(rows: Rows, count: int, how: str, seed: int) -> Rows:
@@ -212,6 +215,7 @@ def summary(facts: dict, folder: AttackFolder) -> dict:
         **facts,
         **{name: value for name, value in folder.settings.items() if name != "task"},
         **tally(outcomes),
+        "row_outcomes": "".join(LETTERS[o["outcome"]] for o in outcomes),
         "attack_id": folder.attack_id,
         "seconds": round(sum(o["seconds"] for o in outcomes), 3),
         "environment": environment(),

@@ -10,14 +10,18 @@ from utils.report.tables import SubTable, orientation, why_not_run
 
 HEADINGS = {"clean": "Clean %", "aua": "Aua %", "suc": "Suc %", "queries": "#Query"}
 NONE = "—"
-OURS = "Ours: mean ± standard deviation (n - 1) over n seeds."
+OURS = (
+    "Ours: mean ± standard deviation (n - 1) over n seeds; in brackets 95 % intervals, Wilson's "
+    "over rows for one seed, for several those of new rows and new seeds (two-way random effects)."
+)
 LEGEND = (
     "Diff.: ours less the paper's. Clean: right before the attack; Aua: right after it; both of "
     "all attacked rows. Suc = 100 (1 - Aua / Clean). #Query: victim queries per row that was right "
     "before the attack. A row that has not been run is empty."
 )
 CSV_HEADER = ("table", "task", "dataset_in_paper", "method", "sparsity", "attack_in_paper",
-              "recipe", "metric", "paper", "ours_mean", "ours_deviation", "n", "values_by_seed",
+              "recipe", "metric", "paper", "ours_mean", "ours_deviation", "ours_low_95",
+              "ours_high_95", "n", "values_by_seed",
               "difference", "attack_ids", "rows_attacked", "encoder",
               "command_if_missing")  # fmt: skip
 
@@ -62,11 +66,19 @@ def _grid(sub: SubTable) -> Grid:
         cells = [line.label, f"{100 * line.sparsity:g} %"]
         for metric in sub.metrics:
             difference = line.difference(metric)
-            cells += [_value(line.paper.get(metric)), str(line.ours(metric)),
+            cells += [_value(line.paper.get(metric)), _ours(line, metric),
                       NONE if difference is None else _signed(difference)]  # fmt: skip
         rows.append(cells)
     heading = f"{_task(sub.task)}, {name}"
-    return Grid(heading, list(filter(None, remarks)), columns, rows, sub.notes, sub.commands())
+    notes = [*sub.comparisons(), *sub.notes]
+    return Grid(heading, list(filter(None, remarks)), columns, rows, notes, sub.commands())
+
+
+def _ours(line, metric: str) -> str:
+    cell, interval = str(line.ours(metric)), line.interval(metric)
+    if interval is None:
+        return cell
+    return cell.replace(" (n=", f" [{interval[0]:.1f}, {interval[1]:.1f}] (n=")
 
 
 def _grid_of_the_paper(subs: list[SubTable], others_run: bool) -> Grid:
@@ -152,7 +164,8 @@ def _csv_line(sub: SubTable, line, metric: str) -> list[str]:
     fill = sub.command(sub.seeds, [line.label]) if can_be_filled else ""
     texts = (sub.table.name, sub.task, PAPER_DATASET.get(sub.task), line.label,
              number(line.sparsity), sub.attack, sub.recipe, metric)  # fmt: skip
-    numbers = (line.paper.get(metric), ours.mean, ours.deviation, ours.n)
+    low, high = line.interval(metric) or (None, None)
+    numbers = (line.paper.get(metric), ours.mean, ours.deviation, low, high, ours.n)
     return [
         *map(text_cell, texts),
         *map(number, numbers),

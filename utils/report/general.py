@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from scipy.stats import t as student_t
 
 from utils.report.records import (
     COMPARISON,
     ROW_SETTINGS,
+    interval,
     one_per_seed,
     write_records,
     write_text,
@@ -40,16 +40,7 @@ class Row:
         return statistics.fmean(values) if values else None
 
     def interval(self, metric: str) -> tuple[float, float] | None:
-        """95 %: Wilson's over rows for one seed; Student's t over the seeds' values for several."""
-        if len(self.records) == 1:
-            found = self.records[0]["intervals_95"].get(metric)
-            return tuple(found) if found else None
-        values = self.values(metric)
-        if len(values) < 2:
-            return None
-        half = student_t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-        mean = statistics.fmean(values)
-        return max(0.0, mean - half), min(100.0, mean + half)
+        return interval(self.records, metric)
 
 
 def make_tables(records: list[dict]) -> list[tuple[dict, list[Row]]]:
@@ -110,8 +101,8 @@ def markdown(title: str, tables: list[tuple[dict, list[Row]]]) -> str:
         "Clean: right before the attack; Aua: right after it; both of all attacked rows. Suc = 100 "
         "(1 - Aua / Clean). #Query: victim queries per row that was right before the attack. Words "
         "changed: mean share over rows where the attack succeeded. In brackets 95 % intervals: "
-        "Wilson's over rows for one seed, Student's t over the seeds' values for several. Test "
-        "accuracy is that of all test rows.",
+        "Wilson's over rows for one seed, for several those of new rows and new seeds (two-way "
+        "random effects). Test accuracy is that of all test rows.",
         "",
     ]
     return "\n".join(lines)

@@ -58,8 +58,8 @@ _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciic
 
 
 def _tex_cell(text: str) -> str:
-    """Deviation and count above each other, or four measures are too wide for a page."""
-    ours = re.fullmatch(r"([\d.]+)(?: ± ([\d.]+))? \(n=(\d+)\)", text)
+    """Deviation and count above each other, no interval: four measures fill a page."""
+    ours = re.fullmatch(r"([\d.]+)(?: ± ([\d.]+))?(?: \[[^]]*\])? \(n=(\d+)\)", text)
     if ours is None:
         return escaped(text)
     mean, deviation, count = ours.groups()

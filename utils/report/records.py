@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from utils.cli import UserError
+from utils.intervals import crossed_interval
 from utils.report.missing import Missing
 from utils.runs import read_jsonl, write_atomically
 
@@ -161,6 +164,30 @@ class Cell:
             return "—"
         spread = "" if self.deviation is None else f" ± {self.deviation:.1f}"
         return f"{self.mean:.1f}{spread} (n={self.n})"
+
+
+# Which letters of a record's row_outcomes count for a measure.
+COUNTED = {"clean_percent": "rf", "aua_percent": "r"}
+
+
+def outcomes(records: list[dict], measure: str) -> np.ndarray | None:
+    """bool, (records, rows): whether a row counts for the measure; None where a record lacks it."""
+    letters = [r.get("row_outcomes") for r in records]
+    if measure not in COUNTED or not records or None in letters:
+        return None
+    return np.array([[letter in COUNTED[measure] for letter in line] for line in letters])
+
+
+def interval(records: list[dict], measure: str) -> tuple[float, float] | None:
+    """95 %: Wilson's over rows for one seed, for several that of utils/intervals.py, over both.
+
+    Records of several seeds without outcomes row by row (earlier versions) have none.
+    """
+    if len(records) == 1:
+        found = records[0].get("intervals_95", {}).get(measure)
+        return tuple(found) if found else None
+    table = outcomes(records, measure)
+    return None if table is None or len(table) < 2 else crossed_interval(table)
 
 
 def number(value: float | None) -> str:

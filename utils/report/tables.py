@@ -21,8 +21,17 @@ from utils.experiments import (
     Table,
     mini_recipes,
 )
+from utils.intervals import crossed_difference, mcnemar
 from utils.report.missing import command
-from utils.report.records import ROW_SETTINGS, STRICT_COMPARISON, Cell, largest_group, one_per_seed
+from utils.report.records import (
+    ROW_SETTINGS,
+    STRICT_COMPARISON,
+    Cell,
+    interval,
+    largest_group,
+    one_per_seed,
+    outcomes,
+)
 
 PAPER_VALUES = Path(__file__).resolve().parent.parent.parent / "results" / "paper_tables.csv"
 # Metric of the paper's tables -> measure of our records.
@@ -71,6 +80,31 @@ class Line:
     def ours(self, metric: str) -> Cell:
         return Cell.of(self.records, MEASURES[metric])
 
+    def interval(self, metric: str) -> tuple[float, float] | None:
+        """95 %, in percent; None where there is none (Suc over several seeds, #Query)."""
+        return interval(self.records, MEASURES[metric])
+
+    def against(self, other: "Line", metric: str = "aua") -> str | None:
+        """How this model differs from another on the same rows; None where it cannot be told."""
+        seeds = {r["seed"] for r in self.records} & {r["seed"] for r in other.records}
+        mine, theirs = (
+            outcomes([r for r in line.records if r["seed"] in seeds], MEASURES[metric])
+            for line in (self, other)
+        )
+        if mine is None or theirs is None or mine.shape != theirs.shape:
+            return None
+        if len(mine) == 1:
+            only_mine, only_theirs, p = mcnemar(mine[0], theirs[0])
+            points = 100 * (only_mine - only_theirs) / mine.shape[1]
+            told = f"{points:+.1f} ({only_mine} rows against {only_theirs}, p = {p:.2g})"
+            noise = p >= 0.05
+        else:
+            points, low, high = crossed_difference(mine, theirs)
+            told = f"{points:+.1f} [{low:+.1f}, {high:+.1f}]"
+            noise = low <= 0 <= high
+        told = f"{self.label} {told}".replace("-", "−")
+        return told + (", not distinguishable from noise" if noise else "")
+
     def difference(self, metric: str) -> float | None:
         """Ours less the paper's."""
         ours, paper = self.ours(metric).mean, self.paper.get(metric)
@@ -106,6 +140,18 @@ class SubTable:
     @property
     def encoder(self) -> str:
         return self.shared.get("encoder", self.scale.encoder)
+
+    def comparisons(self) -> list[str]:
+        """Aua of each row against the first one's, row by row of the data."""
+        first, *others = self.lines
+        told = [text for line in others if (text := line.against(first)) is not None]
+        if not told:
+            return []
+        return [
+            f"Aua against {first.label}, on the same rows (one seed: McNemar's exact test; "
+            f"several: 95 % interval for new rows and seeds; not corrected for their number): "
+            f"{'; '.join(told)}."
+        ]
 
     @property
     def seeds(self) -> list[int]:

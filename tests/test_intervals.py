@@ -1,0 +1,73 @@
+"""Intervals over seeds and rows, and McNemar's test, by hand and by simulation."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from utils.intervals import crossed_difference, crossed_interval, crossed_variance, mcnemar
+
+
+def test_crossed_variance_by_hand():
+    """Two seeds, four rows: 1100 and 1110; means .5 and .75, by row 1, 1, .5, 0; grand .625."""
+    table = np.array([[1, 1, 0, 0], [1, 1, 1, 0]], float)
+    of_seeds = 4 * (0.125**2 * 2) / 1
+    of_rows = 2 * (0.375**2 * 2 + 0.125**2 + 0.625**2) / 3
+    rest = table - table.mean(1, keepdims=True) - table.mean(0) + 0.625
+    of_rest = (rest**2).sum() / 3
+    variance, freedom = crossed_variance(table)
+    total = of_seeds + of_rows - of_rest
+    assert variance == pytest.approx(total / 8)
+    spread = of_seeds**2 / 1 + of_rows**2 / 3 + of_rest**2 / 3
+    assert freedom == pytest.approx(max(1, total**2 / spread))
+
+
+def test_the_interval_stays_within_bounds_and_is_never_empty():
+    for value in (0, 1):
+        low, high = crossed_interval(np.full((3, 50), value))
+        assert 0 <= low < high <= 100
+        assert (low == 0) == (value == 0) and (high == 100) == (value == 1)
+    low, high = crossed_interval(np.eye(3, 60) > 0)
+    assert 0 <= low < 100 * 3 / 180 < high
+
+
+def test_seeds_that_differ_widen_it_and_seeds_on_the_same_rows_do_not_count_as_new_rows():
+    draw = np.random.default_rng(0)
+    one = draw.random(200) < 0.4
+    same = np.stack([one, one, one])
+    low, high = crossed_interval(same)
+    assert high - low == pytest.approx(2 * 196 * (0.4 * 0.6 / 200) ** 0.5, rel=0.1)
+    apart = np.stack([draw.random(200) < p for p in (0.2, 0.4, 0.6)])
+    assert np.subtract(*crossed_interval(apart)[::-1]) > 2 * (high - low)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_coverage_by_simulation(seeds):
+    """New rows and new seeds in each repeat; benchmarks/coverage.py has more worlds."""
+    draw, hits, repeats = np.random.default_rng(1), 0, 400
+    nodes, weights = np.polynomial.hermite_e.hermegauss(101)
+    true = 100 * (weights * expit(-2 + np.hypot(2.5, 0.3) * nodes)).sum() / weights.sum()
+    for _ in range(repeats):
+        logits = -2 + 2.5 * draw.standard_normal(150) + 0.3 * draw.standard_normal((seeds, 1))
+        low, high = crossed_interval(draw.random((seeds, 150)) < expit(logits))
+        hits += low <= true <= high
+    assert 0.92 <= hits / repeats <= 0.995
+
+
+def test_the_difference_of_paired_models():
+    draw = np.random.default_rng(2)
+    hard = 2.5 * draw.standard_normal(300)
+    base, better = (
+        draw.random((3, 300)) < expit(hard + shift + 0.1 * draw.standard_normal((3, 1)))
+        for shift in (-2.0, -0.8)
+    )
+    mean, low, high = crossed_difference(better, base)
+    assert mean == pytest.approx(100 * (better.mean() - base.mean())) and 0 < low < mean < high
+    assert crossed_difference(base, base) == (0, 0, 0)
+
+
+def test_mcnemar_against_a_worked_example():
+    """Ten discordant rows, one against nine: p = 2 (1 + 10) / 2^10."""
+    a = np.array([1] * 9 + [0] + [1] * 30 + [0] * 10, bool)
+    b = np.array([0] * 9 + [1] + [1] * 30 + [0] * 10, bool)
+    assert mcnemar(a, b) == (9, 1, pytest.approx(22 / 1024))
+    assert mcnemar(a, a) == (0, 0, 1.0)

@@ -1,0 +1,68 @@
+"""Intervals for new rows and new seeds, and paired comparisons, from outcomes row by row."""
+
+import math
+
+import numpy as np
+from scipy.stats import binomtest
+from scipy.stats import t as student_t
+
+
+def crossed_variance(outcomes: np.ndarray) -> tuple[float, float]:
+    """Variance of the grand mean of (seeds, rows) outcomes, and its degrees of freedom.
+
+    All seeds are measured on the same rows, so a row's difficulty is common to them and a seed's
+    luck to the rows: the two-way random-effects analysis of variance, one observation a cell, with
+    Var = (MS_seeds + MS_rows - MS_rest) / (seeds * rows), and Satterthwaite's (1946) degrees of
+    freedom for that sum. At least two seeds and two rows.
+    """
+    seeds, rows = outcomes.shape
+    mean = outcomes.mean()
+    by_seed, by_row = outcomes.mean(axis=1), outcomes.mean(axis=0)
+    of_seeds = rows * ((by_seed - mean) ** 2).sum() / (seeds - 1)
+    of_rows = seeds * ((by_row - mean) ** 2).sum() / (rows - 1)
+    rest = ((outcomes - by_seed[:, None] - by_row[None] + mean) ** 2).sum()
+    rest /= (seeds - 1) * (rows - 1)
+    # Never below what either effect alone would give.
+    total = max(of_seeds + of_rows - rest, of_seeds, of_rows)
+    spread = of_seeds**2 / (seeds - 1) + of_rows**2 / (rows - 1)
+    spread += rest**2 / ((seeds - 1) * (rows - 1))
+    return total / (seeds * rows), max(1.0, total**2 / spread) if spread else float("inf")
+
+
+def crossed_interval(outcomes: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a percentage for new rows and new seeds; `outcomes`: bool, (seeds, rows).
+
+    Wilson's interval, with t in place of z, at the number of independent rows that have the
+    variance of `crossed_variance`: it stays within 0 and 100 and is not empty at either end.
+    """
+    outcomes = np.asarray(outcomes, float)
+    seeds, rows = outcomes.shape
+    p = outcomes.mean()
+    variance, freedom = crossed_variance(outcomes)
+    n = min(p * (1 - p) / variance, seeds * rows) if variance > 0 else rows
+    q = student_t.ppf(0.975, freedom)
+    centre = (p + q * q / (2 * n)) / (1 + q * q / n)
+    half = q / (1 + q * q / n) * math.sqrt(p * (1 - p) / n + q * q / (4 * n * n))
+    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+
+
+def crossed_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    """(a - b, low, high) in points, 95 %, of two models on the same rows with the same seeds."""
+    differences = np.asarray(a, float) - np.asarray(b, float)
+    variance, freedom = crossed_variance(differences)
+    mean = 100 * differences.mean()
+    half = 100 * student_t.ppf(0.975, freedom) * math.sqrt(variance)
+    return mean, mean - half, mean + half
+
+
+def mcnemar(a: np.ndarray, b: np.ndarray) -> tuple[int, int, float]:
+    """Rows where only a is right, where only b is, and the exact two-sided p (McNemar 1947).
+
+    `a`, `b`: bool, (rows,), of the same rows. Under the null either is as likely on a row where
+    they differ, so the smaller count is binomial with 1/2.
+    """
+    a, b = np.asarray(a, bool), np.asarray(b, bool)
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    if only_a + only_b == 0:
+        return 0, 0, 1.0
+    return only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue)
