@@ -95,11 +95,19 @@ def _over_steps_by_lambda(shown: Shown) -> Figure:
             for name, points in panel.curves.items():
                 _step_curve(axes, points, name, looks[name])
             axes.set_ylabel(panel.quantity)
-            axes.set_ylim(-0.02, 1.02)
+            axes.set_ylim(_limits(panel))
     for axes in grid[-1]:
         axes.set_xlabel("optimizer step")
     _legend(figure, looks)
     return figure
+
+
+def _limits(panel) -> tuple[float, float]:
+    """Of a share's axis: 0 to 1, or closer where the curves would lie on each other."""
+    values = [point.cell.mean for points in panel.curves.values() for point in points]
+    low, high = min(values), max(values)
+    margin = max(0.005, 0.08 * (high - low))
+    return (-0.02, 1.02) if high - low > 0.4 else (low - margin, high + margin)
 
 
 def _lambda_of(name: str) -> float:
