@@ -141,7 +141,8 @@ def main() -> None:
                 bar.update()
                 bar.set_postfix_str(protocol.so_far(folder.outcomes()))
         bar.close()
-        folder.finish(protocol.summary(target.known(task), folder))
+        parts = recipes.describe(attack)
+        folder.finish(protocol.summary(target.known(task), folder, parts))
         print(protocol.in_words(folder.summary))
         if folder.summary["intervals_95"]["clean_percent"][1] < 100 / len(task.label_names):
             cli.warn(

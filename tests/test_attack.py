@@ -52,6 +52,9 @@ def test_a_run_is_attacked_recorded_and_not_attacked_twice(run, attack_py, capsy
     assert attack_py(*command) == 0
     folder = run / "attacks" / "deepwordbug_last_random6_seed1"
     rows = read_jsonl(folder / "rows.jsonl")
+    record = read_jsonl(run / "records.jsonl")[-1]
+    assert "0x" not in "".join(record["attack_parts"]) and len(record["attack_parts"]) >= 3
+    assert len(record["row_outcomes"]) == 6 and record["protocol_id"]
     assert len(rows) == 6 and [r["label"] for r in rows].count(1) == 3
     for row in rows:
         assert row["outcome"] in ("success", "failed", "skipped") and row["words_total"] > 4

@@ -117,7 +117,7 @@ def test_summary_is_appended_once(tmp_path):
     folder = AttackFolder(tmp_path / "a", settings, ["test:0"], records)
     folder.begin()
     folder.append(line("test:0", "failed") | {"seconds": 0.5})
-    record = protocol.summary({"task": "sst2", "seed": 3}, folder)
+    record = protocol.summary({"task": "sst2", "seed": 3}, folder, ["search", "swap"])
     folder.finish(record)
     again = AttackFolder(tmp_path / "a", settings, ["test:0"], records)
     assert again.summary == json.loads(json.dumps(record))
@@ -131,3 +131,28 @@ def test_summary_is_appended_once(tmp_path):
     records.write_text("no json\n{}\n")
     with pytest.raises(UserError, match="line 1"):
         AttackFolder(tmp_path / "b", settings, ["test:0"], records)
+
+
+def test_a_protocol_is_all_but_the_model():
+    settings = {
+        "recipe": "x",
+        "attack_seed": 1,
+        "similarity_threshold": 0.8,
+        "checkpoint": "last",
+        "checkpoint_sha256": "a",
+        "device": "cpu",
+        "resources": {"table": {"sha256": "1"}},
+    }
+    ids, parts = ["test:1", "test:2"], ["Search(x)", "Swap(y)"]
+    known = protocol.describe_protocol(settings, ids, parts)
+    assert len(known["id"]) == 12 and known["versions"]["transformers"]
+    other_model = settings | {"checkpoint": "best", "checkpoint_sha256": "b", "device": "cuda"}
+    assert protocol.describe_protocol(other_model, ids, parts)["id"] == known["id"]
+    for changed in (
+        (settings | {"attack_seed": 2}, ids, parts),
+        (settings | {"similarity_threshold": 0.9}, ids, parts),
+        (settings | {"resources": {"table": {"sha256": "2"}}}, ids, parts),
+        (settings, ids[::-1], parts),
+        (settings, ids, ["Search(x)", "Swap(z)"]),
+    ):
+        assert protocol.describe_protocol(*changed)["id"] != known["id"]

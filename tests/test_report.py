@@ -489,6 +489,22 @@ def test_intervals_and_paired_comparisons_from_the_rows_outcomes(tmp_path):
     assert float(row["ours_low_95"]) < 50 < float(row["ours_high_95"])
 
 
+def test_two_protocols_are_never_in_one_comparison(tmp_path):
+    lines = [attack(DENSE, 42, 40.0, protocol_id="aaa"),
+             attack(ROBUST_30, 42, 50.0, protocol_id="aaa"),
+             attack(LTH, 42, 60.0, protocol_id="bbb")]  # fmt: skip
+    write(tmp_path / "runs", lines)
+    out = report(tmp_path, "table1")
+    text = (out / "table1.md").read_text()
+    assert (
+        "attack protocol aaa" in text and "differing in protocol_id (bbb there, aaa here)" in text
+    )
+    lth = row_of(out / "table1.csv", method="LTH", metric="aua", recipe="textfooler-minilm")
+    assert lth["ours_mean"] == ""
+    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
+    assert (tmp_path / "general" / "table.md").read_text().count("## ") == 2
+
+
 def test_a_table_of_nothing_is_empty_and_says_how_to_fill_it(tmp_path):
     (tmp_path / "runs").mkdir()
     out = report(tmp_path, "table1", further=("--seeds", 1, 2, "--further_flags", "--data 'a b'"))

@@ -200,6 +200,25 @@ class AttackFolder:
         return records
 
 
+# Settings that say which model was attacked and where, not how.
+OF_THE_VICTIM = {"checkpoint", "checkpoint_sha256", "label_order", "device"}
+VERSIONS = ("textattack", "transformers", "tokenizers", "nltk", "tensorflow")
+
+
+def describe_protocol(settings: dict, row_ids: list[str], parts: list[str]) -> dict:
+    """All that defines an evaluation but the model: two with one `id` may stand in one comparison.
+
+    Data, rows and their classes, length, precision, recipe with each of its `parts` (search,
+    transformation, constraints, as TextAttack describes them), resources by fingerprint, scores,
+    seed, and the versions of the libraries that an outcome can depend on.
+    """
+    versions = environment()["versions"]
+    described = {name: value for name, value in settings.items() if name not in OF_THE_VICTIM}
+    described |= {"row_ids": fingerprint(row_ids), "parts": parts,
+                  "versions": {n: versions[n] for n in VERSIONS if n in versions}}  # fmt: skip
+    return {"id": fingerprint(described)[:12], **described}
+
+
 def so_far(outcomes: list[dict]) -> str:
     """For the progress line."""
     t = tally(outcomes)
@@ -207,9 +226,11 @@ def so_far(outcomes: list[dict]) -> str:
     return f"clean {t['clean_percent']:.1f} %, aua {t['aua_percent']:.1f} %, suc {suc}"
 
 
-def summary(facts: dict, folder: AttackFolder) -> dict:
-    """The self-describing record of a finished attack. `facts`: what is known of the checkpoint."""
+def summary(facts: dict, folder: AttackFolder, parts: list[str]) -> dict:
+    """The self-describing record of a finished attack. `facts`: what is known of the checkpoint;
+    `parts`: of describe_protocol."""
     outcomes = folder.outcomes()
+    described = describe_protocol(folder.settings, folder.ids, parts)
     return {
         "kind": "attack",
         **facts,
@@ -217,6 +238,8 @@ def summary(facts: dict, folder: AttackFolder) -> dict:
         **tally(outcomes),
         "row_outcomes": "".join(LETTERS[o["outcome"]] for o in outcomes),
         "attack_id": folder.attack_id,
+        "protocol_id": described["id"],
+        "attack_parts": parts,
         "seconds": round(sum(o["seconds"] for o in outcomes), 3),
         "environment": environment(),
     }
@@ -233,7 +256,8 @@ def in_words(summary: dict) -> str:
 
     queries = summary["queries_per_row"]
     return (
-        f"{summary['recipe']}, {summary['rows_attacked']} rows: clean {percent('clean_percent')}, "
+        f"{summary['recipe']}, {summary['rows_attacked']} rows, protocol "
+        f"{summary['protocol_id']}: clean {percent('clean_percent')}, "
         f"aua {percent('aua_percent')}, suc {percent('suc_percent')}, "
         f"{'-' if queries is None else round(queries, 1)} queries a row, "
         f"{percent('words_changed_percent')} of the words changed"

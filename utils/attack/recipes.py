@@ -98,6 +98,13 @@ def build(
     return Attack(goal, constraints, made.transformation, search)
 
 
+def describe(attack: Attack) -> list[str]:
+    """The parts of an attack in TextAttack's own words, each on one line."""
+    parts = [attack.search_method, attack.transformation, *attack.pre_transformation_constraints,
+             *attack.constraints]  # fmt: skip
+    return [" ".join(repr(part).split()) for part in parts]
+
+
 def _stock(recipe: type, victim: Victim, loaded: Loaded) -> Attack:
     """TextAttack's recipe. Its word vectors, pickles that it would download, are replaced by ours
     through the table where it looks for vectors that are loaded already."""

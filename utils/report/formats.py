@@ -122,7 +122,8 @@ def _setting(sub: SubTable) -> str:
     return (
         f"{s['encoder']}, {trained_on}{s['checkpoint_rule']} checkpoint, protocol "
         f"{s['protocol']}, {s['max_seq_length']} tokens; {s['rows_attacked']} rows attacked, "
-        f"candidates ranked by {s['score_with']}{similarity}."
+        f"candidates ranked by {s['score_with']}{similarity}"
+        + (f"; attack protocol {s['protocol_id']}." if s.get("protocol_id") else ".")
     )
 
 

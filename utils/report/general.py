@@ -73,7 +73,8 @@ def cell(row: Row, metric: str) -> str:
 
 def caption(shared: dict) -> str:
     return (f"{shared['task']}, {shared['encoder']}, attack {shared['recipe']} (candidates ranked "
-            f"by {shared['score_with']}), {shared['checkpoint_rule']} checkpoint")  # fmt: skip
+            f"by {shared['score_with']}), {shared['checkpoint_rule']} checkpoint"
+            + (f", protocol {shared['protocol_id']}" if shared["protocol_id"] else ""))  # fmt: skip
 
 
 def markdown(title: str, tables: list[tuple[dict, list[Row]]]) -> str:

@@ -15,7 +15,7 @@ from utils.runs import read_jsonl, write_atomically
 
 # What a record must share with another to stand in one table.
 COMPARISON = ("task", "encoder", "recipe", "score_with", "similarity_threshold", "checkpoint_rule",
-              "max_seq_length", "rows_fingerprint")  # fmt: skip
+              "max_seq_length", "rows_fingerprint", "protocol_id")  # fmt: skip
 # Beside the paper's numbers rows are averaged over seeds, so all else must be equal too.
 STRICT_COMPARISON = (*COMPARISON, "training_rows", "protocol", "resource_digests")
 # And a row of it, which is one model, may not mix kinds of noise that weights started from, nor
