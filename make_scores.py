@@ -52,7 +52,8 @@ import torch
 
 from masking import surgery, tickets
 from utils import models
-from utils.runs import Run, environment, seed_for, sha256_of
+from utils.files import sha256_of
+from utils.runs import Run, environment, seed_for
 
 
 def from_encoder(args) -> tuple[dict, dict, dict]:

@@ -63,8 +63,9 @@ import torch
 from masking import surgery, tickets
 from utils import adversary, data, devices, models, optim, training
 from utils.batching import collate, encode, epoch_batches
+from utils.files import write_json
 from utils.resume import SavePoints
-from utils.runs import Run, environment, read_run, seed_for, write_json
+from utils.runs import Run, environment, read_run, seed_for
 
 
 def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:

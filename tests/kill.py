@@ -24,7 +24,7 @@ import torch  # noqa: E402
 from conftest import call, make_encoder, sentences, write_tsv  # noqa: E402
 
 from utils.attack import resources  # noqa: E402
-from utils.runs import read_jsonl  # noqa: E402
+from utils.files import read_jsonl  # noqa: E402
 
 QUICK = ("--quiet", "--bsz", 8, "--epochs", 3, "--lr", "1e-2", "--checkpoint_every", 3)
 COMPARED = {"finetune": "last/model.safetensors", "search_ticket": "scores.safetensors",

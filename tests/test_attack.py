@@ -10,7 +10,7 @@ import pytest
 import attack
 from utils import cli
 from utils.attack import resources
-from utils.runs import read_jsonl
+from utils.files import read_jsonl
 
 
 @pytest.fixture(scope="module", autouse=True)

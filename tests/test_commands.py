@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import call, fails
 
-from utils import runs
+from utils import files, runs
 from utils.cli import UserError
 from utils.metrics import classification_measures, wilson_interval
 
@@ -20,16 +20,16 @@ STAGES = ["stage1-finetune.sh", "stage2-search-ticket.sh", "stage3-draw-retrain_
 
 def test_record_files(tmp_path):
     path = tmp_path / "r.jsonl"
-    runs.append_jsonl(path, {"a": 1})
+    files.append_jsonl(path, {"a": 1})
     with open(path, "a") as f:
         f.write('{"b": 2')  # the writer was killed
-    assert runs.read_jsonl(path) == [{"a": 1}]
+    assert files.read_jsonl(path) == [{"a": 1}]
     path.write_text('{"a": 1}\nnonsense\n{"b": 2}\n')
     with pytest.raises(UserError, match="line 2, is not JSON"):
-        runs.read_jsonl(path)
+        files.read_jsonl(path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="not UTF-8"):
-        runs.read_jsonl(path)
+        files.read_jsonl(path)
 
 
 def test_seeds_depend_on_all_they_are_given():
@@ -85,7 +85,7 @@ def test_report_builds_tables_from_records_alone(tmp_path, capsys):
         {"kind": "evaluation"},
     ]
     for record in [*records, records[0]]:  # one attack recorded twice counts once
-        runs.append_jsonl(tmp_path / "runs" / "x" / "records.jsonl", record)
+        files.append_jsonl(tmp_path / "runs" / "x" / "records.jsonl", record)
     call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
     text = (tmp_path / "out" / "table.md").read_text()
     assert text.count("## ") == 2  # two attacks are never one table
@@ -95,7 +95,7 @@ def test_report_builds_tables_from_records_alone(tmp_path, capsys):
     with open(tmp_path / "out" / "table.csv") as f:
         rows = list(csv.DictReader(f))
     assert len(rows) == 3
-    assert len(runs.read_jsonl(tmp_path / "out" / "records.jsonl")) == 4
+    assert len(files.read_jsonl(tmp_path / "out" / "records.jsonl")) == 4
     call("report", "--records", tmp_path / "out", "--output_dir", tmp_path / "again")
     assert (tmp_path / "again" / "table.md").read_text() == text
     assert {r["aua_percent_by_seed"] for r in rows} == {"40", "60;50"}
@@ -110,7 +110,7 @@ def test_report_refuses(tmp_path, capsys):
     assert "no attack records" in refused(tmp_path)
     record = attack_record()
     del record["aua_percent"]
-    runs.append_jsonl(tmp_path / "r.jsonl", record)
+    files.append_jsonl(tmp_path / "r.jsonl", record)
     assert "lacks 'aua_percent'" in refused(tmp_path / "r.jsonl")
     assert not (tmp_path / "out").exists()
 

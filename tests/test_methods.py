@@ -12,7 +12,7 @@ from torch import nn
 
 from utils import adversary, infobert, methods
 from utils.cli import Parser, UserError
-from utils.runs import read_json
+from utils.files import read_json
 
 
 class Toy(nn.Module):

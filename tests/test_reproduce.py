@@ -13,7 +13,7 @@ import reproduce
 from utils import planning, scheduling
 from utils.cli import UserError
 from utils.experiments import FIGURES, SCALES, TABLES, Model
-from utils.runs import write_json
+from utils.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 

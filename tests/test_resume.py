@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import call, fails, log_lines
 
-from utils import cli, evaluation, optim, resume, runs
+from utils import cli, evaluation, files, optim, resume, runs
 from utils.cli import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +60,7 @@ def same_run(folder: Path, other: Path, stage: str) -> None:
 
     def without_times(path: Path) -> list[dict]:
         drop = ("seconds", "seconds_of_training")
-        return [{k: v for k, v in r.items() if k not in drop} for r in runs.read_jsonl(path)]
+        return [{k: v for k, v in r.items() if k not in drop} for r in files.read_jsonl(path)]
 
     for file in ("records.jsonl", "log.jsonl"):
         assert without_times(folder / file) == without_times(other / file)
@@ -328,7 +328,7 @@ def test_a_ticket_without_a_matrix_is_told(whole, encoder, tmp_path, capsys):
          json.loads((whole / "finetune/run.json").read_text())["args"]["data_dir"], "--epochs", 1,
          "--quiet", "--max_train_rows", 32, "--max_eval_rows", 20)  # fmt: skip
     assert "removes all weights of 1 matrices" in capsys.readouterr().err
-    record = runs.read_jsonl(tmp_path / "t" / "records.jsonl")[0]
+    record = files.read_jsonl(tmp_path / "t" / "records.jsonl")[0]
     assert record["ticket"]["emptied_matrices"] == [emptied]
 
 
@@ -336,14 +336,14 @@ def test_accuracy_at_chance_is_told(encoder, sst2_folder, tmp_path, capsys):
     call("finetune", "--model_name", encoder, "--task_name", "sst2", "--data_dir", sst2_folder,
          "--output_dir", tmp_path / "d", "--epochs", 1, "--quiet", "--lr", "1e-30")  # fmt: skip
     assert "no better than always saying the most frequent class" in capsys.readouterr().err
-    assert runs.read_jsonl(tmp_path / "d" / "records.jsonl")[0]["at_chance"]
+    assert files.read_jsonl(tmp_path / "d" / "records.jsonl")[0]["at_chance"]
 
 
 def test_tensorboard_and_the_environment_in_records(whole, encoder, sst2_folder, tmp_path):
     arguments = command("finetune", encoder, sst2_folder, whole, tmp_path / "run")
     call(*arguments, "--tensorboard")
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
-    found = runs.read_jsonl(tmp_path / "run" / "records.jsonl")[0]["environment"]
+    found = files.read_jsonl(tmp_path / "run" / "records.jsonl")[0]["environment"]
     assert len(found["installed"]) == 16 and found["versions"]["torch"]
     name = RESULTS["finetune"]
     assert (tmp_path / "run" / name).read_bytes() == (whole / "finetune" / name).read_bytes()

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from masking import surgery, tickets
-from utils.runs import read_jsonl
+from utils.files import read_jsonl
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--max_train_rows", 160, "--max_eval_rows", 40, "--quiet", "--bsz", 16)

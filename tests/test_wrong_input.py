@@ -14,7 +14,7 @@ import torch
 from conftest import call, fails, make_encoder, sentences, write_tsv
 
 from masking import tickets
-from utils import runs
+from utils import files
 from utils.attack import readers
 from utils.cli import UserError
 from utils.sources import read_table
@@ -58,6 +58,7 @@ def bad_data(root: Path) -> None:
         "utf16.tsv": "sentence\tlabel\na\t1\nb\t0\n".encode("utf-16"),
         "binary.tsv": bytes(range(256)) * 40,
         "ragged.tsv": b"sentence\tlabel\na\t1\nb\t0\tz\tw\n",
+        "wide.tsv": b"sentence\tlabel\n" + b"a\t1\tx\nb\t0\ty\n" * 20,
         "few.tsv": b"sentence\tlabel\na\t1\nb\t0\nc\t1\n",
         "torn.tsv.gz": b"\x1f\x8b\x08\x00 and no more",
         "torn.parquet": b"PAR1",
@@ -206,6 +207,7 @@ CASES = [
     ("finetune", trained_on("utf16.tsv"), "is not UTF-8 text"),
     ("finetune", trained_on("binary.tsv"), "UTF-8"),
     ("finetune", trained_on("ragged.tsv"), "cannot be read as tsv"),
+    ("finetune", trained_on("wide.tsv"), "cannot be read as tsv"),
     ("finetune", trained_on("few.tsv"), "too few to split"),
     ("finetune", trained_on("torn.tsv.gz"), "cannot be read as tsv"),
     ("finetune", trained_on("torn.parquet"), "cannot be read as parquet"),
@@ -423,8 +425,8 @@ def test_fuzzed_score_and_ticket_files(place, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "read"),
     [
-        ("x.jsonl", b'{"a": 1, "b": [1, 2]}\n' * 20, runs.read_jsonl),
-        ("x.json", b'{"stage": "x", "args": {"lr": 0.1, "l": [1, {"a": null}]}}', runs.read_json),
+        ("x.jsonl", b'{"a": 1, "b": [1, 2]}\n' * 20, files.read_jsonl),
+        ("x.json", b'{"stage": "x", "args": {"lr": 0.1, "l": [1, {"a": null}]}}', files.read_json),
         ("n.json", json.dumps({"good": ["fine", "great"], "bad": ["poor"]}).encode(),
          readers.read_neighbours),
         ("v.txt", b"good 0.1 0.2\nbad 0.3 -0.4\nfilm 1 2\n" * 1, readers.read_word_vectors),

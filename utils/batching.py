@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from utils.data import Rows
-from utils.runs import write_atomically
+from utils.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from utils.cli import UserError
-from utils.runs import read_json, seed_for, sha256_of, write_json
+from utils.files import read_json, sha256_of, write_json
+from utils.runs import seed_for
 from utils.tasks import Task
 
 # The published all-MiniLM-L6-v2 (22.7 M parameters, 6 layers), which the package carries.

@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import io
+import warnings
 import zlib
 from pathlib import Path
 from typing import IO
@@ -72,7 +73,8 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"no file {path}")
     try:
-        with _bytes_of(path) as f:
+        with _bytes_of(path) as f, warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # of columns that it drops
             if suffix == "parquet":
                 table = pd.read_parquet(f)
             elif suffix == "jsonl":
@@ -91,7 +93,10 @@ def read_table(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is not UTF-8 text ({e.reason} at byte {e.start})") from e
     except pd.errors.EmptyDataError as e:
         raise UserError(f"{path} is empty") from e
-    except (ValueError, OSError, EOFError, RecursionError, zlib.error, pd.errors.ParserError) as e:
+    except (
+        *(ValueError, OSError, EOFError, RecursionError, zlib.error),
+        *(pd.errors.ParserError, pd.errors.ParserWarning),
+    ) as e:
         reason = " ".join(str(e).split())[:150]
         raise UserError(f"{path} cannot be read as {suffix}: {reason}") from e
     if table.empty:

@@ -17,7 +17,8 @@ from transformers.utils import logging
 
 from utils import models
 from utils.cli import UserError
-from utils.runs import read_json, read_run, sha256_of
+from utils.files import read_json, sha256_of
+from utils.runs import read_run
 from utils.tasks import Task
 
 

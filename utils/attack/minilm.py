@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from utils.batching import cache_folder
+from utils.files import write_json
 from utils.models import MINILM_SHA256, resolve_model_name
-from utils.runs import write_json
 
 # TextFooler takes the 50 nearest words with a cosine of at least 0.7 (paper) or 0.5 (code), of
 # counter-fitted vectors, in which antonyms are far apart. Seen with MiniLM on the words of SST-2's

@@ -12,17 +12,16 @@ from typing import IO
 
 from utils.cli import UserError
 from utils.data import Rows, sample_balanced
-from utils.metrics import wilson_interval
-from utils.runs import (
+from utils.files import (
     append_jsonl,
-    environment,
     lock_folder,
     read_json,
     read_jsonl,
-    seed_for,
     write_atomically,
     write_json,
 )
+from utils.metrics import wilson_interval
+from utils.runs import environment, seed_for
 
 LOCK = "attack.lock"
 SUCCESS, FAILED, SKIPPED = "success", "failed", "skipped"

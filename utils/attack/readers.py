@@ -12,7 +12,7 @@ import torch
 
 from utils.batching import cache_folder
 from utils.cli import UserError
-from utils.runs import sha256_of, write_atomically
+from utils.files import sha256_of, write_atomically
 
 
 def read_neighbours(path: Path) -> dict[str, list[str]]:

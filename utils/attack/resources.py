@@ -15,8 +15,8 @@ from utils.attack.minilm import neighbour_table
 from utils.attack.readers import read_neighbours
 from utils.batching import cache_folder
 from utils.cli import UserError
+from utils.files import sha256_of, write_atomically
 from utils.models import MINILM_SHA256
-from utils.runs import sha256_of, write_atomically
 
 # Files by which NLTK's packages are found, whether they are folders or zips. The tagger is the JSON
 # one; the older averaged_perceptron_tagger is a pickle.

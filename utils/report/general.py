@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from utils.files import write_atomically
 from utils.report.records import (
     COMPARISON,
     ROW_SETTINGS,
@@ -16,7 +17,6 @@ from utils.report.records import (
     write_records,
     write_text,
 )
-from utils.runs import write_atomically
 
 METRICS = ("clean_percent", "aua_percent", "suc_percent", "queries_per_row",
            "words_changed_percent", "clean_full_test_percent", "mean_training_loss")  # fmt: skip

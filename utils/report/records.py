@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from utils.cli import UserError
+from utils.files import read_jsonl, write_atomically
 from utils.intervals import crossed_interval
 from utils.report.missing import Missing
-from utils.runs import read_jsonl, write_atomically
 
 # What a record must share with another to stand in one table.
 COMPARISON = ("task", "encoder", "recipe", "score_with", "similarity_threshold", "checkpoint_rule",

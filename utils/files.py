@@ -1,0 +1,111 @@
+"""Files that are whole or not there: written beside and renamed, read with one clear error."""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import IO
+
+from utils.cli import UserError
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def write_atomically(path: str | Path, write) -> None:
+    """Call write(path beside) and rename: readers see the old file or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, obj: object) -> None:
+    text = json.dumps(obj, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def append_jsonl(path: str | Path, record: dict) -> None:
+    """Append one line; a single write, so that a killed process leaves at most one torn line."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as f:
+        _drop_torn_line(f)
+        f.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+
+
+def _drop_torn_line(f: IO[bytes]) -> None:
+    """Cut what a killed writer, or a full disk, left behind the last whole line."""
+    end = f.seek(0, os.SEEK_END)
+    if end == 0:
+        return
+    f.seek(end - 1)
+    if f.read(1) != b"\n":
+        f.seek(0)
+        f.truncate(f.read().rfind(b"\n") + 1)
+
+
+def writable(value: object) -> object:
+    """JSON has no NaN: a number that is not finite is written as a text."""
+    if isinstance(value, list):
+        return [writable(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_jsonl(path: str | Path) -> list[dict]:
+    """All lines; a torn last line is left out, any other bad line is a UserError."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no file {path}")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path} is not UTF-8 text ({e.reason} at byte {e.start})") from e
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as e:
+            if number == len(lines):  # no newline after it: the writer was killed
+                break
+            reason = getattr(e, "msg", "nested too deeply")
+            raise UserError(f"{path}, line {number}, is not JSON: {reason}") from e
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, line {number}, is not a JSON object")
+        records.append(record)
+    return records
+
+
+def read_json(path: str | Path) -> dict:
+    """A JSON object from a file; UserError where it is missing or is not one."""
+    try:
+        obj = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror}") from e
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise UserError(f"{path} is damaged: it is not JSON") from e
+    if not isinstance(obj, dict):
+        raise UserError(f"{path} is damaged: it is not a JSON object")
+    return obj
+
+
+def lock_folder(folder: Path, name: str) -> IO:
+    """The folder's lock, held until the process ends; UserError where another process has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = open(folder / name, "w")  # noqa: SIM115  closing it would release it
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        raise UserError(f"another process is at work in {folder}") from e
+    return lock
