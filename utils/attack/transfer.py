@@ -1,0 +1,107 @@
+"""Adversarial texts of one model replayed on others, row by row. No TextAttack."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.attack.protocol import FAILED, SKIPPED, SUCCESS
+from utils.cli import UserError
+from utils.data import Rows
+from utils.files import read_json, read_jsonl
+from utils.metrics import wilson_interval
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished attack: its rows' labels, originals and the texts that it ended with.
+
+    `found` holds the adversarial text where the attack succeeded, elsewhere the original: the
+    attack gives up on a row, it does not show a text that it had tried.
+    """
+
+    folder: Path
+    settings: dict
+    ids: list[str]
+    labels: list[int]
+    originals: list[tuple[str, ...]]
+    found: list[tuple[str, ...]]
+    outcomes: list[str]
+
+    def rows(self, texts: list[tuple[str, ...]]) -> Rows:
+        return Rows(texts, self.labels, self.ids, self.folder.name)
+
+
+def read_attack(folder: str | Path) -> Finished:
+    """UserError where the folder holds no finished attack."""
+    folder = Path(folder)
+    if not (folder / "summary.json").is_file():
+        raise UserError(f"{folder} holds no finished attack (no summary.json): run attack.py first")
+    about = read_json(folder / "attack.json")
+    lines = {line["row_id"]: line for line in read_jsonl(folder / "rows.jsonl")}
+    try:
+        ids, settings = about["row_ids"], about["settings"]
+        rows = [lines[i] for i in ids]
+        return Finished(
+            folder,
+            settings,
+            ids,
+            [r["label"] for r in rows],
+            [tuple(r["original"].values()) for r in rows],
+            [tuple(r["perturbed" if r["outcome"] == SUCCESS else "original"].values())
+             for r in rows],
+            [r["outcome"] for r in rows],
+        )  # fmt: skip
+    except (KeyError, AttributeError, TypeError) as e:
+        raise UserError(f"{folder} is damaged: its rows lack {e}") from e
+
+
+def check_same_rows(attacks: list[Finished]) -> None:
+    """UserError where two attacks are on other rows, or on other texts under the same ids."""
+    first = attacks[0]
+    for other in attacks[1:]:
+        if other.ids != first.ids or other.originals != first.originals:
+            raise UserError(
+                f"{first.folder} and {other.folder} attacked other rows: replay needs attacks "
+                "with the same data, --rows, --num_examples and --seed"
+            )
+
+
+def replayed(right_before: np.ndarray, right_after: dict[str, np.ndarray]) -> dict:
+    """What is left of one model's accuracy under texts from several sources.
+
+    `right_before`: bool, (rows,), on the originals; `right_after`: by source, on its texts. A row
+    counts where the model is right on both. Percentages of all rows, Wilson's intervals.
+    """
+    rows = len(right_before)
+    cells, worst = {}, right_before.copy()
+    for source, right in right_after.items():
+        kept = right_before & right
+        worst &= right
+        cells[source] = {"percent": 100 * float(kept.mean()),
+                         "interval_95": wilson_interval(int(kept.sum()), rows)}  # fmt: skip
+    return {
+        "clean_percent": 100 * float(right_before.mean()),
+        "by_source": cells,
+        "worst_of_all_percent": 100 * float(worst.mean()),
+        "worst_of_all_interval_95": wilson_interval(int(worst.sum()), rows),
+    }
+
+
+def carried_over(own: Finished, right_after: dict[str, np.ndarray]) -> int:
+    """Rows on which the model's own attack failed and another model's text fools it.
+
+    Many of them say that the direct attack was hindered (a saturated softmax, say) rather than
+    that the model is robust (Athalye, Carlini and Wagner, ICML 2018).
+    """
+    failed = np.array([outcome == FAILED for outcome in own.outcomes])
+    others = [right for source, right in right_after.items() if source != str(own.folder)]
+    fooled = np.zeros(len(failed), bool)
+    for right in others:
+        fooled |= ~right
+    return int((failed & fooled).sum())
+
+
+def right_by_own_attack(attack: Finished) -> np.ndarray:
+    """bool, (rows,): right before the attack, as it was seen then."""
+    return np.array([outcome != SKIPPED for outcome in attack.outcomes])
