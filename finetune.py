@@ -57,6 +57,7 @@ def main() -> None:
         args.model_name, labels, args.seed, args.dropout, args.attn_implementation
     )
     models.check_length(model, args.max_seq_length)
+    models.check_tokenizer(model, tokenizer)
     with cli.explain():
         fingerprint = surgery.encoder_fingerprint(model)
     encoder = models.encoder_facts(args.model_name, model, fingerprint)

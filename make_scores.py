@@ -85,6 +85,7 @@ def from_scores(args) -> tuple[dict, dict, dict]:
     path = tickets.score_file(args.scores)
     with cli.explain():
         scores, shapes, manifest = tickets.load_scores(path)
+        tickets.check_origin(manifest, path)
     if args.kind == "complement":
         scores = tickets.reversed_ranking(scores)
         facts = _facts(manifest, path, "complement_of")

@@ -103,6 +103,7 @@ def main() -> None:
 
     model = rewound()
     models.check_length(model, args.max_seq_length)
+    models.check_tokenizer(model, tokenizer)
     with cli.explain():
         fingerprint = surgery.encoder_fingerprint(model)
         shapes = surgery.weight_shapes(model)

@@ -8,8 +8,6 @@
 # Run again, it goes on where it was stopped, or says that all is done.
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-sh "$ROOT/scripts/setup.sh"
-
 PRESET=${PRESET:-minutes}
 case $PRESET in
     minutes)
@@ -26,6 +24,8 @@ case $PRESET in
         ;;
 esac
 
+sh "$ROOT/scripts/setup.sh"
+
 # Written last, with the settings of this script: what is done need not be looked through again.
 done_file="$ROOT/runs/$results/all-done"
 if [ -f "$done_file" ] && cmp -s "$0" "$done_file"; then
@@ -34,6 +34,7 @@ if [ -f "$done_file" ] && cmp -s "$0" "$done_file"; then
     exit 0
 fi
 
+unset KINDS METHODS REINIT TAG SCORES_TAG PROTOCOL ATTACK_EPOCHS ROWS SCORE_WITH CHECKPOINT
 export MODEL=builtin/minilm TASKS=builtin/rotten_tomatoes SEEDS=42 GPUS= DATA=
 export PYTHON="$ROOT/.venv/bin/python" RUNS="$ROOT/runs/$results" RECIPES=textfooler-minilm
 export MAX_TRAIN_ROWS=$rows MAX_EVAL_ROWS=$max_eval_rows NUM_EXAMPLES=$attacked_rows ATTACK=yes

@@ -73,6 +73,7 @@ def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
     path = tickets.score_file(args.scores)
     with cli.explain():
         scores, shapes, source = tickets.load_scores(path)
+        tickets.check_origin(source, path)
     with cli.explain(f"{path}: "):
         surgery.check_masks_fit(model, shapes)
         masks = tickets.draw(scores, shapes, args.sparsity)
@@ -143,6 +144,7 @@ def main() -> None:
         args.model_name, labels, args.seed, args.dropout, args.attn_implementation
     )
     models.check_length(model, args.max_seq_length)
+    models.check_tokenizer(model, tokenizer)
     masks, manifest = draw_ticket(args, model)
     train, dev, test = (
         encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev", "test")

@@ -138,6 +138,9 @@ def search_step(
     optim.set_lr(optimizer, lr)
     if skips.admits(step, logged["loss_per_pass"], logged["clip_norm"]):
         optimizer.step()
+    else:
+        for p in model.parameters():  # what accumulates (D2) begins anew
+            p.grad = None
     optimizer.zero_grad(set_to_none=True)  # of the scores; frozen weights have none
     return logged | {"penalty": penalty.detach()}
 
@@ -259,6 +262,7 @@ def main() -> None:
     )
     model = models.load_checkpoint(checkpoint, splits.task, args.attn_implementation, args.dropout)
     models.check_length(model, args.max_seq_length)
+    models.check_tokenizer(model, tokenizer)
     with cli.explain():
         gated = surgery.install_gates(model, args.mask_p, args.out_w_per_mask, args.in_w_per_mask)
     model.to(accelerator.device).train()
@@ -369,7 +373,8 @@ def main() -> None:
     progress.close()
     if accelerator.is_main_process:
         run.finish({"scores": "scores.safetensors", "epoch": args.epochs, "optimizer_steps": step,
-                    "best_dev_accuracy_percent": best, "last_epoch": measured}, [])  # fmt: skip
+                    "best_dev_accuracy_percent": best, "last_epoch": measured,
+                    "skipped_steps": skips.count}, [])  # fmt: skip
         print(f"scores in {run.folder}; R(m) {measured['penalty_of_all_gates']:.3f}, dev accuracy "
               f"{measured['dev_accuracy_soft_gates_percent']:.1f} % with soft gates, "
               f"{measured['dev_accuracy_ticket_percent']:.1f} % with the ticket at sparsity "

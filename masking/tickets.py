@@ -226,6 +226,13 @@ def load_scores(path: Path) -> tuple[dict[str, Tensor], Shapes, dict]:
     return {name: tensors[name].float() for name in shapes}, shapes, manifest
 
 
+def check_origin(manifest: dict, path: Path) -> None:
+    """ValueError where a score file's manifest does not say of which encoder and kind it is."""
+    wanted = {"encoder": dict, "kind": str, "seed": int}
+    if not all(isinstance(manifest.get(key), kind) for key, kind in wanted.items()):
+        raise ValueError(f"{path}: its manifest does not say of which encoder, kind and seed it is")
+
+
 def save_ticket(path: Path, masks: Masks, manifest: dict) -> dict:
     """Write a ticket, one bit per weight (row-major, most significant bit first, 1 = kept).
 

@@ -27,6 +27,7 @@ def own_cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(folder))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    AcceleratorState._reset_state(True)  # nor the precision that another test has chosen
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

@@ -69,7 +69,7 @@ def test_a_run_without_its_attacks_is_not_finished(tmp_path):
     finish(job, attacks=False)
     job.look()
     assert job.state == "unattacked" and not job.finished
-    write_json(job.folder / "run.json", {"status": "running"})
+    write_json(job.folder / "run.json", {"stage": "x", "status": "running"})
     job.look()
     assert job.state == "begun"
 
@@ -196,7 +196,7 @@ def fake_stages(tmp_path, monkeypatch):
     (root / "stage.sh").write_text(
         'echo "start $NAME ${GPUS:-cpu}" >> "$JOURNAL"\nsleep 0.05\n'
         '[ "$NAME" != bad ] || exit 3\n'
-        'mkdir -p "$FOLDER"\necho \'{"status": "finished"}\' > "$FOLDER/run.json"\n'
+        'mkdir -p "$FOLDER"\necho \'{"stage": "x", "status": "finished"}\' > "$FOLDER/run.json"\n'
         'echo "end $NAME" >> "$JOURNAL"\n'
     )
     monkeypatch.setattr(scheduling, "ROOT", root)

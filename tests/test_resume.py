@@ -134,23 +134,27 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("stage", RESULTS)
-@pytest.mark.parametrize("at", [1, 3, 6, 9])
+@pytest.mark.parametrize("at", [1, 3, 6, 7, 8, 11])
 def test_killed_while_a_file_is_renamed(
     stage, at, whole, encoder, sst2_folder, tmp_path, monkeypatch
 ):
     """Dead between writing a file and renaming it, at several of the run's files."""
     arguments = (*command(stage, encoder, sst2_folder, whole, tmp_path / "run"),
                  "--checkpoint_every", 2)  # fmt: skip
-    real, calls = os.replace, []
+    replace, rename, calls = os.replace, os.rename, []
 
-    def dies(source, target):
-        calls.append(1)
-        if len(calls) == at:
-            raise Killed
-        real(source, target)
+    def dies(real):
+        def renames(source, target):
+            calls.append(1)
+            if len(calls) == at:
+                raise Killed
+            real(source, target)
+
+        return renames
 
     with monkeypatch.context() as patch, pytest.raises(Killed) as stop:
-        patch.setattr(os, "replace", dies)
+        patch.setattr(os, "replace", dies(replace))
+        patch.setattr(os, "rename", dies(rename))  # of whole checkpoints
         call(*arguments)
     _forget(stop)
     call(*arguments)
@@ -178,6 +182,8 @@ def test_a_second_signal_leaves_at_once():
     resume.note_signals()
     try:
         os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # a launcher's repetition
+        resume._noted[-1] -= 3
         with pytest.raises(resume.Stopped):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)
@@ -242,6 +248,72 @@ def test_two_processes_in_one_folder(tmp_path):
     with pytest.raises(UserError, match="has been at work"):  # finished since second's look
         second.begin({})
     assert runs.Run(tmp_path / "r", "x", {"a": 1}).finished
+
+
+def test_inputs_that_changed_since_the_run_began(tmp_path):
+    data = {"splits": {"train": {"rows": 3, "fingerprint": "a"}}}
+    runs.Run(tmp_path / "r", "x", {"a": 1}).begin({"data": data})
+    gc.collect()
+    again = runs.Run(tmp_path / "r", "x", {"a": 1})
+    with pytest.raises(UserError, match="the data of the run in .* has changed since it began"):
+        again.begin({"data": {"splits": {"train": {"rows": 3, "fingerprint": "b"}}}})
+    del again
+    gc.collect()
+    runs.Run(tmp_path / "r", "x", {"a": 1}).begin({"data": data})
+
+
+def test_an_overwrite_that_was_killed_while_it_deleted(tmp_path, monkeypatch):
+    run = runs.Run(tmp_path / "r", "x", {"a": 1})
+    run.begin({})
+    (tmp_path / "r" / "last").mkdir()
+    (tmp_path / "r" / "link").symlink_to(tmp_path)
+    run.finish({}, [])
+    with monkeypatch.context() as patch, pytest.raises(Killed) as stop:
+        patch.setattr(shutil, "rmtree", lambda _: (_ for _ in ()).throw(Killed))
+        runs.Run(tmp_path / "r", "x", {"a": 2, "overwrite": True}).begin({})
+    _forget(stop)
+    third = runs.Run(tmp_path / "r", "x", {"a": 2})
+    third.begin({})
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["run.json", "run.lock"]
+    assert not third.finished
+
+
+def test_attacks_on_an_unfinished_run_keep_their_records(tmp_path):
+    run = runs.Run(tmp_path / "r", "x", {})
+    run.begin({})
+    files.append_jsonl(tmp_path / "r" / "records.jsonl", {"kind": "attack", "attack_id": "a"})
+    run.finish({}, [{"kind": "evaluation"}])
+    kinds = [r["kind"] for r in files.read_jsonl(tmp_path / "r" / "records.jsonl")]
+    assert kinds == ["evaluation", "attack"]
+
+
+def test_a_whole_record_without_its_end_of_line_is_kept(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"a": 1}\n{"b": 2}')
+    files.append_jsonl(path, {"c": 3})
+    path.write_text(path.read_text() + '{"torn": ')
+    files.append_jsonl(path, {"d": 4})
+    assert files.read_jsonl(path) == [{"a": 1}, {"b": 2}, {"c": 3}, {"d": 4}]
+
+
+def test_a_damaged_token_cache_is_made_again(sst2_folder, tmp_path, monkeypatch):
+    from conftest import make_tokenizer
+
+    from utils import batching
+    from utils.data import Rows
+
+    monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path))
+    rows = Rows([("a good film",), ("a bad film",)], [1, 0], ["x:0", "x:1"], "made")
+    good = batching.encode(rows, make_tokenizer(), 32)
+    (path,) = (tmp_path / "tokens").iterdir()
+    whole = path.read_bytes()
+    for offset in (5, 60, -1, -20, len(whole) // 2):
+        data = bytearray(whole)
+        data[offset] ^= 2
+        path.write_bytes(data)
+        again = batching.encode(rows, make_tokenizer(), 32)
+        assert [a.tolist() for a in again.input_ids] == [a.tolist() for a in good.input_ids]
+    assert path.read_bytes() == whole
 
 
 def test_overwrite_deletes_runs_and_nothing_else(tmp_path):

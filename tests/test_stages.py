@@ -294,14 +294,13 @@ def test_pair_task_with_token_types(encoder, tmp_path):
 
 
 def test_two_processes_search_as_one_does(encoder, sst2_folder, tmp_path):
-    """accelerate launch on two CPU processes, without dropout: the same scores and checkpoint."""
+    """Two CPU processes, without dropout: the same scores and checkpoint to rounding."""
 
     def launch(processes: int, script: str, *flags) -> None:
-        launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-                    "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-                    "--num_cpu_threads_per_process", "1"]  # fmt: skip
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
         command = [sys.executable, *(launcher if processes == 2 else []), str(ROOT / script)]
-        done = subprocess.run([*command, *map(str, flags), "--quiet", "--dropout", "0"],
+        done = subprocess.run([*command, *map(str, flags), "--quiet", "--dropout", "0",
+                               "--precision", "fp32"],
                               capture_output=True, text=True, cwd=tmp_path)  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
 

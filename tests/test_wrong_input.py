@@ -59,6 +59,8 @@ def bad_data(root: Path) -> None:
         "binary.tsv": bytes(range(256)) * 40,
         "ragged.tsv": b"sentence\tlabel\na\t1\nb\t0\tz\tw\n",
         "wide.tsv": b"sentence\tlabel\n" + b"a\t1\tx\nb\t0\ty\n" * 20,
+        "listed.jsonl": b'{"sentence": ["a"], "label": 1}\n{"sentence": "b", "label": 0}\n' * 20,
+        "absent.jsonl": b'{"label": 1}\n{"sentence": "b", "label": 0}\n' * 20,
         "few.tsv": b"sentence\tlabel\na\t1\nb\t0\nc\t1\n",
         "torn.tsv.gz": b"\x1f\x8b\x08\x00 and no more",
         "torn.parquet": b"PAR1",
@@ -85,7 +87,7 @@ def bad_runs(root: Path) -> None:
     }.items():
         (root / name).mkdir()
         (root / name / "run.json").write_text(text)
-    for name in ("no_checkpoint", "altered", "four_labels", "no_head"):
+    for name in ("no_checkpoint", "altered", "four_labels", "other_tokenizer"):
         shutil.copytree(root / "dense", root / name)
     shutil.rmtree(root / "no_checkpoint" / "best")
     weights = root / "altered" / "best" / "model.safetensors"
@@ -96,6 +98,11 @@ def bad_runs(root: Path) -> None:
     config["id2label"] = {str(i): str(i) for i in range(4)}
     config["label2id"] = {str(i): i for i in range(4)}
     (root / "four_labels" / "best" / "config.json").write_text(json.dumps(config))
+    facts = json.loads((root / "four_labels" / "best" / "checkpoint.json").read_text())
+    del facts["sha256"]
+    (root / "four_labels" / "best" / "checkpoint.json").write_text(json.dumps(facts))
+    tokenizer = root / "other_tokenizer" / "best" / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace("good", "gooe"))
 
 
 def bad_scores(root: Path) -> None:
@@ -126,6 +133,12 @@ def bad_encoders(root: Path) -> None:
     for file in (root / "no_tokenizer").glob("tokenizer*"):
         file.unlink()
     (root / "no_config" / "config.json").write_text("{torn")
+    shutil.copytree(root / "encoder", root / "evil")  # which would run what lies in it
+    config = json.loads((root / "evil" / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.EvilConfig"}}
+    (root / "evil" / "config.json").write_text(json.dumps(config))
+    code = f"open({str(root / 'RAN')!r}, 'w').close()\nclass EvilConfig: pass\n"
+    (root / "evil" / "evil.py").write_text(code)
 
 
 # What is right; a case changes some of it (None: leaves it out). Names of files and folders in
@@ -207,6 +220,8 @@ CASES = [
     ("finetune", trained_on("utf16.tsv"), "is not UTF-8 text"),
     ("finetune", trained_on("binary.tsv"), "UTF-8"),
     ("finetune", trained_on("ragged.tsv"), "cannot be read as tsv"),
+    ("finetune", trained_on("listed.jsonl"), "is of type list, not a string"),
+    ("finetune", trained_on("absent.jsonl"), "the text in row 0 is empty"),
     ("finetune", trained_on("wide.tsv"), "cannot be read as tsv"),
     ("finetune", trained_on("few.tsv"), "too few to split"),
     ("finetune", trained_on("torn.tsv.gz"), "cannot be read as tsv"),
@@ -220,6 +235,11 @@ CASES = [
     ("finetune", {"--model_name": "/torn_encoder"}, "no model that transformers can load"),
     ("finetune", {"--model_name": "/three_layers"}, "weights of the encoder are missing"),
     ("finetune", {"--model_name": "/no_tokenizer"}, "no tokenizer that transformers can load"),
+    ("finetune", {"--model_name": "/evil"}, "that transformers can load"),
+    ("finetune", {"--bsz": 10**12}, "below 2^31"),
+    ("finetune", {"--task_name": "custom", "--text_columns": ","}, "names 0 columns"),
+    ("finetune", {"--output_dir": "/data/dev.tsv/sub"}, "Not a directory"),
+    ("finetune", {"--output_dir": "/" + 300 * "x"}, "File name too long"),
     ("finetune", {"--model_name": "/no_config"}, "that transformers can load"),
     # Folders.
     ("finetune", {"--output_dir": "/notes"}, "is not empty and holds no run"),
@@ -247,6 +267,7 @@ CASES = [
     ("search_ticket", {"--model_name": "/deep_run"}, "run.json is damaged"),
     ("search_ticket", {"--model_name": "/no_checkpoint"}, "no checkpoint.json"),
     ("search_ticket", {"--model_name": "/altered"}, "is missing or damaged"),
+    ("search_ticket", {"--model_name": "/other_tokenizer"}, "tokenizer.json is missing or damaged"),
     ("search_ticket", {"--model_name": "/four_labels"}, "has 4 labels, sst2 has 2"),
     # Iterative pruning.
     ("prune_iteratively", {"--to_sparsity": 1}, "strictly between 0 and 1"),
@@ -343,6 +364,7 @@ def test_one_line_status_2_nothing_written(
     assert message in line, line
     assert "\n" not in line and len(line) < 700
     assert not (tmp_path / "out").exists() and contents(place) == before
+    assert not (place / "RAN").exists()  # no code that lies in a folder is ever run
 
 
 SHELL = [

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from utils.data import Rows
 from utils.files import write_atomically
@@ -53,8 +53,9 @@ def encode(rows: Rows, tokenizer, max_seq_length: int, token_types: bool = True)
     arrays = _cached(path)
     if arrays is None:
         arrays = _tokenise(rows, tokenizer, max_seq_length)
-        with contextlib.suppress(OSError):  # a full or read-only cache costs time, not the run
-            write_atomically(path, lambda p: save_file(arrays, p))
+        # A full or read-only cache costs time, not the run.
+        with contextlib.suppress(OSError, SafetensorError):
+            write_atomically(path, lambda p: save_file(arrays, p, {"sha256": _digest(arrays)}))
     ends = np.cumsum(arrays["lengths"])[:-1]
     has_types = token_types and "token_type_ids" in arrays
     return Encoded(
@@ -67,10 +68,23 @@ def encode(rows: Rows, tokenizer, max_seq_length: int, token_types: bool = True)
 
 
 def _cached(path: Path) -> dict[str, np.ndarray] | None:
-    try:
-        return load_file(path) if path.is_file() else None
-    except (SafetensorError, OSError):
+    """What is kept there; None where nothing is, or not what was written."""
+    if not path.is_file():
         return None
+    try:
+        with safe_open(path, framework="np") as f:
+            arrays = {name: f.get_tensor(name) for name in list(f.keys())}
+            written = (f.metadata() or {}).get("sha256")
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return arrays if written == _digest(arrays) else None
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode() + arrays[name].tobytes())
+    return digest.hexdigest()
 
 
 def _tokenise(rows: Rows, tokenizer, max_seq_length: int) -> dict[str, np.ndarray]:

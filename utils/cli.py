@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import io
 import sys
 from argparse import BooleanOptionalAction
 from collections.abc import Callable, Iterator
@@ -48,6 +49,12 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
 
+    def parse_args(self, args=None, namespace=None):
+        for word in sys.argv[1:] if args is None else args:
+            if not word.isascii() and any("\ud800" <= c <= "\udfff" for c in word):
+                self.error(f"{word!r} is not UTF-8")
+        return super().parse_args(args, namespace)
+
     def error(self, message: str):
         fail(f"{message} (see {self.prog} --help)")
 
@@ -70,14 +77,20 @@ def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
+PATH_ERRORS = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+
+
 def run(main: Callable[[], None]) -> None:
     """Call a script's main; what a person can mend ends in one line and status 2."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no error
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except UserError as e:
         fail(str(e))
     except resume.Stopped as e:
-        print(e, file=sys.stderr)
+        print(e, *["(without --overwrite)"] * ("--overwrite" in sys.argv), file=sys.stderr)
         sys.exit(e.status)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
@@ -90,6 +103,8 @@ def run(main: Callable[[], None]) -> None:
             )
         if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             fail(f"not allowed to write {e.filename or 'there'}; choose another --output_dir")
+        if e.errno in PATH_ERRORS:
+            fail(f"{e.filename or 'a path'}: {e.strerror}; choose another folder")
         raise
     except Exception as e:  # the writers of tensors have error types of their own for a full disk
         if "No space left" in str(e) or "PytorchStreamWriter failed writing" in str(e):
@@ -109,11 +124,11 @@ def explain(prefix: str = "") -> Iterator[None]:
 
 
 def positive_int(text: str) -> int:
-    return _number(text, int, lambda v: v >= 1, "a whole number >= 1")
+    return _number(text, int, lambda v: 1 <= v < 2**31, "a whole number >= 1 (and below 2^31)")
 
 
 def non_negative_int(text: str) -> int:
-    return _number(text, int, lambda v: v >= 0, "a whole number >= 0")
+    return _number(text, int, lambda v: 0 <= v < 2**31, "a whole number >= 0 (and below 2^31)")
 
 
 def positive_float(text: str) -> float:

@@ -19,6 +19,7 @@ from utils.sources import Tables, builtin_tables, files_in, hub_tables, read_tab
 from utils.tasks import Task
 
 DEV_FRACTION = 0.1
+MOST_LABELS = 10_000  # of a custom task whose labels are numbers
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _with_labels(task: Task, frames: Tables) -> Task:
     if task.label_column not in table:
         return task  # _rows says which column is missing
     values = {_label_text(v) for v in table[task.label_column]}
-    if all(v.isdigit() for v in values):
+    if all(v.isascii() and v.isdigit() and int(v) < MOST_LABELS for v in values):
         return replace(task, label_names=tuple(str(i) for i in range(max(map(int, values)) + 1)))
     return replace(task, label_names=tuple(sorted(values)))
 
@@ -173,7 +174,7 @@ def _rows(table: pd.DataFrame, task: Task, split: str, source: str) -> Rows:
             f"({', '.join(task.label_names)})"
         )
     texts = [
-        tuple("" if v is None else str(v) for v in row)
+        tuple(_text(v, source) for v in row)
         for row in zip(*(table[c] for c in task.text_columns), strict=True)
     ]
     ids = [f"{split}:{i}" for i in range(len(labels))]
@@ -183,6 +184,15 @@ def _rows(table: pd.DataFrame, task: Task, split: str, source: str) -> Rows:
         raise UserError(f"{source}: the text in row {empty[0]} is empty")
     # The hub's QQP has two training pairs with an empty question.
     return rows.take(sorted(set(range(len(rows))) - set(empty))) if empty else rows
+
+
+def _text(value: object, source: str) -> str:
+    """A cell's text; nothing, and the NaN that pandas puts for nothing, is an empty one."""
+    if value is None or value != value:
+        return ""
+    if not isinstance(value, str | int | float):
+        raise UserError(f"{source}: a text is of type {type(value).__name__}, not a string")
+    return str(value).replace("\x00", " ")
 
 
 def _check_classes(rows: Rows, task: Task, split: str) -> None:

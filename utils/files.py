@@ -49,9 +49,16 @@ def _drop_torn_line(f: IO[bytes]) -> None:
     if end == 0:
         return
     f.seek(end - 1)
-    if f.read(1) != b"\n":
-        f.seek(0)
-        f.truncate(f.read().rfind(b"\n") + 1)
+    if f.read(1) == b"\n":
+        return
+    f.seek(0)
+    data = f.read()
+    start = data.rfind(b"\n") + 1
+    try:
+        json.loads(data[start:])
+        f.write(b"\n")  # a whole record that lacks its end of line
+    except (ValueError, RecursionError):
+        f.truncate(start)
 
 
 def writable(value: object) -> object:

@@ -4,11 +4,11 @@ import contextlib
 import importlib.util
 import os
 import re
+import shutil
 from pathlib import Path
 
 import torch
 from huggingface_hub.utils import logging as hub_logging
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -60,7 +60,9 @@ def _loading(what: str, name: str):
     hub_logging.set_verbosity_error()  # its retries without a network fill the screen
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as e:
+    except UserError:
+        raise
+    except Exception as e:  # hostile or torn files raise nearly everything
         reason = " ".join(str(e).split())[:200]
         if Path(name).is_dir():
             raise UserError(f"{name} holds no {what} that transformers can load: {reason}") from e
@@ -90,7 +92,7 @@ def encoder_facts(name: str, model: PreTrainedModel, fingerprint: str) -> dict:
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     path = resolve_model_name(name)
     with _loading("tokenizer", path):
-        return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
 
 
 def load_pretrained(
@@ -103,7 +105,7 @@ def load_pretrained(
     """
     path = resolve_model_name(name)
     with _loading("model", path):
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         config.num_labels = len(label_names)
         config.id2label = dict(enumerate(label_names))
         config.label2id = {label: i for i, label in enumerate(label_names)}
@@ -117,6 +119,7 @@ def load_pretrained(
                 attn_implementation=attention,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                trust_remote_code=False,
             )
     # The head may be new, and a pooler that no pre-training made; the rest must have been there.
     inside = model.base_model_prefix + "."
@@ -222,7 +225,7 @@ def load_checkpoint(
     UserError where its labels are not those of `task` (None: any labels, as they are).
     """
     with _loading("checkpoint", str(folder)):
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _set_dropout(config, dropout)
         order = None if task is None else label_order(config, Path(folder), task)
         with _quiet_about_new_weights():
@@ -232,6 +235,7 @@ def load_checkpoint(
                 dtype=torch.float32,
                 attn_implementation=attention,
                 output_loading_info=True,
+                trust_remote_code=False,
             )
     lost = _not_loaded(report)
     if lost:
@@ -245,13 +249,31 @@ def load_checkpoint(
 def save_checkpoint(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: dict
 ) -> None:
-    """An ordinary checkpoint folder, with what we know of it in checkpoint.json, written last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "checkpoint.json").unlink(missing_ok=True)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    sums = {p.name: sha256_of(p) for p in sorted(folder.glob("*.safetensors"))}
-    write_json(folder / "checkpoint.json", facts | {"sha256": sums})
+    """An ordinary checkpoint folder, with what we know of it in checkpoint.json.
+
+    Written beside and renamed; the folder that was there stays until the new one is whole.
+    """
+    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
+    recover_checkpoints(folder.parent)
+    new.mkdir(parents=True)
+    model.save_pretrained(new)
+    tokenizer.save_pretrained(new)
+    sums = {p.name: sha256_of(p) for p in sorted(new.iterdir())}
+    write_json(new / "checkpoint.json", facts | {"sha256": sums})
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_checkpoints(run_folder: Path) -> None:
+    """Put back what a process that was killed between two renamings left; remove the rest."""
+    for old in run_folder.glob(".*.old"):
+        folder = run_folder / old.name[1:].removesuffix(".old")
+        if not folder.exists():
+            old.rename(folder)
+    for left in [*run_folder.glob(".*.old"), *run_folder.glob(".*.new")]:
+        shutil.rmtree(left)
 
 
 def checkpoint_facts(folder: Path) -> dict:
@@ -269,6 +291,16 @@ def checkpoint_facts(folder: Path) -> dict:
                 f"{folder / name} is missing or damaged: it is not the file that the run wrote"
             )
     return facts
+
+
+def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """UserError where a token could have no embedding."""
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"the tokenizer knows {len(tokenizer)} tokens, the encoder only {rows}: they do not "
+            "belong together"
+        )
 
 
 def check_length(model: PreTrainedModel, max_seq_length: int) -> None:

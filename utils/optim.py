@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from utils.cli import UserError
+from utils.cli import UserError, warn
 
 
 def linear_schedule(step: int, warmup_steps: float, total_steps: int) -> float:
@@ -118,6 +118,8 @@ class Skips:
         if bool(torch.isfinite(losses).all() & torch.isfinite(grad_norm).all()):
             return True
         self.count += 1
+        warn(f"optimizer step {step} is left out: its losses {losses.tolist()} or its gradient "
+             f"norm {float(grad_norm)} are not finite")  # fmt: skip
         if self.count >= self.LIMIT:
             raise UserError(
                 f"{self.count} optimizer steps had a loss or gradient that is not finite (last: "

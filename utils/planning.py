@@ -335,6 +335,13 @@ class Planner:
         """The scale's variables; what is set in the environment wins, as in the stage scripts."""
         settings = self.scale.settings.get("all", {}) | self.scale.settings.get(stage, {})
         own = {key: os.environ[key] for key in FROM_ENVIRONMENT if os.environ.get(key)}
+        for key in own.keys() - {"PROTOCOL"}:
+            try:
+                fits = float(own[key]) > 0
+            except ValueError:
+                fits = False
+            if not fits:
+                raise UserError(f"{key}={own[key]} in the environment is not a number above 0")
         return settings | own
 
     def _name(self, folder: str, task: str, seed: int) -> str:

@@ -26,6 +26,7 @@ class Stopped(BaseException):
 
 
 _received: list[int] = []
+_noted: list[float] = []  # when
 _before: dict[int, object] = {}
 
 
@@ -33,9 +34,11 @@ def note_signals() -> None:
     """From now on a signal only sets what `requested` tells; a second one leaves at once."""
 
     def note(number: int, _frame) -> None:
-        if _received:
+        now = time.monotonic()
+        if _received and now - _noted[-1] > 2:  # launchers send a signal to all, and once more
             raise Stopped(number)
         _received.append(number)
+        _noted.append(now)
 
     _handle(note)
 
@@ -62,6 +65,7 @@ def release_signals() -> None:
         signal.signal(number, old)
     _before.clear()
     _received.clear()
+    _noted.clear()
 
 
 def requested(accelerator: Accelerator) -> bool:

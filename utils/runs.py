@@ -123,7 +123,13 @@ def _foreign_files(folder: Path) -> list[str]:
 def read_run(folder: str | Path) -> dict | None:
     """run.json of a run folder, or None where there is none."""
     path = Path(folder) / "run.json"
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    run = read_json(path)
+    wanted = {"stage": str, "status": str} | ({"args": dict} if "args" in run else {})
+    if not all(isinstance(run.get(name), kind) for name, kind in wanted.items()):
+        raise UserError(f"{path} is damaged: it is not the manifest of a run")
+    return run
 
 
 class Run:
@@ -150,8 +156,8 @@ class Run:
             raise UserError(
                 f"{self.folder} is not empty and holds no run; choose another --output_dir"
             )
-        if self.overwrite:
-            self.earlier = None
+        if self.overwrite or (self.earlier or {}).get("status") == "clearing":
+            self.earlier = None  # clearing: an --overwrite that was killed while it deleted
         elif self.earlier is not None:
             self._check_same()
 
@@ -175,6 +181,16 @@ class Run:
                 "another --output_dir, or pass --overwrite"
             )
 
+    def _check_facts(self, facts: dict) -> None:
+        """UserError where data, encoder or ticket are no longer those that the run began with."""
+        earlier, facts = self.earlier or {}, json.loads(json.dumps(facts))
+        for name in ("data", "encoder", "ticket"):
+            if name in earlier and earlier[name] != facts.get(name):
+                raise UserError(
+                    f"the {name} of the run in {self.folder} has changed since it began: put it "
+                    "back, choose another --output_dir, or pass --overwrite"
+                )
+
     @property
     def finished(self) -> bool:
         return self.earlier is not None and self.earlier.get("status") == "finished"
@@ -183,16 +199,23 @@ class Run:
         """Take the folder and write run.json. Call once everything has been validated."""
         self._lock = lock_folder(self.folder, "run.lock")
         now = read_run(self.folder)
+        if now is not None and now.get("status") == "clearing":
+            now = None
         if not self.overwrite and now != self.earlier:
             # Between our look at the folder and the lock, which was another's until now.
             raise UserError(
                 f"another process has been at work in {self.folder} meanwhile: run the same "
                 "command again"
             )
+        self._check_facts(facts)
         if self.earlier is None:
+            write_json(self.folder / "run.json", {"stage": self.stage, "status": "clearing"})
             for path in self.folder.iterdir():
-                if path.name != "run.lock":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if path.name not in ("run.lock", "run.json"):
+                    plain = path.is_file() or path.is_symlink()
+                    path.unlink() if plain else shutil.rmtree(path)
+        for left in self.folder.glob(".*.tmp"):  # of a process that was killed
+            left.unlink()
         self.manifest = {
             "stage": self.stage,
             "status": "running",
@@ -205,7 +228,9 @@ class Run:
     def finish(self, result: dict, records: list[dict]) -> None:
         """Write result.json and the records, mark the run finished, drop the resume point."""
         write_json(self.folder / "result.json", result)
-        lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+        path = self.folder / "records.jsonl"
+        kept = [r for r in read_jsonl(path) if r.get("kind") == "attack"] if path.is_file() else []
+        lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in [*records, *kept])
         write_atomically(
             self.folder / "records.jsonl", lambda p: p.write_text(lines, encoding="utf-8")
         )

@@ -106,7 +106,12 @@ def resolve_task(args: argparse.Namespace) -> Task:
     found = TASKS[name]
     if args.text_columns:
         columns = tuple(c.strip() for c in args.text_columns.split(",") if c.strip())
-        if len(columns) != len(found.text_columns) and name != "custom" or len(columns) > 2:
+        if (
+            not columns
+            or len(columns) != len(found.text_columns)
+            and name != "custom"
+            or len(columns) > 2
+        ):
             raise UserError(
                 f"--text_columns names {len(columns)} columns; {name} has {len(found.text_columns)}"
             )

@@ -132,6 +132,7 @@ def restore(run: Run, trained: nn.Module, optimizer, accelerator: Accelerator) -
         trained.load_state_dict(state["trained"])
         optimizer.load_state_dict(state["optimizer"])
     if accelerator.is_main_process:
+        models.recover_checkpoints(run.folder)
         run.cut_log(progress.optimizer_step, progress.finished_epochs)
     resume.note_signals()
     return progress
@@ -188,7 +189,8 @@ def end_epoch(
         for name in (name for name, is_due in due.items() if is_due):
             models.save_checkpoint(run.folder / name, model, tokenizer, found)
     progress.finished_epochs = epoch
-    if points.due_at_epoch_end(progress.optimizer_step, accelerator):
+    # The last epoch's end always, for the test evaluation that follows.
+    if points.due_at_epoch_end(progress.optimizer_step, accelerator) or epoch == args.epochs:
         save(run, progress, trained, optimizer, accelerator)
     resume.leave_if_requested()
 
@@ -216,6 +218,7 @@ def finish(
         records.append({"kind": "evaluation", **facts, "checkpoint": name, **found[name],
                         "rows": splits.facts()["splits"]["test"],
                         "seconds_of_training": progress.seconds,
+                        "skipped_steps": progress.skipped_steps,
                         "environment": environment()})  # fmt: skip
     if not accelerator.is_main_process:
         return

@@ -18,3 +18,6 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "textbugger-minilm": ("minilm_table", "minilm"),
     "textfooler-neighbours": ("neighbours", "tagger", "minilm"),
 }
+
+# For from_pretrained: a folder is read, nothing is fetched, and no code that lies in it is run.
+LOCAL = {"local_files_only": True, "trust_remote_code": False}

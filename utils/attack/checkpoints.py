@@ -16,6 +16,7 @@ from transformers import (
 from transformers.utils import logging
 
 from utils import models
+from utils.attack import LOCAL
 from utils.cli import UserError
 from utils.files import read_json, sha256_of
 from utils.runs import read_run
@@ -44,7 +45,7 @@ class Target:
     def known(self, task: Task) -> dict:
         """For the record: checkpoint.json, or as much of it as another's checkpoint tells; and
         the accuracy on the whole test split, where the run has measured it."""
-        config = AutoConfig.from_pretrained(self.folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(self.folder, **LOCAL)
         architecture = (config.architectures or [None])[0]
         facts = {
             "stage": None,
@@ -123,7 +124,7 @@ def label_order(target: Target, task: Task) -> list[int]:
 
 def _config(target: Target):
     try:
-        return AutoConfig.from_pretrained(target.folder, local_files_only=True)
+        return AutoConfig.from_pretrained(target.folder, **LOCAL)
     except (OSError, ValueError, KeyError) as e:
         raise UserError(f"{target.folder}/config.json is no configuration that can be read") from e
 
@@ -141,7 +142,11 @@ def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenize
     logging.set_verbosity_error()  # missing weights are reported below, in one line
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            target.folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            target.folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:
         reason = " ".join(str(e).split())[:200]

@@ -49,8 +49,8 @@ class MiniLM:
 
     def __init__(self, device: str = "cpu", batch_size: int = 64):
         folder = resolve_model_name("builtin/minilm")
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModel.from_pretrained(folder).to(device).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self.model = AutoModel.from_pretrained(folder, trust_remote_code=False).to(device).eval()
         self.device = device
         self.batch_size = batch_size
         self._known: dict[str, torch.Tensor] = {}

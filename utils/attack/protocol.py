@@ -128,12 +128,18 @@ class AttackFolder:
             raise UserError(f"{folder} is a file; choose another --output_dir")
         if (folder / "attack.json").is_file():
             self._read()
-        elif folder.exists() and any(p.name != LOCK for p in folder.iterdir()):
+        elif folder.exists() and any(
+            p.name != LOCK and not p.name.startswith(".attack.json.") for p in folder.iterdir()
+        ):
             raise UserError(f"{folder} is not empty and holds no attack; choose another one")
+        if result_file.is_dir() or any(p.is_file() for p in result_file.parents):
+            raise UserError(f"{result_file} cannot be a record file; choose another --result_file")
         self._known_records()  # if that file is damaged, say so before the attack
 
     def _read(self) -> None:
         earlier = read_json(self.folder / "attack.json").get("settings", {})
+        if not isinstance(earlier, dict):
+            raise UserError(f"{self.folder}/attack.json is damaged")
         names = sorted(self.settings.keys() | earlier.keys())
         differing = [n for n in names if self.settings.get(n) != earlier.get(n)]
         if differing:
@@ -148,8 +154,14 @@ class AttackFolder:
         if (self.folder / "rows.jsonl").is_file():
             lines = read_jsonl(self.folder / "rows.jsonl")
             self.done = {line["row_id"]: line for line in lines if line.get("row_id") in self.ids}
+            for line in self.done.values():
+                if line.get("outcome") not in LETTERS or not isinstance(line.get("queries"), int):
+                    raise UserError(f"{self.folder}/rows.jsonl is damaged: {line['row_id']}")
         if (self.folder / "summary.json").is_file():
-            self.summary = read_json(self.folder / "summary.json")
+            summary = read_json(self.folder / "summary.json")
+            if summary.get("attack_id") != self.attack_id:
+                raise UserError(f"{self.folder}/summary.json is damaged or another attack's")
+            self.summary = summary
 
     @property
     def attack_id(self) -> str:

@@ -1,15 +1,18 @@
 """Readers of the attacks' outside resources. Nothing here loads a pickle."""
 
+import contextlib
 import io
 import json
 import os
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from utils.attack import LOCAL
 from utils.batching import cache_folder
 from utils.cli import UserError
 from utils.files import sha256_of, write_atomically
@@ -39,7 +42,7 @@ def read_word_vectors(path: Path) -> tuple[list[str], np.ndarray]:
     """
     words: list[str] = []
     rows: list[np.ndarray] = []
-    with _text_of(path) as lines:
+    with _text_of(path) as lines, _told_as_damage(path):
         for number, line in enumerate(lines, 1):
             word, _, numbers = line.rstrip().partition(" ")
             try:
@@ -54,6 +57,15 @@ def read_word_vectors(path: Path) -> tuple[list[str], np.ndarray]:
         raise UserError(f"{path} holds {len(words)} words, {len(set(words))} of them distinct")
     vectors = np.stack(rows)
     return words, vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+@contextlib.contextmanager
+def _told_as_damage(path: Path) -> Iterator[None]:
+    """A zip tells that it is torn only while it is read."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as e:
+        raise UserError(f"{path} is damaged ({type(e).__name__})") from e
 
 
 def _text_of(path: Path):
@@ -120,8 +132,8 @@ def load_masked_lm(path: Path) -> tuple:
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
     try:
-        model = AutoModelForMaskedLM.from_pretrained(path, local_files_only=True)
-        return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
+        model = AutoModelForMaskedLM.from_pretrained(path, **LOCAL)
+        return model, AutoTokenizer.from_pretrained(path, **LOCAL)
     except (OSError, ValueError, KeyError) as e:
         reason = " ".join(str(e).split())[:150]
         raise UserError(f"{path} holds no masked language model: {reason}") from e

@@ -65,6 +65,10 @@ def _training_rows(lines: list[dict]) -> int | None:
 def _with_keys(record: dict) -> dict:
     for metric in ("clean_percent", "aua_percent", "rows_attacked", "intervals_95", "epochs"):
         record[metric]  # a KeyError names what is missing
+    for metric in ("clean_percent", "aua_percent", "suc_percent", "queries_per_row"):
+        value = record.get(metric)
+        if value is not None and (not isinstance(value, int | float) or value != value):
+            raise KeyError(f"a number as {metric}")
     ticket = record["ticket"]
     if ticket:  # older score files say "random matched"
         ticket = ticket | {"kind": ticket["kind"].replace(" ", "_")}
