@@ -475,7 +475,10 @@ def test_intervals_and_paired_comparisons_from_the_rows_outcomes(tmp_path):
     text = (out / "table1.md").read_text()
     assert "40.0 [16.8, 68.7] (n=1)" in text
     # Only the ticket right on 5 rows, only the dense model on 3: p = 2 (1 + 8 + 28 + 56) / 2^8.
-    assert "RobustT +20.0 (5 rows against 3, p = 0.73), not distinguishable from noise" in text
+    assert (
+        "RobustT +20.0 (right alone on 5 rows against 3, p = 0.73), not distinguishable from noise"
+        in text
+    )
     lines += [attack(DENSE, 43, 40.0, **dense),
               attack(ROBUST_30, 43, 40.0, **dense | {"row_outcomes": "rrrffffrff"})]  # fmt: skip
     write(tmp_path / "runs", lines)

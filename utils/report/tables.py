@@ -96,13 +96,13 @@ class Line:
         if len(mine) == 1:
             only_mine, only_theirs, p = mcnemar(mine[0], theirs[0])
             points = 100 * (only_mine - only_theirs) / mine.shape[1]
-            told = f"{points:+.1f} ({only_mine} rows against {only_theirs}, p = {p:.2g})"
+            told = f"{points:+.1f} (right alone on {only_mine} rows against {only_theirs}, p = {p:.2g})"
             noise = p >= 0.05
         else:
             points, low, high = crossed_difference(mine, theirs)
             told = f"{points:+.1f} [{low:+.1f}, {high:+.1f}]"
             noise = low <= 0 <= high
-        told = f"{self.label} {told}".replace("-", "−")
+        told = f"{self.label} {told.replace('-', '−')}"
         return told + (", not distinguishable from noise" if noise else "")
 
     def difference(self, metric: str) -> float | None:
