@@ -96,7 +96,8 @@ class Line:
         if len(mine) == 1:
             only_mine, only_theirs, p = mcnemar(mine[0], theirs[0])
             points = 100 * (only_mine - only_theirs) / mine.shape[1]
-            told = f"{points:+.1f} (right alone on {only_mine} rows against {only_theirs}, p = {p:.2g})"
+            alone = f"right alone on {only_mine} rows against {only_theirs}"
+            told = f"{points:+.1f} ({alone}, p = {p:.2g})"
             noise = p >= 0.05
         else:
             points, low, high = crossed_difference(mine, theirs)
