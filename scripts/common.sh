@@ -39,15 +39,15 @@ if [ -n "$GPUS" ]; then
     export CUDA_VISIBLE_DEVICES
 fi
 
-# train SCRIPT FLAGS...: on one device, or over several GPUs through accelerate.
+# train SCRIPT FLAGS...: on one device, or over several GPUs, one process on each.
 train() {
     script=$1
     shift
     case $GPUS in
         *,*)
             count=$(printf '%s' "$GPUS" | tr ',' '\n' | wc -l)
-            "$PYTHON" -m accelerate.commands.launch --num_processes "$((count + 1))" \
-                --num_machines 1 --mixed_precision no --dynamo_backend no "$ROOT/$script" "$@"
+            "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$((count + 1))" \
+                "$ROOT/$script" "$@"
             ;;
         *) "$PYTHON" "$ROOT/$script" "$@" ;;
     esac

@@ -168,7 +168,8 @@ def test_stage_3_wires_every_kind_and_attack(echo_python):
     retrain = [line for line in lines if "retrain_ticket.py" in line]
     assert len(retrain) == 4 and "/search-robust>" in retrain[0]
     assert all("<--sparsity><0.4>" in line for line in retrain)
-    assert all("accelerate.commands.launch><--num_processes><2>" in line for line in retrain)
+    launched = "<torch.distributed.run><--standalone><--nproc_per_node><2>"
+    assert all(launched in line for line in retrain)
     attacks = [line for line in lines if "attack.py" in line]
     assert len(attacks) == 12
     assert all("<--num_examples><1000>" in line for line in attacks)

@@ -13,7 +13,7 @@ from utils.cli import UserError
 
 
 def make_accelerator(args: argparse.Namespace) -> Accelerator:
-    """One process or several (accelerate launch), on --device, in --precision."""
+    """One process or several (torchrun), on --device, in --precision."""
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda, but torch sees no CUDA device here")
     cpu = args.device == "cpu" or not torch.cuda.is_available()
