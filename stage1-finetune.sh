@@ -16,6 +16,8 @@ set -eu
 TASKS=${TASKS:-imdb ag_news sst2} # further: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
 METHODS=${METHODS:-plain}
 ATTACK=${ATTACK:-no}
+check task "$KNOWN_TASKS" "$TASKS"
+check method "$KNOWN_METHODS" "$METHODS"
 
 for seed in $SEEDS; do
     for task in $TASKS; do
@@ -48,7 +50,6 @@ for seed in $SEEDS; do
                 epochs=3 bsz=32 lr=5e-5 weight_decay=1e-2
                 max_seq_length=64 attacked_rows=250
                 ;;
-            *) unknown_task "$task" ;;
         esac
         for method in $METHODS; do
             adversary=$(adversary_of "$method")

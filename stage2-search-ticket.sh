@@ -16,6 +16,8 @@ set -eu
 . "$(dirname -- "$0")/scripts/common.sh"
 TASKS=${TASKS:-imdb ag_news sst2} # further: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
 KINDS=${KINDS:-robust}
+check task "$KNOWN_TASKS" "$TASKS"
+check kind "robust no_adversary imp imp_freelb imp_pgd imp_infobert" "$KINDS"
 
 for seed in $SEEDS; do
     for task in $TASKS; do
@@ -57,7 +59,6 @@ for seed in $SEEDS; do
                 epochs=6 bsz=32 max_seq_length=64 sparsity=0.3
                 imp_share=0.1 imp_epochs=3 imp_bsz=32 imp_lr=5e-5
                 ;;
-            *) unknown_task "$task" ;;
         esac
         runs=$(runs_of "$task" "$seed")
         for kind in $KINDS; do
@@ -84,11 +85,6 @@ for seed in $SEEDS; do
                         --share_per_round "${IMP_SHARE:-$imp_share}" \
                         --epochs "${IMP_EPOCHS:-$imp_epochs}" --bsz "${BSZ:-$imp_bsz}" \
                         --lr "${IMP_LR:-$imp_lr}" $adversary "$@"
-                    ;;
-                *)
-                    echo "error: unknown kind '$kind'; known are robust, no_adversary, imp," \
-                        "imp_freelb, imp_pgd, imp_infobert" >&2
-                    exit 2
                     ;;
             esac
         done

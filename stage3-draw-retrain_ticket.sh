@@ -18,6 +18,10 @@ KINDS=${KINDS:-robust}
 REINIT=${REINIT:-nothing}
 SCORES_TAG=${SCORES_TAG:-} # of stage 2's folders, where they were made with a TAG
 ATTACK=${ATTACK:-yes}
+check task "$KNOWN_TASKS" "$TASKS"
+check kind "robust no_adversary imp imp_freelb imp_pgd imp_infobert random random_matched \
+magnitude magnitude_finetuned complement" "$KINDS"
+check start "nothing ticket rest" "$REINIT"
 
 for seed in $SEEDS; do
     for task in $TASKS; do
@@ -51,7 +55,6 @@ for seed in $SEEDS; do
                 sparsities=0.3 epochs=3 bsz=32 lr=5e-5 weight_decay=1e-2
                 max_seq_length=64 attacked_rows=250
                 ;;
-            *) unknown_task "$task" ;;
         esac
         runs=$(runs_of "$task" "$seed")
         for kind in $KINDS; do
@@ -69,12 +72,6 @@ for seed in $SEEDS; do
                 magnitude_finetuned)
                     "$PYTHON" "$ROOT/make_scores.py" --kind magnitude --seed "$seed" \
                         --model_name "$MODEL" --finetuned "$runs/dense/best" --output_dir "$scores"
-                    ;;
-                *)
-                    echo "error: unknown kind '$kind'; known are robust, no_adversary, imp," \
-                        "imp_freelb, random, random_matched, magnitude, magnitude_finetuned," \
-                        "complement" >&2
-                    exit 2
                     ;;
             esac
             for sparsity in ${SPARSITIES:-$sparsities}; do

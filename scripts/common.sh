@@ -96,10 +96,6 @@ adversary_of() {
         plain) return ;;
         freelb | pgd) set -- "$1" $freelb ;;
         infobert) set -- "$1" 0.04 0.08 0 3 ;;
-        *)
-            echo "error: unknown method '$1'; known are plain, freelb, pgd, infobert" >&2
-            return 2
-            ;;
     esac
     printf '%s' "--method $1 --adv_lr $2 --adv_init_mag $3 --adv_max_norm $4 --adv_steps $5"
 }
@@ -117,8 +113,18 @@ runs_of() {
     printf '%s/%s/%s/seed%s' "$RUNS" "$(basename -- "$MODEL")" "$1" "$2"
 }
 
-unknown_task() {
-    echo "error: unknown task '$1'; known are imdb, ag_news, sst2, qnli, qqp, mnli," \
-        "builtin/rotten_tomatoes, builtin/imdb" >&2
-    exit 2
+KNOWN_TASKS="imdb ag_news sst2 qnli qqp mnli builtin/rotten_tomatoes builtin/imdb"
+KNOWN_METHODS="plain freelb pgd infobert"
+
+# check WHAT KNOWN GIVEN: every given word is a known one; said before anything is run.
+check() {
+    for word in $3; do
+        case " $2 " in
+            *" $word "*) ;;
+            *)
+                echo "error: unknown $1 '$word'; known are $2" >&2
+                exit 2
+                ;;
+        esac
+    done
 }

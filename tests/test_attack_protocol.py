@@ -88,6 +88,15 @@ def test_folder_resumes_and_drops_a_torn_line(tmp_path):
     with pytest.raises(UserError, match="another process is at work"):
         folder_at(tmp_path / "a", {"recipe": "x"}, ids).begin()
     del folder  # as when its process ends
+    text = (tmp_path / "a" / "rows.jsonl").read_text()
+    for there, here, message in (
+        ('"failed"', '"success"', "was altered: test:1"),
+        ('"outcome"', '"outcume"', "is damaged: test:1"),
+    ):
+        (tmp_path / "a" / "rows.jsonl").write_text(text.replace(there, here))
+        with pytest.raises(UserError, match=message):
+            folder_at(tmp_path / "a", {"recipe": "x"}, ids)
+    (tmp_path / "a" / "rows.jsonl").write_text(text)
     again = folder_at(tmp_path / "a", {"recipe": "x"}, ids)
     assert list(again.done) == ["test:1"] and again.summary is None
     again.begin()

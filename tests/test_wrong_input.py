@@ -373,7 +373,10 @@ SHELL = [
     ("stage3-draw-retrain_ticket.sh", {"TASKS": "sst3"}, "unknown task 'sst3'"),
     ("stage1-finetune.sh", {"METHODS": "smart"}, "unknown method 'smart'"),
     ("stage2-search-ticket.sh", {"KINDS": "lucky"}, "unknown kind 'lucky'"),
-    ("stage2-search-ticket.sh", {"KINDS": "imp_smart"}, "unknown method 'smart'"),
+    ("stage1-finetune.sh", {"TASKS": "sst2 sst3"}, "unknown task 'sst3'"),
+    ("stage1-finetune.sh", {"METHODS": "plain smart"}, "unknown method 'smart'"),
+    ("stage2-search-ticket.sh", {"KINDS": "robust imp_smart"}, "unknown kind 'imp_smart'"),
+    ("stage3-draw-retrain_ticket.sh", {"REINIT": "nothing all"}, "unknown start 'all'"),
     ("stage3-draw-retrain_ticket.sh", {"KINDS": "lucky"}, "unknown kind 'lucky'"),
 ]
 

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,15 @@ class Encoded:
 
 
 def cache_folder() -> Path:
-    """ROBUST_TICKETS_CACHE, or ~/.cache/robust_tickets."""
+    """ROBUST_TICKETS_CACHE, or ~/.cache/robust_tickets; without a home in the temporary folder."""
     chosen = os.environ.get("ROBUST_TICKETS_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "robust_tickets"
+    if chosen:
+        return Path(chosen)
+    try:
+        home = Path.home()
+    except RuntimeError:  # a container's user who is in no table
+        home = Path(tempfile.gettempdir())
+    return home / ".cache" / "robust_tickets"
 
 
 def encode(rows: Rows, tokenizer, max_seq_length: int, token_types: bool = True) -> Encoded:

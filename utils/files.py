@@ -24,6 +24,8 @@ def write_atomically(path: str | Path, write) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(beside)
+        with open(beside, "rb") as f:
+            os.fsync(f.fileno())  # whole on the disk before it has the name
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

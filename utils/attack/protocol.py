@@ -109,6 +109,12 @@ def folder_name(
     return "_".join(parts + ["softmax"] * (score_with == "softmax"))
 
 
+def _digest(line: dict) -> str:
+    """8 hex digits over a row's line, less its time: two attacks that agree have the same."""
+    content = {name: value for name, value in line.items() if name not in ("digest", "seconds")}
+    return fingerprint(content)[:8]
+
+
 class AttackFolder:
     """An attack's folder: resumed where its settings are the same, refused where they differ."""
 
@@ -157,6 +163,8 @@ class AttackFolder:
             for line in self.done.values():
                 if line.get("outcome") not in LETTERS or not isinstance(line.get("queries"), int):
                     raise UserError(f"{self.folder}/rows.jsonl is damaged: {line['row_id']}")
+                if line.get("digest", _digest(line)) != _digest(line):
+                    raise UserError(f"{self.folder}/rows.jsonl was altered: {line['row_id']}")
         if (self.folder / "summary.json").is_file():
             summary = read_json(self.folder / "summary.json")
             if summary.get("attack_id") != self.attack_id:
@@ -182,6 +190,7 @@ class AttackFolder:
         write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
 
     def append(self, line: dict) -> None:
+        line = line | {"digest": _digest(line)}
         append_jsonl(self.folder / "rows.jsonl", line)
         self.done[line["row_id"]] = line
 
