@@ -477,3 +477,25 @@ def test_fuzzed_text_files(tmp_path, name, content, read):
             read(tmp_path / name)
         except UserError as e:
             assert name in str(e)
+
+
+def test_fuzzed_and_swollen_parquet_files(tmp_path):
+    import pandas as pd
+
+    path = tmp_path / "t.parquet"
+    texts = ["a fine film", "a dull one"] * 50
+    pd.DataFrame({"sentence": texts, "label": [1, 0] * 50}).to_parquet(path)
+    assert len(read_table(path)) == 100
+    refused = 0
+    for changed in mutations(path.read_bytes(), 200, 3):
+        path.write_bytes(changed)
+        try:
+            read_table(path)
+        except UserError as e:
+            assert "t.parquet" in str(e)
+            refused += 1
+    assert refused > 50
+    pd.DataFrame({"label": pd.Series([0], dtype="int8").repeat(21_000_000)}).to_parquet(path)
+    assert path.stat().st_size < 200_000
+    with pytest.raises(UserError, match="21000000 rows"):
+        read_table(path)
