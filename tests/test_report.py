@@ -308,6 +308,9 @@ def test_no_cell_of_a_csv_is_a_formula(tmp_path):
     out = report(tmp_path, "table1")
     row = rows_of(out / "table1.csv", method="Fine-tune", metric="aua")[0]
     assert row["attack_ids"] == "'=HYPERLINK(1)"
+    write(tmp_path / "general", [attack(encoder={"name": "=1+1"})])
+    call("report", "--records", tmp_path / "general", "--output_dir", tmp_path / "table")
+    assert row_of(tmp_path / "table" / "table.csv", encoder="'=1+1")["model"] == "dense fine-tuned"
 
 
 def test_figure_2_shows_the_records(tmp_path):

@@ -14,6 +14,7 @@ from utils.report.records import (
     ROW_SETTINGS,
     interval,
     one_per_seed,
+    text_cell,
     write_records,
     write_text,
 )
@@ -118,7 +119,8 @@ def csv_text(tables: list[tuple[dict, list[Row]]]) -> str:
     writer.writerow(header)
     for shared, rows in tables:
         for row in rows:
-            line = [*shared.values(), row.name, row.sparsity, row.epochs, row.protocol,
+            line = [*map(text_cell, shared.values()), text_cell(row.name), row.sparsity, row.epochs,
+                    text_cell(row.protocol),
                     len(row.records), row.records[0]["rows_attacked"]]  # fmt: skip
             for metric in METRICS:
                 low, high = row.interval(metric) or ("", "")
