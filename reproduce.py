@@ -57,7 +57,8 @@ def parse_args(argv: list[str] | None = None):
 if __name__ == "__main__":
     cli.run(parse_args)  # what is wrong with them is said before the imports, which take seconds
 
-from utils.planning import Job, duration, make_plan
+from utils.jobs import Job, duration
+from utils.planning import make_plan
 from utils.scheduling import execute
 
 

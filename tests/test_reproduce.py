@@ -14,6 +14,7 @@ from utils import planning, scheduling
 from utils.cli import UserError
 from utils.experiments import FIGURES, SCALES, TABLES, Model
 from utils.files import write_json
+from utils.jobs import Job
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,12 +26,12 @@ def plain_environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def plan(target: str, folder: Path, *flags: str) -> dict[str, planning.Job]:
+def plan(target: str, folder: Path, *flags: str) -> dict[str, Job]:
     args = reproduce.parse_args([target, "--scale", "mini", "--runs", str(folder), *flags])
     return {job.name.split("/")[-1]: job for job in planning.make_plan(args)}
 
 
-def finish(job: planning.Job, attacks: bool = True) -> None:
+def finish(job: Job, attacks: bool = True) -> None:
     write_json(job.folder / "run.json", {"stage": "x", "status": "finished"})
     for folder in job.attacks if attacks else ():
         write_json(folder / "summary.json", {})
@@ -86,6 +87,13 @@ def test_a_run_made_with_other_settings_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("MODEL", "x")
     with pytest.raises(UserError, match="--encoder"):
         plan("table1", tmp_path)
+
+
+@pytest.mark.parametrize("value", ["2.5", "0", "x"])
+def test_numbers_in_the_environment_are_checked(tmp_path, capsys, monkeypatch, value):
+    monkeypatch.setenv("ADV_STEPS", value)
+    line = fails(capsys, "reproduce", "table1", "--scale", "mini", "--runs", tmp_path, "--dry_run")
+    assert "ADV_STEPS in the environment" in line and "whole number" in line
 
 
 def test_what_is_left_of_an_unattacked_run_is_its_attacks(tmp_path):
@@ -204,9 +212,9 @@ def fake_stages(tmp_path, monkeypatch):
     journal = tmp_path / "journal"
     journal.touch()
 
-    def make(name: str, *needs: str) -> planning.Job:
+    def make(name: str, *needs: str) -> Job:
         variables = {"NAME": name, "FOLDER": str(tmp_path / "runs" / name), "JOURNAL": str(journal)}
-        return planning.Job(name, tmp_path / "runs" / name, "stage.sh", variables, 1.0, needs=needs)
+        return Job(name, tmp_path / "runs" / name, "stage.sh", variables, 1.0, needs=needs)
 
     return make, lambda: journal.read_text().splitlines()
 

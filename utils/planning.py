@@ -2,13 +2,13 @@
 
 import importlib.util
 import os
-from argparse import Namespace
-from dataclasses import dataclass, field, replace
+from argparse import ArgumentTypeError, Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from utils.attack import RECIPES
 from utils.attack.protocol import folder_name
-from utils.cli import UserError
+from utils.cli import UserError, positive_float, positive_int
 from utils.experiments import (
     CURVES,
     EPOCHS_FIGURE,
@@ -23,6 +23,7 @@ from utils.experiments import (
     mini_recipes,
     scores_folder,
 )
+from utils.jobs import Job
 from utils.runs import read_run
 from utils.tasks import TASKS
 
@@ -30,10 +31,11 @@ from utils.tasks import TASKS
 # (TASKS, KINDS, EPOCHS, TAG ...) come from the plan alone.
 FROM_ENVIRONMENT = ("MAX_TRAIN_ROWS", "MAX_EVAL_ROWS", "LR", "BSZ", "MAX_SEQ_LENGTH", "PROTOCOL",
                     "ADV_STEPS", "IMP_EPOCHS", "IMP_LR", "IMP_SHARE", "MASK_LR")  # fmt: skip
+RATES = {"LR", "IMP_LR", "IMP_SHARE", "MASK_LR"}  # of these; the others are whole numbers
 BUILTIN_ATTACKED_ROWS = {"builtin/rotten_tomatoes": 250, "builtin/imdb": 500}  # stage 1's blocks
 
 # For the expected times alone: training rows, tokens of a mean row, and seconds to train on one
-# token, or to attack it. CPU: measured with MiniLM on two cores; GPU: estimates.
+# token, or to attack it: measured with MiniLM on two cores, all others estimates.
 TRAINING_ROWS = {"sst2": 60_000, "imdb": 22_500, "ag_news": 108_000, "qnli": 94_000,
                  "qqp": 327_000, "mnli": 353_000, "builtin/rotten_tomatoes": 6_700,
                  "builtin/imdb": 19_600}  # fmt: skip
@@ -44,93 +46,6 @@ SECONDS_PER_TOKEN = {("cpu", "mini"): 7e-4, ("cuda", "mini"): 2e-5, ("cpu", "pap
 ATTACK_SECONDS_PER_TOKEN = {("cpu", "mini"): 0.02, ("cuda", "mini"): 0.01, ("cpu", "paper"): 0.2,
                             ("cuda", "paper"): 0.02}  # fmt: skip
 START_SECONDS = 12  # imports and loading, per script
-
-
-@dataclass
-class Job:
-    """One call of a stage script for one task and seed: a run, and its attacks.
-
-    `needs`: names of the jobs that must be trained before. `variables`: environment of the script.
-    `seconds`: expected for the training, `attack_seconds` for one attack.
-    """
-
-    name: str
-    folder: Path
-    script: str
-    variables: dict[str, str]
-    seconds: float
-    flags: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    attacks: tuple[Path, ...] = ()
-    attack_seconds: float = 0.0
-    state: str = field(init=False, default="missing")
-
-    def look(self) -> None:
-        """Set `state`: missing, begun, differs, unattacked (trained, attacks missing), finished."""
-        run = read_run(self.folder)
-        attacked = all((folder / "summary.json").is_file() for folder in self.attacks)
-        if run is None:
-            self.state = "missing"
-        elif self.differing(run):
-            self.state = "differs"
-        elif run.get("status") != "finished":
-            self.state = "begun"
-        else:
-            self.state = "finished" if attacked else "unattacked"
-
-    def differing(self, run: dict) -> list[str]:
-        """Settings of the job in which a run that is there is another, as 'lr 1e-4, not 2e-5'."""
-        args, found = run.get("args", {}), []
-        settings = dict(self.variables)
-        if settings.get("KINDS") == "no_adversary":
-            settings.pop("ADV_STEPS", None)  # the stage script sets 0
-        for variable, name in (ARGUMENTS["all"] | ARGUMENTS.get(run.get("stage"), {})).items():
-            here, there = settings.get(variable), args.get(name)
-            if here and name in args and not _same(here, there):
-                found.append(f"{name} {there}, not {here}")
-        return found
-
-    @property
-    def finished(self) -> bool:
-        return self.state == "finished"
-
-    @property
-    def trained(self) -> bool:
-        return self.state in ("finished", "unattacked")
-
-    @property
-    def seconds_left(self) -> float:
-        """Expected: of the training, unless it is done, and of the attacks that are missing."""
-        missing = sum(not (folder / "summary.json").is_file() for folder in self.attacks)
-        return self.seconds * (not self.trained) + missing * self.attack_seconds
-
-
-# By stage, variables of the stage scripts -> the argument that run.json holds.
-ARGUMENTS = {
-    "all": {"MAX_TRAIN_ROWS": "max_train_rows", "MAX_EVAL_ROWS": "max_eval_rows", "BSZ": "bsz",
-            "DATA": "data_dir", "MAX_SEQ_LENGTH": "max_seq_length", "PROTOCOL": "protocol",
-            "SEEDS": "seed"},
-    "finetune": {"EPOCHS": "epochs", "LR": "lr", "MODEL": "model_name"},
-    "retrain": {"EPOCHS": "epochs", "LR": "lr", "MODEL": "model_name"},
-    "search": {"EPOCHS": "epochs", "MASK_LR": "lr", "ADV_STEPS": "adv_steps",
-               "LAMBDA": "lambda_amp"},
-    "imp": {"IMP_EPOCHS": "epochs", "IMP_LR": "lr", "IMP_SPARSITY": "to_sparsity",
-            "IMP_SHARE": "share_per_round", "MODEL": "model_name"},
-}  # fmt: skip
-
-
-def _same(given: str, written: object) -> bool:
-    try:
-        return float(given) == float(written)
-    except (TypeError, ValueError):
-        return given == str(written)
-
-
-def duration(seconds: float) -> str:
-    minutes = seconds / 60
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def recipes_of(args: Namespace) -> list[str]:
@@ -194,7 +109,7 @@ def make_plan(args: Namespace) -> list[Job]:
 
 
 class Planner:
-    """Collects the jobs of a target; adding one that is there already changes nothing."""
+    """Collects the jobs of a target; one that is there already stays, or gains attacks."""
 
     def __init__(self, args: Namespace):
         import torch
@@ -336,12 +251,11 @@ class Planner:
         settings = self.scale.settings.get("all", {}) | self.scale.settings.get(stage, {})
         own = {key: os.environ[key] for key in FROM_ENVIRONMENT if os.environ.get(key)}
         for key in own.keys() - {"PROTOCOL"}:
+            admits = positive_float if key in RATES else positive_int
             try:
-                fits = float(own[key]) > 0
-            except ValueError:
-                fits = False
-            if not fits:
-                raise UserError(f"{key}={own[key]} in the environment is not a number above 0")
+                admits(own[key])
+            except ArgumentTypeError as e:
+                raise UserError(f"{key} in the environment: {e}") from e
         return settings | own
 
     def _name(self, folder: str, task: str, seed: int) -> str:

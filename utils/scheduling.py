@@ -12,7 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from utils.cli import UserError
-from utils.planning import Job, duration
+from utils.jobs import Job, duration
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFINING = {"TASKS", "SEEDS", "MODEL", "DATA", "RUNS", "TAG", "SCORES_TAG", "EPOCHS", "LAMBDA",
