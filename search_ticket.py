@@ -121,6 +121,8 @@ def search_step(
     is logged, as tensors.
     """
     scores = [layer.scores for layer in gated.values()]
+    # Eqs. 6-7: K passes, the mean of their gradients, delta ascending after each but the last. One
+    # definition for gates here and for weights under FreeLB.
     logged = adversary.backward(model, batch, args, redraw, draw_delta, accelerator)
     devices.sum_over_processes(accelerator, model.parameters())
     penalty = hard_concrete.penalty(scores, args.penalty_mean)
@@ -202,9 +204,9 @@ def dev_measures(model, gated, dev, args, accelerator) -> dict:
     }
 
 
-def write_log(run: Run, waiting: list[dict]) -> None:
-    """Write the waiting lines; here, and only here, the device is waited for."""
-    for line in waiting:
+def write_log(run: Run | None, waiting: list[dict]) -> None:
+    """Write the waiting lines (None: of another process than the main one, which writes them)."""
+    for line in waiting if run is not None else ():
         line = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in line.items()}
         run.log(line)
     waiting.clear()
@@ -337,13 +339,13 @@ def main() -> None:
                 waiting[-1]["gate_shares"] = hard_concrete.gate_shares(scores)
             progress.update()
             ends_epoch = step == epoch * steps_per_epoch
-            if accelerator.is_main_process and (len(waiting) == 20 or ends_epoch):
+            if len(waiting) >= 20 or ends_epoch:
                 shown = {"loss": f"{float(logged['loss_per_pass'].mean()):.3f}",
                          "density": f"{float(logged['penalty']):.3f}"}  # fmt: skip
                 if measured is not None:
                     shown["dev"] = f"{measured['dev_accuracy_soft_gates_percent']:.1f} %"
                 progress.set_postfix(shown)
-                write_log(run, waiting)
+                write_log(run if accelerator.is_main_process else None, waiting)
             if points.due(step, accelerator):
                 save(epoch - 1)
                 resume.leave_if_requested(f"behind optimizer step {step}")

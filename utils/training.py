@@ -1,4 +1,4 @@
-"""What stages 1 and 3 share around their loops: flags, resume points, checkpoints, results."""
+"""What stages 1 and 3 share around their loops: resume points, checkpoints, results."""
 
 import math
 import time

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.attack.protocol import FAILED, SKIPPED, SUCCESS
+from utils.attack.protocol import FAILED, SUCCESS
 from utils.cli import UserError
 from utils.data import Rows
 from utils.files import read_json, read_jsonl
@@ -100,8 +100,3 @@ def carried_over(own: Finished, right_after: dict[str, np.ndarray]) -> int:
     for right in others:
         fooled |= ~right
     return int((failed & fooled).sum())
-
-
-def right_by_own_attack(attack: Finished) -> np.ndarray:
-    """bool, (rows,): right before the attack, as it was seen then."""
-    return np.array([outcome != SKIPPED for outcome in attack.outcomes])
