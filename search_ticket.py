@@ -287,6 +287,8 @@ def main() -> None:
         "seed": args.seed,
         "encoder": facts["encoder"],
         "gates": sum(s.numel() for s in scores),
+        # Epochs that the mask has seen the labels for: its own, and those of the weights it gates.
+        "label_passes": args.epochs + facts["epochs"],
         "settings": {k: v for k, v in run.identity.items() if k not in cli.PLACES},
         "environment": environment(),
     }
