@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from utils import cli
-from utils.attack import RECIPES
+from utils.attack import RECIPES, presets
 from utils.tasks import Task, check_task, resolve_task
 
 SOURCES = ("data_dir", "train_file", "validation_file", "test_file")
@@ -26,14 +26,29 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     cli.add_data_flags(parser)
     g = parser.add_argument_group("attack")
     g.add_argument("--recipe", choices=list(RECIPES), required=True, help="the attack")
-    g.add_argument("--num_examples", type=cli.positive_int, default=1000, help="rows to attack")
-    g.add_argument("--rows", choices=["random", "first"], default="random", help="random: "
-                   "balanced over classes; first: in file order, as the released code")  # fmt: skip
+    g.add_argument("--attack_protocol", choices=list(presets.PRESETS), default="balanced",
+                   help="which rows, ranked how, cut where: ours, as the paper's text or as the "
+                   "released code has it, or rows that all compared models get right")  # fmt: skip
+    g.add_argument("--num_examples", type=cli.positive_int, help="rows to attack (default: the "
+                   "paper's number for the task, else 1000)")  # fmt: skip
+    g.add_argument("--rows", choices=["balanced", "random", "first", "intersection"],
+                   help="balanced over classes; random; first in file order; balanced, of those "
+                   "that all --compared_with get right (default: the protocol's)")  # fmt: skip
+    g.add_argument("--compared_with", nargs="+", default=[], help="run or checkpoint folders, for "
+                   "the intersection; the same list for each of the models")  # fmt: skip
     g.add_argument("--seed", type=cli.non_negative_int, default=42, help="of the choice of rows, "
                    "and of the draws inside an attack")  # fmt: skip
-    g.add_argument("--score_with", choices=["log_odds", "softmax"], default="log_odds",
+    g.add_argument("--score_with", choices=["log_odds", "softmax"],
                    help="what candidates are ranked by: log-odds in float64, or TextAttack's own "
-                   "1 - p in float32, which saturates")  # fmt: skip
+                   "1 - p in float32, which saturates (default: the protocol's)")  # fmt: skip
+    g.add_argument("--query_budget", type=cli.positive_int, help="most victim queries a row "
+                   "(default: any number)")  # fmt: skip
+    g.add_argument("--temperature", default="1", help="what logits are divided by: a number, "
+                   "fitted (on the dev rows), a multiple such as 4xfitted, or several in one list; "
+                   "sweep stands for 0.25xfitted,fitted,4xfitted")  # fmt: skip
+    g.add_argument("--flag_skipped_percent", type=cli.non_negative_float,
+                   default=presets.FLAG_SKIPPED_PERCENT, help="flag a result where more of the "
+                   "rows were wrong before the attack")  # fmt: skip
     g.add_argument("--similarity_threshold", type=cli.fraction,
                    help="least cosine of MiniLM's similarity (default: the recipe's)")  # fmt: skip
     g.add_argument("--neighbours", help="JSON table word -> list of words")
@@ -52,6 +67,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                    help="no progress bar")  # fmt: skip
     args = parser.parse_args(argv)
     check_task(args)
+    apply_protocol(args)
+    args.temperature = presets.temperature_rules(args.temperature)
     if args.attack_epochs is not None and not args.attack_epochs:
         raise cli.UserError("--attack_epochs names no epoch")
     if args.similarity_threshold is not None and "minilm" not in RECIPES[args.recipe]:
@@ -59,12 +76,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def apply_protocol(args: argparse.Namespace) -> None:
+    """Fill in the settings of --attack_protocol that have no flag given."""
+    for name, value in presets.PRESETS[args.attack_protocol].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.attack_protocol == "released":
+        args.recipe = presets.RELEASED_RECIPES.get(args.recipe, args.recipe)
+    if (args.rows == "intersection") != bool(args.compared_with):
+        raise cli.UserError("--rows intersection and --compared_with need each other")
+
+
 def main() -> None:
     args = parse_args()
     # Imported here, not above: transformers takes seconds, TextAttack (below) ten; wrong arguments
     # are answered at once.
     from utils import data, models, resume
-    from utils.attack import checkpoints, protocol, resources
+    from utils.attack import checkpoints, protocol, resources, suspicion
+    from utils.attack.folder import AttackFolder
     from utils.attack.minilm import SIMILARITY_THRESHOLDS
 
     targets = checkpoints.find_targets(args.model_name, args.checkpoint, args.attack_epochs)
@@ -72,12 +101,24 @@ def main() -> None:
     orders = [checkpoints.label_order(target, task) for target in targets]
     device = device_name(args.device)
     splits = data.load_splits(args, task, ("test",))
-    rows = protocol.choose_rows(splits["test"], args.num_examples, args.rows, args.seed)
-    if len(set(rows.labels)) == 1:
-        cli.warn(f"all {len(rows)} rows are of one class, {task.label_names[rows.labels[0]]}")
     max_seq_length = args.max_seq_length or targets[0].facts.get("max_seq_length")
     max_seq_length = max_seq_length or task.max_seq_length
     models.check_length(checkpoints.load_classifier(targets[0])[0], max_seq_length)
+    if args.num_examples is None:
+        args.num_examples = task.paper_attacked_rows or 1000
+    common = {}
+    candidates = splits["test"]
+    if args.rows == "intersection":
+        compared = compared_models(args, targets)
+        candidates = right_for_all(args, compared, task, candidates, max_seq_length, device)
+        common = {"right_for": sorted(checkpoints.weights_digest(t) for t in compared)}
+    rows = protocol.choose_rows(candidates, args.num_examples, args.rows, args.seed)
+    if len(set(rows.labels)) == 1:
+        cli.warn(f"all {len(rows)} rows are of one class, {task.label_names[rows.labels[0]]}")
+    unchanged = len(task.label_names) == 2 and args.score_with == "log_odds"
+    if unchanged and args.temperature != ["1"] and args.recipe != "pwws":
+        # PWWS ranks words by products of probabilities, which a temperature can reorder.
+        cli.warn("with two classes no temperature reorders log-odds: use --score_with softmax")
     given = {name: getattr(args, name) for name in RESOURCES}
     for name in given.keys() - set(RECIPES[args.recipe]):
         if given[name] is not None:  # no error: scripts give all that they have to every recipe
@@ -88,7 +129,9 @@ def main() -> None:
         args.similarity_threshold = SIMILARITY_THRESHOLDS.get(args.recipe)
 
     attacks = []
-    for target, order in zip(targets, orders, strict=True):
+    for target, order, rule in (
+        (t, o, r) for t, o in zip(targets, orders, strict=True) for r in args.temperature
+    ):
         settings = {
             "task": task.name,
             "checkpoint": target.name,
@@ -102,13 +145,17 @@ def main() -> None:
             "similarity_threshold": args.similarity_threshold,
             "attack_seed": args.seed,
             "data": protocol.describe_data(splits["test"]),
-            "rows": protocol.describe_rows(rows, args.rows, args.seed),
+            "rows": protocol.describe_rows(rows, args.rows, args.seed) | common,
             "resources": resource_facts,
         }
+        if args.query_budget is not None:
+            settings["query_budget"] = args.query_budget
+        if rule != "1":
+            settings["temperature_rule"] = rule
         result_file = Path(args.result_file or target.home / "records.jsonl")
-        folder = protocol.AttackFolder(output_dir(args, target), settings, rows.ids, result_file)
+        folder = AttackFolder(output_dir(args, target, rule), settings, rows.ids, result_file)
         if folder.summary is None:
-            attacks.append((target, order, folder))
+            attacks.append((target, order, rule, folder))
         else:
             folder.publish()
             print(f"{folder.folder} is finished; nothing to do")
@@ -121,9 +168,14 @@ def main() -> None:
     from utils.attack.victim import Victim
 
     loaded = recipes.load(args.recipe, paths, device)
-    for target, order, folder in attacks:
+    for target, order, rule, folder in attacks:
         model, tokenizer = checkpoints.load_classifier(target)
         victim = Victim(model, tokenizer, order, max_seq_length, args.bsz, args.precision, device)
+        made_with = checkpoints.rows_it_was_made_with(target, task)
+        facts = target.known(task) | {"attack_protocol": args.attack_protocol}
+        facts |= suspicion.overlaps(rows, **made_with)
+        facts |= set_temperature(args, victim, rule, made_with["dev"], target)
+        facts |= suspicion.examine(victim, rows)
         attack = recipes.build(
             args.recipe,
             victim,
@@ -131,6 +183,7 @@ def main() -> None:
             loaded,
             args.score_with,
             folder.settings["similarity_threshold"],
+            args.query_budget,
         )
         folder.begin()
         resume.raise_on_signals()
@@ -141,9 +194,15 @@ def main() -> None:
                 bar.update()
                 bar.set_postfix_str(protocol.so_far(folder.outcomes()))
         bar.close()
-        parts = recipes.describe(attack)
-        folder.finish(protocol.summary(target.known(task), folder, parts))
+        described = protocol.describe_protocol(folder.settings, rows.ids, recipes.describe(attack))
+        folder.finish(
+            protocol.summary(facts, folder.settings, folder.outcomes(), folder.attack_id, described,
+                             args.flag_skipped_percent),
+            described,
+        )  # fmt: skip
         print(protocol.in_words(folder.summary))
+        for flag in folder.summary["flags"]:
+            cli.warn(f"suspicious ({flag['flag']}): {flag['why']}")
         if folder.summary["intervals_95"]["clean_percent"][1] < 100 / len(task.label_names):
             cli.warn(
                 "the checkpoint is right less often than by chance: has it another label order?"
@@ -164,6 +223,58 @@ def task_of(args: argparse.Namespace, target) -> Task:
     return with_checkpoint_labels(resolve_task(args), target)
 
 
+def compared_models(args: argparse.Namespace, targets: list) -> list:
+    """The checkpoints of --compared_with, and those attacked, each once."""
+    from utils.attack.checkpoints import find_targets
+
+    found = [find_targets(name, args.checkpoint, None)[0] for name in args.compared_with]
+    return list({t.folder.resolve(): t for t in [*found, *targets]}.values())
+
+
+def right_for_all(args, compared: list, task: Task, rows, max_seq_length: int, device: str):
+    """Of the rows those that every compared model gets right."""
+    from utils.attack import checkpoints, resources
+
+    resources.import_textattack(device)
+    from utils.attack.victim import Victim
+
+    right = [True] * len(rows)
+    for target in compared:
+        order = checkpoints.label_order(target, task)
+        model, tokenizer = checkpoints.load_classifier(target)
+        victim = Victim(model, tokenizer, order, max_seq_length, args.bsz, args.precision, device)
+        answers = victim(rows.for_tokenizer()).argmax(dim=1).tolist()
+        right = [r and a == y for r, a, y in zip(right, answers, rows.labels, strict=True)]
+    found = rows.take([i for i, r in enumerate(right) if r])
+    if not len(found):
+        raise cli.UserError(f"no row is right for all of the {len(compared)} compared models")
+    return found
+
+
+def set_temperature(args, victim, rule: str, dev, target) -> dict:
+    """Give the victim its temperature; for the record: the number, and how it was found."""
+    if rule == "1":
+        return {}
+    import numpy as np
+
+    from utils.attack import calibration, protocol
+
+    fitted, facts = None, {}
+    if rule.endswith("fitted"):
+        if dev is None:
+            raise cli.UserError(
+                f"--temperature {rule} is fitted on dev rows, and those of {target.folder} are not "
+                "to be had: attack the run's folder where its data are, or give a number"
+            )
+        dev = protocol.choose_rows(dev, calibration.MOST_DEV_ROWS, "random", args.seed)
+        logits = victim(dev.for_tokenizer()).numpy()
+        fitted = calibration.fit_temperature(logits, np.array(dev.labels))
+        facts = {"temperature_fitted_on": {"rows": len(dev), "fingerprint": dev.fingerprint},
+                 "temperature_at_bound": calibration.at_bound(fitted)}  # fmt: skip
+    victim.temperature = calibration.temperature_of(rule, fitted)
+    return facts | {"temperature": victim.temperature}
+
+
 def device_name(wanted: str) -> str:
     import torch
 
@@ -172,14 +283,17 @@ def device_name(wanted: str) -> str:
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def output_dir(args: argparse.Namespace, target) -> Path:
-    """--output_dir (a folder in it per epoch, if epochs are attacked), else one in the run's."""
+def output_dir(args: argparse.Namespace, target, temperature: str) -> Path:
+    """--output_dir (a folder in it per epoch and temperature, where there are several), else one in
+    the run's."""
     if args.output_dir:
-        return Path(args.output_dir) / (target.name if args.attack_epochs else "")
+        parts = [target.name] * bool(args.attack_epochs)
+        parts += [f"T{temperature}"] * (len(args.temperature) > 1)
+        return Path(args.output_dir, *parts)
     from utils.attack.protocol import folder_name
 
     name = folder_name(args.recipe, target.name, args.rows, args.num_examples, args.seed,
-                       args.score_with)  # fmt: skip
+                                args.score_with, temperature)  # fmt: skip
     return target.home / "attacks" / name
 
 

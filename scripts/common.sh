@@ -12,8 +12,12 @@ RUNS=${RUNS:-$ROOT/runs}
 PRECISION=${PRECISION:-auto}      # auto, bf16 or fp32
 PROTOCOL=${PROTOCOL:-paper}       # paper, or released (D1, D2, D9, D10, D13, D14)
 CHECKPOINT=${CHECKPOINT:-last}    # which checkpoint is attacked: last, or best (on dev)
-SCORE_WITH=${SCORE_WITH:-log_odds}
-ROWS=${ROWS:-random}              # attacked rows: random (balanced), or first (D6)
+SCORE_WITH=${SCORE_WITH:-}        # where not the protocol's: log_odds or softmax
+ATTACK_PROTOCOL=${ATTACK_PROTOCOL:-balanced} # or paper, released, intersection
+COMPARED_WITH=${COMPARED_WITH:-}  # run folders, for the intersection
+ROWS=${ROWS:-}                    # attacked rows, where not the protocol's: balanced, random, first
+TEMPERATURE=${TEMPERATURE:-}      # list such as 1,fitted (attack.py); empty: 1
+QUERY_BUDGET=${QUERY_BUDGET:-}    # victim queries per row; empty: any
 ATTACK_EPOCHS=${ATTACK_EPOCHS:-}  # attack these epochs instead, such as 1,2,3 (see --keep_epochs)
 NUM_EXAMPLES=${NUM_EXAMPLES:-}    # attacked rows per result; empty: the paper's number
 TAG=${TAG:-}                      # put behind the names of the run folders that a stage makes
@@ -69,8 +73,12 @@ attack_run() {
     failed=0
     for recipe in $RECIPES; do
         "$PYTHON" "$ROOT/attack.py" --model_name "$1" --checkpoint "$CHECKPOINT" \
-            --recipe "$recipe" --num_examples "${NUM_EXAMPLES:-$2}" --rows "$ROWS" \
-            --score_with "$SCORE_WITH" ${ATTACK_EPOCHS:+--attack_epochs "$ATTACK_EPOCHS"} \
+            --recipe "$recipe" --num_examples "${NUM_EXAMPLES:-$2}" \
+            --attack_protocol "$ATTACK_PROTOCOL" ${COMPARED_WITH:+--compared_with $COMPARED_WITH} \
+            ${ROWS:+--rows "$ROWS"} ${SCORE_WITH:+--score_with "$SCORE_WITH"} \
+            ${TEMPERATURE:+--temperature "$TEMPERATURE"} \
+            ${QUERY_BUDGET:+--query_budget "$QUERY_BUDGET"} \
+            ${ATTACK_EPOCHS:+--attack_epochs "$ATTACK_EPOCHS"} \
             ${NEIGHBOURS:+--neighbours "$NEIGHBOURS"} \
             ${WORD_VECTORS:+--word_vectors "$WORD_VECTORS"} \
             ${SENTENCE_ENCODER:+--sentence_encoder "$SENTENCE_ENCODER"} \

@@ -97,6 +97,38 @@ def tiny_bert(
     return folder
 
 
+def word_counter(folder: Path, scale: float = 1.0) -> Path:
+    """A BERT that counts: GOOD words speak for label 1, BAD ones for 0, all others for neither, so
+    that it is known how many words an attack has to change. Logits are times `scale`."""
+    tokenizer = tokenizer_in(folder)
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1,
+                        num_attention_heads=2, intermediate_size=8, num_labels=2,
+                        max_position_embeddings=64)  # fmt: skip
+    model = BertForSequenceClassification(config).eval()
+    layer, embeddings = model.bert.encoder.layer[0], model.bert.embeddings
+    values, out = layer.attention.self.value.weight, layer.attention.output.dense.weight
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "LayerNorm" not in name:
+                parameter.zero_()  # all words are attended to alike
+        values.copy_(torch.eye(32))
+        out.copy_(torch.eye(32))
+        model.bert.pooler.dense.weight.copy_(0.2 * torch.eye(32))
+        # Of the same length for every word, so that the normalisation leaves the counts alone.
+        words = embeddings.word_embeddings.weight
+        words[:, 2], words[:, 3] = 1.0, -1.0
+        for group, sign in ((GOOD, 1.0), (BAD, -1.0)):
+            for word in group:
+                at = words[tokenizer.convert_tokens_to_ids(word)]
+                at.zero_()
+                at[0], at[1] = sign, -sign
+        model.classifier.weight[1, 0] = scale
+        model.classifier.weight[0, 0] = -scale
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def write_rows(path: Path, rows: list[tuple], header: tuple[str, ...] = ("sentence", "label")):
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8", newline="") as f:

@@ -50,7 +50,7 @@ def attack_py(monkeypatch):
 def test_a_run_is_attacked_recorded_and_not_attacked_twice(run, attack_py, capsys):
     command = ("--model_name", run, "--recipe", "deepwordbug", "--num_examples", 6, "--seed", 1)
     assert attack_py(*command) == 0
-    folder = run / "attacks" / "deepwordbug_last_random6_seed1"
+    folder = run / "attacks" / "deepwordbug_last_balanced6_seed1"
     rows = read_jsonl(folder / "rows.jsonl")
     record = read_jsonl(run / "records.jsonl")[-1]
     assert "0x" not in "".join(record["attack_parts"]) and len(record["attack_parts"]) >= 3

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from utils.attack import protocol
-from utils.attack.protocol import AttackFolder
+from utils.attack.folder import AttackFolder
 from utils.cli import UserError
 from utils.data import Rows
 
@@ -31,18 +31,18 @@ def line(row_id: str, outcome: str, queries: int = 1, changed: int = 0, total: i
 
 def test_random_rows_are_balanced_reproducible_and_in_file_order():
     rows = rows_of([0] * 60 + [1] * 30 + [2] * 5)
-    chosen = protocol.choose_rows(rows, 30, "random", seed=1)
+    chosen = protocol.choose_rows(rows, 30, "balanced", seed=1)
     counts = [chosen.labels.count(label) for label in range(3)]
     assert sum(counts) == 30 and counts[2] == 5 and abs(counts[0] - counts[1]) <= 1
     positions = [int(i.split(":")[1]) for i in chosen.ids]
     assert positions == sorted(positions)
-    assert chosen.ids == protocol.choose_rows(rows, 30, "random", seed=1).ids
-    assert chosen.ids != protocol.choose_rows(rows, 30, "random", seed=2).ids
+    assert chosen.ids == protocol.choose_rows(rows, 30, "balanced", seed=1).ids
+    assert chosen.ids != protocol.choose_rows(rows, 30, "balanced", seed=2).ids
 
 
 def test_all_rows_where_no_more_are_asked_for_and_first_rows():
     rows = rows_of([0, 0, 0, 1, 1])
-    assert protocol.choose_rows(rows, 9, "random", 0).ids == rows.ids
+    assert protocol.choose_rows(rows, 9, "balanced", 0).ids == rows.ids
     first = protocol.choose_rows(rows, 3, "first", 0)
     assert first.ids == ["test:0", "test:1", "test:2"]
     facts = protocol.describe_rows(first, "first", 0)
@@ -122,12 +122,19 @@ def test_folder_refuses_other_settings_and_foreign_folders(tmp_path):
 
 def test_summary_is_appended_once(tmp_path):
     records = tmp_path / "records.jsonl"
-    settings = {"task": "sst2", "recipe": "x"}
+    settings = {"task": "sst2", "recipe": "x", "max_seq_length": 32}
+    settings["rows"] = {"rows_per_label": {"0": 1, "1": 1}}
     folder = AttackFolder(tmp_path / "a", settings, ["test:0"], records)
     folder.begin()
     folder.append(line("test:0", "failed") | {"seconds": 0.5})
-    record = protocol.summary({"task": "sst2", "seed": 3}, folder, ["search", "swap"])
-    folder.finish(record)
+    described = protocol.describe_protocol(settings, folder.ids, ["search", "swap"])
+    facts = {"task": "sst2", "seed": 3}
+    record = protocol.summary(
+        facts, folder.settings, folder.outcomes(), folder.attack_id, described, 25.0
+    )
+    folder.finish(record, described)
+    written = json.loads((tmp_path / "a" / "protocol.json").read_text())
+    assert written["row_ids"] == ["test:0"] and written["id"] == record["protocol_id"]
     again = AttackFolder(tmp_path / "a", settings, ["test:0"], records)
     assert again.summary == json.loads(json.dumps(record))
     again.publish()

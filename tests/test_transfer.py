@@ -10,7 +10,8 @@ from attack_tools import fake_run, write_rows
 from conftest import call, fails
 from safetensors.torch import load_file, save_file
 
-from utils.attack import checkpoints, protocol, transfer
+from utils.attack import checkpoints, transfer
+from utils.attack.folder import AttackFolder
 
 ROWS = [("a good film", 1), ("a bad film", 0), ("a fine plot", 1), ("a dull plot", 0)]
 
@@ -31,7 +32,7 @@ def attack(run: Path, outcomes: list[str], texts: list[str], ids=None) -> Path:
     target = checkpoints.find_targets(str(run), "last", None)[0]
     settings = {"task": "sst2", "checkpoint": "last", "max_seq_length": 32,
                 "checkpoint_sha256": checkpoints.weights_digest(target)}  # fmt: skip
-    made = protocol.AttackFolder(folder, settings, ids, run / "made.jsonl")
+    made = AttackFolder(folder, settings, ids, run / "made.jsonl")
     made.begin()
     for i, (text, label) in enumerate(ROWS):
         made.append(

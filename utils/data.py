@@ -40,6 +40,10 @@ class Rows:
 
         return replace(self, texts=pick(self.texts), labels=pick(self.labels), ids=pick(self.ids))
 
+    def for_tokenizer(self) -> list[str] | list[tuple[str, ...]]:
+        """A string per row, or a pair of strings, as a tokenizer or victim takes them."""
+        return [text[0] if len(text) == 1 else text for text in self.texts]
+
     @property
     def fingerprint(self) -> str:
         """16 hex digits over texts and labels in order."""

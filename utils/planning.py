@@ -188,7 +188,7 @@ class Planner:
         seconds = self._training_seconds(task, passes * epochs, stage)
         where = self._place(task, seed)
         attacks = tuple(
-            where / folder / "attacks" / folder_name(r, c, os.environ.get("ROWS", "random"),
+            where / folder / "attacks" / folder_name(r, c, os.environ.get("ROWS", "balanced"),
                                                      self._attacked_rows(task), 42,
                                                      os.environ.get("SCORE_WITH", "log_odds"))
             for r in self.recipes

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from argparse import Namespace
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from transformers.utils import logging
 
 from utils import models
 from utils.attack import LOCAL
-from utils.cli import UserError
+from utils.cli import DATA_FLAGS, UserError
+from utils.data import Rows, load_splits
 from utils.files import read_json, sha256_of
 from utils.runs import read_run
 from utils.tasks import Task
@@ -134,6 +136,20 @@ def weights_digest(target: Target) -> str:
     files = [p for p in sorted(target.folder.iterdir()) if p.suffix in (".safetensors", ".bin")]
     digest = hashlib.sha256("".join(sha256_of(p) for p in files).encode())
     return digest.hexdigest()[:16]
+
+
+def rows_it_was_made_with(target: Target, task: Task) -> dict[str, Rows | None]:
+    """The train and dev rows of the target's run, by the run's own data flags; None where there is
+    no run, or where its data are no longer to be had."""
+    nothing = {"train": None, "dev": None}
+    if target.run is None:
+        return nothing
+    known = dict.fromkeys(DATA_FLAGS) | target.run.get("args", {})
+    try:
+        splits = load_splits(Namespace(**known), task, ("train", "dev"))
+    except UserError:
+        return nothing
+    return {name: splits[name] for name in nothing}
 
 
 def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

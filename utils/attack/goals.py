@@ -57,3 +57,30 @@ class WeightedSaliency(GreedyWordSwapWIR):
             return super()._get_index_order(initial_text, max_len)
         finally:
             self.get_goal_results = query
+
+
+def watch_ranking(search: GreedyWordSwapWIR) -> None:
+    """Have the search keep, as `first_scores`, the scores that it ranks a row's words by.
+
+    All searches here first ask for a text per word, with that word masked or deleted, and rank by
+    the answers. A victim that answers all of them alike hides from the search where to begin.
+    """
+    rank = search._get_index_order
+
+    def watched(*arguments):
+        query, search.first_scores = search.get_goal_results, []
+
+        def kept(texts: list):
+            results, search_over = query(texts)
+            if not search.first_scores:
+                search.first_scores = [result.score for result in results]
+            return results, search_over
+
+        search.get_goal_results = kept
+        try:
+            return rank(*arguments)
+        finally:
+            search.get_goal_results = query
+
+    search.first_scores = []
+    search._get_index_order = watched

@@ -24,6 +24,8 @@ def attack_row(
 
     scores: the goal's (log-odds against the label, or 1 - p), to 5 decimals. words_total counts
     all columns' words, words_changed those of the original text that are no longer there.
+    equal_importance: the search could not rank the words. out_of_budget: the attack failed when its
+    query budget was spent.
     """
     start = time.monotonic()
     row_id, label = rows.ids[position], rows.labels[position]
@@ -32,6 +34,7 @@ def attack_row(
     attack.clear_cache()
     _seed_everything(seed_for(seed, "attack", row_id))
     text = AttackedText(OrderedDict(zip(task.text_columns, rows.texts[position], strict=True)))
+    attack.search_method.first_scores = []
     result = attack.attack(text, label)
     before, after = result.original_result, result.perturbed_result
     outcome = SUCCESS
@@ -39,6 +42,8 @@ def attack_row(
         outcome = SKIPPED
     elif isinstance(result, FailedAttackResult):
         outcome = FAILED
+    ranked_by = attack.search_method.first_scores
+    spent = attack.goal_function.num_queries >= attack.goal_function.query_budget
     return {
         "row_id": row_id,
         "outcome": outcome,
@@ -48,6 +53,8 @@ def attack_row(
         "score_before": round(float(before.score), 5),
         "score_after": round(float(after.score), 5),
         "queries": result.num_queries,
+        "equal_importance": len(ranked_by) > 1 and min(ranked_by) == max(ranked_by),
+        "out_of_budget": outcome == FAILED and spent,
         "words_changed": words_changed(after.attacked_text),
         "words_total": before.attacked_text.num_words,
         "original": _columns(before.attacked_text, task),

@@ -24,7 +24,7 @@ from textattack.shared.utils import GLOBAL_OBJECTS
 from textattack.transformations import WordSwapEmbedding
 
 from utils.attack import readers
-from utils.attack.goals import LogOdds, Softmax, WeightedSaliency
+from utils.attack.goals import LogOdds, Softmax, WeightedSaliency, watch_ranking
 from utils.attack.minilm import SIMILARITY_THRESHOLDS, MiniLM
 from utils.attack.parts import MaskedLMSwap, MiniLMSimilarity, NeighbourTable
 from utils.attack.victim import Victim
@@ -68,11 +68,12 @@ def build(
     loaded: Loaded,
     score_with: str = "log_odds",
     similarity_threshold: float | None = None,
+    query_budget: int | None = None,
 ) -> Attack:
     """The recipe as a TextAttack Attack on `victim`.
 
     `score_with`: log_odds or softmax (see goals). `similarity_threshold` replaces the recipe's
-    own, for recipes with MiniLM's similarity.
+    own, for recipes with MiniLM's similarity. `query_budget`: victim queries per row; None: any.
     """
     if similarity_threshold is None:
         similarity_threshold = SIMILARITY_THRESHOLDS.get(recipe)
@@ -94,7 +95,10 @@ def build(
     if recipe == "pwws" and score_with == "log_odds":
         search = WeightedSaliency()
     # Batches are cut by the victim, which sorts all candidates by length first.
-    goal = {"log_odds": LogOdds, "softmax": Softmax}[score_with](victim, model_batch_size=2**20)
+    goal = {"log_odds": LogOdds, "softmax": Softmax}[score_with](
+        victim, model_batch_size=2**20, query_budget=query_budget or float("inf")
+    )
+    watch_ranking(search)
     return Attack(goal, constraints, made.transformation, search)
 
 

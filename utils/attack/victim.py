@@ -27,8 +27,10 @@ class Victim(ModelWrapper):
         batch_size: int = 64,
         precision: str = "fp32",
         device: str = "cpu",
+        temperature: float = 1.0,
     ):
-        """`label_order[i]`: the model's logit for the task's label i. `precision`: fp32 or bf16."""
+        """`label_order[i]`: the model's logit for the task's label i. `precision`: fp32 or bf16.
+        `temperature`: logits are divided by it."""
         self.model = model.to(device).eval()
         self.tokenizer = tokenizer
         self.label_order = label_order
@@ -36,6 +38,7 @@ class Victim(ModelWrapper):
         self.batch_size = batch_size
         self.precision = precision
         self.device = torch.device(device)
+        self.temperature = temperature
         self._known: dict[tuple, torch.Tensor] = {}
         if precision == "bf16":
             _keep_output_layer_in_fp32(model)
@@ -78,7 +81,7 @@ class Victim(ModelWrapper):
             logits = self.model(**batch).logits
         if not torch.isfinite(logits).all():
             raise UserError("the checkpoint's outputs are not finite: it cannot be attacked")
-        return logits.double().cpu()[:, self.label_order]
+        return logits.double().cpu()[:, self.label_order] / self.temperature
 
 
 class _Fp32Linear(nn.Module):
