@@ -20,7 +20,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(__doc__.split("\n")[0])
     add = parser.add_argument
     add("--model_name", required=True, help="folder of a training run, or of any checkpoint")
-    add("--checkpoint", choices=["last", "best"], default="last", help="which one of a run")
+    add("--checkpoint", choices=["last", "best", "both"], default="last", help="which of a run")
     add("--attack_epochs", type=cli.epoch_list,
         help="attack these epochs of a run instead, such as 1,3 (see --keep_epochs)")  # fmt: skip
     cli.add_data_flags(parser)
@@ -29,6 +29,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     g.add_argument("--attack_protocol", choices=list(presets.PRESETS), default="balanced",
                    help="which rows, ranked how, cut where: ours, as the paper's text or as the "
                    "released code has it, or rows that all compared models get right")  # fmt: skip
+    g.add_argument("--split", choices=["test", "dev"], default="test", help="dev: rows to select "
+                   "an epoch or a sparsity on, by the attack, never the reported ones")  # fmt: skip
     g.add_argument("--num_examples", type=cli.positive_int, help="rows to attack (default: the "
                    "paper's number for the task, else 1000)")  # fmt: skip
     g.add_argument("--rows", choices=["balanced", "random", "first", "intersection"],
@@ -100,14 +102,14 @@ def main() -> None:
     task = task_of(args, targets[0])
     orders = [checkpoints.label_order(target, task) for target in targets]
     device = device_name(args.device)
-    splits = data.load_splits(args, task, ("test",))
+    split = data.load_splits(args, task, (args.split,))[args.split]
     max_seq_length = args.max_seq_length or targets[0].facts.get("max_seq_length")
     max_seq_length = max_seq_length or task.max_seq_length
     models.check_length(checkpoints.load_classifier(targets[0])[0], max_seq_length)
     if args.num_examples is None:
         args.num_examples = task.paper_attacked_rows or 1000
     common = {}
-    candidates = splits["test"]
+    candidates = split
     if args.rows == "intersection":
         compared = compared_models(args, targets)
         candidates = right_for_all(args, compared, task, candidates, max_seq_length, device)
@@ -144,7 +146,7 @@ def main() -> None:
             "score_with": args.score_with,
             "similarity_threshold": args.similarity_threshold,
             "attack_seed": args.seed,
-            "data": protocol.describe_data(splits["test"]),
+            "data": protocol.describe_data(split),
             "rows": protocol.describe_rows(rows, args.rows, args.seed) | common,
             "resources": resource_facts,
         }
@@ -168,6 +170,7 @@ def main() -> None:
     from utils.attack.victim import Victim
 
     loaded = recipes.load(args.recipe, paths, device)
+    known: dict[tuple, AttackFolder] = {}  # the best checkpoint is often the last
     for target, order, rule, folder in attacks:
         model, tokenizer = checkpoints.load_classifier(target)
         victim = Victim(model, tokenizer, order, max_seq_length, args.bsz, args.precision, device)
@@ -187,6 +190,10 @@ def main() -> None:
         )
         folder.begin()
         resume.raise_on_signals()
+        same = known.get((folder.settings["checkpoint_sha256"], rule))
+        for line in same.outcomes() if same is not None else ():
+            if line["row_id"] not in folder.done:
+                folder.append({k: v for k, v in line.items() if k != "digest"})
         bar = cli.progress_bar(len(rows), len(folder.done), "row", args.recipe, args.quiet)
         for position, row_id in enumerate(rows.ids):
             if row_id not in folder.done:
@@ -200,6 +207,7 @@ def main() -> None:
                              args.flag_skipped_percent),
             described,
         )  # fmt: skip
+        known[folder.settings["checkpoint_sha256"], rule] = folder
         print(protocol.in_words(folder.summary))
         for flag in folder.summary["flags"]:
             cli.warn(f"suspicious ({flag['flag']}): {flag['why']}")
@@ -227,7 +235,7 @@ def compared_models(args: argparse.Namespace, targets: list) -> list:
     """The checkpoints of --compared_with, and those attacked, each once."""
     from utils.attack.checkpoints import find_targets
 
-    found = [find_targets(name, args.checkpoint, None)[0] for name in args.compared_with]
+    found = [t for name in args.compared_with for t in find_targets(name, args.checkpoint, None)]
     return list({t.folder.resolve(): t for t in [*found, *targets]}.values())
 
 
@@ -284,10 +292,11 @@ def device_name(wanted: str) -> str:
 
 
 def output_dir(args: argparse.Namespace, target, temperature: str) -> Path:
-    """--output_dir (a folder in it per epoch and temperature, where there are several), else one in
-    the run's."""
+    """--output_dir (a folder in it per checkpoint and temperature, where there are several), else
+    one in the run's."""
     if args.output_dir:
-        parts = [target.name] * bool(args.attack_epochs)
+        several = args.attack_epochs or args.checkpoint == "both"
+        parts = [target.name] * bool(several)
         parts += [f"T{temperature}"] * (len(args.temperature) > 1)
         return Path(args.output_dir, *parts)
     from utils.attack.protocol import folder_name

@@ -3,8 +3,13 @@
     python finetune.py --model_name bert-base-uncased --dataset_name glue --task_name sst2 \\
         --output_dir FOLDER [--method freelb]
 
+With --stop_at_loss, the control of a ticket: a dense model that fits its training rows as well.
 Keeps the last epoch's checkpoint and that of the best dev accuracy, both ordinary checkpoints.
 """
+
+import argparse
+import math
+from pathlib import Path
 
 from utils import cli, methods, protocols
 from utils.tasks import check_task, resolve_task
@@ -19,6 +24,9 @@ def parse_args(argv: list[str] | None = None):
     protocols.add_training_flags(parser)
     cli.add_training_flags(parser)
     cli.add_keep_epochs(parser)
+    parser.add_argument("--stop_at_loss", help="end with the first epoch whose mean training loss "
+                        "is at most this: a number, or a ticket's run folder, whose last epoch's "
+                        "it is; --epochs is then the most, and the lr falls over it")  # fmt: skip
     methods.add_flags(parser)
     args = parser.parse_args(argv)
     check_task(args)
@@ -36,11 +44,30 @@ from masking import surgery
 from utils import adversary, data, devices, models, optim, training
 from utils.batching import collate, encode, epoch_batches
 from utils.resume import SavePoints
-from utils.runs import Run, seed_for
+from utils.runs import Run, read_run, seed_for
+
+
+def loss_to_reach(text: str | None) -> dict | None:
+    """What --stop_at_loss names: the loss and, where it is a run's, whose it is."""
+    if text is None:
+        return None
+    if not Path(text).is_dir():
+        try:
+            return {"loss": cli.positive_float(text), "ticket": None}
+        except argparse.ArgumentTypeError as e:
+            raise cli.UserError(f"--stop_at_loss: {e}, and no run folder") from e
+    run = read_run(text)
+    if run is None or run.get("stage") != "retrain":
+        raise cli.UserError(f"--stop_at_loss {text} is no run folder of retrain_ticket.py")
+    if run.get("status") != "finished":
+        raise cli.UserError(f"the run in {text} is not finished: run it again first")
+    loss = models.checkpoint_facts(Path(text) / "last")["mean_training_loss"]
+    return {"loss": loss, "ticket": run["ticket"], "seed": run["seed"], "epochs": run["epochs"]}
 
 
 def main() -> None:
     args = parse_args()
+    to_reach = loss_to_reach(args.stop_at_loss)
     task = resolve_task(args)
     args.max_seq_length = args.max_seq_length or task.max_seq_length
     run = Run(args.output_dir, "finetune", vars(args))
@@ -77,7 +104,8 @@ def main() -> None:
     facts = {"stage": "finetune", "task": task.name, "label_names": labels, "encoder": encoder,
              "ticket": None, "method": args.method, "seed": args.seed, "protocol": args.protocol,
              "max_seq_length": args.max_seq_length, "epochs": args.epochs,
-             "training_rows": len(train), "training": training.settings_of(args)}  # fmt: skip
+             "training_rows": len(train), "label_passes": args.epochs, "stop_at_loss": to_reach,
+             "training": training.settings_of(args)}  # fmt: skip
     accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
     if accelerator.is_main_process:
         run.begin({**facts, "data": splits.facts(), "optimizer_steps": total_steps})
@@ -89,7 +117,8 @@ def main() -> None:
     # Loop.
     bar = cli.progress_bar(total_steps, step, "step", "finetune",
                            args.quiet or not accelerator.is_main_process)  # fmt: skip
-    for epoch in range(progress.finished_epochs + 1, args.epochs + 1):
+    last = progress.finished_epochs if progress.ended else args.epochs
+    for epoch in range(progress.finished_epochs + 1, last + 1):
         batches = epoch_batches(
             train.lengths, args.bsz, seed_for(args.seed, "batches", epoch), args.group_by_length
         )
@@ -115,10 +144,16 @@ def main() -> None:
             bar.set_postfix(progress.in_short(), refresh=False)
             training.save_where_due(points, run, progress, trained, optimizer, accelerator)
         training.end_epoch(points, run, progress, epoch, trained, tokenizer, optimizer,
-                           accelerator, args, facts, dev)  # fmt: skip
+                           accelerator, args, facts, dev,
+                           to_reach["loss"] if to_reach else -math.inf)  # fmt: skip
         bar.set_postfix(progress.in_short())
+        if progress.ended:
+            break
 
     bar.close()
+    if to_reach and not progress.ended:
+        cli.warn(f"after {args.epochs} epochs the mean training loss is still above "
+                 f"{to_reach['loss']:.4g}: the control is not matched")  # fmt: skip
     training.finish(run, progress, model, test, accelerator, args, facts, splits)
 
 

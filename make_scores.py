@@ -91,6 +91,8 @@ def from_scores(args) -> tuple[dict, dict, dict]:
         facts = _facts(manifest, path, "complement_of")
         if "up_to_sparsity" in manifest:  # IMP: the order is known from there on
             facts["from_sparsity"] = 1 - manifest["up_to_sparsity"]
+        if "label_passes" in manifest:
+            facts["label_passes"] = manifest["label_passes"]
         return scores, shapes, facts
     noise = torch.Generator().manual_seed(seed_for(args.seed, "random matched scores"))
     for name, s in scores.items():

@@ -38,7 +38,8 @@ def parse_args(argv: list[str] | None = None):
         help="seeds that every row should have (default: those that any has)")  # fmt: skip
     add("--further_flags", default="", help="flags of reproduce.sh for the commands that are "
         "printed, such as '--data folder'")  # fmt: skip
-    add("--checkpoint", choices=["last", "best"], default="last", help="whose attacks count")
+    add("--checkpoint", choices=["last", "best", "both"], default="last", help="whose attacks "
+        "count; both: those of best go to a folder best in --output_dir")  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -55,8 +56,10 @@ def main() -> None:
     tasks = tuple(args.tasks) if args.tasks else None
     sources = make.Sources(args.records)
     scale = replace(SCALES[args.scale], further_flags=further, seeds=tuple(args.seeds))
-    paths = make.make(targets, scale, sources, folder, tasks, args.checkpoint)
-    print(f"written to {folder}: {', '.join(path.name for path in paths)}")
+    for rule in ("last", "best") if args.checkpoint == "both" else (args.checkpoint,):
+        into = folder / "best" if args.checkpoint == "both" and rule == "best" else folder
+        paths = make.make(targets, scale, sources, into, tasks, rule)
+        print(f"written to {into}: {', '.join(path.name for path in paths)}")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ def parse_args(argv: list[str] | None = None):
     add("--num_examples", type=cli.positive_int, help="attacked rows (default: the scale's)")
     add("--runs", help="folder of the runs (default: runs, or runs/mini)")
     add("--output_dir", help="where tables and figures go (default: results/SCALE)")
+    add("--controls", action=cli.BooleanOptionalAction, default=True, help="train and attack the "
+        "matched dense models beside every ticket of a table, too")  # fmt: skip
     add("--gpus", help="CUDA ids such as 0,1, one run on each at a time (default: all visible)")
     add("--jobs", type=cli.positive_int, default=1, help="runs at a time on a CPU")
     add("--dry_run", action=cli.BooleanOptionalAction, default=False, help="print the plan only")

@@ -96,7 +96,7 @@ def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
             "started from, or pass --allow_other_encoder"
         )
     kept_facts = ("kind", "task", "seed", "epoch", "encoder", "settings", "of", "matched_to",
-                  "complement_of", "sparsity_after_round")  # fmt: skip
+                  "complement_of", "sparsity_after_round", "label_passes")  # fmt: skip
     manifest = {
         "sparsity_asked": args.sparsity,
         "source": {k: source[k] for k in kept_facts if k in source} | {"sha256": source["sha256"]},
@@ -106,6 +106,18 @@ def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
         "environment": environment(),
     }
     return masks, manifest
+
+
+def label_passes_of(source: dict, sparsity: float) -> int:
+    """Epochs over the labels that went into a ticket's mask.
+
+    Iterative pruning has as many rounds behind it as the sparsity took; noise has seen no label.
+    """
+    after_round = source.get("sparsity_after_round")
+    if not after_round:
+        return source.get("label_passes") or 0
+    rounds = sum(reached < sparsity - 1e-9 for reached in after_round) + 1
+    return min(rounds, len(after_round)) * source["settings"]["epochs"]
 
 
 def without_places(settings: dict) -> dict:
@@ -180,6 +192,7 @@ def main() -> None:
              "encoder": manifest["rewound_to"], "ticket": ticket, "method": args.method,
              "seed": args.seed, "protocol": args.protocol, "max_seq_length": args.max_seq_length,
              "epochs": args.epochs, "training_rows": len(train),
+             "label_passes": args.epochs + label_passes_of(source, args.sparsity),
              "training": training.settings_of(args)}  # fmt: skip
     accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
     if accelerator.is_main_process:

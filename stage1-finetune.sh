@@ -10,7 +10,8 @@
 #                                                           settings)
 #
 # METHODS: plain, freelb, pgd, infobert. EPOCHS, BSZ, LR, WEIGHT_DECAY and MAX_SEQ_LENGTH override
-# every block; further flags go to finetune.py as they are. All variables: scripts/common.sh.
+# every block; STOP_AT_LOSS ends a training at a loss, or at that of a ticket's run folder; further
+# flags go to finetune.py as they are. All variables: scripts/common.sh.
 set -eu
 . "$(dirname -- "$0")/scripts/common.sh"
 TASKS=${TASKS:-imdb ag_news sst2} # further: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
@@ -58,7 +59,8 @@ for seed in $SEEDS; do
             # $adversary is several words.
             train_on_task finetune.py --model_name "$MODEL" --output_dir "$folder$TAG" \
                 --epochs "${EPOCHS:-$epochs}" --bsz "${BSZ:-$bsz}" --lr "${LR:-$lr}" \
-                --weight_decay "${WEIGHT_DECAY:-$weight_decay}" $adversary "$@"
+                --weight_decay "${WEIGHT_DECAY:-$weight_decay}" \
+                ${STOP_AT_LOSS:+--stop_at_loss "$STOP_AT_LOSS"} $adversary "$@"
             if [ "$ATTACK" = yes ]; then
                 attack_run "$folder$TAG" "$attacked_rows"
             fi

@@ -3,7 +3,8 @@
     python transfer.py --attacks RUN_A/attacks/NAME RUN_B/attacks/NAME --output_dir FOLDER
 
 Each attack's model is a target, and further ones by --models; all attacks must be on the same rows.
-A model that is fooled by other models' texts where its own attack failed was not robust there.
+A model that is fooled by other models' texts where its own attack failed was not robust there: that
+is said, and put beside the attack's record, so that report.py says it, too.
 """
 
 from pathlib import Path
@@ -117,8 +118,10 @@ def main() -> None:
             count = transfer.carried_over(own, after)
             found["fooled_by_carried_over_texts_alone"] = count
             if 100 * count >= args.flag_percent * len(before) and count:
-                cli.warn(f"{found['model']}: texts carried over from other models fool it on "
-                         f"{count} of {len(before)} rows where its own attack failed")  # fmt: skip
+                why = (f"texts carried over from other models fool it on {count} of {len(before)} "
+                       "rows where its own attack failed")  # fmt: skip
+                cli.warn(f"suspicious (carried_over_texts): {found['model']}: {why}")
+                transfer.add_doubt(own, target.home, "carried_over_texts", why)
         results.append(found)
     folder = Path(args.output_dir)
     record = {"kind": "transfer", "task": attacks[0].settings["task"], "attacks": args.attacks,

@@ -10,7 +10,7 @@ import pytest
 from conftest import call, fails
 
 import reproduce
-from utils import planning, scheduling
+from utils import experiments, planning, scheduling
 from utils.cli import UserError
 from utils.experiments import FIGURES, SCALES, TABLES, Model
 from utils.files import write_json
@@ -27,6 +27,7 @@ def plain_environment(monkeypatch):
 
 
 def plan(target: str, folder: Path, *flags: str) -> dict[str, Job]:
+    flags = (*flags, *["--no-controls"] * ("--controls" not in flags))
     args = reproduce.parse_args([target, "--scale", "mini", "--runs", str(folder), *flags])
     return {job.name.split("/")[-1]: job for job in planning.make_plan(args)}
 
@@ -50,6 +51,40 @@ def test_table_1_needs_every_row_and_what_they_are_made_from(tmp_path):
     assert jobs["search-robust"].needs == ("builtin/rotten_tomatoes/seed42/dense",)
     assert jobs["dense"].variables["METHODS"] == "plain" and len(jobs["dense"].attacks) == 3
     assert all(job.state == "missing" and job.seconds > 0 for job in jobs.values())
+
+
+def test_a_ticket_is_planned_with_its_controls(tmp_path):
+    jobs = plan("table1", tmp_path, "--rows", "RobustT", "LTH", "Rand (global)", "--controls")
+    dense = {name: job for name, job in jobs.items() if name.startswith("dense")}
+    # Robust: 3 epochs of stage 1, 4 of the search, 3 of retraining; IMP: 3 rounds of 1, and 3.
+    assert set(dense) == {"dense", "dense-epochs10", "dense-epochs6",
+                          "dense-loss_of-ticket-robust-0.3", "dense-loss_of-ticket-imp-0.3",
+                          "dense-loss_of-ticket-random-0.3"}  # fmt: skip
+    control = dense["dense-loss_of-ticket-robust-0.3"]
+    place = "builtin/rotten_tomatoes/seed42"
+    assert control.needs == (f"{place}/ticket-robust-0.3",)
+    folder = str(tmp_path / "minilm" / place / "ticket-robust-0.3")
+    assert control.variables["STOP_AT_LOSS"] == folder and control.variables["EPOCHS"] == "10"
+    assert all(len(job.attacks) == 3 for job in dense.values())
+    only_dense = plan("table1", tmp_path, "--rows", "FreeLB", "--controls")
+    assert set(only_dense) == {"dense-freelb"}
+    both = os.environ | {"CHECKPOINT": "both", "TEMPERATURE": "1,fitted"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("CHECKPOINT", "TEMPERATURE"):
+            patch.setenv(name, both[name])
+        attacks = plan("table1", tmp_path, "--rows", "FreeLB")["dense-freelb"].attacks
+    assert len(attacks) == 12
+    assert {"last", "best"} == {folder.name.split("_")[1] for folder in attacks}
+    assert sum(folder.name.endswith("_Tfitted") for folder in attacks) == 6
+
+
+def test_the_searches_epochs_are_those_of_the_stage_script(tmp_path):
+    text = (ROOT / "stage2-search-ticket.sh").read_text()
+    for block in re.findall(r"^ {12}(\S.*)\)(?: #.*)?\n((?: {16}.*\n)+)", text, re.MULTILINE):
+        epochs = int(re.search(r"(?<!_)\bepochs=(\d+)", block[1])[1])
+        assert f"imp_epochs={experiments.IMP_EPOCHS}" in block[1]
+        for task in block[0].split(" | "):
+            assert epochs == experiments.SEARCH_EPOCHS.get(task, 20)
 
 
 def test_what_is_finished_is_reused_and_tables_share_runs(tmp_path):
@@ -106,7 +141,7 @@ def test_what_is_left_of_an_unattacked_run_is_its_attacks(tmp_path):
 
 def test_seeds_tasks_and_rows_choose(tmp_path):
     args = ["table1", "--scale", "paper", "--runs", str(tmp_path), "--seeds", "1", "2", "--tasks",
-            "sst2", "--rows", "LTH", "FreeLB"]  # fmt: skip
+            "sst2", "--rows", "LTH", "FreeLB", "--no-controls"]  # fmt: skip
     jobs = planning.make_plan(reproduce.parse_args(args))
     assert [job.name for job in jobs] == [
         f"sst2/seed{seed}/{name}" for seed in (1, 2)

@@ -195,6 +195,47 @@ def test_an_interrupted_run_ends_with_the_same_bytes(runs, encoder, tmp_path, mo
         assert steps == list(range(1, count + 1))
 
 
+def test_a_control_ends_at_the_tickets_training_loss(runs, encoder, sst2_folder, tmp_path, capsys):
+    ticket = json.loads((runs / "ticket" / "last" / "checkpoint.json").read_text())
+    loss = ticket["mean_training_loss"]
+    flags = ("--epochs", 30, "--stop_at_loss")
+    folder = finetune(encoder, sst2_folder, tmp_path / "a", *flags, runs / "ticket")
+    losses = [x["mean_training_loss"] for x in log_lines(folder) if "mean_training_loss" in x]
+    assert losses[-1] <= loss < min(losses[:-1]) and len(losses) < 30
+    last, best = read_jsonl(folder / "records.jsonl")
+    assert last["epoch"] == len(losses) and last["epochs"] == 30 and last["ticket"] is None
+    stop = last["stop_at_loss"]
+    assert stop["loss"] == loss and stop["epochs"] == 4 and stop["ticket"] == ticket["ticket"]
+    assert json.loads((folder / "last" / "checkpoint.json").read_text())["epoch"] == len(losses)
+    # The loss as a number, interrupted in the evaluation behind its last epoch: the same weights.
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("utils.training.finish", dies_at_once)
+        finetune(encoder, sst2_folder, tmp_path / "b", *flags, repr(loss))
+    finetune(encoder, sst2_folder, tmp_path / "b", *flags, repr(loss))
+    weights = "last/model.safetensors"
+    assert (folder / weights).read_bytes() == (tmp_path / "b" / weights).read_bytes()
+    capsys.readouterr()
+    finetune(encoder, sst2_folder, tmp_path / "c", "--epochs", 1, "--stop_at_loss", "1e-9")
+    assert "the control is not matched" in capsys.readouterr().err
+
+
+def dies_at_once(*_):
+    raise Killed
+
+
+def test_labels_that_a_mask_has_seen_are_counted(runs, tmp_path):
+    _, _, manifest = tickets.load_scores(runs / "search" / "scores.safetensors")
+    assert manifest["label_passes"] == 4 + 3  # stage 1's epochs, and the search's
+    assert read_jsonl(runs / "ticket" / "records.jsonl")[0]["label_passes"] == 4 + 3 + 4
+    assert read_jsonl(runs / "dense" / "records.jsonl")[0]["label_passes"] == 4
+    import retrain_ticket
+
+    imp = {"sparsity_after_round": [0.1, 0.2, 0.3], "settings": {"epochs": 5}}
+    passes = [retrain_ticket.label_passes_of(imp, s) for s in (0.05, 0.1, 0.11, 0.3)]
+    assert passes == [5, 5, 10, 15]
+    assert retrain_ticket.label_passes_of({}, 0.3) == 0  # noise
+
+
 def test_a_finished_run_is_left_alone_and_another_is_refused(runs, capsys):
     before = (runs / "search" / "scores.safetensors").stat().st_mtime_ns
     search(runs / "dense", runs / "search", "--epochs", 3, "--keep_scores", "best,1")

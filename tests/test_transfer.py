@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from utils.attack import checkpoints, transfer
 from utils.attack.folder import AttackFolder
+from utils.files import read_jsonl
+from utils.report.records import read_records
 
 ROWS = [("a good film", 1), ("a bad film", 0), ("a fine plot", 1), ("a dull plot", 0)]
 
@@ -48,8 +50,16 @@ def attack(run: Path, outcomes: list[str], texts: list[str], ids=None) -> Path:
                 "perturbed": {"sentence": texts[i]},
             }
         )
-    (folder / "summary.json").write_text("{}")
+    (folder / "summary.json").write_text(json.dumps({"attack_id": f"id of {run.name}"}))
     return folder
+
+
+def attack_record(attack_id: str) -> dict:
+    rows = {"ids_fingerprint": "a", "fingerprint": "b"}
+    return {"kind": "attack", "attack_id": attack_id, "task": "sst2", "encoder": {"name": "tiny"},
+            "ticket": None, "seed": 1, "epochs": 3, "checkpoint": "last", "rows": rows,
+            "rows_attacked": 4, "clean_percent": 50.0, "aua_percent": 50.0,
+            "intervals_95": {}}  # fmt: skip
 
 
 @pytest.fixture
@@ -94,7 +104,16 @@ def test_texts_that_fool_where_the_own_attack_failed_are_told(runs, tmp_path, ca
     assert transfer.carried_over(finished, after) == 1  # row 0; row 1 was wrong before
     monkeypatch.setattr(transfer, "carried_over", lambda *_: 1)
     call("transfer", "--attacks", own, other, "--output_dir", tmp_path / "out")
-    assert "fool it on 1 of 4 rows where its own attack failed" in capsys.readouterr().err
+    said = "fool it on 1 of 4 rows where its own attack failed"
+    assert said in capsys.readouterr().err
+    call("transfer", "--attacks", own, other, "--output_dir", tmp_path / "out")  # again: once
+    doubts = read_jsonl(runs[0] / "records.jsonl")
+    assert [(d["kind"], d["attack_id"]) for d in doubts] == [("doubt", "id of yes")]
+    # Beside the attack's record, report.py reads it as one of its flags.
+    record = attack_record("id of yes")
+    (tmp_path / "records.jsonl").write_text(json.dumps(record) + "\n")
+    [read] = read_records([tmp_path / "records.jsonl", runs[0] / "records.jsonl"])
+    assert read["flags"] == read["record"]["flags"] and said in read["flags"][0]["why"]
 
 
 def test_transfer_refuses(runs, tmp_path, capsys):

@@ -190,6 +190,13 @@ CASES = [
     ("finetune", {"--method": "freelb", "--adv_steps": 0}, "whole number >= 1"),
     ("finetune", {"--method": "pgd", "--info_beta": 1}, "not read by --method pgd"),
     ("finetune", {"--method": "infobert", "--anchor_low": 0.95}, "must be below --anchor_high"),
+    ("finetune", {"--stop_at_loss": "low"}, "--stop_at_loss: 'low' is not a number > 0"),
+    ("finetune", {"--stop_at_loss": "/data"}, "is no run folder of retrain_ticket.py"),
+    ("attack", {"--temperature": "hot"}, "--temperature 'hot' is not a number above 0, fitted"),
+    ("attack", {"--query_budget": 0}, "'0' is not a whole number >= 1"),
+    ("attack", {"--attack_protocol": "mine"}, "invalid choice: 'mine'"),
+    ("attack", {"--rows": "intersection"}, "need each other"),
+    ("attack", {"--checkpoint": "first"}, "invalid choice: 'first'"),
     ("finetune", {"--max_seq_length": 999}, "the encoder has 128 positions"),
     ("finetune", {"--max_train_rows": 1}, "1 class"),
     # Tasks and columns.

@@ -16,6 +16,10 @@ PAPER_DATASET = {"imdb": "IMDB", "ag_news": "AGNEWS", "sst2": "SST-2", "qnli": "
                  "mnli": "MNLI", "qqp": "QQP", "builtin/rotten_tomatoes": "SST-2",
                  "builtin/imdb": "IMDB"}  # fmt: skip
 
+# Of stage 2's blocks, for the controls with as many passes over the labels.
+SEARCH_EPOCHS = {"builtin/rotten_tomatoes": 6}  # 20 elsewhere
+IMP_EPOCHS = 3  # a round
+
 SINGLE_TASKS = ("imdb", "ag_news", "sst2")
 PAIR_TASKS = ("qnli", "mnli", "qqp")
 LAMBDAS = (0.1, 0.5, 1.0)  # of Figure 5; ours: the paper's settings are 0.1 and 0.5
@@ -42,7 +46,8 @@ class Model:
     `method`: of training (plain, freelb, pgd, infobert). `kind`: of the score file that its ticket
     is drawn from; None for a dense model. `reinitialise`: nothing; ticket: the weights that the
     ticket keeps start from noise; rest: dense, the weights that the ticket removes start from
-    noise. `epochs`: None for the usual number.
+    noise. `epochs`: None for the usual number. `stop_at`: a ticket; this model, a dense one, is
+    trained until its training loss is that ticket's, or for `epochs`.
     """
 
     method: str = "plain"
@@ -50,6 +55,7 @@ class Model:
     sparsity: float | None = None
     reinitialise: str = "nothing"
     epochs: int | None = None
+    stop_at: "Model | None" = None
 
     @property
     def folder(self) -> str:
@@ -58,11 +64,15 @@ class Model:
         if self.kind is not None:
             name = f"ticket-{self.kind}-{self.sparsity:g}"
             name += "" if self.reinitialise == "nothing" else f"-reinit_{self.reinitialise}"
+        if self.stop_at is not None:
+            return f"{name}-loss_of-{self.stop_at.folder}"
         return name + (f"-epochs{self.epochs}" if self.epochs else "")
 
     def owns(self, record: dict, usual_epochs: int) -> bool:
         """Whether an attack or evaluation record is of this model."""
         ticket = record.get("ticket")
+        if record.get("stop_at_loss") is not None:  # a control stands beside rows, it is none
+            return False
         if (ticket is None) != (self.kind is None):
             return False
         if record.get("method", "plain") != self.method:
@@ -85,6 +95,18 @@ class Model:
 
 DENSE = Model()
 ROBUST = Model(kind="robust")
+
+
+def controls_of(ticket: Model, usual_epochs: int, label_passes: int) -> tuple[Model, ...]:
+    """The dense models that a ticket is compared with, trained with the same settings.
+
+    For as many epochs as it was retrained; until the training loss at which it ended; for as many
+    passes over the labels as it and its mask have seen.
+    """
+    own = ticket.epochs or usual_epochs
+    longer = () if label_passes == own else (replace(DENSE, epochs=label_passes),)
+    return (replace(DENSE, epochs=ticket.epochs),
+            Model(epochs=label_passes, stop_at=ticket), *longer)  # fmt: skip
 
 
 def mini_recipes(attacks: tuple[str, ...]) -> list[str]:

@@ -1,25 +1,30 @@
 """From a table or figure to the runs that it needs: what exists, what is missing, how long."""
 
 import importlib.util
+import math
 import os
 from argparse import ArgumentTypeError, Namespace
 from dataclasses import replace
 from pathlib import Path
 
 from utils.attack import RECIPES
+from utils.attack.presets import PRESETS, RELEASED_RECIPES, temperature_rules
 from utils.attack.protocol import folder_name
 from utils.cli import UserError, positive_float, positive_int
 from utils.experiments import (
     CURVES,
     EPOCHS_FIGURE,
+    IMP_EPOCHS,
     LAMBDAS,
     OWN_LAMBDA,
     PAPER_ATTACKS,
     ROBUST,
     SCALES,
+    SEARCH_EPOCHS,
     SPARSITY,
     TABLES,
     Model,
+    controls_of,
     mini_recipes,
     scores_folder,
 )
@@ -125,7 +130,10 @@ class Planner:
         target = self.args.target
         if target in TABLES:
             for row in self._rows(TABLES[target]):
-                self.add_model(row.model.at(task), task, seed)
+                model = row.model.at(task)
+                self.add_model(model, task, seed)
+                if self.args.controls and model.kind and model.reinitialise == "nothing":
+                    self._add_controls(model, task, seed)
         elif target == "figure1":
             self.add_scores("robust", task, seed)
         elif target == "figure2":
@@ -159,6 +167,22 @@ class Planner:
             for sparsity in sorted({*self.scale.sparsities, SPARSITY[task]}):
                 self.add_model(replace(model, sparsity=sparsity), task, seed)
 
+    def _add_controls(self, ticket: Model, task: str, seed: int) -> None:
+        passes = self._label_passes(ticket, task)
+        for control in controls_of(ticket, self.scale.epochs, passes):
+            self.add_model(control, task, seed)
+
+    def _label_passes(self, ticket: Model, task: str) -> int:
+        """Of a ticket's retraining and, where its mask has seen labels, of what came before."""
+        own, epochs = self._settings("search"), ticket.epochs or self.scale.epochs
+        if ticket.kind in ("robust", "no_adversary"):
+            search = int(own.get("EPOCHS", SEARCH_EPOCHS.get(task, 20)))
+            return epochs + search + self.scale.epochs
+        if ticket.kind.startswith("imp"):
+            rounds = math.ceil(ticket.sparsity / float(own.get("IMP_SHARE", 0.1)) - 1e-9)
+            return epochs + rounds * int(own.get("IMP_EPOCHS", IMP_EPOCHS))
+        return epochs
+
     def add_model(
         self, model: Model, task: str, seed: int, attacked: bool = True, every_epoch: bool = False
     ) -> None:
@@ -167,8 +191,13 @@ class Planner:
         variables = {"ATTACK": "yes" if attacked else "no"}
         if model.epochs:
             variables |= {"EPOCHS": str(epochs), "TAG": f"-epochs{epochs}"}
+        if model.stop_at is not None:
+            ticket = model.stop_at.folder
+            variables |= {"TAG": f"-loss_of-{ticket}",
+                          "STOP_AT_LOSS": str(self._place(task, seed) / ticket)}  # fmt: skip
         flags: tuple[str, ...] = ()
-        folder, checkpoints = model.folder, [os.environ.get("CHECKPOINT", "last")]
+        rule = os.environ.get("CHECKPOINT") or "last"
+        folder, checkpoints = model.folder, ["last", "best"] if rule == "both" else [rule]
         if every_epoch:
             folder += "-kept"
             variables["TAG"] += "-kept"
@@ -176,6 +205,8 @@ class Planner:
             variables["ATTACK_EPOCHS"], flags = kept, ("--keep_epochs", kept)
             checkpoints = [f"epoch{e}" for e in self.scale.attacked_epochs]
         needs: tuple[str, ...] = ()
+        if model.stop_at is not None:
+            needs = (self._name(model.stop_at.folder, task, seed),)
         if model.kind is None:
             script, stage = "stage1-finetune.sh", "finetune"
             variables["METHODS"] = model.method
@@ -188,13 +219,27 @@ class Planner:
         seconds = self._training_seconds(task, passes * epochs, stage)
         where = self._place(task, seed)
         attacks = tuple(
-            where / folder / "attacks" / folder_name(r, c, os.environ.get("ROWS", "balanced"),
-                                                     self._attacked_rows(task), 42,
-                                                     os.environ.get("SCORE_WITH", "log_odds"))
-            for r in self.recipes
-            for c in checkpoints
+            where / folder / "attacks" / name
+            for checkpoint in checkpoints
+            for name in self._attack_names(checkpoint, task)
         ) if attacked else ()  # fmt: skip
         self._add(folder, task, seed, script, stage, variables, seconds, flags, needs, attacks)
+
+    def _attack_names(self, checkpoint: str, task: str) -> list[str]:
+        """Folders of the attacks on one checkpoint, as attack.py names them."""
+        name = os.environ.get("ATTACK_PROTOCOL") or "balanced"
+        if name not in PRESETS:
+            raise UserError(f"ATTACK_PROTOCOL={name} is none of {', '.join(PRESETS)}")
+        preset = PRESETS[name]
+        rows = os.environ.get("ROWS") or preset["rows"]
+        score_with = os.environ.get("SCORE_WITH") or preset["score_with"]
+        renamed = RELEASED_RECIPES if name == "released" else {}
+        return [
+            folder_name(renamed.get(recipe, recipe), checkpoint, rows, self._attacked_rows(task),
+                        42, score_with, temperature)
+            for recipe in self.recipes
+            for temperature in temperature_rules(os.environ.get("TEMPERATURE") or "1")
+        ]  # fmt: skip
 
     def _scores_for(self, model: Model, task: str, seed: int) -> tuple[tuple[str, ...], str]:
         """Names of the jobs that a ticket's scores need, and the tag of their folder."""
@@ -218,12 +263,12 @@ class Planner:
             share = float(own.get("IMP_SHARE", 0.1))
             rounds = round(float(variables.get("IMP_SPARSITY", SPARSITY[task])) / share)
             passes = {"imp": 1, "imp_freelb": 2.2}.get(kind, 4)
-            work = rounds * passes * int(own.get("IMP_EPOCHS", 3))
+            work = rounds * passes * int(own.get("IMP_EPOCHS", IMP_EPOCHS))
         else:
             needs = (self._name("dense", task, seed),)
             self.add_model(Model(), task, seed, attacked=False)
             steps = int(own.get("ADV_STEPS", 5)) if kind == "robust" else 1
-            work = 1.4 * steps * int(own.get("EPOCHS", 20))
+            work = 1.4 * steps * int(own.get("EPOCHS", SEARCH_EPOCHS.get(task, 20)))
         variables |= {"KINDS": kind, "TAG": tag}
         seconds = self._training_seconds(task, work, "search")
         return self._add(scores_folder(kind) + tag, task, seed, "stage2-search-ticket.sh",

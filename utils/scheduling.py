@@ -17,7 +17,7 @@ from utils.jobs import Job, duration
 ROOT = Path(__file__).resolve().parent.parent
 DEFINING = {"TASKS", "SEEDS", "MODEL", "DATA", "RUNS", "TAG", "SCORES_TAG", "EPOCHS", "LAMBDA",
             "KINDS", "METHODS", "SPARSITIES", "REINIT", "IMP_SPARSITY", "ATTACK", "ATTACK_EPOCHS",
-            "RECIPES", "NUM_EXAMPLES", "GPUS"}  # fmt: skip
+            "RECIPES", "NUM_EXAMPLES", "GPUS", "STOP_AT_LOSS"}  # fmt: skip
 
 
 def visible_gpus() -> list[str]:

@@ -23,7 +23,7 @@ WRITE_EVERY = 20  # optimizer steps between writes of the log
 _NO_SETTINGS = PLACES | set(DATA_FLAGS) | {
     *("seed", "epochs", "method", "protocol", "precision", "attn_implementation", "keep_epochs"),
     *("sparsity", "allow_other_encoder", "reinitialise", "reinit_law", "reinit_std"),
-    "reinit_scope",
+    *("reinit_scope", "stop_at_loss"),
 }  # fmt: skip
 
 
@@ -66,6 +66,7 @@ class Progress:
     epoch_steps: int = 0
     seconds: float = 0.0
     skipped_steps: int = 0
+    ended: bool = False  # before --epochs, by --stop_at_loss
     last_loss: float = math.nan
     since: float = field(default_factory=time.monotonic)
     waiting: list[dict] = field(default_factory=list)
@@ -118,7 +119,7 @@ class Progress:
     def saved(self) -> dict:
         fields = ("optimizer_step", "finished_epochs", "best_epoch", "best_dev_accuracy_percent",
                   "epoch_loss", "epoch_steps", "seconds",
-                  "skipped_steps", "dev_accuracy_percent")  # fmt: skip
+                  "skipped_steps", "dev_accuracy_percent", "ended")  # fmt: skip
         return {name: getattr(self, name) for name in fields}
 
 
@@ -164,8 +165,12 @@ def save_where_due(
 def end_epoch(
     points: SavePoints, run: Run, progress: Progress, epoch: int, trained: nn.ModuleDict,
     tokenizer, optimizer, accelerator: Accelerator, args, facts: dict, dev: Encoded,
+    stop_at_loss: float = -math.inf,
 ) -> None:  # fmt: skip
-    """Measure dev, log, write the checkpoints that are due and, if it is time, the resume point."""
+    """Measure dev, log, write the checkpoints that are due and, if it is time, the resume point.
+
+    Sets `progress.ended` where the epoch's mean training loss is at most `stop_at_loss`.
+    """
     model = trained["model"]
     try:
         accuracy = evaluation.accuracy_percent(model, dev, 4 * args.bsz, accelerator)
@@ -175,7 +180,8 @@ def end_epoch(
     main = accelerator.is_main_process
     progress.write(run if main else None)
     mean_loss = progress.mean_loss()
-    progress.dev_accuracy_percent = accuracy
+    progress.dev_accuracy_percent, progress.ended = accuracy, mean_loss <= stop_at_loss
+    is_last = progress.ended or epoch == args.epochs
     improved = accuracy > progress.best_dev_accuracy_percent
     if improved:
         progress.best_epoch, progress.best_dev_accuracy_percent = epoch, accuracy
@@ -184,13 +190,13 @@ def end_epoch(
                  "mean_training_loss": mean_loss, "dev_accuracy_percent": accuracy})  # fmt: skip
         found = facts | {"epoch": epoch, "dev_accuracy_percent": accuracy,
                          "mean_training_loss": mean_loss}  # fmt: skip
-        due = {"last": epoch == args.epochs, "best": improved,
+        due = {"last": is_last, "best": improved,
                f"epoch{epoch}": epoch in args.keep_epochs}  # fmt: skip
         for name in (name for name, is_due in due.items() if is_due):
             models.save_checkpoint(run.folder / name, model, tokenizer, found)
     progress.finished_epochs = epoch
     # The last epoch's end always, for the test evaluation that follows.
-    if points.due_at_epoch_end(progress.optimizer_step, accelerator) or epoch == args.epochs:
+    if points.due_at_epoch_end(progress.optimizer_step, accelerator) or is_last:
         save(run, progress, trained, optimizer, accelerator)
     resume.leave_if_requested()
 
@@ -204,7 +210,7 @@ def finish(
     for name in ("last", "best"):
         accelerator.wait_for_everyone()
         checkpoint = models.checkpoint_facts(run.folder / name)
-        same_as_last = name == "best" and checkpoint["epoch"] == args.epochs
+        same_as_last = name == "best" and checkpoint["epoch"] == progress.finished_epochs
         if not same_as_last:
             if name == "best":
                 weights = load_file(run.folder / name / "model.safetensors")
@@ -231,6 +237,6 @@ def finish(
                      "class: too few steps, or too high a --lr?")  # fmt: skip
     print(
         f"{run.folder}: test accuracy {found['last']['clean_percent']:.1f} % (last, epoch "
-        f"{args.epochs}), {found['best']['clean_percent']:.1f} % (best dev, epoch "
+        f"{progress.finished_epochs}), {found['best']['clean_percent']:.1f} % (best dev, epoch "
         f"{found['best']['epoch']}); training loss {found['last']['mean_training_loss']:.4f}"
     )

@@ -70,6 +70,7 @@ def find_targets(model_name: str, checkpoint: str, epochs: list[int] | None) -> 
     """Checkpoints to attack: one, or one per epoch. UserError where there is none.
 
     `model_name`: a run folder (then `checkpoint` or `epochs` choose inside it) or a checkpoint's.
+    `checkpoint`: last, best, or both.
     """
     folder = Path(model_name)
     if not folder.is_dir():
@@ -87,7 +88,8 @@ def find_targets(model_name: str, checkpoint: str, epochs: list[int] | None) -> 
     if run.get("stage") == "search":
         raise UserError(f"{folder} holds a search: draw and retrain a ticket from it first")
     if not epochs:
-        return [_target(folder / checkpoint, checkpoint, folder, run)]
+        names = ("last", "best") if checkpoint == "both" else (checkpoint,)
+        return [_target(folder / name, name, folder, run) for name in names]
     missing = [e for e in epochs if not (folder / f"epoch{e}" / "config.json").is_file()]
     if missing:
         kept = sorted(

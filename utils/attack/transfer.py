@@ -8,7 +8,7 @@ import numpy as np
 from utils.attack.protocol import FAILED, SUCCESS
 from utils.cli import UserError
 from utils.data import Rows
-from utils.files import read_json, read_jsonl
+from utils.files import append_jsonl, read_json, read_jsonl
 from utils.metrics import wilson_interval
 
 
@@ -54,6 +54,15 @@ def read_attack(folder: str | Path) -> Finished:
         )  # fmt: skip
     except (KeyError, AttributeError, TypeError) as e:
         raise UserError(f"{folder} is damaged: its rows lack {e}") from e
+
+
+def add_doubt(attack: Finished, run: Path, flag: str, why: str) -> None:
+    """Put a flag found after an attack beside its record, in the run's records.jsonl; once."""
+    attack_id = read_json(attack.folder / "summary.json").get("attack_id")
+    doubt = {"kind": "doubt", "attack_id": attack_id, "flag": flag, "why": why}
+    path = run / "records.jsonl"
+    if doubt not in (read_jsonl(path) if path.is_file() else []):
+        append_jsonl(path, doubt)
 
 
 def check_same_rows(attacks: list[Finished]) -> None:

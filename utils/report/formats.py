@@ -4,9 +4,10 @@ import csv
 import io
 from dataclasses import dataclass, field
 
-from utils.experiments import PAPER_DATASET, Table
-from utils.report.records import number, text_cell
-from utils.report.tables import SubTable, orientation, why_not_run
+from utils.experiments import DENSE, PAPER_DATASET, Table
+from utils.report.comparing import difference, missing_controls
+from utils.report.records import Cell, doubts_of, number, text_cell
+from utils.report.tables import Line, SubTable, orientation, why_not_run
 
 HEADINGS = {"clean": "Clean %", "aua": "Aua %", "suc": "Suc %", "queries": "#Query"}
 NONE = "—"
@@ -17,13 +18,15 @@ OURS = (
 LEGEND = (
     "Diff.: ours less the paper's. Clean: right before the attack; Aua: right after it; both of "
     "all attacked rows. Suc = 100 (1 - Aua / Clean). #Query: victim queries per row that was right "
-    "before the attack. A row that has not been run is empty."
+    "before the attack. A row that has not been run is empty. †: a matched dense control of this "
+    "ticket is missing for some seed, so what its numbers owe to longer or closer fitting is open. "
+    "‡: suspicious, see the notes."
 )
 CSV_HEADER = ("table", "task", "dataset_in_paper", "method", "sparsity", "attack_in_paper",
               "recipe", "metric", "paper", "ours_mean", "ours_deviation", "ours_low_95",
               "ours_high_95", "n", "values_by_seed",
               "difference", "attack_ids", "rows_attacked", "encoder",
-              "command_if_missing")  # fmt: skip
+              "command_if_missing", "controls_missing", "suspicious")  # fmt: skip
 
 
 @dataclass
@@ -35,6 +38,7 @@ class Grid:
     columns: list[tuple[str, list[str]]]
     rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
+    controls: list[list[str]] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
 
 
@@ -63,15 +67,60 @@ def _grid(sub: SubTable) -> Grid:
     columns += [(HEADINGS[metric], ["paper", "ours", "diff."]) for metric in sub.metrics]
     rows = []
     for line in sub.lines:
-        cells = [line.label, f"{100 * line.sparsity:g} %"]
+        cells = [line.label + _marks(line), f"{100 * line.sparsity:g} %"]
         for metric in sub.metrics:
             difference = line.difference(metric)
             cells += [_value(line.paper.get(metric)), _ours(line, metric),
                       NONE if difference is None else _signed(difference)]  # fmt: skip
         rows.append(cells)
     heading = f"{_task(sub.task)}, {name}"
-    notes = [*sub.comparisons(), *sub.notes]
-    return Grid(heading, list(filter(None, remarks)), columns, rows, notes, sub.commands())
+    notes = [*sub.comparisons(), *sub.notes, *_flags(sub)]
+    return Grid(heading, list(filter(None, remarks)), columns, rows, notes, _controls(sub),
+                sub.commands())  # fmt: skip
+
+
+def _marks(line: Line) -> str:
+    missing = missing_controls(line.controls, line.records) if line.controls else []
+    return " †" * bool(missing) + " ‡" * bool(doubts_of(line.records))
+
+
+def _controls(sub: SubTable) -> list[list[str]]:
+    """The second table of a grid: the dense models beside which each ticket is to be read."""
+    rows = []
+    for line in sub.lines:
+        for control in line.controls:
+            cells = [line.label, f"{control.name} ({control.wanted})"]
+            if not control.records:
+                rows.append([*cells, *[NONE] * 4, "**control missing**"])
+                continue
+            dense = Line(control.name, DENSE, control.records, {})
+            told = difference(line.records, control.records)
+            rows.append([*cells, _epochs(control.records), _loss(control.records),
+                         _ours(dense, "clean"), _ours(dense, "aua"),
+                         told or "other rows or seeds"])  # fmt: skip
+    return rows
+
+
+def _epochs(records: list[dict]) -> str:
+    return ", ".join(sorted({str(r.get("epoch") or r["epochs"]) for r in records}, key=int))
+
+
+def _loss(records: list[dict]) -> str:
+    mean = Cell.of(records, "mean_training_loss").mean
+    return NONE if mean is None else f"{mean:.3f}"
+
+
+def _flags(sub: SubTable) -> list[str]:
+    """What is suspicious about the results of a sub-table, a note per row."""
+    lines = [(line.label, line.records) for line in sub.lines]
+    lines += [(f"{line.label}'s control, {control.name}", control.records)
+              for line in sub.lines for control in line.controls]  # fmt: skip
+    notes = []
+    for label, records in lines:
+        doubts = doubts_of(records)
+        if doubts:
+            notes.append(f"Suspicious: {label}: {'; '.join(doubts)}.")
+    return list(dict.fromkeys(notes))
 
 
 def _ours(line, metric: str) -> str:
@@ -98,7 +147,7 @@ def _grid_of_the_paper(subs: list[SubTable], others_run: bool) -> Grid:
     heading = f"{_task(first.task)}, the paper's attacks"
     remarks = [orientation(first.task, first.encoder), *(why_not_run(s.attack) for s in subs)]
     commands = [] if others_run else first.commands()
-    return Grid(heading, list(filter(None, remarks)), columns, rows, [], commands)
+    return Grid(heading, list(filter(None, remarks)), columns, rows, commands=commands)
 
 
 def _task(task: str) -> str:
@@ -134,10 +183,24 @@ def markdown(table: Table, subs: list[SubTable], remark: str = "") -> str:
         lines += [line for text in grid.remarks for line in (text, "")]
         lines += [*_markdown_table(grid), ""]
         lines += [line for note in grid.notes for line in (note, "")]
+        lines += _markdown_controls(grid)
         if grid.commands:
             lines += ["To fill what is empty or has fewer seeds:", "", "```sh", *grid.commands,
                       "```", ""]  # fmt: skip
     return "\n".join([*lines, f"{OURS} {LEGEND}", ""])
+
+
+CONTROLS_HEADER = ("Ticket", "Dense control with the", "Epochs", "Training loss", "Clean %",
+                   "Aua %", "Ticket less control (Aua)")  # fmt: skip
+
+
+def _markdown_controls(grid: Grid) -> list[str]:
+    if not grid.controls:
+        return []
+    rows = [CONTROLS_HEADER, ["---", "---", *["---:"] * 4, "---"], *grid.controls]
+    table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return ["Matched dense controls, same training settings, checkpoint rule, attack and rows:", "",
+            *table, ""]  # fmt: skip
 
 
 def _markdown_table(grid: Grid) -> list[str]:
@@ -176,4 +239,6 @@ def _csv_line(sub: SubTable, line, metric: str) -> list[str]:
         number(line.records[0]["rows_attacked"] if line.records else None),
         text_cell(sub.encoder if line.records else None),
         text_cell(fill),
+        text_cell("; ".join(missing_controls(line.controls, line.records))),
+        text_cell("; ".join(doubts_of(line.records))),
     ]

@@ -9,9 +9,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from utils.files import write_atomically
+from utils.report import calibrated
+from utils.report.comparing import controls_of, missing_controls
 from utils.report.records import (
     COMPARISON,
     ROW_SETTINGS,
+    doubts_of,
     interval,
     one_per_seed,
     text_cell,
@@ -39,6 +42,10 @@ class Row:
     def mean(self, metric: str) -> float | None:
         values = self.values(metric)
         return statistics.fmean(values) if values else None
+
+    @property
+    def is_ticket(self) -> bool:
+        return self.sparsity > 0
 
     def interval(self, metric: str) -> tuple[float, float] | None:
         return interval(self.records, metric)
@@ -75,10 +82,12 @@ def cell(row: Row, metric: str) -> str:
 def caption(shared: dict) -> str:
     return (f"{shared['task']}, {shared['encoder']}, attack {shared['recipe']} (candidates ranked "
             f"by {shared['score_with']}), {shared['checkpoint_rule']} checkpoint"
+            + (f", temperature {shared['temperature_rule']}" if shared["temperature_rule"] else "")
             + (f", protocol {shared['protocol_id']}" if shared["protocol_id"] else ""))  # fmt: skip
 
 
-def markdown(title: str, tables: list[tuple[dict, list[Row]]]) -> str:
+def markdown(title: str, tables: list[tuple[dict, list[Row]]], records: list[dict]) -> str:
+    """`records`: all that controls are looked for among."""
     lines = [f"# {title}", ""]
     for shared, rows in tables:
         lines += [
@@ -90,8 +99,12 @@ def markdown(title: str, tables: list[tuple[dict, list[Row]]]) -> str:
         ]
         for row in rows:
             loss = row.mean("mean_training_loss")
+            controls = controls_of(row.records, records) if row.is_ticket else []
+            marks = " †" * bool(missing_controls(controls, row.records)) + " ‡" * bool(
+                doubts_of(row.records)
+            )
             lines.append(
-                f"| {row.name} | {100 * row.sparsity:g} % | {row.epochs} | "
+                f"| {row.name}{marks} | {100 * row.sparsity:g} % | {row.epochs} | "
                 f"{cell(row, 'clean_percent')} | {cell(row, 'aua_percent')} | "
                 f"{cell(row, 'suc_percent')} | {cell(row, 'queries_per_row')} | "
                 f"{cell(row, 'words_changed_percent')} | {row.records[0]['rows_attacked']} | "
@@ -99,12 +112,17 @@ def markdown(title: str, tables: list[tuple[dict, list[Row]]]) -> str:
                 f"{'-' if loss is None else f'{loss:.3f}'} |"
             )
         lines.append("")
+        notes = [f"Suspicious: {row.name}: {'; '.join(doubts)}."
+                 for row in rows if (doubts := doubts_of(row.records))]  # fmt: skip
+        lines += [line for note in notes for line in (note, "")]
     lines += [
         "Clean: right before the attack; Aua: right after it; both of all attacked rows. Suc = 100 "
         "(1 - Aua / Clean). #Query: victim queries per row that was right before the attack. Words "
         "changed: mean share over rows where the attack succeeded. In brackets 95 % intervals: "
         "Wilson's over rows for one seed, for several those of new rows and new seeds (two-way "
-        "random effects). Test accuracy is that of all test rows.",
+        "random effects). Test accuracy is that of all test rows. †: a dense control of this "
+        "ticket (as many epochs, the same training loss, as many passes over the labels) is "
+        "missing. ‡: suspicious, see the notes.",
         "",
     ]
     return "\n".join(lines)
@@ -165,9 +183,11 @@ def draw_figure(path: Path, title: str, tables: list[tuple[dict, list[Row]]]) ->
 def write(folder: Path, title: str, records: list[dict]) -> str:
     """table.md, table.csv, figure.png and records.jsonl; returns the Markdown."""
     tables = make_tables(records)
-    text = markdown(title, tables)
+    text = markdown(title, tables, records) + calibrated.markdown(records)
     write_text(folder / "table.md", text)
     write_text(folder / "table.csv", csv_text(tables))
+    if calibrated.groups(records):
+        write_text(folder / "calibration.csv", calibrated.csv_text(records))
     draw_figure(folder / "figure.png", title, tables)
     used = [record for _, rows in tables for row in rows for record in row.records]
     write_records(folder / "records.jsonl", used)

@@ -54,7 +54,8 @@ def _tabular(grid: Grid) -> list[str]:
 
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
         "±": r"$\pm$", "−": "$-$", NONE: "---", "<": r"\textless{}", ">": r"\textgreater{}",
-        "|": r"\textbar{}"} | {c: f"\\{c}" for c in "&%$#_{}"}  # fmt: skip
+        "|": r"\textbar{}", "†": r"$\dagger$", "‡": r"$\ddagger$"}  # fmt: skip
+_TEX |= {c: f"\\{c}" for c in "&%$#_{}"}
 
 
 def _tex_cell(text: str) -> str:

@@ -15,7 +15,8 @@ from utils.report.missing import Missing
 
 # What a record must share with another to stand in one table.
 COMPARISON = ("task", "encoder", "recipe", "score_with", "similarity_threshold", "checkpoint_rule",
-              "max_seq_length", "rows_fingerprint", "protocol_id")  # fmt: skip
+              "max_seq_length", "rows_fingerprint", "temperature_rule",
+              "protocol_id")  # fmt: skip
 # Beside the paper's numbers rows are averaged over seeds, so all else must be equal too.
 STRICT_COMPARISON = (*COMPARISON, "training_rows", "protocol", "resource_digests")
 # And a row of it, which is one model, may not mix kinds of noise that weights started from, nor
@@ -27,11 +28,13 @@ FINGERPRINTS = {"rows_fingerprint", "resource_digests", "search_settings", "trai
 
 def read_records(paths: Iterable[str | Path]) -> list[dict]:
     """All attack records, each attack once, with the keys that comparisons are made by."""
-    attacks = {}
+    attacks, doubts = {}, []
     for file in _record_files(paths):
         lines = read_jsonl(file)
         training_rows = _training_rows(lines)
         for number, record in enumerate(lines, 1):
+            if record.get("kind") == "doubt":
+                doubts.append(record)
             if record.get("kind") != "attack":
                 continue
             if training_rows is not None:
@@ -43,6 +46,12 @@ def read_records(paths: Iterable[str | Path]) -> list[dict]:
                 raise UserError(f"{file}, record {number}, lacks {e}") from e
     if not attacks:
         raise Missing(f"no attack records in {', '.join(map(str, paths))}: run attack.py first")
+    for doubt in doubts:  # found after the attack, by transfer.py
+        flag = {"flag": str(doubt.get("flag")), "why": str(doubt.get("why"))}
+        for attack in attacks.values():
+            if attack["attack_id"] == doubt.get("attack_id"):
+                others = [f for f in attack.get("flags", []) if f["flag"] != flag["flag"]]
+                attack["flags"] = attack["record"]["flags"] = [*others, flag]
     return list(attacks.values())
 
 
@@ -192,6 +201,19 @@ def interval(records: list[dict], measure: str) -> tuple[float, float] | None:
         return tuple(found) if found else None
     table = outcomes(records, measure)
     return None if table is None or len(table) < 2 else crossed_interval(table)
+
+
+def doubts_of(records: list[dict]) -> list[str]:
+    """Why a result is suspicious, a text per flag, with the seeds where there are several."""
+    seeds: dict[str, list[int]] = {}
+    whys = {}
+    for record in records:
+        for flag in record.get("flags", []):
+            seeds.setdefault(flag["flag"], []).append(record["seed"])
+            whys.setdefault(flag["flag"], flag["why"])
+    several = len(records) > 1
+    return [f"{name.replace('_', ' ')} ({why}{f'; seeds {seeds[name]}' if several else ''})"
+            for name, why in whys.items()]  # fmt: skip
 
 
 def number(value: float | None) -> str:

@@ -3,7 +3,7 @@
 import csv
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.attack import RECIPES
@@ -21,7 +21,7 @@ from utils.experiments import (
     Table,
     mini_recipes,
 )
-from utils.intervals import crossed_difference, mcnemar
+from utils.report.comparing import Control, controls_of, difference
 from utils.report.missing import command
 from utils.report.records import (
     ROW_SETTINGS,
@@ -30,7 +30,6 @@ from utils.report.records import (
     interval,
     largest_group,
     one_per_seed,
-    outcomes,
 )
 
 PAPER_VALUES = Path(__file__).resolve().parent.parent.parent / "results" / "paper_tables.csv"
@@ -64,12 +63,14 @@ def paper_values(path: Path = PAPER_VALUES) -> dict[tuple[str, ...], float]:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a sub-table: its model, its records (one a seed), the paper's values by metric."""
+    """A row of a sub-table: its model, its records (one a seed), the paper's values by metric, and
+    beside a ticket its matched dense controls."""
 
     label: str
     model: Model
     records: list[dict]
     paper: dict[str, float]
+    controls: list[Control] = field(default_factory=list)
 
     @property
     def sparsity(self) -> float:
@@ -86,25 +87,8 @@ class Line:
 
     def against(self, other: "Line", metric: str = "aua") -> str | None:
         """How this model differs from another on the same rows; None where it cannot be told."""
-        seeds = {r["seed"] for r in self.records} & {r["seed"] for r in other.records}
-        mine, theirs = (
-            outcomes([r for r in line.records if r["seed"] in seeds], MEASURES[metric])
-            for line in (self, other)
-        )
-        if mine is None or theirs is None or mine.shape != theirs.shape:
-            return None
-        if len(mine) == 1:
-            only_mine, only_theirs, p = mcnemar(mine[0], theirs[0])
-            points = 100 * (only_mine - only_theirs) / mine.shape[1]
-            alone = f"right alone on {only_mine} rows against {only_theirs}"
-            told = f"{points:+.1f} ({alone}, p = {p:.2g})"
-            noise = p >= 0.05
-        else:
-            points, low, high = crossed_difference(mine, theirs)
-            told = f"{points:+.1f} [{low:+.1f}, {high:+.1f}]"
-            noise = low <= 0 <= high
-        told = f"{self.label} {told.replace('-', '−')}"
-        return told + (", not distinguishable from noise" if noise else "")
+        told = difference(self.records, other.records, MEASURES[metric])
+        return None if told is None else f"{self.label} {told}"
 
     def difference(self, metric: str) -> float | None:
         """Ours less the paper's."""
@@ -136,7 +120,10 @@ class SubTable:
 
     @property
     def records(self) -> list[dict]:
-        return [record for line in self.lines for record in line.records]
+        """Of the rows and of their controls, each once."""
+        of_controls = [r for line in self.lines for c in line.controls for r in c.records]
+        found = [r for line in self.lines for r in line.records] + of_controls
+        return list({id(r): r for r in found}.values())
 
     @property
     def encoder(self) -> str:
@@ -160,10 +147,13 @@ class SubTable:
         return sorted({r["seed"] for r in self.records} | set(self.scale.seeds) or {DEFAULT_SEED})
 
     def commands(self) -> list[str]:
-        """What fills the rows that lack seeds, a command for each set of them."""
+        """What fills the rows that lack seeds or controls, a command for each set of them."""
         rows: dict[tuple[int, ...], list[str]] = {}
         for line in self.lines:
-            lacking = tuple(sorted(set(self.seeds) - {r["seed"] for r in line.records}))
+            there = {r["seed"] for r in line.records}
+            for control in line.controls:
+                there &= {r["seed"] for r in control.records}
+            lacking = tuple(sorted(set(self.seeds) - there))
             if lacking:
                 rows.setdefault(lacking, []).append(line.label)
         return [self.command(seeds, labels) for seeds, labels in rows.items()]
@@ -179,6 +169,7 @@ def sub_tables(
 
     Where the scale has no recipe for a column and none was run, the column is there without one.
     """
+    records = [r for r in records if r.get("temperature_rule") is None]  # these have their table
     own = [
         r
         for r in records
@@ -199,7 +190,7 @@ def sub_tables(
         further = {r["recipe"] for r in own if not _of_table_1(r, task, scale)}
         shown = further | set(mini_recipes(table.attacks))
         columns = [(None, r) for r in MINI_RECIPES if r in present & shown] + columns
-    return [_sub_table(table, task, scale, own, *column) for column in columns]
+    return [_sub_table(table, task, scale, own, records, *column) for column in columns]
 
 
 def _of_table_1(record: dict, task: str, scale: Scale) -> bool:
@@ -208,8 +199,9 @@ def _of_table_1(record: dict, task: str, scale: Scale) -> bool:
 
 
 def _sub_table(
-    table: Table, task: str, scale: Scale, own: list[dict], attack: str | None, recipe: str | None
-) -> SubTable:
+    table: Table, task: str, scale: Scale, own: list[dict], all_records: list[dict],
+    attack: str | None, recipe: str | None,
+) -> SubTable:  # fmt: skip
     of_recipe = [r for r in own if r["recipe"] == recipe]
     records, notes = largest_group(of_recipe, STRICT_COMPARISON, scale.encoder)
     lines, repeated = [], 0
@@ -220,7 +212,10 @@ def _sub_table(
         notes += [f"{row.label}: {note}" for note in other_noise]
         latest = one_per_seed(mine)
         repeated += len(mine) - len(latest)
-        lines.append(Line(row.label, model, latest, _paper_of(table, task, row, attack)))
+        is_ticket = model.kind is not None and model.reinitialise == "nothing"
+        controls = controls_of(latest, all_records) if latest and is_ticket else []
+        paper = _paper_of(table, task, row, attack)
+        lines.append(Line(row.label, model, latest, paper, controls))
     if repeated:
         notes.append(f"Left out: {repeated} earlier of several attacks on a row with one seed.")
     shared = {key: records[0].get(key) for key in STRICT_COMPARISON} if records else {}

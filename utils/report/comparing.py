@@ -1,0 +1,94 @@
+"""How two models differ on the same rows, and the dense models beside which a ticket is read."""
+
+from dataclasses import dataclass
+
+from utils.intervals import crossed_difference, mcnemar
+from utils.report.records import STRICT_COMPARISON, Cell, one_per_seed, outcomes
+
+
+def difference(mine: list[dict], theirs: list[dict], measure: str = "aua_percent") -> str | None:
+    """Mine less theirs over the seeds that both have, in points, and whether it is noise.
+
+    One seed: McNemar's exact test; several: a 95 % interval for new rows and seeds. None where the
+    records do not tell (no common seed, other rows, no outcomes row by row).
+    """
+    seeds = {r["seed"] for r in mine} & {r["seed"] for r in theirs}
+    by_seed = [{r["seed"]: r for r in records} for records in (mine, theirs)]
+    a, b = (outcomes([records[seed] for seed in sorted(seeds)], measure) for records in by_seed)
+    if a is None or b is None or a.shape != b.shape:
+        return None
+    if len(a) == 1:
+        only_a, only_b, p = mcnemar(a[0], b[0])
+        points = 100 * (only_a - only_b) / a.shape[1]
+        told = f"{points:+.1f} (right alone on {only_a} rows against {only_b}, p = {p:.2g})"
+        noise = p >= 0.05
+    else:
+        points, low, high = crossed_difference(a, b)
+        told = f"{points:+.1f} [{low:+.1f}, {high:+.1f}]"
+        noise = low <= 0 <= high
+    return told.replace("-", "−") + (", not distinguishable from noise" if noise else "")
+
+
+@dataclass(frozen=True)
+class Control:
+    """A dense model that a ticket is to be read beside. `records`: empty where it was not run."""
+
+    name: str
+    wanted: str
+    records: list[dict]
+
+
+def controls_of(ticket: list[dict], records: list[dict]) -> list[Control]:
+    """The matched dense models of a ticket's records (one a seed), among all `records`.
+
+    As many epochs, the same last training loss, as many passes over the labels as the ticket and
+    its mask have seen; with the same training settings, attack and rows.
+    """
+    first = ticket[0]
+    keys = (*STRICT_COMPARISON, "training_settings")
+    seeds = {r["seed"] for r in ticket}
+    dense = [
+        r
+        for r in records
+        if r["ticket"] is None
+        and r.get("method", "plain") == "plain"
+        and r["seed"] in seeds
+        and all(r.get(key) == first.get(key) for key in keys)
+    ]
+    by_seed = {r["seed"]: r for r in ticket}
+    plain = [r for r in dense if r.get("stop_at_loss") is None]
+
+    def found(candidates: list[dict]) -> list[dict]:
+        return one_per_seed(candidates)
+
+    losses = Cell.of(ticket, "mean_training_loss")
+    controls = [
+        Control("same epochs", f"{first['epochs']} epochs",
+                found([r for r in plain if r["epochs"] == first["epochs"]])),
+        Control("same training loss",
+                "training loss unknown" if losses.mean is None else f"loss {losses.mean:.3f}",
+                found([r for r in dense if _stopped_at(r, by_seed[r["seed"]])])),
+    ]  # fmt: skip
+    passes = {r.get("label_passes") for r in ticket}
+    if passes != {first["epochs"]}:
+        wanted = f"{max(passes)} epochs" if None not in passes else "its number is in no record"
+        same = [r for r in plain if r["epochs"] == by_seed[r["seed"]].get("label_passes")]
+        controls.append(Control("same passes over the labels", wanted, found(same)))
+    return controls
+
+
+def missing_controls(controls: list[Control], ticket: list[dict]) -> list[str]:
+    """Names of the controls that lack one of the ticket's seeds, or all."""
+    seeds = {r["seed"] for r in ticket}
+    return [c.name for c in controls if seeds - {r["seed"] for r in c.records}]
+
+
+def _stopped_at(dense: dict, ticket: dict) -> bool:
+    """Whether a dense model was trained until its loss was this ticket's, and got there."""
+    stop = dense.get("stop_at_loss")
+    if not stop or not stop.get("ticket"):
+        return False
+    same = all(stop["ticket"].get(key) == ticket["ticket"].get(key)
+               for key in ("kind", "sparsity_asked", "scores_sha256", "reinitialised"))  # fmt: skip
+    reached = dense["mean_training_loss"] <= stop["loss"]
+    return same and stop["epochs"] == ticket["epochs"] and reached
