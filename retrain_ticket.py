@@ -78,16 +78,8 @@ def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
         surgery.check_masks_fit(model, shapes)
         masks = tickets.draw(scores, shapes, args.sparsity)
         fingerprint = surgery.encoder_fingerprint(model)
-    if args.sparsity > source.get("up_to_sparsity", 1.0) + 1e-9:
-        raise cli.UserError(
-            f"{path} was pruned iteratively up to sparsity {source['up_to_sparsity']} only: beyond "
-            f"it there is no order; run prune_iteratively.py with --to_sparsity {args.sparsity:g}"
-        )
-    if args.sparsity < source.get("from_sparsity", 0.0) - 1e-9:
-        raise cli.UserError(
-            f"{path} is the complement of a ticket that was pruned iteratively: below sparsity "
-            f"{source['from_sparsity']:g} it has no order"
-        )
+    with cli.explain():
+        tickets.check_order(source, args.sparsity, path)
     learnt_for = source["encoder"]
     if learnt_for["fingerprint"] != fingerprint and not args.allow_other_encoder:
         raise cli.UserError(

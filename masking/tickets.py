@@ -233,6 +233,20 @@ def check_origin(manifest: dict, path: Path) -> None:
         raise ValueError(f"{path}: its manifest does not say of which encoder, kind and seed it is")
 
 
+def check_order(manifest: dict, sparsity: float, path: Path) -> None:
+    """ValueError where a score file of pruned rounds has no order at `sparsity`."""
+    if sparsity > manifest.get("up_to_sparsity", 1.0) + 1e-9:
+        raise ValueError(
+            f"{path} was pruned iteratively up to sparsity {manifest['up_to_sparsity']} only: "
+            f"beyond it there is no order; run prune_iteratively.py with --to_sparsity {sparsity:g}"
+        )
+    if sparsity < manifest.get("from_sparsity", 0.0) - 1e-9:
+        raise ValueError(
+            f"{path} is the complement of a ticket that was pruned iteratively: below sparsity "
+            f"{manifest['from_sparsity']:g} it has no order"
+        )
+
+
 def save_ticket(path: Path, masks: Masks, manifest: dict) -> dict:
     """Write a ticket, one bit per weight (row-major, most significant bit first, 1 = kept).
 
