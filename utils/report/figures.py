@@ -29,12 +29,17 @@ LOOKS = (("#D55E00", "o", "-"), ("#0072B2", "s", "--"), ("#009E73", "^", "-."),
 
 
 def draw(figure: str, shown: Shown, folder: Path) -> list[Path]:
-    """PNG and PDF of a figure, at the same size; their paths."""
+    """PNG and PDF of a figure of the paper, at the same size; their paths."""
+    return save(lambda: _DRAW[figure](shown), figure, folder)
+
+
+def save(make: Callable[[], Figure], name: str, folder: Path) -> list[Path]:
+    """PNG and PDF of the figure that `make` draws, which it does in our style; their paths."""
     with matplotlib.rc_context(STYLE):
-        drawn = _DRAW[figure](shown)
+        drawn = make()
         paths = []
         for kind, stamp in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
-            path = folder / f"{figure}.{kind}"
+            path = folder / f"{name}.{kind}"
             write_atomically(
                 path, lambda p, k=kind, s=stamp: drawn.savefig(p, format=k, dpi=300, metadata=s)
             )
