@@ -95,6 +95,14 @@ def matrix_kinds(names: list[str]) -> dict[str, str]:
     return {n: "pooler" if n.endswith("pooler.dense") else kind_of(i) for i, n in enumerate(names)}
 
 
+def matrix_layers(names: list[str]) -> dict[str, int | None]:
+    """Name -> layer, from 1, or None for the pooler; names of prunable_linears in its order."""
+    per_layer = len(KINDS_OF_A_LAYER)
+    return {
+        n: None if n.endswith("pooler.dense") else 1 + i // per_layer for i, n in enumerate(names)
+    }
+
+
 def weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
     """Name -> (out, in) of every prunable matrix."""
     return {name: tuple(m.weight.shape) for name, m in prunable_linears(model).items()}

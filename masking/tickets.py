@@ -137,13 +137,6 @@ def density_by(masks: Masks, group_of: dict[str, str]) -> dict[str, float]:
     return {group: kept[group] / total[group] for group in total}
 
 
-def removed_overlap(a: Masks, b: Masks) -> float:
-    """Jaccard index of the sets of removed weights of two tickets (1 = the same ticket)."""
-    both = sum(int((~a[n] & ~b[n]).sum()) for n in a)
-    either = sum(int((~a[n] | ~b[n]).sum()) for n in a)
-    return both / either if either else 1.0
-
-
 def _save(path: Path, tensors: dict[str, Tensor], manifest: dict) -> None:
     # One metadata key: safetensors writes several in an order that changes from run to run.
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")

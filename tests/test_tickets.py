@@ -130,13 +130,10 @@ def test_files_that_are_something_else(tmp_path):
         tickets.load_scores(path)
 
 
-def test_densities_and_overlap():
+def test_densities():
     masks = {"a": torch.tensor([[True, False]]), "b": torch.tensor([[True, True]])}
-    other = {"a": torch.tensor([[False, False]]), "b": torch.tensor([[True, True]])}
     assert tickets.density_by(masks, {"a": "x", "b": "y"}) == {"x": 0.5, "y": 1.0}
     assert tickets.density_by(masks, {"a": "x", "b": "x"}) == {"x": 0.75}
-    assert tickets.removed_overlap(masks, other) == 0.5
-    assert tickets.removed_overlap(masks, masks) == 1.0
 
 
 def test_ranks_beyond_float32s_whole_numbers_stay_apart():
