@@ -273,6 +273,7 @@ def test_help_needs_no_data(capsys):
         "retrain_ticket",
         "attack",
         "report",
+        "compare_tickets",
     ):
         with pytest.raises(SystemExit) as stop:
             call(script, "--help")
