@@ -6,6 +6,7 @@ Every attacked row is written as it is done; the same command again goes on wher
 """
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from utils import cli
@@ -58,6 +59,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     g.add_argument("--sentence_encoder", help="Universal Sentence Encoder, a SavedModel folder")
     g.add_argument("--masked_lm", help="folder of a masked language model")
     g = parser.add_argument_group("run")
+    g.add_argument("--processes", type=cli.positive_int, default=1, help="that attack rows at the "
+                   "same time, on the visible GPUs in turn or on a share of the CPU's threads; "
+                   "the outcomes are the same")  # fmt: skip
     g.add_argument("--bsz", type=cli.positive_int, default=64, help="queries per batch")
     g.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the victim")
     g.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
@@ -165,29 +169,21 @@ def main() -> None:
         return
 
     resources.import_textattack(device)
-    from utils.attack import recipes
-    from utils.attack.outcomes import attack_row
-    from utils.attack.victim import Victim
+    from utils.attack import recipes, workers
 
     loaded = recipes.load(args.recipe, paths, device)
     known: dict[tuple, AttackFolder] = {}  # the best checkpoint is often the last
     for target, order, rule, folder in attacks:
-        model, tokenizer = checkpoints.load_classifier(target)
-        victim = Victim(model, tokenizer, order, max_seq_length, args.bsz, args.precision, device)
+        setup = workers.Setup(target, order, task, rows, args.seed, args.recipe, paths,
+                              args.score_with, args.similarity_threshold, args.query_budget,
+                              max_seq_length, args.bsz, args.precision, device)  # fmt: skip
+        victim = setup.victim()
         made_with = checkpoints.rows_it_was_made_with(target, task)
         facts = target.known(task) | {"attack_protocol": args.attack_protocol}
         facts |= suspicion.overlaps(rows, **made_with)
         facts |= set_temperature(args, victim, rule, made_with["dev"], target)
         facts |= suspicion.examine(victim, rows)
-        attack = recipes.build(
-            args.recipe,
-            victim,
-            task,
-            loaded,
-            args.score_with,
-            folder.settings["similarity_threshold"],
-            args.query_budget,
-        )
+        attack = setup.attack(victim, loaded)
         folder.begin()
         resume.raise_on_signals()
         same = known.get((folder.settings["checkpoint_sha256"], rule))
@@ -195,9 +191,11 @@ def main() -> None:
             if line["row_id"] not in folder.done:
                 folder.append({k: v for k, v in line.items() if k != "digest"})
         bar = cli.progress_bar(len(rows), len(folder.done), "row", args.recipe, args.quiet)
-        for position, row_id in enumerate(rows.ids):
-            if row_id not in folder.done:
-                folder.append(attack_row(attack, victim, task, rows, position, args.seed))
+        waiting = [i for i, row_id in enumerate(rows.ids) if row_id not in folder.done]
+        lines = workers.attack_rows(setup, attack, victim, waiting, args.processes)
+        with contextlib.closing(lines):
+            for line in lines:
+                folder.append(line)
                 bar.update()
                 bar.set_postfix_str(protocol.so_far(folder.outcomes()))
         bar.close()

@@ -17,6 +17,7 @@ ATTACK_PROTOCOL=${ATTACK_PROTOCOL:-balanced} # or paper, released, intersection
 COMPARED_WITH=${COMPARED_WITH:-}  # run folders, for the intersection
 ROWS=${ROWS:-}                    # attacked rows, where not the protocol's: balanced, random, first
 TEMPERATURE=${TEMPERATURE:-}      # list such as 1,fitted (attack.py); empty: 1
+PROCESSES=${PROCESSES:-1}         # that attack rows at the same time
 QUERY_BUDGET=${QUERY_BUDGET:-}    # victim queries per row; empty: any
 ATTACK_EPOCHS=${ATTACK_EPOCHS:-}  # attack these epochs instead, such as 1,2,3 (see --keep_epochs)
 NUM_EXAMPLES=${NUM_EXAMPLES:-}    # attacked rows per result; empty: the paper's number
@@ -73,7 +74,7 @@ attack_run() {
     failed=0
     for recipe in $RECIPES; do
         "$PYTHON" "$ROOT/attack.py" --model_name "$1" --checkpoint "$CHECKPOINT" \
-            --recipe "$recipe" --num_examples "${NUM_EXAMPLES:-$2}" \
+            --recipe "$recipe" --num_examples "${NUM_EXAMPLES:-$2}" --processes "$PROCESSES" \
             --attack_protocol "$ATTACK_PROTOCOL" ${COMPARED_WITH:+--compared_with $COMPARED_WITH} \
             ${ROWS:+--rows "$ROWS"} ${SCORE_WITH:+--score_with "$SCORE_WITH"} \
             ${TEMPERATURE:+--temperature "$TEMPERATURE"} \

@@ -1,7 +1,9 @@
 """Flags, ways to choose rows, and query budgets, on models whose truth is known."""
 
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import attack_tools as tools
 import numpy as np
@@ -148,6 +150,43 @@ def test_a_query_budget(run, attacked):
     assert tight["rows_out_of_budget"] == tight["rows_failed"]
     assert "budget_exhausted" in flags(tight) - flags(free)
     assert tight["protocol_id"] != free["protocol_id"]
+
+
+def test_several_processes_attack_as_one_does(run, attacked, tmp_path):
+    one = attacked(run, "--output_dir", tmp_path / "one")
+    two = attacked(run, "--output_dir", tmp_path / "two", "--processes", 2)
+    same = [k for k in one if k not in ("seconds", "environment")]
+    assert {k: two[k] for k in same} == {k: one[k] for k in same}
+    lines = [read_jsonl(tmp_path / name / "rows.jsonl") for name in ("one", "two")]
+    assert [line | {"seconds": 0} for line in lines[0]] == [x | {"seconds": 0} for x in lines[1]]
+
+
+def test_a_process_that_dies_is_one_line_and_the_rest_goes_on(run, tmp_path):
+    """In a process of its own, since the workers of the attack are killed by it."""
+    root = Path(__file__).resolve().parent.parent
+    command = [sys.executable, "-c", KILLED, "--quiet", "--model_name", run, "--recipe",
+               "deepwordbug", "--processes", "2", "--output_dir", tmp_path / "a"]  # fmt: skip
+    found = subprocess.run(list(map(str, command)), cwd=root, capture_output=True, text=True)
+    errors = [x for x in found.stderr.splitlines() if x.startswith("error: ")]
+    assert found.returncode == 2 and len(errors) == 1, found.stderr
+    assert "a process of the attack ended" in errors[0] and "Traceback" not in found.stderr
+    assert not (tmp_path / "a" / "summary.json").exists()
+
+
+KILLED = """
+import multiprocessing, os, sys, threading, time
+import attack
+from utils import cli
+
+def kill_a_worker():
+    while not multiprocessing.active_children():
+        time.sleep(0.01)
+    multiprocessing.active_children()[0].kill()
+
+if __name__ == "__main__":
+    threading.Thread(target=kill_a_worker, daemon=True).start()
+    cli.run(attack.main)
+"""
 
 
 @pytest.mark.parametrize("name", list(presets.PRESETS))

@@ -96,7 +96,11 @@ class AttackFolder:
         if (self.folder / "attack.json").is_file():  # another's, between our look and the lock
             self._read()
         write_json(self.folder / "attack.json", {"settings": self.settings, "row_ids": self.ids})
-        text = "".join(json.dumps(d, ensure_ascii=False) + "\n" for d in self.done.values())
+        self._write_rows()
+
+    def _write_rows(self) -> None:
+        """All lines so far, in the rows' order: several processes end theirs in any order."""
+        text = "".join(json.dumps(d, ensure_ascii=False) + "\n" for d in self.outcomes())
         path = self.folder / "rows.jsonl"
         write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
 
@@ -112,6 +116,7 @@ class AttackFolder:
     def finish(self, record: dict, protocol: dict) -> None:
         """Write the protocol as a whole, and the summary, here and into the record file."""
         self.summary = record
+        self._write_rows()
         write_json(self.folder / "protocol.json", protocol | {"row_ids": self.ids})
         write_json(self.folder / "summary.json", record)
         self.publish()
