@@ -50,7 +50,7 @@ def attack(run: Path, outcomes: list[str], texts: list[str], ids=None) -> Path:
                 "perturbed": {"sentence": texts[i]},
             }
         )
-    (folder / "summary.json").write_text(json.dumps({"attack_id": f"id of {run.name}"}))
+    (folder / "summary.json").write_text(json.dumps({"attack_id": made.attack_id}))
     return folder
 
 
@@ -108,9 +108,9 @@ def test_texts_that_fool_where_the_own_attack_failed_are_told(runs, tmp_path, ca
     assert said in capsys.readouterr().err
     call("transfer", "--attacks", own, other, "--output_dir", tmp_path / "out")  # again: once
     doubts = read_jsonl(runs[0] / "records.jsonl")
-    assert [(d["kind"], d["attack_id"]) for d in doubts] == [("doubt", "id of yes")]
+    assert [(d["kind"], d["attack_id"]) for d in doubts] == [("doubt", finished.attack_id)]
     # Beside the attack's record, report.py reads it as one of its flags.
-    record = attack_record("id of yes")
+    record = attack_record(finished.attack_id)
     (tmp_path / "records.jsonl").write_text(json.dumps(record) + "\n")
     [read] = read_records([tmp_path / "records.jsonl", runs[0] / "records.jsonl"])
     assert read["flags"] == read["record"]["flags"] and said in read["flags"][0]["why"]

@@ -89,10 +89,10 @@ def load_splits(
     if "train" in rows:
         dropped["empty"] = len(frames["train"][0]) - len(rows["train"])
         if "test" in rows:
-            rows["train"], dropped["also_in_test"] = _without(rows["train"], rows["test"])
+            rows["train"], dropped["also_in_test"] = without(rows["train"], rows["test"])
         if "dev" not in rows:
             rows["train"], rows["dev"] = _split(rows["train"], DEV_FRACTION, args.split_seed)
-        rows["train"], dropped["also_in_dev"] = _without(rows["train"], rows["dev"])
+        rows["train"], dropped["also_in_dev"] = without(rows["train"], rows["dev"])
     missing = [name for name in need if name not in rows]
     if missing:
         raise UserError(f"no {' and no '.join(missing)} rows: give --{_flag(missing[0])}")
@@ -210,7 +210,7 @@ def _check_classes(rows: Rows, task: Task, split: str) -> None:
         )
 
 
-def _without(train: Rows, other: Rows) -> tuple[Rows, int]:
+def without(train: Rows, other: Rows) -> tuple[Rows, int]:
     """`train` less the rows whose texts (case and spaces apart) stand in `other`; how many."""
 
     def key(text: tuple[str, ...]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from utils.files import (
 LOCK = "attack.lock"
 
 
-def _digest(line: dict) -> str:
+def line_digest(line: dict) -> str:
     """8 hex digits over a row's line, less its time: two attacks that agree have the same."""
     content = {name: value for name, value in line.items() if name not in ("digest", "seconds")}
     return fingerprint(content)[:8]
@@ -74,7 +74,7 @@ class AttackFolder:
             for line in self.done.values():
                 if line.get("outcome") not in LETTERS or not isinstance(line.get("queries"), int):
                     raise UserError(f"{self.folder}/rows.jsonl is damaged: {line['row_id']}")
-                if line.get("digest", _digest(line)) != _digest(line):
+                if line.get("digest", line_digest(line)) != line_digest(line):
                     raise UserError(f"{self.folder}/rows.jsonl was altered: {line['row_id']}")
         if (self.folder / "summary.json").is_file():
             summary = read_json(self.folder / "summary.json")
@@ -105,7 +105,7 @@ class AttackFolder:
         write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
 
     def append(self, line: dict) -> None:
-        line = line | {"digest": _digest(line)}
+        line = line | {"digest": line_digest(line)}
         append_jsonl(self.folder / "rows.jsonl", line)
         self.done[line["row_id"]] = line
 

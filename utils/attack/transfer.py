@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.attack.protocol import FAILED, SUCCESS
+from utils.attack.folder import line_digest
+from utils.attack.protocol import FAILED, SUCCESS, fingerprint
 from utils.cli import UserError
 from utils.data import Rows
 from utils.files import append_jsonl, read_json, read_jsonl
@@ -17,7 +18,8 @@ class Finished:
     """A finished attack: its rows' labels, originals and the texts that it ended with.
 
     `found` holds the adversarial text where the attack succeeded, elsewhere the original: the
-    attack gives up on a row, it does not show a text that it had tried.
+    attack gives up on a row, it does not show a text that it had tried. `lines` are those of
+    rows.jsonl in the rows' order.
     """
 
     folder: Path
@@ -27,22 +29,29 @@ class Finished:
     originals: list[tuple[str, ...]]
     found: list[tuple[str, ...]]
     outcomes: list[str]
+    lines: list[dict]
+    summary: dict
+
+    @property
+    def attack_id(self) -> str:
+        """As AttackFolder's: the same attack anywhere has the same."""
+        return fingerprint([self.settings, self.ids])
 
     def rows(self, texts: list[tuple[str, ...]]) -> Rows:
         return Rows(texts, self.labels, self.ids, self.folder.name)
 
 
 def read_attack(folder: str | Path) -> Finished:
-    """UserError where the folder holds no finished attack."""
+    """UserError where the folder holds no finished attack, or not as attack.py left it."""
     folder = Path(folder)
     if not (folder / "summary.json").is_file():
         raise UserError(f"{folder} holds no finished attack (no summary.json): run attack.py first")
-    about = read_json(folder / "attack.json")
-    lines = {line["row_id"]: line for line in read_jsonl(folder / "rows.jsonl")}
+    about, summary = read_json(folder / "attack.json"), read_json(folder / "summary.json")
     try:
+        lines = {line["row_id"]: line for line in read_jsonl(folder / "rows.jsonl")}
         ids, settings = about["row_ids"], about["settings"]
         rows = [lines[i] for i in ids]
-        return Finished(
+        attack = Finished(
             folder,
             settings,
             ids,
@@ -51,9 +60,18 @@ def read_attack(folder: str | Path) -> Finished:
             [tuple(r["perturbed" if r["outcome"] == SUCCESS else "original"].values())
              for r in rows],
             [r["outcome"] for r in rows],
+            rows,
+            summary,
         )  # fmt: skip
-    except (KeyError, AttributeError, TypeError) as e:
+        altered = [r["row_id"] for r in rows if r.get("digest", line_digest(r)) != line_digest(r)]
+        same = summary.get("attack_id", attack.attack_id) == attack.attack_id
+    except (KeyError, AttributeError, TypeError, UnicodeEncodeError) as e:
         raise UserError(f"{folder} is damaged: its rows lack {e}") from e
+    if altered:
+        raise UserError(f"{folder}/rows.jsonl was altered: {altered[0]}")
+    if not same:
+        raise UserError(f"{folder} is damaged: attack.json and summary.json are of two attacks")
+    return attack
 
 
 def add_doubt(attack: Finished, run: Path, flag: str, why: str) -> None:
