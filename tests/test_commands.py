@@ -274,6 +274,8 @@ def test_help_needs_no_data(capsys):
         "attack",
         "report",
         "compare_tickets",
+        "text_quality",
+        "transfer",
     ):
         with pytest.raises(SystemExit) as stop:
             call(script, "--help")
