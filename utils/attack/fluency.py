@@ -90,7 +90,8 @@ class CausalModel:
     def _logits(self, ids: list[int]) -> torch.Tensor:
         """(len(ids), vocabulary)."""
         inputs = torch.tensor([ids], device=self.model.device)
-        return self.model(input_ids=inputs).logits[0].float().cpu()
+        scores = self.model(input_ids=inputs, attention_mask=torch.ones_like(inputs))
+        return scores.logits[0].float().cpu()
 
     def _sees_ahead(self) -> bool:
         """Whether a token's scores depend on the next one, as a masked language model's do."""
