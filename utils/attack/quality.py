@@ -90,8 +90,7 @@ class CheckpointJudge:
         models.check_length(self.model, self.max_seq_length)
         self.model.to(accelerator.device)
         self.accelerator = accelerator
-        self.facts = {"kind": "checkpoint", "name": f"{target.home.name}/{target.name}",
-                      "sha256": digest}  # fmt: skip
+        self.facts = {"kind": f"checkpoint {target.home.name}/{target.name}", "sha256": digest}
 
     def labels(self, rows: Rows) -> np.ndarray:
         """(rows,): the label it gives, by all columns."""
