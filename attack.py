@@ -9,7 +9,7 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from utils import cli
+from utils import cli, resume
 from utils.attack import RECIPES, presets
 from utils.tasks import Task, check_task, resolve_task
 
@@ -69,6 +69,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     g.add_argument("--output_dir", help="the attack's folder (default: inside the run's)")
     g.add_argument("--result_file", help="JSON lines that the summary is appended to (default: "
                    "the run's records.jsonl)")  # fmt: skip
+    cli.add_time_budget(g)
     g.add_argument("--quiet", action=argparse.BooleanOptionalAction, default=False,
                    help="no progress bar")  # fmt: skip
     args = parser.parse_args(argv)
@@ -95,9 +96,10 @@ def apply_protocol(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
+    resume.limit_time(args.time_budget)
     # Imported here, not above: transformers takes seconds, TextAttack (below) ten; wrong arguments
     # are answered at once.
-    from utils import data, models, resume
+    from utils import data, models
     from utils.attack import checkpoints, protocol, resources, suspicion
     from utils.attack.folder import AttackFolder
     from utils.attack.minilm import SIMILARITY_THRESHOLDS

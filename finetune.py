@@ -11,7 +11,7 @@ import argparse
 import math
 from pathlib import Path
 
-from utils import cli, methods, protocols
+from utils import cli, methods, protocols, resume
 from utils.tasks import check_task, resolve_task
 
 
@@ -67,6 +67,7 @@ def loss_to_reach(text: str | None) -> dict | None:
 
 def main() -> None:
     args = parse_args()
+    resume.limit_time(args.time_budget)
     to_reach = loss_to_reach(args.stop_at_loss)
     task = resolve_task(args)
     args.max_seq_length = args.max_seq_length or task.max_seq_length
@@ -91,6 +92,7 @@ def main() -> None:
     train, dev, test = (
         encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev", "test")
     )
+    models.fit_memory(model, args)
     model.to(accelerator.device).train()
     regularizer = training.make_regularizer(model, args, accelerator)
     trained = training.trained_modules(model, regularizer)

@@ -8,7 +8,7 @@ The lottery tickets of BERT (Chen et al., NeurIPS 2020), Table 1's LTH; with an 
 removed, from which retrain_ticket.py draws tickets of any sparsity up to --to_sparsity.
 """
 
-from utils import cli, methods, protocols
+from utils import cli, methods, protocols, resume
 from utils.tasks import check_task, resolve_task
 
 
@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from masking import surgery, tickets
-from utils import adversary, data, devices, evaluation, models, optim, resume, training
+from utils import adversary, data, devices, evaluation, models, optim, training
 from utils.batching import collate, encode, epoch_batches
 from utils.runs import Run, environment, seed_for
 
@@ -80,6 +80,7 @@ def prune(
 
 def main() -> None:
     args = parse_args()
+    resume.limit_time(args.time_budget)
     task = resolve_task(args)
     args.max_seq_length = args.max_seq_length or task.max_seq_length
     sparsities = sparsities_of_rounds(args.to_sparsity, args.share_per_round, args.share_of)
@@ -97,9 +98,11 @@ def main() -> None:
     train, dev = (encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev"))
 
     def rewound():
-        return models.load_pretrained(
+        fresh = models.load_pretrained(
             args.model_name, labels, args.seed, args.dropout, args.attn_implementation
         )
+        models.fit_memory(fresh, args)
+        return fresh
 
     model = rewound()
     models.check_length(model, args.max_seq_length)

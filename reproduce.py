@@ -38,6 +38,7 @@ def parse_args(argv: list[str] | None = None):
         "matched dense models beside every ticket of a table, too")  # fmt: skip
     add("--gpus", help="CUDA ids such as 0,1, one run on each at a time (default: all visible)")
     add("--jobs", type=cli.positive_int, default=1, help="runs at a time on a CPU")
+    cli.add_time_budget(parser)
     add("--dry_run", action=cli.BooleanOptionalAction, default=False, help="print the plan only")
     args = parser.parse_args(argv)
     if args.rows and args.target not in TABLES:
@@ -87,6 +88,7 @@ def write_report(args) -> int:
 
 def main() -> None:
     args = parse_args()
+    resume.limit_time(args.time_budget)
     jobs = make_plan(args)
     show(jobs)
     if args.dry_run:

@@ -7,7 +7,7 @@ The kind of ticket is the kind of score file (search_ticket.py, make_scores.py).
 checkpoints whose pruned weights are exactly 0.0, and the ticket, one bit per weight.
 """
 
-from utils import cli, methods, protocols
+from utils import cli, methods, protocols, resume
 from utils.tasks import check_task, resolve_task
 
 
@@ -128,6 +128,7 @@ def redraw_weights(args, model, masks: tickets.Masks) -> None:
 
 def main() -> None:
     args = parse_args()
+    resume.limit_time(args.time_budget)
     if not tickets.score_file(args.scores).is_file():
         raise cli.UserError(f"no scores file at {tickets.score_file(args.scores)}")
     scores_run = read_run(tickets.score_file(args.scores).parent)
@@ -155,6 +156,7 @@ def main() -> None:
     )
     if args.reinitialise != "nothing":
         redraw_weights(args, model, masks)
+    models.fit_memory(model, args)
     model.to(accelerator.device).train()
     if args.reinitialise != "rest":
         surgery.apply_ticket(model, masks)

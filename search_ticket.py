@@ -6,7 +6,7 @@ Starts from stage 1's best-dev checkpoint, freezes its weights, gates every prun
 writes score files from which retrain_ticket.py draws tickets of any sparsity.
 """
 
-from utils import cli, protocols
+from utils import cli, protocols, resume
 from utils.tasks import check_task, resolve_task
 
 
@@ -104,7 +104,7 @@ from torch import Tensor
 
 from masking import hard_concrete, surgery, tickets
 from masking.layers import GatedLinear
-from utils import adversary, data, devices, evaluation, models, optim, resume
+from utils import adversary, data, devices, evaluation, models, optim
 from utils.batching import collate, encode, epoch_batches
 from utils.runs import Run, environment, read_run, seed_for
 
@@ -243,6 +243,7 @@ def read_stage_1(args) -> tuple[Path, dict]:
 
 def main() -> None:
     args = parse_args()
+    resume.limit_time(args.time_budget)
     epochs_to_keep = {e for e in args.keep_scores if e != "best"}
     checkpoint, facts = read_stage_1(args)
     task = resolve_task(args)
@@ -267,6 +268,7 @@ def main() -> None:
     models.check_tokenizer(model, tokenizer)
     with cli.explain():
         gated = surgery.install_gates(model, args.mask_p, args.out_w_per_mask, args.in_w_per_mask)
+    models.fit_memory(model, args)
     model.to(accelerator.device).train()
     scores = [layer.scores for layer in gated.values()]
     if args.clip_over == "scores":  # D2: the weights are frozen

@@ -50,7 +50,7 @@ def load_model(folder: Path, config: dict) -> BertForSequenceClassification:
 
 
 def arguments(settings: dict) -> SimpleNamespace:
-    args = SimpleNamespace(**protocols.SEARCH["released"], protocol="released")
+    args = SimpleNamespace(**protocols.SEARCH["released"], protocol="released", micro_bsz=None)
     for name in ("adv_steps", "adv_lr", "lr", "weight_decay", "warmup_ratio", "lambda_amp",
                  "lambda_startup_frac", "lambda_warmup_frac", "max_grad_norm", "mask_p",
                  "adv_init_mag", "epochs"):  # fmt: skip

@@ -50,6 +50,7 @@ def settings(method: str, *flags: str) -> SimpleNamespace:
     methods.add_flags(parser)
     args = parser.parse_args(["--method", method, *flags])
     methods.apply_method(args)
+    args.micro_bsz = None
     return args
 
 
@@ -57,6 +58,20 @@ def gradients(model, args, regularizer=None) -> tuple[list, dict]:
     logged = adversary.backward(model, BATCH, args, lambda k: None, lambda: FIRST.clone(),
                                 Accelerator(cpu=True), regularizer)  # fmt: skip
     return [p.grad.clone() for p in model.parameters()], logged
+
+
+@pytest.mark.parametrize("flags", [("plain",), ("freelb", "--adv_steps", "3"),
+                                   ("pgd", "--clean_loss_weight", "0.5")])  # fmt: skip
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(flags, rows):
+    args = settings(*flags)
+    whole, logged = gradients(Toy(), args)
+    args.micro_bsz = rows
+    parts, told = gradients(Toy(), args)
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+    for name in logged:
+        torch.testing.assert_close(logged[name], told[name])
 
 
 def loss_at(model, delta) -> torch.Tensor:

@@ -120,37 +120,36 @@ def backward(
     ascent after each but the last. last (PGD; Eqs. 6-7 read literally, D10): K ascents, then one
     pass that counts. `redraw(k)` draws dropout (and gates) for pass k, `draw_delta()` the first
     delta. args.clean_loss_weight times the loss without delta is added. `regularizer`: InfoBERT's
-    terms, in each pass. Returns tensors to log, so that nothing waits for the device.
+    terms, in each pass. A pass goes through args.micro_bsz rows at a time. Returns tensors to log,
+    so that nothing waits for the device.
     """
     only_last = args.adv_gradient == "last"
     passes = args.adv_steps + only_last if args.adv_steps else 1
-    word_embeddings = model.get_input_embeddings()
     delta = draw_delta() if args.adv_steps else None
     losses, delta_norms, terms = [], [], []
 
     for k in range(passes):
         final = k == passes - 1
         redraw(k)
-        if not final or regularizer is not None:
-            delta.requires_grad_()
-        out, loss = _forward(model, batch, word_embeddings, delta, accelerator, regularizer)
-        losses.append(loss.detach())
         if delta is not None:
-            delta_norms.append(sentence_norms(delta.detach()).mean())
-        if only_last and not final:
-            delta.grad = torch.autograd.grad(loss, delta)[0]
-        elif regularizer is not None:
+            delta_norms.append(sentence_norms(delta).mean())
+        if regularizer is not None:
+            delta.requires_grad_()
+            out, loss = _forward(model, batch, delta, accelerator, hidden_states=True)
             terms.append(regularizer.backward(loss, out.hidden_states, batch, delta, 1 / passes))
+            loss, gradient = loss.detach(), delta.grad
         else:
-            (loss if only_last else loss / passes).backward()
+            weight = float(final) if only_last else 1 / passes
+            loss, gradient = _pass(model, batch, delta, weight, not final, args.micro_bsz,
+                                   accelerator)  # fmt: skip
+        losses.append(loss)
         if not final:
-            delta = ascend(delta.detach(), delta.grad, args.adv_lr, args.adv_max_norm,
+            delta = ascend(delta.detach(), gradient, args.adv_lr, args.adv_max_norm,
                            args.adv_norm_type)  # fmt: skip
 
     if args.clean_loss_weight:
         redraw(0)
-        loss = _forward(model, batch, word_embeddings, None, accelerator, None)[1]
-        (args.clean_loss_weight * loss).backward()
+        _pass(model, batch, None, args.clean_loss_weight, False, args.micro_bsz, accelerator)
     logged = {
         "loss_per_pass": torch.stack(losses),
         "delta_norm_per_pass": torch.stack(delta_norms) if delta_norms else torch.zeros(0),
@@ -158,10 +157,40 @@ def backward(
     return logged | ({"infobert_terms": torch.stack(terms).mean(dim=0)} if terms else {})
 
 
-def _forward(model, batch: dict, word_embeddings, delta, accelerator, regularizer):
+def _pass(
+    model, batch: dict, delta: Tensor | None, weight: float, ascends: bool, micro: int | None,
+    accelerator,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """One pass: adds `weight` times the gradient of the mean loss to the parameters' .grad.
+
+    Returns the loss, and where it `ascends` the gradient in delta. With weight 0 the parameters
+    are left alone. Rows go through `micro` at a time; each has its own share of the mean.
+    """
+    rows = len(batch["labels"])
+    losses, gradients = [], []
+    for start in range(0, rows, micro or rows):
+        part = slice(start, start + (micro or rows))
+        mine = {n: v if n == "row_weight" else v[part] for n, v in batch.items()}
+        shift = delta if delta is None or not micro else delta[part]
+        if ascends:
+            shift = shift.detach().requires_grad_()
+        loss = _forward(model, mine, shift, accelerator)[1]
+        losses.append(loss.detach())
+        if weight:
+            (weight * loss).backward()
+            gradients.append(shift.grad if ascends else None)
+        else:
+            gradients.append(torch.autograd.grad(loss, shift)[0])
+    loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+    if not ascends:
+        return loss, None
+    return loss, gradients[0] if len(gradients) == 1 else torch.cat(gradients)
+
+
+def _forward(model, batch: dict, delta: Tensor | None, accelerator, hidden_states: bool = False):
     """Model output and the mean loss of the batch (this process' share of it)."""
-    hidden = {"output_hidden_states": True} if regularizer is not None else {}
-    with accelerator.autocast(), perturbed(word_embeddings, delta):
-        out = model(**inputs_of(batch), **hidden)
+    wanted = {"output_hidden_states": True} if hidden_states else {}
+    with accelerator.autocast(), perturbed(model.get_input_embeddings(), delta):
+        out = model(**inputs_of(batch), **wanted)
     losses = F.cross_entropy(out.logits.float(), batch["labels"], reduction="sum")
     return out, losses * batch["row_weight"]

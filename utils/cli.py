@@ -31,6 +31,10 @@ PLACES = {
     "test_file",
     "checkpoint_every",
     "tensorboard",
+    "time_budget",
+    # How the passes are cut, not what comes out of them.
+    "micro_bsz",
+    "checkpoint_activations",
 }
 DEFAULT_SPLIT_SEED = 42
 
@@ -152,6 +156,19 @@ def save_interval(text: str) -> tuple[str, float]:
     if text.endswith("m"):
         return "minutes", positive_float(text.removesuffix("m"))
     return "steps", non_negative_int(text)
+
+
+def duration(text: str) -> float:
+    """'90m' -> 5400.0 seconds; s, m and h are known."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    if text[-1:] not in units:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 45m or 8h")
+    return units[text[-1]] * positive_float(text[:-1])
+
+
+def add_time_budget(group) -> None:
+    group.add_argument("--time_budget", type=duration, help="save and leave after this time, such "
+                       "as 45m or 8h; the same command goes on")  # fmt: skip
 
 
 def open_fraction(text: str) -> float:
@@ -293,7 +310,21 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         default=False,
         help="write the numbers of log.jsonl for TensorBoard, too",
     )
+    add_time_budget(g)
     g.add_argument("--quiet", action=BooleanOptionalAction, default=False, help="no progress bar")
+    g = parser.add_argument_group("memory")
+    g.add_argument(
+        "--micro_bsz",
+        type=positive_int,
+        help="rows per forward and backward pass; their gradients add up to the batch's "
+        "(default: the whole batch)",
+    )
+    g.add_argument(
+        "--checkpoint_activations",
+        action=BooleanOptionalAction,
+        default=False,
+        help="keep one activation a layer and compute the others again in the backward pass",
+    )
 
 
 def add_training_flags(parser: Parser, of_epochs: str = "passes over the training rows") -> None:

@@ -303,6 +303,17 @@ def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
         )
 
 
+def fit_memory(model: PreTrainedModel, args) -> None:
+    """--checkpoint_activations: keep one activation a layer, compute the others again when needed
+    (Chen et al., 2016). UserError where the encoder cannot."""
+    if not args.checkpoint_activations:
+        return
+    if not model.supports_gradient_checkpointing:
+        raise UserError(f"--checkpoint_activations: {type(model).__name__} does not support it")
+    # Not the reentrant form: in the search nothing before the first gate needs a gradient.
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
 def check_length(model: PreTrainedModel, max_seq_length: int) -> None:
     """UserError where texts could be longer than the encoder's positions."""
     positions = getattr(model.config, "max_position_embeddings", None)

@@ -1,7 +1,8 @@
 """When a run saves its resume point, and how it leaves when it is asked to.
 
 SIGTERM and SIGINT are noted while a training loop runs; the loop saves behind the step that it is
-in and leaves. An attack, whose rows are written one by one, leaves at once. Without torch.
+in and leaves. An attack, whose rows are written one by one, leaves at once. A time budget that is
+spent is a signal, too (SIGALRM). Without torch.
 """
 
 from __future__ import annotations
@@ -13,16 +14,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+STATUS_OUT_OF_TIME = 124  # as of timeout(1)
 
 
 class Stopped(BaseException):
     """Somebody asked the process to leave; not an Exception, so that no library swallows it."""
 
     def __init__(self, number: int, where: str = "where it was saved last"):
-        super().__init__(f"stopped by {signal.Signals(number).name}; the same command goes on "
-                         f"{where}")  # fmt: skip
-        self.status = 128 + number
+        out_of_time = number == signal.SIGALRM
+        why = "the time budget is spent" if out_of_time else f"stopped by {_name(number)}"
+        super().__init__(f"{why}; the same command goes on {where}")
+        self.status = STATUS_OUT_OF_TIME if out_of_time else 128 + number
+
+
+def _name(number: int) -> str:
+    return signal.Signals(number).name
 
 
 _received: list[int] = []
@@ -46,21 +53,37 @@ def note_signals() -> None:
 def raise_on_signals(where: str = "behind the last row that was written") -> None:
     """From now on a signal raises Stopped wherever the process just is."""
 
-    def leave(number: int, _frame) -> None:
-        raise Stopped(number, where)
-
-    _handle(leave)
+    _handle(lambda number, _frame: _leave(number, where))
 
 
 def _handle(handler) -> None:
     for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and '&' ask for
-            old = signal.signal(number, handler)
-            _before.setdefault(number, old)
+        _handle_one(number, handler)
+
+
+def _handle_one(number: int, handler) -> None:
+    if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and '&' ask for
+        old = signal.signal(number, handler)
+        _before.setdefault(number, old)
+
+
+def limit_time(seconds: float | None) -> None:
+    """From now on so many seconds are left; then it is as if somebody asked the process to leave.
+
+    None: as long as it takes. What was saved or written until then is gone on with.
+    """
+    if seconds is not None:
+        _handle_one(signal.SIGALRM, lambda number, _frame: _leave(number))
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _leave(number: int, where: str = "where it was saved last") -> None:
+    raise Stopped(number, where)
 
 
 def release_signals() -> None:
     """Handle signals as before."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
     for number, old in _before.items():
         signal.signal(number, old)
     _before.clear()

@@ -33,9 +33,10 @@ def settings_of(args) -> dict:
 
 
 def check_processes(args, accelerator) -> None:
-    """UserError where the method cannot be spread over several processes."""
-    if args.method == "infobert" and accelerator.num_processes > 1:
-        raise cli.UserError("--method infobert contrasts a batch's texts: run it in one process")
+    """UserError where the method cannot be spread over several processes or parts of a batch."""
+    if args.method == "infobert" and (accelerator.num_processes > 1 or args.micro_bsz):
+        raise cli.UserError("--method infobert contrasts a batch's texts: run it in one process, "
+                            "without --micro_bsz")  # fmt: skip
 
 
 def make_regularizer(model, args, accelerator) -> InfoBERT | None:
