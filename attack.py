@@ -182,6 +182,7 @@ def main() -> None:
         victim = setup.victim()
         made_with = checkpoints.rows_it_was_made_with(target, task)
         facts = target.known(task) | {"attack_protocol": args.attack_protocol}
+        facts["made_in"] = [target.home.resolve().name, folder.folder.name]
         facts |= suspicion.overlaps(rows, **made_with)
         facts |= set_temperature(args, victim, rule, made_with["dev"], target)
         facts |= suspicion.examine(victim, rows)

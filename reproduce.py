@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from utils import cli, resume
-from utils.experiments import FIGURES, SCALES, TABLES, tasks_of
+from utils.experiments import FIGURES, SCALES, STUDY, TABLES, table_of, tasks_of
 
 ROOT = Path(__file__).resolve().parent
 
@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parent
 def parse_args(argv: list[str] | None = None):
     parser = cli.Parser(__doc__.split("\n")[0])
     add = parser.add_argument
-    add("target", choices=[*TABLES, *FIGURES], help="what to make")
-    add("--scale", choices=list(SCALES), required=True,
-        help="paper: BERT-base, hub data; mini: MiniLM, built-in or local data")  # fmt: skip
+    add("target", choices=[*TABLES, *FIGURES, STUDY.name], help="what to make")
+    add("--scale", choices=list(SCALES), help="paper: BERT-base, hub data; mini: MiniLM, built-in "
+        "or local data; study: the study's (its default)")  # fmt: skip
     add("--tasks", nargs="+", help="tasks (default: the table's, or the scale's)")
     add("--seeds", nargs="+", type=cli.non_negative_int, default=[42], help="seeds of all stages")
     add("--rows", nargs="+", help="only these rows of a table, by their labels")
@@ -41,8 +41,12 @@ def parse_args(argv: list[str] | None = None):
     cli.add_time_budget(parser)
     add("--dry_run", action=cli.BooleanOptionalAction, default=False, help="print the plan only")
     args = parser.parse_args(argv)
-    if args.rows and args.target not in TABLES:
+    if args.rows and table_of(args.target) is None:
         parser.error(f"--rows chooses rows of a table, and {args.target} has none")
+    if args.target == STUDY.name:
+        args.scale = args.scale or "study"
+    if args.scale is None:
+        parser.error("the following arguments are required: --scale")
     scale = SCALES[args.scale]
     # For the commands that the report prints: without them the runs would be others.
     args.further_flags = [
@@ -77,9 +81,16 @@ def show(jobs: list[Job]) -> None:
           f"{total} one after the other")  # fmt: skip
 
 
+def records_of(args) -> list[str]:
+    """Where records lie: the runs, and for the study those that are kept in its results."""
+    kept = Path(args.output_dir) / f"{STUDY.name}-records.jsonl"
+    places = [str(kept)] if args.target == STUDY.name and kept.is_file() else []
+    return [*places, args.runs] if Path(args.runs).is_dir() or not places else places
+
+
 def write_report(args) -> int:
     command = [sys.executable, str(ROOT / "report.py"), "--make", args.target, "--scale",
-               args.scale, "--tasks", *args.tasks, "--records", args.runs, "--output_dir",
+               args.scale, "--tasks", *args.tasks, "--records", *records_of(args), "--output_dir",
                args.output_dir, "--checkpoint", os.environ.get("CHECKPOINT", "last"),
                "--seeds", *map(str, args.seeds),
                "--further_flags", shlex.join(args.further_flags)]  # fmt: skip
@@ -93,6 +104,8 @@ def main() -> None:
     show(jobs)
     if args.dry_run:
         return
+    if not jobs:
+        sys.exit(write_report(args))
     resume.raise_on_signals("when it is run again")
     failed = execute(jobs, args.gpus, args.jobs)
     status = write_report(args)

@@ -22,12 +22,14 @@ from utils.experiments import (
     SCALES,
     SEARCH_EPOCHS,
     SPARSITY,
-    TABLES,
+    STUDY,
     Model,
     controls_of,
     mini_recipes,
     scores_folder,
+    table_of,
 )
+from utils.files import read_jsonl
 from utils.jobs import Job
 from utils.runs import read_run
 from utils.tasks import TASKS
@@ -36,6 +38,7 @@ from utils.tasks import TASKS
 # (TASKS, KINDS, EPOCHS, TAG ...) come from the plan alone.
 FROM_ENVIRONMENT = ("MAX_TRAIN_ROWS", "MAX_EVAL_ROWS", "LR", "BSZ", "MAX_SEQ_LENGTH", "PROTOCOL",
                     "ADV_STEPS", "IMP_EPOCHS", "IMP_LR", "IMP_SHARE", "MASK_LR")  # fmt: skip
+STUDY_RECIPE = "textfooler-neighbours"
 RATES = {"LR", "IMP_LR", "IMP_SHARE", "MASK_LR"}  # of these; the others are whole numbers
 BUILTIN_ATTACKED_ROWS = {"builtin/rotten_tomatoes": 250, "builtin/imdb": 500}  # stage 1's blocks
 
@@ -57,7 +60,10 @@ def recipes_of(args: Namespace) -> list[str]:
     """The attacks to run: those asked for, the columns' at paper scale, the runnable at mini."""
     if args.recipes:
         return args.recipes
-    columns = TABLES[args.target].attacks if args.target in TABLES else ("TextFooler",)
+    if args.target == STUDY.name:
+        return [STUDY_RECIPE]
+    table = table_of(args.target)
+    columns = table.attacks if table is not None else ("TextFooler",)
     if args.scale == "paper":
         return [recipe for column in columns for recipe in PAPER_ATTACKS[column]]
     return [recipe for recipe in mini_recipes(columns) if _can_run(recipe)]
@@ -103,6 +109,9 @@ def make_plan(args: Namespace) -> list[Job]:
         for task in args.tasks:
             planner.add_target(task, seed)
     jobs = list(planner.jobs.values())
+    if args.target == STUDY.name:  # its records are kept with the repository, its runs are not
+        kept = recorded_attacks(Path(args.output_dir) / f"{STUDY.name}-records.jsonl")
+        jobs = needed(jobs, kept)
     for job in jobs:
         job.look()
         if job.state == "differs":
@@ -111,6 +120,23 @@ def make_plan(args: Namespace) -> list[Job]:
                 f"({', '.join(job.differing(read_run(job.folder)))}): choose another --runs"
             )
     return jobs
+
+
+def recorded_attacks(path: Path) -> set[tuple]:
+    """(task, seed, run, attack) of each attack record in a file: names of folders."""
+    lines = read_jsonl(path) if path.is_file() else []
+    return {(r.get("task"), r.get("seed"), *r["made_in"]) for r in lines if r.get("made_in")}
+
+
+def needed(jobs: list[Job], recorded: set[tuple]) -> list[Job]:
+    """The jobs with an attack that is not recorded, and those that they need."""
+    wanted: set[str] = set()
+    for job in reversed(jobs):  # what a job needs stands before it
+        task, seed = job.variables["TASKS"], int(job.variables["SEEDS"])
+        lacking = [(task, seed, job.folder.name, a.name) not in recorded for a in job.attacks]
+        if any(lacking) or job.name in wanted:
+            wanted |= {job.name, *job.needs}
+    return [job for job in jobs if job.name in wanted]
 
 
 class Planner:
@@ -123,13 +149,15 @@ class Planner:
         if args.encoder:
             self.scale = replace(self.scale, encoder=args.encoder)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.size = "paper" if self.scale.name == "paper" else "mini"  # of the encoder
         self.recipes = recipes_of(args)
         self.jobs: dict[str, Job] = {}
 
     def add_target(self, task: str, seed: int) -> None:
         target = self.args.target
-        if target in TABLES:
-            for row in self._rows(TABLES[target]):
+        table = table_of(target)
+        if table is not None:
+            for row in self._rows(table):
                 model = row.model.at(task)
                 self.add_model(model, task, seed)
                 if self.args.controls and model.kind and model.reinitialise == "nothing":
@@ -317,8 +345,8 @@ class Planner:
         settings = self._settings(stage)
         rows = min(TRAINING_ROWS[task], int(settings.get("MAX_TRAIN_ROWS", 10**9)))
         tokens = rows * TOKENS[task] * passes_over_rows
-        return START_SECONDS + tokens * SECONDS_PER_TOKEN[self.device, self.scale.name]
+        return START_SECONDS + tokens * SECONDS_PER_TOKEN[self.device, self.size]
 
     def _attack_seconds(self, task: str) -> float:
         tokens = self._attacked_rows(task) * TOKENS[task]
-        return START_SECONDS + tokens * ATTACK_SECONDS_PER_TOKEN[self.device, self.scale.name]
+        return START_SECONDS + tokens * ATTACK_SECONDS_PER_TOKEN[self.device, self.size]

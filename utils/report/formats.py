@@ -57,21 +57,23 @@ def grids(subs: list[SubTable]) -> list[Grid]:
 def _grid(sub: SubTable) -> Grid:
     name = f"{sub.attack} ({sub.recipe})" if sub.attack else sub.recipe
     remarks = [_setting(sub)] if sub.shared else ["No record of this attack."]
-    remarks += [orientation(sub.task, sub.encoder)]
-    if sub.attack is None:
+    remarks += [orientation(sub.task, sub.encoder)] * sub.of_the_paper
+    if sub.attack is None and sub.of_the_paper:
         remarks.append(
             f"{sub.recipe} is none of the paper's attacks, so no value of the paper's stands "
             "beside ours but Clean."
         )
     columns = [("Method", [""]), ("Sparsity", [""])]
-    columns += [(HEADINGS[metric], ["paper", "ours", "diff."]) for metric in sub.metrics]
+    beside = ["paper", "ours", "diff."] if sub.of_the_paper else [""]
+    columns += [(HEADINGS[metric], beside) for metric in sub.metrics]
     rows = []
     for line in sub.lines:
         cells = [line.label + _marks(line), f"{100 * line.sparsity:g} %"]
         for metric in sub.metrics:
             difference = line.difference(metric)
-            cells += [_value(line.paper.get(metric)), _ours(line, metric),
-                      NONE if difference is None else _signed(difference)]  # fmt: skip
+            told = [_value(line.paper.get(metric)), _ours(line, metric),
+                    NONE if difference is None else _signed(difference)]  # fmt: skip
+            cells += told if sub.of_the_paper else told[1:2]
         rows.append(cells)
     heading = f"{_task(sub.task)}, {name}"
     notes = [*sub.comparisons(), *sub.notes, *_flags(sub)]

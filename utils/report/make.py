@@ -5,8 +5,8 @@ from functools import cached_property
 from pathlib import Path
 
 from utils.cli import UserError
-from utils.experiments import EPOCHS_FIGURE, FIGURES, TABLES, Scale, tasks_of
-from utils.report import curves, figures, formats, latex, searches, tables
+from utils.experiments import EPOCHS_FIGURE, FIGURES, Scale, table_of, tasks_of
+from utils.report import calibrated, curves, figures, formats, latex, searches, tables
 from utils.report.missing import Missing, command
 from utils.report.records import read_records, write_records, write_text
 from utils.report.shown import Shown, csv_text
@@ -67,7 +67,7 @@ def make(
     for target in targets:
         own_tasks = tasks or tasks_of(target, scale)
         try:
-            if target in TABLES:
+            if table_of(target) is not None:
                 paths += _make_table(target, own_tasks, scale, sources, folder, checkpoint, say)
             else:
                 paths += _make_figure(target, own_tasks, scale, sources, folder, checkpoint, say)
@@ -82,7 +82,7 @@ def make(
 
 
 def _make_table(target, tasks, scale, sources, folder, checkpoint, say) -> list[Path]:
-    table = TABLES[target]
+    table = table_of(target)
     try:
         records = sources.records
     except Missing:  # nothing was run: the table's cells are empty, with their commands
@@ -94,6 +94,12 @@ def _make_table(target, tasks, scale, sources, folder, checkpoint, say) -> list[
     remark = f"{NONE_USED} ({scale.epochs} epochs, {checkpoint} checkpoint)." if not used else ""
     text = formats.markdown(table, subs, remark)
     say(text)
+    if not table.attacks:  # the study: its calibrated attacks are of no row, and are kept, too
+        own = [r for r in records if r["task"] in tasks]
+        text += "\n" + calibrated.markdown(own)
+        found = calibrated.groups(own)
+        used |= {id(r): r for models in found.values() for rules in models.values()
+                 for same in rules.values() for r in same}  # fmt: skip
     return [
         write_text(folder / f"{target}.md", text),
         write_text(folder / f"{target}.csv", formats.csv_text(subs)),

@@ -115,6 +115,11 @@ class SubTable:
     notes: list[str]
 
     @property
+    def of_the_paper(self) -> bool:
+        """Whether the paper has rows of this table."""
+        return any(row.paper_method for row in self.table.rows)
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         return ("clean", *self.table.metrics)
 
