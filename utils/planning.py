@@ -32,6 +32,7 @@ from utils.experiments import (
 from utils.files import read_jsonl
 from utils.jobs import Job
 from utils.runs import read_run
+from utils.sources import files_in, read_table
 from utils.tasks import TASKS
 
 # Variables of the stage scripts that may be given in the environment; those that define a job
@@ -152,6 +153,7 @@ class Planner:
         self.size = "paper" if self.scale.name == "paper" else "mini"  # of the encoder
         self.recipes = recipes_of(args)
         self.jobs: dict[str, Job] = {}
+        self._rows_of_task: dict[str, int] = {}  # of --data
 
     def add_target(self, task: str, seed: int) -> None:
         target = self.args.target
@@ -341,9 +343,17 @@ class Planner:
         asked = self.args.num_examples or self.scale.num_examples
         return asked or TASKS[task].paper_attacked_rows or BUILTIN_ATTACKED_ROWS[task]
 
+    def _training_rows(self, task: str) -> int:
+        if not self.args.data:
+            return TRAINING_ROWS[task]
+        if task not in self._rows_of_task:
+            files = files_in(Path(self.args.data) / task, TASKS[task])
+            self._rows_of_task[task] = len(read_table(files["train"]))
+        return self._rows_of_task[task]
+
     def _training_seconds(self, task: str, passes_over_rows: float, stage: str) -> float:
         settings = self._settings(stage)
-        rows = min(TRAINING_ROWS[task], int(settings.get("MAX_TRAIN_ROWS", 10**9)))
+        rows = min(self._training_rows(task), int(settings.get("MAX_TRAIN_ROWS", 10**9)))
         tokens = rows * TOKENS[task] * passes_over_rows
         return START_SECONDS + tokens * SECONDS_PER_TOKEN[self.device, self.size]
 
