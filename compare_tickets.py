@@ -16,6 +16,7 @@ from pathlib import Path
 
 from utils import cli
 
+KINDS = ("csv", "md", "png", "pdf")  # of files written
 HARD_CONCRETE = ("robust", "no_adversary")  # kinds whose scores are log alpha
 
 
@@ -132,8 +133,11 @@ def read_all(args) -> tuple[list[Drawn], list[densities.Gates]]:
     return found, gates
 
 
-def compare(found: list[Drawn]) -> tuple[list[tables.Section], list[str]]:
-    """A section for each sparsity of which there are two tickets, and notes on the others."""
+def compare(found: list[Drawn], alone: bool) -> tuple[list[tables.Section], list[str]]:
+    """A section for each sparsity of which there are two tickets, and notes on the others.
+
+    `alone`: one ticket may stand alone, since its densities say something by themselves.
+    """
     sections, notes = [], []
     for sparsity in sorted({sparsity for _, sparsity, _ in found}):
         members = [(item, packed) for item, of, packed in found if of == sparsity]
@@ -147,7 +151,7 @@ def compare(found: list[Drawn]) -> tuple[list[tables.Section], list[str]]:
                 measures = agreement.measures(agreement.overlaps(other_packed, packed))
                 pairs.append(tables.Pair(first, second, labels.differ_in(other, item), *measures))
         sections.append(tables.Section(sparsity, items, labels.labels(items), pairs))
-    if not sections:
+    if not sections and not alone:
         raise cli.UserError(
             "nothing to compare: of no sparsity there are two tickets; give two or more "
             "--tickets or --scores, or --epochs"
@@ -180,22 +184,25 @@ def density_notes(args, found: list[Drawn]) -> list[str]:
 def main() -> None:
     args = parse_args()
     found, gates = read_all(args)
-    sections, notes = compare(found)
+    sections, notes = compare(found, alone=bool(gates))
     matrices = matrices_of(found[0][2])
 
-    folder = Path(args.output_dir)
-    text = tables.markdown(sections, notes)
-    paths = [write_text(folder / "agreement.csv", tables.csv_text(sections, matrices)),
-             write_text(folder / "agreement.md", text),
-             *agreement_figure.draw(sections, matrices, folder)]  # fmt: skip
+    folder, paths, text = Path(args.output_dir), [], "One ticket: nothing to compare it with.\n"
+    if sections:
+        text = tables.markdown(sections, notes)
+        paths = [write_text(folder / "agreement.csv", tables.csv_text(sections, matrices)),
+                 write_text(folder / "agreement.md", text),
+                 *agreement_figure.draw(sections, matrices, folder)]  # fmt: skip
     density_text = densities.markdown(gates, matrices, density_notes(args, found))
     paths.append(write_text(folder / "density.md", density_text))
     if gates:
         paths.append(write_text(folder / "density.csv", densities.csv_text(gates, matrices)))
         paths += densities.draw(gates, matrices, folder)
-    else:  # what an earlier comparison left there would be taken for this one's
-        for kind in ("csv", "png", "pdf"):
-            (folder / f"density.{kind}").unlink(missing_ok=True)
+    # What an earlier comparison left there would be taken for this one's.
+    written = {path.name for path in paths}
+    for name in (f"{stem}.{kind}" for stem in ("agreement", "density") for kind in KINDS):
+        if name not in written:
+            (folder / name).unlink(missing_ok=True)
     print(text)
     print(f"written to {folder}: {', '.join(path.name for path in paths)}")
 

@@ -275,6 +275,13 @@ def test_at_sparsity_0_nothing_is_removed(place):
     assert first["removed_jaccard"] == "1" and first["removed_beyond_chance"] == ""
 
 
+def test_one_search_has_its_densities_and_nothing_to_agree_with(place, capsys):
+    out = place / "alone"
+    call("compare_tickets", "--scores", place / "search1", "--sparsity", 0.3, "--output_dir", out)
+    assert "One ticket: nothing to compare" in capsys.readouterr().out
+    assert rows_of(out / "density.csv") and not (out / "agreement.csv").exists()
+
+
 def test_wrong_input_is_one_line_and_writes_nothing(place, capsys):
     good, other = place / "search1" / "scores.safetensors", place / "search2"
     out = place / "out"
@@ -297,7 +304,8 @@ def test_wrong_input_is_one_line_and_writes_nothing(place, capsys):
     assert "no scores file" in refused("--scores", good, place / "gone", *at)
     assert "no scores file" in refused("--scores", other, *at, "--epochs", "1,7")
     assert "two or more" in refused("--tickets", place / "run")
-    assert "two or more" in refused("--scores", good, "--sparsity", 0.3, 0.5)
+    noise = save(place / "noise.safetensors", random_scores(4), "random")
+    assert "two or more" in refused("--scores", noise, "--sparsity", 0.3, 0.5)
     for sparsity in (1, -0.1, "nan", "x"):
         assert "fraction removed in [0, 1)" in refused(
             "--scores", good, other, "--sparsity", sparsity
