@@ -592,6 +592,18 @@ def test_a_control_that_lacks_a_seed_is_marked(tmp_path):
     assert row["controls_missing"] == "same training loss"
 
 
+def test_a_dense_model_that_ends_at_a_loss_is_not_the_one_of_as_many_epochs(tmp_path):
+    longer = attack(DENSE, 42, 20.0, epochs=12, epoch=12)
+    by_number = stopped() | {"stop_at_loss": {"loss": 0.2, "ticket": None}, "attack_id": "number"}
+    write(tmp_path / "runs", [longer, stopped(), by_number, controlled()])
+    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    rows = rows_of(tmp_path / "out" / "table.csv", epochs="12")
+    assert {r["model"]: r["aua_percent"] for r in rows} == {
+        "dense fine-tuned": "20.0", "dense fine-tuned, until a loss of 0.2": "25.0",
+        "dense fine-tuned, until the loss of the robust ticket (30 %, 3 epochs)": "25.0",
+    }  # fmt: skip
+
+
 def test_what_is_suspicious_is_marked_and_said(tmp_path):
     flag = {"flag": "saturated_softmax", "why": "on 40 % of the rows ..."}
     write(tmp_path / "runs", [attack(DENSE, 42, 20.0, flags=[flag]), attack(LTH, 42, flags=[])])

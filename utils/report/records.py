@@ -21,9 +21,11 @@ COMPARISON = ("task", "encoder", "recipe", "score_with", "similarity_threshold",
 STRICT_COMPARISON = (*COMPARISON, "training_rows", "protocol", "resource_digests")
 # And a row of it, which is one model, may not mix kinds of noise that weights started from, nor
 # settings of the search or of the training.
-ROW_SETTINGS = ("reinit_law", "reinit_std", "reinit_scope", "search_settings", "training_settings")
+ROW_SETTINGS = ("reinit_law", "reinit_std", "reinit_scope", "search_settings", "training_settings",
+                "stop_settings")  # fmt: skip
 # Told by name only: nobody reads digests, and settings are long.
-FINGERPRINTS = {"rows_fingerprint", "resource_digests", "search_settings", "training_settings"}
+FINGERPRINTS = {"rows_fingerprint", "resource_digests", "search_settings", "training_settings",
+                "stop_settings"}  # fmt: skip
 
 
 def read_records(paths: Iterable[str | Path]) -> list[dict]:
@@ -92,7 +94,8 @@ def _with_keys(record: dict) -> dict:
         **{key: (ticket or {}).get(key) for key in ROW_SETTINGS},
         "search_settings": json.dumps((ticket or {}).get("search"), sort_keys=True),
         "training_settings": json.dumps(record.get("training"), sort_keys=True),
-        "name": _name(ticket, record.get("method", "plain")),
+        "stop_settings": _stop_settings(record.get("stop_at_loss")),
+        "name": _name(ticket, record.get("method", "plain")) + _until(record.get("stop_at_loss")),
         "sparsity": 0.0 if dense else ticket["sparsity_asked"],
     }
 
@@ -104,6 +107,24 @@ def _name(ticket: dict | None, method: str) -> str:
     name += "" if method == "plain" else f", {method}"
     reinitialised = ticket.get("reinitialised", "nothing")
     return name + ("" if reinitialised == "nothing" else f", {reinitialised} re-initialised")
+
+
+def _until(stop: dict | None) -> str:
+    """For the name of a model whose training ended at a loss, not after its epochs."""
+    if stop is None:
+        return ""
+    ticket = stop.get("ticket")
+    if not ticket:
+        return f", until a loss of {stop['loss']:g}"
+    kind, percent = ticket["kind"].replace("_", " "), 100 * ticket["sparsity_asked"]
+    return f", until the loss of the {kind} ticket ({percent:g} %, {stop['epochs']} epochs)"
+
+
+def _stop_settings(stop: dict | None) -> str | None:
+    """What else tells such models apart: how the ticket was made. The loss is each seed's own."""
+    ticket = (stop or {}).get("ticket")
+    names = (*ROW_SETTINGS[:3], "reinitialised", "search")
+    return ticket and json.dumps({name: ticket.get(name) for name in names}, sort_keys=True)
 
 
 def largest_group(
