@@ -337,6 +337,17 @@ def test_figure_2_shows_the_records(tmp_path):
     assert "pwws" not in text and command("figure2", SCALES["mini"], [TASK], [42, 43]) in text
 
 
+def test_a_curve_shows_models_as_trained_and_says_by_which_protocol(tmp_path):
+    """As many attacks at a fitted temperature, which are newer."""
+    for name, rule, aua in (("a", None, 20.0), ("b", "fitted", 5.0)):
+        changes = {"protocol_id": f"protocol-{name}", "temperature_rule": rule}
+        write(tmp_path / "runs" / name, [attack(m, 42, aua, **changes) for m in (DENSE, ROBUST_30)])
+    out = report(tmp_path, "figure2")
+    found = rows_of(out / "figure2.csv", quantity="Aua")
+    assert [r["mean"] for r in found] == ["20", "20"]
+    assert "attack protocol protocol-a" in (out / "figure2.md").read_text()
+
+
 def test_figure_4_shows_the_epochs_of_the_longer_training(tmp_path):
     longer = [replace(model.at(TASK), epochs=10) for model in CURVES.values()]
     lines = [
@@ -640,6 +651,30 @@ def test_calibrated_attacks_have_a_table_of_their_own(tmp_path):
     row = row_of(report(tmp_path, "table1") / "table1.csv", method="Fine-tune", metric="aua",
                  recipe="textfooler-minilm")  # fmt: skip
     assert (row["ours_mean"], row["n"]) == ("45", "1")
+
+
+def test_a_calibration_table_mixes_neither_protocols_nor_seeds(tmp_path):
+    def at(rule: str | None, seed: int, aua: float, protocol: str, **facts) -> dict:
+        changes = {"temperature_rule": rule, "temperature": 2.0} if rule else {}
+        return attack(DENSE, seed, aua, **changes, protocol_id=protocol, **facts)
+
+    lines = [at(rule, 42, aua, f"{protocol}{rule}", query_budget=budget)
+             for protocol, budget, auas in (("a", None, (40.0, 20.0)), ("b", 50, (70.0, 60.0)))
+             for rule, aua in zip((None, "fitted"), auas, strict=True)]  # fmt: skip
+    lines += [at(None, 43, 90.0, "aNone"), at(None, 44, 50.0, "aNone"),
+              at("fitted", 44, 30.0, "afitted"), at("0.5", 42, 99.0, "another"),
+              at("0.5", 44, 10.0, "other"), at("0.5", 45, 10.0, "other")]  # fmt: skip
+    write(tmp_path / "runs", lines)
+    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    with open(tmp_path / "out" / "calibration.csv", newline="") as f:
+        rows = [(r["protocol_id"], r["aua_by_seed"]) for r in csv.DictReader(f)]
+    # Seeds 42 and 44 of a would do without the third temperature; of that, one protocol is shown.
+    assert rows == [("aNone", "44:50"), ("afitted", "44:30"), ("other", "44:10"),
+                    ("bNone", "42:70"), ("bfitted", "42:60")]  # fmt: skip
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "protocols aNone (as trained), afitted (fitted), other (0.5)" in text
+    assert "not attacked at all of its temperatures: seeds 42, 43, 45." in text
+    assert "Left out: 1 record, differing in protocol_id (another there, other here)." in text
 
 
 def test_both_checkpoint_rules_are_reported(tmp_path):

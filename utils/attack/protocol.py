@@ -110,6 +110,12 @@ OF_THE_VICTIM = {"checkpoint", "checkpoint_sha256", "label_order", "device"}
 VERSIONS = ("textattack", "transformers", "tokenizers", "nltk", "tensorflow")
 
 
+def protocol_versions(environment_facts: dict) -> dict:
+    """Of runs.environment() the versions that an outcome can depend on."""
+    versions = environment_facts.get("versions", {})
+    return {name: versions[name] for name in VERSIONS if name in versions}
+
+
 def describe_protocol(settings: dict, row_ids: list[str], parts: list[str]) -> dict:
     """All that defines an evaluation but the model: two with one `id` may stand in one comparison.
 
@@ -117,10 +123,9 @@ def describe_protocol(settings: dict, row_ids: list[str], parts: list[str]) -> d
     transformation, constraints, as TextAttack describes them), resources by fingerprint, scores,
     seed, and the versions of the libraries that an outcome can depend on.
     """
-    versions = environment()["versions"]
     described = {name: value for name, value in settings.items() if name not in OF_THE_VICTIM}
     described |= {"row_ids": fingerprint(row_ids), "parts": parts,
-                  "versions": {n: versions[n] for n in VERSIONS if n in versions}}  # fmt: skip
+                  "versions": protocol_versions(environment())}  # fmt: skip
     return {"id": fingerprint(described)[:12], **described}
 
 

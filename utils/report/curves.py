@@ -56,7 +56,8 @@ def _accuracies(
     keys: list[str], expected: dict[str, tuple],
 ) -> Shown:  # fmt: skip
     """A pair of panels for each recipe of which `place` puts records on a curve."""
-    own = [r for r in records if r["task"] == task and place(r)]
+    as_trained = (r for r in records if r.get("temperature_rule") is None)
+    own = [r for r in as_trained if r["task"] == task and place(r)]
     parts = []
     for recipe in _recipes(scale):
         of_recipe = [r for r in own if r["recipe"] == recipe]
@@ -113,5 +114,6 @@ def _setting(record: dict) -> str:
     trained_on = f"{trained_on} training rows, " if trained_on else ""
     return (
         f"{record['task']}, {record['recipe']}: {record['encoder']}, {trained_on}"
-        f"{record['rows_attacked']} rows attacked, protocol {record['protocol']}."
+        f"{record['rows_attacked']} rows attacked, protocol {record['protocol']}"
+        + (f"; attack protocol {record['protocol_id']}." if record.get("protocol_id") else ".")
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.attack.protocol import protocol_versions
 from utils.cli import UserError
 from utils.files import read_jsonl, write_atomically
 from utils.intervals import crossed_interval
@@ -73,6 +74,18 @@ def _training_rows(lines: list[dict]) -> int | None:
     return counts.pop() if len(counts) == 1 else None
 
 
+# What of an evaluation, beside COMPARISON, its protocol's id stands for (attack/protocol.py).
+_OF_THE_PROTOCOL = ("precision", "query_budget", "attack_seed", "data", "rows", "resources",
+                    "attack_parts")  # fmt: skip
+
+
+def _but_temperature(record: dict) -> str:
+    """Equal where two attacks' protocols differ in nothing but the temperature; their ids do not
+    tell."""
+    told = {name: record.get(name) for name in _OF_THE_PROTOCOL}
+    return json.dumps([told, protocol_versions(record.get("environment", {}))], sort_keys=True)
+
+
 def _with_keys(record: dict) -> dict:
     for metric in ("clean_percent", "aua_percent", "rows_attacked", "intervals_95", "epochs"):
         record[metric]  # a KeyError names what is missing
@@ -91,6 +104,7 @@ def _with_keys(record: dict) -> dict:
         "checkpoint_rule": record["checkpoint"],
         "rows_fingerprint": record["rows"]["ids_fingerprint"] + record["rows"]["fingerprint"],
         "resource_digests": json.dumps(digests, sort_keys=True),
+        "but_temperature": _but_temperature(record),
         **{key: (ticket or {}).get(key) for key in ROW_SETTINGS},
         "search_settings": json.dumps((ticket or {}).get("search"), sort_keys=True),
         "training_settings": json.dumps(record.get("training"), sort_keys=True),
