@@ -508,6 +508,31 @@ def test_intervals_and_paired_comparisons_from_the_rows_outcomes(tmp_path):
     assert float(row["ours_low_95"]) < 50 < float(row["ours_high_95"])
 
 
+def test_the_general_table_compares_rows_and_shows_each_seed(tmp_path):
+    """As above, of two seeds; the ticket's third seed has no dense model beside it."""
+    facts = {"rows_attacked": 10}
+    lines = [
+        attack(DENSE, 42, 40.0, row_outcomes="rrrrffffww", label_passes=3, **facts),
+        attack(DENSE, 43, 50.0, row_outcomes="rrrrrfffww", label_passes=3, **facts),
+        attack(ROBUST_30, 42, 60.0, row_outcomes="rfffrrrrrf", **facts),
+        attack(ROBUST_30, 43, 60.0, row_outcomes="rrrrrrffff", **facts),
+    ]
+    write(tmp_path / "runs", lines)
+    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "| 45.0 ± 7.1 [" in text and "| 60.0 ± 0.0 [" in text
+    assert re.search(r"Aua against dense fine-tuned, .*: robust ticket, 30 % \+15\.0 \[.*\], not "
+                     r"distinguishable from noise \(McNemar's p by seed: 42: 0\.73, 43: 1\)",
+                     text)  # fmt: skip
+    assert "Aua of robust ticket, 30 % against its dense controls: same epochs (3 epochs)" in text
+    row = rows_of(tmp_path / "out" / "table.csv", model="dense fine-tuned")[0]
+    assert row["aua_percent_by_seed"] == "42:40;43:50"
+    assert float(row["aua_percent_deviation"]) == pytest.approx(50**0.5)
+    write(tmp_path / "runs", [lines[0], lines[2], attack(ROBUST_30, 44, 60.0)])
+    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    assert "p = 0.73), seed 42 alone, not" in (tmp_path / "out" / "table.md").read_text()
+
+
 def test_two_protocols_are_never_in_one_comparison(tmp_path):
     lines = [attack(DENSE, 42, 40.0, protocol_id="aaa"),
              attack(ROBUST_30, 42, 50.0, protocol_id="aaa"),

@@ -9,10 +9,12 @@ from utils.report.records import STRICT_COMPARISON, Cell, one_per_seed, outcomes
 def difference(mine: list[dict], theirs: list[dict], measure: str = "aua_percent") -> str | None:
     """Mine less theirs over the seeds that both have, in points, and whether it is noise.
 
-    One seed: McNemar's exact test; several: a 95 % interval for new rows and seeds. None where the
-    records do not tell (no common seed, other rows, no outcomes row by row).
+    One seed: McNemar's exact test; several: a 95 % interval for new rows and seeds, and that test
+    of each seed. None where the records do not tell (no common seed, other rows, no outcomes row by
+    row).
     """
     seeds = {r["seed"] for r in mine} & {r["seed"] for r in theirs}
+    lacking = {r["seed"] for r in (*mine, *theirs)} - seeds
     by_seed = [{r["seed"]: r for r in records} for records in (mine, theirs)]
     a, b = (outcomes([records[seed] for seed in sorted(seeds)], measure) for records in by_seed)
     if a is None or b is None or a.shape != b.shape:
@@ -21,12 +23,24 @@ def difference(mine: list[dict], theirs: list[dict], measure: str = "aua_percent
         only_a, only_b, p = mcnemar(a[0], b[0])
         points = 100 * (only_a - only_b) / a.shape[1]
         told = f"{points:+.1f} (right alone on {only_a} rows against {only_b}, p = {p:.2g})"
-        noise = p >= 0.05
+        noise, by_seed_told = p >= 0.05, ""
     else:
         points, low, high = crossed_difference(a, b)
         told = f"{points:+.1f} [{low:+.1f}, {high:+.1f}]"
         noise = low <= 0 <= high
-    return told.replace("-", "−") + (", not distinguishable from noise" if noise else "")
+        tests = (f"{seed}: {mcnemar(*rows)[2]:.2g}"
+                 for seed, *rows in zip(sorted(seeds), a, b, strict=True))  # fmt: skip
+        by_seed_told = f" (McNemar's p by seed: {', '.join(tests)})"
+    if lacking:
+        told += f", seed{'s' * (len(a) > 1)} {', '.join(map(str, sorted(seeds)))} alone"
+    told += ", not distinguishable from noise" if noise else ""
+    return (told + by_seed_told).replace("-", "−")
+
+
+TESTS = (
+    "one seed: McNemar's exact test; several: 95 % interval for new rows and seeds, and that test "
+    "of each; not corrected for their number"
+)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import csv
 import io
-import statistics
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from utils.files import write_atomically
 from utils.report import calibrated
-from utils.report.comparing import controls_of, missing_controls
+from utils.report.comparing import TESTS, controls_of, difference, missing_controls
 from utils.report.records import (
     COMPARISON,
     ROW_SETTINGS,
+    Cell,
     doubts_of,
     interval,
     one_per_seed,
@@ -36,12 +37,8 @@ class Row:
     protocol: str | None
     records: list[dict]
 
-    def values(self, metric: str) -> list[float]:
-        return [r[metric] for r in self.records if r.get(metric) is not None]
-
-    def mean(self, metric: str) -> float | None:
-        values = self.values(metric)
-        return statistics.fmean(values) if values else None
+    def over_seeds(self, metric: str) -> Cell:
+        return Cell.of(self.records, metric)
 
     @property
     def is_ticket(self) -> bool:
@@ -71,11 +68,11 @@ def make_tables(records: list[dict]) -> list[tuple[dict, list[Row]]]:
 
 
 def cell(row: Row, metric: str) -> str:
-    mean = row.mean(metric)
-    if mean is None:
+    values, interval = row.over_seeds(metric), row.interval(metric)
+    if values.mean is None:
         return "-"
-    interval = row.interval(metric)
-    text = f"{mean:.1f}"
+    spread = "" if values.deviation is None else f" ± {values.deviation:.1f}"
+    text = f"{values.mean:.1f}{spread}"
     return f"{text} [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else text
 
 
@@ -84,6 +81,31 @@ def caption(shared: dict) -> str:
             f"by {shared['score_with']}), {shared['checkpoint_rule']} checkpoint"
             + (f", temperature {shared['temperature_rule']}" if shared["temperature_rule"] else "")
             + (f", protocol {shared['protocol_id']}" if shared["protocol_id"] else ""))  # fmt: skip
+
+
+def labels(rows: list[Row]) -> list[str]:
+    """A name for each of a table's rows, with what of it differs."""
+    names = [f"{r.name}, {100 * r.sparsity:g} %" if r.sparsity else r.name for r in rows]
+    if len({r.epochs for r in rows}) > 1:
+        names = [f"{n}, {r.epochs} epochs" for n, r in zip(names, rows, strict=True)]
+    return names
+
+
+def comparisons(rows: list[Row], records: list[dict]) -> list[str]:
+    """Aua of each row against the first one's, and of each ticket against its controls."""
+    (first, *others), names = rows, labels(rows)
+    told = [
+        f"{name} {text}"
+        for name, row in zip(names[1:], others, strict=True)
+        if (text := difference(row.records, first.records))
+    ]
+    notes = [f"Aua against {names[0]}, on the same rows ({TESTS}): {'; '.join(told)}."] * bool(told)
+    for name, row in zip(names, rows, strict=True):
+        controls = controls_of(row.records, records) if row.is_ticket else []
+        found = [(c, difference(row.records, c.records)) for c in controls if c.records]
+        told = [f"{c.name} ({c.wanted}) {text}" for c, text in found if text]
+        notes += [f"Aua of {name} against its dense controls: {'; '.join(told)}."] * bool(told)
+    return notes
 
 
 def markdown(title: str, tables: list[tuple[dict, list[Row]]], records: list[dict]) -> str:
@@ -98,7 +120,7 @@ def markdown(title: str, tables: list[tuple[dict, list[Row]]], records: list[dic
             "|---|---|---|---|---|---|---|---|---|---|---|---|",
         ]
         for row in rows:
-            loss = row.mean("mean_training_loss")
+            loss = row.over_seeds("mean_training_loss").mean
             controls = controls_of(row.records, records) if row.is_ticket else []
             marks = " †" * bool(missing_controls(controls, row.records)) + " ‡" * bool(
                 doubts_of(row.records)
@@ -114,15 +136,16 @@ def markdown(title: str, tables: list[tuple[dict, list[Row]]], records: list[dic
         lines.append("")
         notes = [f"Suspicious: {row.name}: {'; '.join(doubts)}."
                  for row in rows if (doubts := doubts_of(row.records))]  # fmt: skip
+        notes += comparisons(rows, records)
         lines += [line for note in notes for line in (note, "")]
     lines += [
         "Clean: right before the attack; Aua: right after it; both of all attacked rows. Suc = 100 "
         "(1 - Aua / Clean). #Query: victim queries per row that was right before the attack. Words "
-        "changed: mean share over rows where the attack succeeded. In brackets 95 % intervals: "
-        "Wilson's over rows for one seed, for several those of new rows and new seeds (two-way "
-        "random effects). Test accuracy is that of all test rows. †: a dense control of this "
-        "ticket (as many epochs, the same training loss, as many passes over the labels) is "
-        "missing. ‡: suspicious, see the notes.",
+        "changed: mean share over rows where the attack succeeded. ±: standard deviation over "
+        "seeds (n - 1). In brackets 95 % intervals: Wilson's over rows for one seed, for several "
+        "those of new rows and new seeds (two-way random effects). Test accuracy is that of all "
+        "test rows. †: a dense control of this ticket (as many epochs, the same training loss, as "
+        "many passes over the labels) is missing. ‡: suspicious, see the notes.",
         "",
     ]
     return "\n".join(lines)
@@ -131,7 +154,13 @@ def markdown(title: str, tables: list[tuple[dict, list[Row]]], records: list[dic
 def csv_text(tables: list[tuple[dict, list[Row]]]) -> str:
     header = [*COMPARISON, "model", "sparsity", "epochs", "protocol", "seeds", "rows_attacked"]
     for metric in METRICS:
-        header += [metric, f"{metric}_low_95", f"{metric}_high_95", f"{metric}_by_seed"]
+        header += [
+            metric,
+            f"{metric}_deviation",
+            f"{metric}_low_95",
+            f"{metric}_high_95",
+            f"{metric}_by_seed",
+        ]
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(header)
@@ -142,15 +171,15 @@ def csv_text(tables: list[tuple[dict, list[Row]]]) -> str:
                     len(row.records), row.records[0]["rows_attacked"]]  # fmt: skip
             for metric in METRICS:
                 low, high = row.interval(metric) or ("", "")
-                values = ";".join(f"{v:.6g}" for v in row.values(metric))
-                line += [row.mean(metric), low, high, values]
+                values = row.over_seeds(metric)
+                line += [values.mean, values.deviation, low, high, text_cell(values.by_seed)]
             writer.writerow(line)
     return text.getvalue()
 
 
 def draw_figure(path: Path, title: str, tables: list[tuple[dict, list[Row]]]) -> None:
     """Clean and Aua of every row as points with their 95 % intervals, a panel per table."""
-    heights = [0.5 * len(rows) + 1.1 for _, rows in tables]
+    heights = [0.5 * len(rows) + 1.4 for _, rows in tables]
     figure = Figure(figsize=(7.2, sum(heights) + 0.5))
     panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)
     # Two colours that differ in lightness, and two shapes: also told apart in grey.
@@ -158,21 +187,18 @@ def draw_figure(path: Path, title: str, tables: list[tuple[dict, list[Row]]]) ->
     for axes, (shared, rows) in zip(panels[:, 0], tables, strict=True):
         for metric, (label, colour, marker) in looks.items():
             for y, row in enumerate(rows):
-                mean, interval = row.mean(metric), row.interval(metric)
+                mean, interval = row.over_seeds(metric).mean, row.interval(metric)
                 low, high = interval or (mean, mean)
                 axes.errorbar(mean, y, xerr=[[max(0, mean - low)], [max(0, high - mean)]],
                               fmt=marker, color=colour, capsize=3,
                               label=label if y == 0 else None)  # fmt: skip
-        names = [f"{r.name}, {100 * r.sparsity:g} %" if r.sparsity else r.name for r in rows]
-        epochs = {r.epochs for r in rows}
-        if len(epochs) > 1:
-            names = [f"{n}, {r.epochs} epochs" for n, r in zip(names, rows, strict=True)]
-        axes.set_yticks(range(len(rows)), names)
+        axes.set_yticks(range(len(rows)), labels(rows))
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(0, 100)
         axes.set_xlabel("percent of attacked rows, with 95 % intervals")
         count = rows[0].records[0]["rows_attacked"]
-        axes.set_title(f"{shared['task']}, {shared['recipe']}, {count} rows", fontsize=10)
+        title_of_panel = f"{caption(shared)}, {count} rows"
+        axes.set_title("\n".join(textwrap.wrap(title_of_panel, 80)), fontsize=9)
         axes.grid(axis="x", alpha=0.3)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.suptitle(title, fontsize=11)

@@ -21,7 +21,7 @@ from utils.experiments import (
     Table,
     mini_recipes,
 )
-from utils.report.comparing import Control, controls_of, difference
+from utils.report.comparing import TESTS, Control, controls_of, difference
 from utils.report.missing import command
 from utils.report.records import (
     ROW_SETTINGS,
@@ -140,11 +140,7 @@ class SubTable:
         told = [text for line in others if (text := line.against(first)) is not None]
         if not told:
             return []
-        return [
-            f"Aua against {first.label}, on the same rows (one seed: McNemar's exact test; "
-            f"several: 95 % interval for new rows and seeds; not corrected for their number): "
-            f"{'; '.join(told)}."
-        ]
+        return [f"Aua against {first.label}, on the same rows ({TESTS}): {'; '.join(told)}."]
 
     @property
     def seeds(self) -> list[int]:
