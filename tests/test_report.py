@@ -533,6 +533,41 @@ def test_the_general_table_compares_rows_and_shows_each_seed(tmp_path):
     assert "p = 0.73), seed 42 alone, not" in (tmp_path / "out" / "table.md").read_text()
 
 
+def test_checkpoints_of_no_run_are_each_a_model(tmp_path):
+    """Neither seed nor epochs are known of them; two of their folders have one name."""
+    unknown = {"stage": None, "seed": None, "epochs": None, "protocol": None, "rows_attacked": 10}
+    lines = [attack(aua=aua, checkpoint=name, checkpoint_sha256=sha, row_outcomes=outcomes,
+                    **unknown)
+             for name, sha, aua, outcomes in (("plain", "aaaaaaa", 40.0, "rrrrffffww"),
+                                              ("plain", "bbbbbbb", 60.0, "rfffrrrrrf"),
+                                              ("sure", "ccccccc", 80.0, "rrrrrrrrww"))]  # fmt: skip
+    write(tmp_path / "runs", lines)
+    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    found = rows_of(tmp_path / "out" / "table.csv")
+    assert {r["model"]: r["aua_percent"] for r in found} == {
+        "plain (aaaaaa)": "40.0", "plain (bbbbbb)": "60.0", "sure (cccccc)": "80.0"}  # fmt: skip
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert text.count("\n## ") == 1 and "plain (bbbbbb) +20.0 (right alone on 5 rows" in text
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [({"seed": None}, "a whole number as seed"), ({"row_outcomes": 5}, "row_outcomes"),
+     ({"flags": [{}]}, "lacks 'flag'")],
+)  # fmt: skip
+def test_a_damaged_record_is_one_line(tmp_path, capsys, damage, said):
+    write(tmp_path / "runs", [attack(**damage)])
+    line = fails(capsys, "report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    assert "record 1" in line and said in line and not (tmp_path / "out").exists()
+
+
+def test_outcomes_of_different_numbers_of_rows_are_not_compared(tmp_path):
+    lines = [attack(seed=42, row_outcomes="rrf"), attack(seed=43, row_outcomes="rr")]
+    write(tmp_path / "runs", lines)
+    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    assert "| 20.0 ± 0.0 |" in (tmp_path / "out" / "table.md").read_text()
+
+
 def test_two_protocols_are_never_in_one_comparison(tmp_path):
     lines = [attack(DENSE, 42, 40.0, protocol_id="aaa"),
              attack(ROBUST_30, 42, 50.0, protocol_id="aaa"),

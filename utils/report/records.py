@@ -93,15 +93,22 @@ def _with_keys(record: dict) -> dict:
         value = record.get(metric)
         if value is not None and (not isinstance(value, int | float) or value != value):
             raise KeyError(f"a number as {metric}")
+    if not isinstance(record.get("row_outcomes", ""), str):
+        raise KeyError("a letter a row as row_outcomes")
+    for flag in record.get("flags", []):
+        flag["flag"], flag["why"]
+    foreign = _is_foreign(record)
+    if not foreign and not isinstance(record["seed"], int):
+        raise KeyError("a whole number as seed")
     ticket = record["ticket"]
     if ticket:  # older score files say "random matched"
         ticket = ticket | {"kind": ticket["kind"].replace(" ", "_")}
     dense = not ticket or ticket.get("reinitialised") == "rest"
     digests = {n: r.get("sha256", r.get("name")) for n, r in record.get("resources", {}).items()}
     return record | {
-        "encoder": record["encoder"]["name"],
+        "encoder": record["encoder"]["name"] or "unknown encoder",
         "ticket": ticket,
-        "checkpoint_rule": record["checkpoint"],
+        "checkpoint_rule": "given" if foreign else record["checkpoint"],
         "rows_fingerprint": record["rows"]["ids_fingerprint"] + record["rows"]["fingerprint"],
         "resource_digests": json.dumps(digests, sort_keys=True),
         "but_temperature": _but_temperature(record),
@@ -109,14 +116,27 @@ def _with_keys(record: dict) -> dict:
         "search_settings": json.dumps((ticket or {}).get("search"), sort_keys=True),
         "training_settings": json.dumps(record.get("training"), sort_keys=True),
         "stop_settings": _stop_settings(record.get("stop_at_loss")),
-        "name": _name(ticket, record.get("method", "plain")) + _until(record.get("stop_at_loss")),
+        "name": _foreign_name(record) if foreign else _name(record, ticket),
         "sparsity": 0.0 if dense else ticket["sparsity_asked"],
     }
 
 
-def _name(ticket: dict | None, method: str) -> str:
+def _is_foreign(record: dict) -> bool:
+    """Whether no stage of ours wrote the checkpoint: then neither its making nor a seed is known,
+    and `checkpoint` is the name of its folder."""
+    return record.get("stage", "ours") is None
+
+
+def _foreign_name(record: dict) -> str:
+    """Two of them are two models, also where their folders have one name."""
+    return f"{record['checkpoint']} ({record['checkpoint_sha256'][:6]})"
+
+
+def _name(record: dict, ticket: dict | None) -> str:
+    method = record.get("method", "plain")
     if ticket is None:
-        return "dense fine-tuned" if method == "plain" else f"dense {method}"
+        name = "dense fine-tuned" if method == "plain" else f"dense {method}"
+        return name + _until(record.get("stop_at_loss"))
     name = f"{ticket['kind'].replace('_', ' ')} ticket"
     name += "" if method == "plain" else f", {method}"
     reinitialised = ticket.get("reinitialised", "nothing")
@@ -221,7 +241,7 @@ COUNTED = {"clean_percent": "rf", "aua_percent": "r"}
 def outcomes(records: list[dict], measure: str) -> np.ndarray | None:
     """bool, (records, rows): whether a row counts for the measure; None where a record lacks it."""
     letters = [r.get("row_outcomes") for r in records]
-    if measure not in COUNTED or not records or None in letters:
+    if measure not in COUNTED or not records or None in letters or len({*map(len, letters)}) > 1:
         return None
     return np.array([[letter in COUNTED[measure] for letter in line] for line in letters])
 
