@@ -737,6 +737,28 @@ def test_a_calibration_table_mixes_neither_protocols_nor_seeds(tmp_path):
     assert "Left out: 1 record, differing in protocol_id (another there, other here)." in text
 
 
+def test_the_study_has_no_columns_of_the_paper_and_a_figure(tmp_path):
+    ticket = controlled(aua=35.0, row_outcomes="rrrfffffww", rows_attacked=10)
+    softmax = {"score_with": "softmax", "recipe": "textfooler-neighbours"}
+    lines = [ticket | {"recipe": "textfooler-neighbours"},
+             attack(DENSE, 42, 20.0, recipe="textfooler-neighbours", training_rows=1800),
+             attack(DENSE, 42, 45.0, **softmax),
+             attack(DENSE, 42, 25.0, **softmax, temperature_rule="fitted",
+                    temperature=2.0)]  # fmt: skip
+    write(tmp_path / "runs", lines)
+    call("report", "--make", "study", "--scale", "study", "--records", tmp_path / "runs",
+         "--output_dir", tmp_path / "out", "--tasks", TASK)  # fmt: skip
+    text = (tmp_path / "out" / "study.md").read_text()
+    assert "| Method | Sparsity | Clean % | Aua % | Suc % | #Query |" in text
+    assert "| RobustT 30 % † | 30 % | 80.0 [70.0, 88.0] (n=1) | 35.0 (n=1) |" in text
+    assert "| LTH 80 %, 10 epochs | 80 % | — |" in text and "## Calibration" in text
+    for name in ("study.png", "study.pdf", "study.csv", "study.tex"):
+        assert (tmp_path / "out" / name).stat().st_size > 500
+    # All that its tables show can be made again from what it keeps.
+    kept = records.read_records([tmp_path / "out" / "study-records.jsonl"])
+    assert len(kept) == 4
+
+
 def test_both_checkpoint_rules_are_reported(tmp_path):
     write(tmp_path / "runs", [attack(DENSE, 42, 20.0), attack(DENSE, 42, 28.0, checkpoint="best")])
     out = report(tmp_path, "table1", further=("--checkpoint", "both"))

@@ -78,6 +78,33 @@ def test_a_ticket_is_planned_with_its_controls(tmp_path):
     assert sum(folder.name.endswith("_Tfitted") for folder in attacks) == 6
 
 
+def test_the_study_asks_only_for_what_its_records_lack(tmp_path):
+    def planned() -> dict[str, list[str]]:
+        flags = ["study", "--runs", str(tmp_path / "runs"), "--output_dir", str(tmp_path / "out"),
+                 "--tasks", "builtin/rotten_tomatoes", "--seeds", "1", "--rows", "Fine-tune",
+                 "RobustT 30 %"]  # fmt: skip
+        args = reproduce.parse_args(flags)
+        assert args.scale == "study"
+        jobs = planning.make_plan(args)
+        return {job.name.split("/")[-1]: [a.name for a in job.attacks] for job in jobs}
+
+    first = planned()
+    assert set(first) == {"dense", "search-robust", "ticket-robust-0.3", "dense-epochs12",
+                          "dense-loss_of-ticket-robust-0.3"}  # fmt: skip
+    # Recorded: all attacks but that of the control with as many passes.
+    lines = [{"task": "builtin/rotten_tomatoes", "seed": 1, "made_in": [run, attack]}
+             for run, attacks in first.items() for attack in attacks
+             if run != "dense-epochs12"]  # fmt: skip
+    (tmp_path / "out").mkdir()
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "out" / "study-records.jsonl").write_text(text)
+    assert set(planned()) == {"dense-epochs12"}
+    # A control at the ticket's loss needs the ticket, its search and the search's start.
+    text = "".join(json.dumps(x) + "\n" for x in lines if "loss_of" not in x["made_in"][0])
+    (tmp_path / "out" / "study-records.jsonl").write_text(text)
+    assert set(planned()) == set(first)
+
+
 def test_the_searches_epochs_are_those_of_the_stage_script(tmp_path):
     text = (ROOT / "stage2-search-ticket.sh").read_text()
     for block in re.findall(r"^ {12}(\S.*)\)(?: #.*)?\n((?: {16}.*\n)+)", text, re.MULTILINE):

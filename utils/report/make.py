@@ -6,7 +6,7 @@ from pathlib import Path
 
 from utils.cli import UserError
 from utils.experiments import EPOCHS_FIGURE, FIGURES, Scale, table_of, tasks_of
-from utils.report import calibrated, curves, figures, formats, latex, searches, tables
+from utils.report import calibrated, curves, figures, formats, latex, searches, study, tables
 from utils.report.missing import Missing, command
 from utils.report.records import read_records, write_records, write_text
 from utils.report.shown import Shown, csv_text
@@ -94,13 +94,15 @@ def _make_table(target, tasks, scale, sources, folder, checkpoint, say) -> list[
     remark = f"{NONE_USED} ({scale.epochs} epochs, {checkpoint} checkpoint)." if not used else ""
     text = formats.markdown(table, subs, remark)
     say(text)
+    drawn: list[Path] = []
     if not table.attacks:  # the study: its calibrated attacks are of no row, and are kept, too
         own = [r for r in records if r["task"] in tasks]
         text += "\n" + calibrated.markdown(own)
-        found = calibrated.groups(own)
-        used |= {id(r): r for models in found.values() for rules in models.values()
+        used |= {id(r): r for group in calibrated.groups(own) for rules in group.models.values()
                  for same in rules.values() for r in same}  # fmt: skip
+        drawn = study.draw(subs, folder)
     return [
+        *drawn,
         write_text(folder / f"{target}.md", text),
         write_text(folder / f"{target}.csv", formats.csv_text(subs)),
         write_text(folder / f"{target}.tex", latex.latex(table, subs)),

@@ -189,7 +189,7 @@ def sub_tables(
         # An attack that was run for Table 1 alone has records of the rows that another table shares
         # with it, too; they make no table.
         further = {r["recipe"] for r in own if not _of_table_1(r, task, scale)}
-        shown = further | set(mini_recipes(table.attacks))
+        shown = further | set(mini_recipes(table.attacks) if table.attacks else present)
         columns = [(None, r) for r in MINI_RECIPES if r in present & shown] + columns
     return [_sub_table(table, task, scale, own, records, *column) for column in columns]
 
