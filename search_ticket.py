@@ -75,6 +75,13 @@ def parse_args(argv: list[str] | None = None):
         default="each_pass",
         help="draw gates and dropout anew in each pass, or once per optimizer step",
     )
+    add(
+        "--compile",
+        action=cli.BooleanOptionalAction,
+        help="compile the gates, which needs a C++ compiler or Triton (default: in bf16, where the "
+        "run is long enough to gain by it)",
+    )
+    add("--no_compile", dest="compile", action="store_false", help="the same as --no-compile")
     add("--dropout", type=cli.fraction, help="every dropout probability (default: encoder's own)")
     add("--sparsity", type=cli.sparsity, default=0.3, help="of the ticket evaluated on dev")
     add(
@@ -125,8 +132,9 @@ def search_step(
     # definition for gates here and for weights under FreeLB.
     logged = adversary.backward(model, batch, args, redraw, draw_delta, accelerator)
     devices.sum_over_processes(accelerator, model.parameters())
-    penalty = hard_concrete.penalty(scores, args.penalty_mean)
-    l0_gradients = torch.autograd.grad(lambda_reg * penalty, scores)
+    penalty, l0_gradients = hard_concrete.penalty_and_gradients(
+        scores, args.penalty_mean, lambda_reg
+    )
     logged["score_grad_norm"] = optim.total_norm([s.grad for s in scores])
     logged["l0_grad_norm"] = optim.total_norm(l0_gradients)
     if args.clip_over == "accumulated":  # released (D2): weights' gradients of all steps, L0 after
@@ -144,7 +152,7 @@ def search_step(
         for p in model.parameters():  # what accumulates (D2) begins anew
             p.grad = None
     optimizer.zero_grad(set_to_none=True)  # of the scores; frozen weights have none
-    return logged | {"penalty": penalty.detach()}
+    return logged | {"penalty": penalty}
 
 
 def collapse_of(shares: dict[str, float]) -> str | None:
@@ -204,6 +212,25 @@ def dev_measures(model, gated, dev, args, accelerator) -> dict:
     }
 
 
+def prepare_fast_gates(gated, args, accelerator, passes: int) -> bool:
+    """Whether noise is drawn in bytes, with which the gates are fast; compiles them if asked.
+
+    fp32 without --compile stays with the plain gates, bit for bit; so do weights that are not
+    frozen. Where --compile is not given, bf16 compiles if the run is long enough to gain by it:
+    a pass over 10 million gates gains some 25 ms, and compiling takes some 20 s.
+    """
+    low = accelerator.mixed_precision == "bf16"
+    if args.clip_over != "scores" or not (low or args.compile):
+        return False
+    gates = sum(layer.scores.numel() for layer in gated.values())
+    if args.compile or (args.compile is None and gates * passes > 1e10):
+        try:
+            surgery.compile_gates(gated)
+        except Exception as e:  # of many kinds, from a missing compiler to a full disk
+            cli.warn(f"gates are not compiled ({type(e).__name__}); the same without, more slowly")
+    return True
+
+
 def write_log(run: Run | None, waiting: list[dict]) -> None:
     """Write the waiting lines (None: of another process than the main one, which writes them)."""
     for line in waiting if run is not None else ():
@@ -255,6 +282,8 @@ def main() -> None:
 
     # Data and model: stage 1's splits and best-dev checkpoint, a gate for every prunable weight.
     accelerator = devices.make_accelerator(args)
+    # Determinism needs no fresh memory filled with NaN: nothing here reads what it has not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     if args.clip_over == "accumulated" and accelerator.num_processes > 1:
         raise cli.UserError("--clip_over accumulated (--protocol released) runs in one process")
     splits = data.load_splits(args, task, ("train", "dev"))
@@ -280,8 +309,10 @@ def main() -> None:
     steps_per_epoch = -(-len(train) // args.bsz)
     clocks = Clocks(args, len(train), steps_per_epoch, len(tokenizer.model_input_names))
     hidden = model.get_input_embeddings().embedding_dim
+    passes = clocks.total_steps * (args.adv_steps or 1)
+    in_bytes = prepare_fast_gates(gated, args, accelerator, passes)
     draws = adversary.Draws(
-        hidden, args, accelerator, lambda generator: surgery.draw_noise(gated, generator)
+        hidden, args, accelerator, lambda generator: surgery.draw_noise(gated, generator, in_bytes)
     )
     manifest = {
         "kind": "robust" if args.adv_steps else "no_adversary",

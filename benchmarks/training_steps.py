@@ -61,6 +61,7 @@ class Bench:
         )
         self.train_args = retrain_ticket.parse_args([*flags, "--scores", "-", "--sparsity", "0.3"])
         self.accelerator = devices.make_accelerator(self.search_args)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # as search_ticket.py
         self.precision = "bf16" if self.accelerator.mixed_precision == "bf16" else "fp32"
         rows = rows or common.draw_rows(args.lengths, 50 * args.bsz, seed=0)
         grouped = [collate(rows, b) for b in epoch_batches(rows.lengths, args.bsz, 0)]
@@ -90,7 +91,8 @@ class Bench:
         model.requires_grad_(False)
         scores = [layer.scores.requires_grad_() for layer in gated.values()]
         optimizer = optim.make_adamw(args.adamw, scores, args.lr, args.weight_decay)
-        draws = self._draws(model, args, lambda g: surgery.draw_noise(gated, g))
+        in_bytes = search_ticket.prepare_fast_gates(gated, args, self.accelerator, passes=10**6)
+        draws = self._draws(model, args, lambda g: surgery.draw_noise(gated, g, in_bytes))
         skips, steps = optim.Skips(), iter(range(1, 10**9))
 
         def step(j: int):
@@ -111,7 +113,17 @@ class Bench:
         search = released_step.ReleasedSearch(
             model, settings, self.rows, lambda shape: torch.rand(shape, device=self.args.device)
         )
-        return lambda j: search.step(self.shuffled[j])
+
+        def step(j: int):
+            # Ours switches deterministic kernels on for the process, the released code does not.
+            on = torch.are_deterministic_algorithms_enabled()
+            torch.use_deterministic_algorithms(False)
+            try:
+                return search.step(self.shuffled[j])
+            finally:
+                torch.use_deterministic_algorithms(on, warn_only=True)
+
+        return step
 
     def dense_adversarial(self) -> Callable[[int], object]:
         model = common.load_model(self.args.encoder, self.args.device)

@@ -41,6 +41,32 @@ def sample_gate(scores: Tensor, uniform: Tensor) -> Tensor:
     return stretch_and_clamp(torch.sigmoid((torch.logit(uniform) + scores) / BETA))
 
 
+def uniform_of_bytes(noise: Tensor) -> Tensor:
+    """Two random bytes a gate (uint8, (2, ...)) -> the middle of one of 65,536 equal parts of
+    (0, 1), float32, (...)."""
+    return (256 * noise[0].float() + noise[1].float() + 0.5) / 2**16
+
+
+def gated_weight_and_slope(
+    scores: Tensor, noise: Tensor, weight: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """sample_gate(scores, uniform_of_bytes(noise)) * weight and its derivative in the scores.
+
+    Both in `dtype`, of the scores' shape, which is the weight's. Written for speed: without a
+    logarithm, as 1/BETA is 3/2 (Eqs. 1-2: s = 1 / (1 + exp(-score / BETA) r^(3/2)) with
+    r = (1 - u) / u), and in place, since fresh memory costs a CPU more than the arithmetic does.
+    """
+    u = noise[0].float().mul_(256).add_(noise[1].float()).add_(0.5)  # times 2^16, as is 1 - u
+    r = torch.rsub(u, 2**16).div_(u)
+    s = r.sqrt().mul_(r).mul_((scores * (-1 / BETA)).exp_()).add_(1).reciprocal_()
+    slope = torch.addcmul(s, s, s, value=-1)  # of the sigmoid
+    gate = s.mul_(ZETA - GAMMA).add_(GAMMA)
+    # The clamp's derivative as one operation on floats: booleans cost ten times as much on a CPU.
+    slope = torch.ops.aten.hardtanh_backward(slope, gate, 0.0, 1.0)
+    slope = slope.mul_(weight).mul_((ZETA - GAMMA) / BETA)
+    return gate.clamp_(0, 1).mul_(weight).to(dtype), slope.to(dtype)
+
+
 def soft_gate(scores: Tensor) -> Tensor:
     """Eq. 5: the gate without noise, in [0, 1], same shape as `scores`."""
     return stretch_and_clamp(torch.sigmoid(scores))
@@ -58,12 +84,35 @@ def penalty(scores: list[Tensor], mean_over: str = "entries") -> Tensor:
     released code's unweighted mean of the matrices' means, in which an entry of a large matrix
     counts for less (an FFN entry a quarter of an attention entry).
     """
+    return _mean([open_probability(s) for s in scores], mean_over)
+
+
+@torch.no_grad()
+def penalty_and_gradients(
+    scores: list[Tensor], mean_over: str, weight: float
+) -> tuple[Tensor, list[Tensor]]:
+    """R(m), and the gradient of weight * R(m) in each of the scores.
+
+    From the derivative p (1 - p) of p = P(gate > 0): the bits that autograd gives, without what
+    it keeps.
+    """
+    opened = [open_probability(s) for s in scores]
+    value = _mean(opened, mean_over)
+    factor = torch.full_like(value, weight)
     if mean_over == "matrices":
-        return torch.stack([open_probability(s).mean() for s in scores]).mean()
+        factors = [factor / len(opened) / p.numel() for p in opened]
+    else:
+        factors = [factor / sum(p.numel() for p in opened)] * len(opened)
+    backward = torch.ops.aten.sigmoid_backward
+    return value, [backward(f.expand_as(p), p) for f, p in zip(factors, opened, strict=True)]
+
+
+def _mean(opened: list[Tensor], mean_over: str) -> Tensor:
+    if mean_over == "matrices":
+        return torch.stack([p.mean() for p in opened]).mean()
     if mean_over != "entries":
         raise ValueError(f"mean_over must be 'entries' or 'matrices', got {mean_over!r}")
-    gates = sum(s.numel() for s in scores)
-    return torch.stack([open_probability(s).sum() for s in scores]).sum() / gates
+    return torch.stack([p.sum() for p in opened]).sum() / sum(p.numel() for p in opened)
 
 
 def gate_shares(scores: list[Tensor]) -> dict[str, float]:

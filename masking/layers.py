@@ -38,11 +38,33 @@ def block_grid(
     return weight_shape[0] // sizes[0], weight_shape[1] // sizes[1]
 
 
+class _GatedWeight(torch.autograd.Function):
+    """gate * W in the precision of the product that it is for, with a gradient in the scores alone.
+
+    Keeps the derivative of the gated weight in that precision, and nothing else. `product` is
+    hard_concrete.gated_weight_and_slope, as it is or compiled.
+    """
+
+    @staticmethod
+    def forward(ctx, scores: Tensor, noise: Tensor, weight: Tensor, dtype, product) -> Tensor:
+        # Flat: one kernel then serves matrices of all shapes.
+        gated, slope = product(scores.view(-1), noise.flatten(1), weight.view(-1), dtype)
+        ctx.save_for_backward(slope.view_as(weight))
+        return gated.view_as(weight)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (slope,) = ctx.saved_tensors
+        return gradient.float().mul_(slope.float()), None, None, None, None
+
+
 class GatedLinear(nn.Module):
     """y = x (m * W)^T + b, with one hard-concrete gate per block of weights.
 
     `weight` and `bias` are the wrapped linear's own parameters. `scores` (float32) is log alpha.
-    `uniform` holds the noise of the current pass; without noise the test-time gate is used.
+    `uniform` holds the noise of the current pass: U(0, 1), or two random bytes a gate (uint8), with
+    which the gates of frozen weights, one per weight, take the fast path: `product`. Without noise
+    the test-time gate is used.
     `fixed_gate`, where set (a ticket's mask, True = kept, or gates computed once for an
     evaluation; per weight or per block), takes the place of both.
     """
@@ -54,6 +76,7 @@ class GatedLinear(nn.Module):
             torch.full(grid, initial_score, dtype=torch.float32, device=linear.weight.device)
         )
         self.uniform: Tensor | None = None
+        self.product = hard_concrete.gated_weight_and_slope
         self.fixed_gate: Tensor | None = None
 
     @property
@@ -69,13 +92,26 @@ class GatedLinear(nn.Module):
         if self.fixed_gate is not None:
             per_block = self.fixed_gate.to(self.weight.dtype)
         elif self.uniform is not None:
-            per_block = hard_concrete.sample_gate(self.scores, self.uniform)
+            in_bytes = self.uniform.dtype == torch.uint8
+            uniform = hard_concrete.uniform_of_bytes(self.uniform) if in_bytes else self.uniform
+            per_block = hard_concrete.sample_gate(self.scores, uniform)
         else:
             per_block = hard_concrete.soft_gate(self.scores)
         return expand_blocks(per_block, self.weight.shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.gate() * self.weight, self.bias)
+        return F.linear(x, self.gated_weight(), self.bias)
+
+    def gated_weight(self) -> Tensor:
+        """m * W: (out, in), in the weight's precision, or on the fast path in autocast's."""
+        noise = self.uniform if self.fixed_gate is None else None
+        in_bytes = noise is not None and noise.dtype == torch.uint8
+        if not in_bytes or self.weight.requires_grad or self.scores.shape != self.weight.shape:
+            return self.gate() * self.weight
+        device = self.weight.device.type
+        low = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if low else self.weight.dtype
+        return _GatedWeight.apply(self.scores, noise, self.weight, dtype, self.product)
 
 
 def fix_mask(linear: nn.Linear, mask: Tensor) -> Callable[[], None]:

@@ -151,12 +151,43 @@ def remove_gates(model: PreTrainedModel, gated: dict[str, GatedLinear]) -> None:
         _replace(model, name, linear)
 
 
-def draw_noise(gated: dict[str, GatedLinear], generator: torch.Generator | None) -> None:
-    """New noise for every gate; the order of the draws is the order of the matrices."""
+def draw_noise(
+    gated: dict[str, GatedLinear], generator: torch.Generator | None, in_bytes: bool = False
+) -> None:
+    """New noise for every gate; the order of the draws is the order of the matrices.
+
+    `in_bytes`: two random bytes a gate in place of a float32. A CPU, which draws in one thread,
+    has them in a third of the time, and bf16 resolves less than they do.
+    """
+    if in_bytes:
+        _draw_bytes(list(gated.values()), generator)
+        return
     for layer in gated.values():
         layer.uniform = torch.rand(
             layer.scores.shape, generator=generator, device=layer.scores.device
         )
+
+
+def _draw_bytes(layers: list[GatedLinear], generator: torch.Generator | None) -> None:
+    sizes = [2 * layer.scores.numel() for layer in layers]
+    device = layers[0].scores.device
+    draws = torch.empty(-(-sum(sizes) // 8), dtype=torch.int64, device=device)
+    draws.random_(-(2**63), None, generator=generator)  # all 64 bits
+    parts = draws.view(torch.uint8)[: sum(sizes)].split(sizes)
+    for layer, part in zip(layers, parts, strict=True):
+        layer.uniform = part.view(2, *layer.scores.shape)
+
+
+def compile_gates(gated: dict[str, GatedLinear]) -> None:
+    """Let one compiled kernel do the fast path. Raises what torch.compile raises, such as where
+    there is no compiler (C++ for a CPU, Triton for CUDA), and leaves the gates as they are."""
+    compiled = torch.compile(hard_concrete.gated_weight_and_slope, dynamic=True)
+    first = next(iter(gated.values()))
+    scores = first.scores.detach().view(-1)[:64]
+    noise = torch.zeros(2, len(scores), dtype=torch.uint8, device=scores.device)
+    compiled(scores, noise, torch.ones_like(scores), torch.bfloat16)
+    for layer in gated.values():
+        layer.product = compiled
 
 
 def fix_gates(gated: dict[str, GatedLinear], gates: dict[str, Tensor] | None) -> None:

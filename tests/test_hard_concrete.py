@@ -72,3 +72,48 @@ def test_gate_shares_agree_with_the_gates_themselves():
     assert shares["at_zero"] == pytest.approx((gates == 0).float().mean().item())
     assert shares["at_one"] == pytest.approx((gates == 1).float().mean().item())
     assert sum(shares.values()) == pytest.approx(1)
+
+
+def noise_in_bytes(*shape, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (2, *shape), dtype=torch.uint8, generator=draw)
+
+
+def test_bytes_are_the_middles_of_equal_parts():
+    noise = torch.tensor([[0, 0, 128, 255], [0, 1, 0, 255]], dtype=torch.uint8)
+    want = torch.tensor([0.5, 1.5, 32768.5, 65535.5]) / 65536
+    assert torch.equal(hard_concrete.uniform_of_bytes(noise), want)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-8)])
+def test_the_fast_gates_are_the_plain_ones(dtype, tolerance):
+    """Same noise: products and derivatives to 1e-6 in fp32; in bf16 to the rounding of the result
+    (relative 2^-9; twice that, as fp32's own rounding can tip it)."""
+    scores = (uniform(200, 100) * 20 - 10).requires_grad_()
+    noise, weight = noise_in_bytes(200, 100), uniform(200, 100, seed=2) - 0.5
+    gated = hard_concrete.sample_gate(scores, hard_concrete.uniform_of_bytes(noise)) * weight
+    (slope,) = torch.autograd.grad(gated.sum(), scores)
+    fast = hard_concrete.gated_weight_and_slope(scores.detach(), noise, weight, dtype)
+    for ours, plain in zip(fast, (gated.detach(), slope), strict=True):
+        assert ours.dtype == dtype and ((plain == 0).float().mean() > 0.1)
+        torch.testing.assert_close(ours.float(), plain, rtol=tolerance, atol=1e-6)
+
+
+def test_fast_gates_at_extremes_are_finite():
+    scores = torch.tensor([-1e4, -90.0, -60.0, 60.0, 90.0, 1e4])
+    for byte in (0, 255):
+        noise = torch.full((2, 6), byte, dtype=torch.uint8)
+        gate, slope = hard_concrete.gated_weight_and_slope(
+            scores, noise, torch.ones(6), torch.float32
+        )
+        assert gate.tolist() == [0, 0, 0, 1, 1, 1] and slope.tolist() == [0] * 6
+
+
+@pytest.mark.parametrize("mean_over", ["entries", "matrices"])
+def test_the_penaltys_gradient_is_autograds_bit_for_bit(mean_over):
+    scores = [(uniform(*s) * 8 - 4).requires_grad_() for s in ((30, 40), (7, 11), (64, 3))]
+    plain = hard_concrete.penalty(scores, mean_over)
+    gradients = torch.autograd.grad(0.37 * plain, scores)
+    value, ours = hard_concrete.penalty_and_gradients(scores, mean_over, 0.37)
+    assert torch.equal(value, plain)
+    assert all(torch.equal(a, b) for a, b in zip(ours, gradients, strict=True))

@@ -88,3 +88,46 @@ def test_a_mask_refuses_nonsense():
     for wrong in (torch.ones(2, 3), torch.ones(3, 2, dtype=torch.bool)):
         with pytest.raises(ValueError, match="boolean"):
             fix_mask(linear, wrong)
+
+
+def gated_pair(weight_needs_gradient=False, grid=(24, 16)):
+    """A layer with noise in bytes, and one with the same noise as floats."""
+    torch.manual_seed(0)
+    layers = []
+    noise = torch.randint(0, 256, (2, *grid), dtype=torch.uint8)
+    linear = nn.Linear(16, 24).requires_grad_(weight_needs_gradient)
+    scores = torch.randn(grid) * 2
+    for uniform in (noise, hard_concrete.uniform_of_bytes(noise)):
+        layer = GatedLinear(linear, 0.0, grid)
+        layer.scores.data.copy_(scores)
+        layer.uniform = uniform
+        layers.append(layer)
+    return layers
+
+
+def output_and_gradients(layer, low: bool):
+    x = torch.randn(5, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        y = layer(x)
+    wanted = [layer.scores, x] + ([layer.weight] if layer.weight.requires_grad else [])
+    return y.detach(), *torch.autograd.grad((y.float() ** 2).sum(), wanted)
+
+
+@pytest.mark.parametrize(("low", "tolerance"), [(False, 1e-5), (True, 0.05)])
+def test_the_fast_layer_is_the_plain_layer(low, tolerance):
+    """fp32: 1e-5 of the largest entry; bf16: the roundings of sums of 16 and 24 products."""
+    fast, plain = gated_pair()
+    for ours, its in zip(
+        output_and_gradients(fast, low), output_and_gradients(plain, low), strict=True
+    ):
+        assert ours.dtype == its.dtype
+        assert (ours - its).abs().max() <= tolerance * its.abs().max()
+
+
+@pytest.mark.parametrize("settings", [{"weight_needs_gradient": True}, {"grid": (24, 1)}])
+def test_layers_that_the_fast_path_does_not_serve_take_the_plain_one(settings):
+    fast, plain = gated_pair(**settings)
+    for ours, its in zip(
+        output_and_gradients(fast, False), output_and_gradients(plain, False), strict=True
+    ):
+        assert torch.equal(ours, its)

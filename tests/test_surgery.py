@@ -187,3 +187,32 @@ def test_densities_by_head_by_hand():
     found = surgery.density_by_head(masks, 2)
     assert found["heads"] == [pytest.approx([(0 + 0.5 + 1) / 3, 1.0])]
     assert found["mlp"] == [pytest.approx(2 / 3)]
+
+
+def test_noise_in_bytes_is_uniform_and_of_its_generator():
+    gated = surgery.install_gates(make(CONFIGS["bert"][0]), 0.9)
+    surgery.draw_noise(gated, torch.Generator().manual_seed(5), in_bytes=True)
+    first = {n: layer.uniform.clone() for n, layer in gated.items()}
+    flat = torch.cat([u.flatten(1) for u in first.values()], dim=1)
+    assert all(u.shape == (2, *gated[n].scores.shape) for n, u in first.items())
+    for byte in flat.long():  # chi squared with 255 degrees of freedom: 255 +- 23
+        counts = byte.bincount(minlength=256).float()
+        expected = len(byte) / 256
+        assert ((counts - expected) ** 2 / expected).sum() < 255 + 5 * 23
+    surgery.draw_noise(gated, torch.Generator().manual_seed(5), in_bytes=True)
+    assert all(torch.equal(layer.uniform, first[n]) for n, layer in gated.items())
+
+
+def test_compiled_gates_give_the_same_numbers():
+    """bf16, same noise: to the rounding of the gated weights."""
+    model = make(CONFIGS["bert"][0]).requires_grad_(False)
+    gated = surgery.install_gates(model, 0.9)
+    surgery.draw_noise(gated, torch.Generator().manual_seed(5), in_bytes=True)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        plain = {name: layer.gated_weight() for name, layer in gated.items()}
+        try:
+            surgery.compile_gates(gated)
+        except Exception as e:
+            pytest.skip(f"no compiler here ({type(e).__name__})")
+        for name, layer in gated.items():
+            torch.testing.assert_close(layer.gated_weight(), plain[name], rtol=2**-8, atol=1e-6)
