@@ -45,8 +45,8 @@ def draw_all(folder: Path) -> dict:
     scores, shapes, _ = tickets.load_scores(folder / "scores.safetensors")
     read = time.perf_counter()
     sizes = []
-    for sparsity in SPARSITIES:
-        masks = tickets.draw(scores, shapes, sparsity)
+    drawn = tickets.draw_each(scores, shapes, SPARSITIES)
+    for sparsity, masks in zip(SPARSITIES, drawn, strict=True):
         path = folder / f"ticket-{sparsity}.safetensors"
         tickets.save_ticket(path, masks, {"sparsity_asked": sparsity})
         sizes.append(path.stat().st_size)

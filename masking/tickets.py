@@ -7,6 +7,7 @@ write scores of their own), and drawing is one pure function for all of them.
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,39 +37,71 @@ def draw(scores: dict[str, Tensor], shapes: Shapes, sparsity: float) -> Masks:
     block of weights, whole blocks go; with blocks of unequal sizes the number of removed weights
     is the nearest to sparsity * N that the ranking admits. `shapes`: the weights' shapes.
     """
-    check_sparsity(sparsity)
+    return next(draw_each(scores, shapes, [sparsity]))
+
+
+def draw_each(
+    scores: dict[str, Tensor], shapes: Shapes, sparsities: list[float]
+) -> Iterator[Masks]:
+    """The tickets at several sparsities, one after the other, as draw() gives them.
+
+    Ranks once: nine tickets of BERT-base take twice the time of one.
+    """
+    for sparsity in sparsities:
+        check_sparsity(sparsity)
     if not scores or scores.keys() != shapes.keys():
         raise ValueError("scores and weight shapes must name the same, non-empty set of matrices")
-    flat = np.concatenate([s.detach().float().cpu().numpy().ravel() for s in scores.values()])
+    scores = {name: s.detach().float().cpu() for name, s in scores.items()}
+    flat = np.concatenate([s.numpy().ravel() for s in scores.values()])
     if np.isnan(flat).any():
         raise ValueError("scores contain NaN, so they cannot be ranked")
     weights_per_block = [shapes[n][0] * shapes[n][1] // s.numel() for n, s in scores.items()]
     if len(set(weights_per_block)) == 1:
-        kept = ~_lowest(flat, round(sparsity * flat.size))
+        drawn = _draw_equal_blocks(flat, scores, sparsities)
     else:
-        sizes = np.repeat(weights_per_block, [s.numel() for s in scores.values()])
-        kept = ~_lowest_by_weight(flat, sizes, sparsity)
-    masks, start = {}, 0
-    for name, s in scores.items():
-        per_block = torch.from_numpy(kept[start : start + s.numel()]).reshape(s.shape)
-        masks[name] = expand_blocks(per_block, shapes[name]).clone()
-        start += s.numel()
-    return masks
+        drawn = _draw_unequal_blocks(flat, scores, weights_per_block, sparsities)
+    del flat  # as large as all scores
+    for kept in drawn:
+        yield {n: expand_blocks(per_block, shapes[n]) for n, per_block in kept.items()}
 
 
-def _lowest(flat: np.ndarray, count: int) -> np.ndarray:
-    """Bool array marking the `count` lowest entries; of equal ones the earlier."""
-    if count == 0:
-        return np.zeros(flat.size, dtype=bool)
-    threshold = np.partition(flat, count - 1)[count - 1]
-    marked = flat < threshold
-    ties = np.flatnonzero(flat == threshold)
-    marked[ties[: count - int(marked.sum())]] = True
-    return marked
+def _draw_equal_blocks(
+    flat: np.ndarray, scores: dict[str, Tensor], sparsities: list[float]
+) -> Iterator[Masks]:
+    """Per sparsity, which blocks stay. Reorders `flat`, all scores in one array."""
+    counts = [round(sparsity * flat.size) for sparsity in sparsities]
+    positions = [max(0, count - 1) for count in counts]
+    flat.partition(sorted(set(positions)))
+    thresholds = flat[positions].tolist()  # the last score that goes (or, of none, any)
+    equals = [
+        np.count_nonzero(flat[:count] == threshold)  # of the equal ones that go, how many
+        for count, threshold in zip(counts, thresholds, strict=True)
+    ]
+    del flat
+    for equal_to_remove, threshold in zip(equals, thresholds, strict=True):
+        kept = {}
+        for name, s in scores.items():
+            kept[name] = s >= threshold
+            equal = torch.nonzero((s == threshold).flatten())[:, 0][:equal_to_remove]
+            kept[name].view(-1)[equal] = False
+            equal_to_remove -= len(equal)
+        yield kept
+
+
+def _draw_unequal_blocks(
+    flat: np.ndarray, scores: dict[str, Tensor], weights_per_block: list[int], sparsities
+) -> Iterator[Masks]:
+    """As _draw_equal_blocks, where some scores stand for more weights than others."""
+    blocks = [s.numel() for s in scores.values()]
+    sizes = np.repeat(weights_per_block, blocks)
+    for sparsity in sparsities:
+        parts = torch.from_numpy(~_lowest_by_weight(flat, sizes, sparsity)).split(blocks)
+        yield {n: p.reshape(s.shape) for (n, s), p in zip(scores.items(), parts, strict=True)}
 
 
 def _lowest_by_weight(flat: np.ndarray, sizes: np.ndarray, sparsity: float) -> np.ndarray:
-    """As _lowest, for blocks of unequal `sizes`: as many as come nearest to the share asked."""
+    """Bool array marking the lowest entries, each of which stands for `sizes` weights: as many as
+    come nearest to the share asked; of equal ones the earlier go first."""
     order = np.argsort(flat, kind="stable")
     removed_after = np.concatenate([[0], np.cumsum(sizes[order])])
     count = int(np.abs(removed_after - sparsity * sizes.sum()).argmin())
@@ -123,7 +156,7 @@ def survival_scores(
 def sparsity_of(masks: Masks) -> float:
     """Fraction of all weights that the ticket removes."""
     total = sum(m.numel() for m in masks.values())
-    return 1 - sum(int(m.sum()) for m in masks.values()) / total
+    return 1 - sum(int(torch.count_nonzero(m)) for m in masks.values()) / total
 
 
 def density_by(masks: Masks, group_of: dict[str, str]) -> dict[str, float]:

@@ -32,6 +32,25 @@ def test_ties_go_in_the_order_of_the_matrices_and_rows():
     assert masks["b"].tolist() == [[False, False], [False, True]] and masks["a"].all()
 
 
+def test_several_tickets_at_once_are_those_drawn_alone():
+    """Ties and sparsity 0 among them; also against a stable sort, the definition."""
+    scores = {"b": (random_scores()["b"] * 2).round(), "a": (random_scores()["a"] * 2).round()}
+    sparsities = [0.5, 0.0, 0.1, 0.9, 0.5]
+    flat = torch.cat([s.flatten() for s in scores.values()])
+    order = flat.sort(stable=True).indices
+    assert len(flat.unique()) < len(flat)
+    for sparsity, masks in zip(
+        sparsities, tickets.draw_each(scores, SHAPES, sparsities), strict=True
+    ):
+        alone = tickets.draw(scores, SHAPES, sparsity)
+        assert all(torch.equal(masks[n], alone[n]) for n in SHAPES)
+        removed = torch.cat([~masks[n].flatten() for n in scores])
+        assert set(removed.nonzero()[:, 0].tolist()) == set(
+            order[: round(sparsity * len(flat))].tolist()
+        )
+        assert all(m.is_contiguous() for m in masks.values())
+
+
 def test_drawing_changes_nothing_and_nests():
     scores = random_scores()
     before = {n: s.clone() for n, s in scores.items()}
