@@ -27,13 +27,17 @@ def constant(run: Path, label: int) -> None:
     save_file(weights, path, {"format": "pt"})
 
 
-def attack(run: Path, outcomes: list[str], texts: list[str], ids=None) -> Path:
+def attack(
+    run: Path, outcomes: list[str], texts: list[str], ids=None, name: str = "made",
+    folder: Path | None = None, **changes,
+) -> Path:  # fmt: skip
     """A finished attack on a run's last checkpoint, as attack.py leaves it."""
-    folder = run / "attacks" / "made"
+    folder = folder or run / "attacks" / name
     ids = ids or [f"test:{i}" for i in range(4)]
     target = checkpoints.find_targets(str(run), "last", None)[0]
     settings = {"task": "sst2", "checkpoint": "last", "max_seq_length": 32,
-                "checkpoint_sha256": checkpoints.weights_digest(target)}  # fmt: skip
+                "checkpoint_sha256": checkpoints.weights_digest(target),
+                "recipe": name} | changes  # fmt: skip
     made = AttackFolder(folder, settings, ids, run / "made.jsonl")
     made.begin()
     for i, (text, label) in enumerate(ROWS):
@@ -50,7 +54,9 @@ def attack(run: Path, outcomes: list[str], texts: list[str], ids=None) -> Path:
                 "perturbed": {"sentence": texts[i]},
             }
         )
-    (folder / "summary.json").write_text(json.dumps({"attack_id": made.attack_id}))
+    summary = {"attack_id": made.attack_id, "protocol_id": f"protocol-{name}",
+               "label_names": ["negative", "positive"]}  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary))
     return folder
 
 
@@ -128,3 +134,66 @@ def test_transfer_refuses(runs, tmp_path, capsys):
     constant(runs[0], 0)
     assert "no longer the checkpoint" in fails(capsys, "transfer", "--attacks", yes, *out)
     assert not (tmp_path / "out").exists()
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "transfer.json").read_text())
+
+
+def test_two_attacks_on_one_model_are_two_sources(runs, tmp_path, capsys):
+    """The first attack's texts are kept though the second has the same model."""
+    first = attack(runs[0], ["failed", "skipped"] * 2, ["x"] * 4)
+    second = attack(runs[0], ["failed", "skipped"] * 2, ["x"] * 4, name="other")
+    call("transfer", "--attacks", first, second, "--output_dir", tmp_path / "out")
+    [result] = results(tmp_path / "out")["results"]
+    assert list(result["by_source"]) == ["yes/last, made", "yes/last, other"]
+    text = (tmp_path / "out" / "transfer.md").read_text()
+    assert "yes/last, other: other, protocol protocol-other" in text
+    assert "They are of different protocols" in text
+    again = fails(capsys, "transfer", "--attacks", first, first, "--output_dir", tmp_path / "2")
+    assert "are one attack" in again
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    """As in reproduce.sh's layout: seed42/dense and seed43/dense."""
+    data = write_rows(tmp_path / "test.tsv", ROWS)
+    attacks = []
+    for seed, label in ((42, 1), (43, 0)):
+        run = fake_run(tmp_path / f"seed{seed}" / "dense", data)
+        constant(run, label)
+        outcomes = ["failed", "skipped"] if label else ["skipped", "failed"]
+        attacks.append(attack(run, outcomes * 2, ["x"] * 4))
+    call("transfer", "--attacks", *attacks, "--output_dir", tmp_path / "out")
+    found = results(tmp_path / "out")["results"]
+    assert [r["model"] for r in found] == ["seed42/dense/last", "seed43/dense/last"]
+    assert all(list(r["by_source"]) == [r["model"] for r in found] for r in found)
+    assert "They are of different" not in (tmp_path / "out" / "transfer.md").read_text()
+
+
+def test_an_attack_outside_its_run_finds_its_model_among_those_given(runs, tmp_path, capsys):
+    made = attack(runs[0], ["failed", "skipped"] * 2, ["x"] * 4, folder=tmp_path / "elsewhere")
+    out = ("--output_dir", tmp_path / "out")
+    assert "by --models" in fails(capsys, "transfer", "--attacks", made, *out)
+    call("transfer", "--attacks", made, "--models", runs[1], runs[0], *out)
+    found = results(tmp_path / "out")["results"]
+    assert [r["model"] for r in found] == ["yes/last", "no/last"]
+    assert "fooled_by_carried_over_texts_alone" in found[0]
+    assert "fooled_by_carried_over_texts_alone" not in found[1]
+
+
+def test_a_custom_tasks_labels_are_those_of_the_attack(runs, tmp_path):
+    made = attack(runs[0], ["failed", "skipped"] * 2, ["x"] * 4, task="custom")
+    call("transfer", "--attacks", made, "--output_dir", tmp_path / "out")
+    assert results(tmp_path / "out")["results"][0]["clean_percent"] == 50
+
+
+def test_only_other_models_texts_on_rows_right_in_replay_count(runs, tmp_path):
+    """`yes` is attacked twice, once to no avail; and a row that it was right on when attacked (at
+    another precision, say) is wrong before any replay."""
+    tried = attack(runs[0], ["failed"] * 4, ["x"] * 4)
+    won = attack(runs[0], ["success"] * 4, ["x"] * 4, name="won")
+    other = attack(runs[1], ["success"] * 4, ["z"] * 4)
+    call("transfer", "--attacks", tried, won, other, "--output_dir", tmp_path / "out")
+    found = results(tmp_path / "out")["results"]
+    assert found[0]["fooled_by_carried_over_texts_alone"] == 0
+    assert not (runs[0] / "records.jsonl").exists()

@@ -74,24 +74,41 @@ def read_attack(folder: str | Path) -> Finished:
     return attack
 
 
-def add_doubt(attack: Finished, run: Path, flag: str, why: str) -> None:
-    """Put a flag found after an attack beside its record, in the run's records.jsonl; once."""
+def add_doubt(attack: Finished, path: Path, flag: str, why: str) -> None:
+    """Put a flag found after an attack beside its record, into the record file `path`; once."""
     attack_id = read_json(attack.folder / "summary.json").get("attack_id")
     doubt = {"kind": "doubt", "attack_id": attack_id, "flag": flag, "why": why}
-    path = run / "records.jsonl"
     if doubt not in (read_jsonl(path) if path.is_file() else []):
         append_jsonl(path, doubt)
 
 
 def check_same_rows(attacks: list[Finished]) -> None:
-    """UserError where two attacks are on other rows, or on other texts under the same ids."""
-    first = attacks[0]
+    """UserError where two attacks are on other rows or texts, or are the same."""
+    first, seen = attacks[0], {attacks[0].attack_id: attacks[0].folder}
     for other in attacks[1:]:
+        if other.attack_id in seen:
+            raise UserError(f"{seen[other.attack_id]} and {other.folder} are one attack")
+        seen[other.attack_id] = other.folder
         if other.ids != first.ids or other.originals != first.originals:
             raise UserError(
                 f"{first.folder} and {other.folder} attacked other rows: replay needs attacks "
                 "with the same data, --rows, --num_examples and --seed"
             )
+
+
+def short_names(folders: list[Path], of_attacks: list[str] | None = None) -> list[str]:
+    """The last parts of each checkpoint's folder, two or as many as tell all apart.
+
+    `of_attacks`: a name for each attack on it, which is added where one was attacked twice.
+    """
+    paths = [folder.resolve().parts for folder in folders]
+    several = {path: paths.count(path) > 1 for path in paths}
+    depth = 2
+    while len({path[-depth:] for path in paths}) < len(several):
+        depth += 1
+    names = ["/".join(path[-depth:]) for path in paths]
+    further = [f", {name}" for name in of_attacks or ()] or [""] * len(names)
+    return [n + f * several[p] for n, f, p in zip(names, further, paths, strict=True)]
 
 
 def replayed(right_before: np.ndarray, right_after: dict[str, np.ndarray]) -> dict:
