@@ -711,6 +711,11 @@ def test_calibrated_attacks_have_a_table_of_their_own(tmp_path):
     row = row_of(report(tmp_path, "table1") / "table1.csv", method="Fine-tune", metric="aua",
                  recipe="textfooler-minilm")  # fmt: skip
     assert (row["ours_mean"], row["n"]) == ("45", "1")
+    # Below them the others stand in this table, too, and can be made again.
+    assert cells in (tmp_path / "out" / "table1.md").read_text()
+    assert len(rows_of(tmp_path / "out" / "table1-calibration.csv")) == 3
+    kept = records.read_records([tmp_path / "out" / "table1-records.jsonl"])
+    assert {r.get("temperature_rule") for r in kept} == {None, "fitted", "4xfitted"}
 
 
 def test_a_calibration_table_mixes_neither_protocols_nor_seeds(tmp_path):

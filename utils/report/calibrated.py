@@ -58,6 +58,12 @@ def groups(records: list[dict]) -> list[Group]:
     return made
 
 
+def attacks(records: list[dict]) -> list[dict]:
+    """Of the records those that stand in a calibration table."""
+    return [r for group in groups(records) for rules in group.models.values()
+            for same in rules.values() for r in same]  # fmt: skip
+
+
 def _comparable(name: str, rules: Rules) -> tuple[Rules, list[str]]:
     """Of each temperature the records of one protocol and of the seeds that all have; notes."""
     notes, kept = [], {}
@@ -113,6 +119,7 @@ def markdown(records: list[dict]) -> str:
     for group in groups(records):
         about, protocols = group.shared, group.protocols
         lines += [
+            *([] if lines else [""]),
             f"## Calibration: {about['task']}, {about['encoder']}, {about['recipe']}, candidates "
             f"ranked by {about['score_with']}, {about['checkpoint_rule']} checkpoint"
             + (f", protocols {protocols}" if protocols else ""),

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from utils.cli import UserError
-from utils.experiments import EPOCHS_FIGURE, FIGURES, Scale, table_of, tasks_of
+from utils.experiments import EPOCHS_FIGURE, FIGURES, STUDY, Scale, table_of, tasks_of
 from utils.report import calibrated, curves, figures, formats, latex, searches, study, tables
 from utils.report.missing import Missing, command
 from utils.report.records import read_records, write_records, write_text
@@ -91,18 +91,22 @@ def _make_table(target, tasks, scale, sources, folder, checkpoint, say) -> list[
         sub for task in tasks for sub in tables.sub_tables(table, task, scale, records, checkpoint)
     ]
     used = {id(r): r for sub in subs for r in sub.records}
+    models = [row.model for row in table.rows]
+    candidates = [
+        r for r in records if r["task"] in tasks and r["checkpoint_rule"] == checkpoint
+        and any(m.at(r["task"]).owns(r, scale.epochs) for m in models)
+    ]  # fmt: skip
+    tempered = calibrated.attacks(candidates)
     remark = f"{NONE_USED} ({scale.epochs} epochs, {checkpoint} checkpoint)." if not used else ""
-    text = formats.markdown(table, subs, remark)
+    text = formats.markdown(table, subs, remark) + calibrated.markdown(candidates)
     say(text)
-    drawn: list[Path] = []
-    if not table.attacks:  # the study: its calibrated attacks are of no row, and are kept, too
-        own = [r for r in records if r["task"] in tasks]
-        text += "\n" + calibrated.markdown(own)
-        used |= {id(r): r for group in calibrated.groups(own) for rules in group.models.values()
-                 for same in rules.values() for r in same}  # fmt: skip
-        drawn = study.draw(subs, folder)
+    further = study.draw(subs, folder) if target == STUDY.name else []
+    if tempered:
+        csv_of_them = calibrated.csv_text(candidates)
+        further.append(write_text(folder / f"{target}-calibration.csv", csv_of_them))
+    used |= {id(r): r for r in tempered}
     return [
-        *drawn,
+        *further,
         write_text(folder / f"{target}.md", text),
         write_text(folder / f"{target}.csv", formats.csv_text(subs)),
         write_text(folder / f"{target}.tex", latex.latex(table, subs)),
