@@ -628,6 +628,23 @@ def test_a_ticket_stands_beside_its_matched_dense_controls(tmp_path):
     assert len(kept) == 4  # enough to make the same table again
 
 
+def test_a_best_checkpoint_s_control_may_be_of_an_earlier_epoch(tmp_path):
+    """Both runs ended at a loss of 0.05 or less; their best epochs were before that."""
+    ticket = controlled(checkpoint="best") | {"mean_training_loss": 0.2, "last_training_loss": 0.05}
+    dense = stopped(loss=0.3, checkpoint="best", last_training_loss=0.04)
+    write(tmp_path / "runs", [ticket, dense])
+    report(tmp_path, "table1", further=("--checkpoint", "best"))
+    text = (tmp_path / "out" / "table1.md").read_text()
+    assert "| RobustT | same training loss (loss 0.050) | 7 | 0.300 | 80.0" in text
+
+
+def test_a_ticket_of_the_same_scores_but_another_seed_has_another_loss(tmp_path):
+    other = stopped(43)
+    other["stop_at_loss"]["ticket"]["scores_sha256"] = "scores of seed 42"
+    found = controls_in(tmp_path, controlled(), other | {"seed": 42, "attack_id": "x"})
+    assert "**control missing**" in found["same training loss"]
+
+
 @pytest.mark.parametrize(
     ("control", "lacking"),
     {

@@ -46,7 +46,7 @@ class Target:
 
     def known(self, task: Task) -> dict:
         """For the record: checkpoint.json, or as much of it as another's checkpoint tells; and
-        the accuracy on the whole test split, where the run has measured it."""
+        the accuracy on the whole test split and the last training loss, where its run tells."""
         config = AutoConfig.from_pretrained(self.folder, **LOCAL)
         architecture = (config.architectures or [None])[0]
         facts = {
@@ -61,8 +61,10 @@ class Target:
         } | self.facts
         path = self.home / "result.json"
         if self.run_folder is not None and path.is_file():
-            evaluated = read_json(path).get("checkpoints", {}).get(self.name, {})
-            facts["clean_full_test_percent"] = evaluated.get("clean_percent")
+            evaluated = read_json(path).get("checkpoints", {})
+            facts["clean_full_test_percent"] = evaluated.get(self.name, {}).get("clean_percent")
+            # Of the run's end, whichever checkpoint this is: what --stop_at_loss goes by.
+            facts["last_training_loss"] = evaluated.get("last", {}).get("mean_training_loss")
         return facts | {"task": task.name}
 
 

@@ -1,9 +1,10 @@
 """How two models differ on the same rows, and the dense models beside which a ticket is read."""
 
+import statistics
 from dataclasses import dataclass
 
 from utils.intervals import crossed_difference, mcnemar
-from utils.report.records import STRICT_COMPARISON, Cell, one_per_seed, outcomes
+from utils.report.records import STRICT_COMPARISON, one_per_seed, outcomes
 
 
 def difference(mine: list[dict], theirs: list[dict], measure: str = "aua_percent") -> str | None:
@@ -75,12 +76,12 @@ def controls_of(ticket: list[dict], records: list[dict]) -> list[Control]:
     def found(candidates: list[dict]) -> list[dict]:
         return one_per_seed(candidates)
 
-    losses = Cell.of(ticket, "mean_training_loss")
+    loss = _mean_last_loss(ticket)
     controls = [
         Control("same epochs", f"{first['epochs']} epochs",
                 found([r for r in plain if r["epochs"] == first["epochs"]])),
         Control("same training loss",
-                "training loss unknown" if losses.mean is None else f"loss {losses.mean:.3f}",
+                "training loss unknown" if loss is None else f"loss {loss:.3f}",
                 found([r for r in dense if _stopped_at(r, by_seed[r["seed"]])])),
     ]  # fmt: skip
     passes = {r.get("label_passes") for r in ticket}
@@ -97,12 +98,24 @@ def missing_controls(controls: list[Control], ticket: list[dict]) -> list[str]:
     return [c.name for c in controls if seeds - {r["seed"] for r in c.records}]
 
 
+def _last_loss(record: dict) -> float | None:
+    """Mean training loss of the run's last epoch; `mean_training_loss` is of the checkpoint's."""
+    found = record.get("last_training_loss")
+    return record.get("mean_training_loss") if found is None else found
+
+
+def _mean_last_loss(records: list[dict]) -> float | None:
+    losses = [loss for r in records if (loss := _last_loss(r)) is not None]
+    return statistics.fmean(losses) if losses else None
+
+
 def _stopped_at(dense: dict, ticket: dict) -> bool:
     """Whether a dense model was trained until its loss was this ticket's, and got there."""
-    stop = dense.get("stop_at_loss")
-    if not stop or not stop.get("ticket"):
+    stop, loss = dense.get("stop_at_loss"), _last_loss(dense)
+    if not stop or not stop.get("ticket") or loss is None:
         return False
     same = all(stop["ticket"].get(key) == ticket["ticket"].get(key)
                for key in ("kind", "sparsity_asked", "scores_sha256", "reinitialised"))  # fmt: skip
-    reached = dense["mean_training_loss"] <= stop["loss"]
-    return same and stop["epochs"] == ticket["epochs"] and reached
+    # Tickets of several seeds can have one score file; each ended at a loss of its own.
+    same = same and stop.get("seed", dense["seed"]) == ticket["seed"]
+    return same and stop["epochs"] == ticket["epochs"] and loss <= stop["loss"]
