@@ -127,6 +127,8 @@ def main() -> None:
     if unchanged and args.temperature != ["1"] and args.recipe != "pwws":
         # PWWS ranks words by products of probabilities, which a temperature can reorder.
         cli.warn("with two classes no temperature reorders log-odds: use --score_with softmax")
+    # A checkpoint of no run: dev rows, if need be, are those of the data that it is attacked with.
+    own_dev = dev_rows(args, task) if targets[0].run is None else None
     given = {name: getattr(args, name) for name in RESOURCES}
     for name in given.keys() - set(RECIPES[args.recipe]):
         if given[name] is not None:  # no error: scripts give all that they have to every recipe
@@ -184,7 +186,7 @@ def main() -> None:
         facts = target.known(task) | {"attack_protocol": args.attack_protocol}
         facts["made_in"] = [target.home.resolve().name, folder.folder.name]
         facts |= suspicion.overlaps(rows, **made_with)
-        facts |= set_temperature(args, victim, rule, made_with["dev"], target)
+        facts |= set_temperature(args, victim, rule, made_with["dev"] or own_dev, target)
         facts |= suspicion.examine(victim, rows)
         attack = setup.attack(victim, loaded)
         folder.begin()
@@ -260,6 +262,18 @@ def right_for_all(args, compared: list, task: Task, rows, max_seq_length: int, d
     return found
 
 
+def dev_rows(args: argparse.Namespace, task: Task):
+    """The dev rows of the data that the flags name; None where there are none, or none needed."""
+    from utils import data
+
+    if not any(rule.endswith("fitted") for rule in args.temperature):
+        return None
+    try:
+        return data.load_splits(args, task, ("dev",))["dev"]
+    except cli.UserError:
+        return None
+
+
 def set_temperature(args, victim, rule: str, dev, target) -> dict:
     """Give the victim its temperature; for the record: the number, and how it was found."""
     if rule == "1":
@@ -273,7 +287,8 @@ def set_temperature(args, victim, rule: str, dev, target) -> dict:
         if dev is None:
             raise cli.UserError(
                 f"--temperature {rule} is fitted on dev rows, and those of {target.folder} are not "
-                "to be had: attack the run's folder where its data are, or give a number"
+                "to be had: attack the run's folder where its data are, give training rows (dev is "
+                "a part of them) by --data_dir or --train_file, or give a number"
             )
         dev = protocol.choose_rows(dev, calibration.MOST_DEV_ROWS, "random", args.seed)
         logits = victim(dev.for_tokenizer()).numpy()

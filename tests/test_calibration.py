@@ -1,6 +1,7 @@
 """Temperatures: the fit, the measures, and what they do to attacks on an over-confident model."""
 
 import json
+import shutil
 import sys
 
 import attack_tools as tools
@@ -115,7 +116,7 @@ def runs(tmp_path_factory):
 
 def attacked(run, monkeypatch, *flags) -> dict[str, dict]:
     """Records of an attack, by temperature rule."""
-    output = run.parent / f"records-{run.name}-{'-'.join(flags).replace(',', '+')}.jsonl"
+    output = run.parent / f"records-{run.name}-{len(list(run.parent.iterdir()))}.jsonl"
     arguments = ["--model_name", str(run), "--recipe", "deepwordbug", "--result_file", str(output)]
     monkeypatch.setattr(sys, "argv", ["attack.py", "--quiet", *arguments, *flags])
     attack.main()
@@ -176,6 +177,17 @@ def test_fitted_needs_dev_rows(runs, monkeypatch, tmp_path):
     with pytest.raises(SystemExit) as e:
         cli.run(attack.main)
     assert e.value.code == 2 and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_checkpoint_of_no_run_is_fitted_on_the_dev_rows_of_its_data(runs, monkeypatch, tmp_path):
+    """A copy of the usual model's folder, and nothing above it: its dev rows and temperature."""
+    folder = shutil.copytree(runs["usual"] / "last", tmp_path / "copy")
+    (folder / "checkpoint.json").unlink()
+    data = ("--task_name", "sst2", "--data_dir", str(runs["usual"].parent / "data"))
+    copy = attacked(folder, monkeypatch, *data, "--max_seq_length", "32", "--temperature", "fitted")
+    usual = attacked(runs["usual"], monkeypatch, "--temperature", "fitted")
+    for name in ("temperature", "temperature_fitted_on", "row_outcomes"):
+        assert copy["fitted"][name] == usual["fitted"][name]
 
 
 def test_the_victim_divides_by_its_temperature(runs):
