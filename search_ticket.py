@@ -282,8 +282,6 @@ def main() -> None:
 
     # Data and model: stage 1's splits and best-dev checkpoint, a gate for every prunable weight.
     accelerator = devices.make_accelerator(args)
-    # Determinism needs no fresh memory filled with NaN: nothing here reads what it has not written.
-    torch.utils.deterministic.fill_uninitialized_memory = False
     if args.clip_over == "accumulated" and accelerator.num_processes > 1:
         raise cli.UserError("--clip_over accumulated (--protocol released) runs in one process")
     splits = data.load_splits(args, task, ("train", "dev"))
