@@ -73,11 +73,11 @@ def from_encoder(args) -> tuple[dict, dict, dict]:
             surgery.check_masks_fit(model, shapes)
     linears = surgery.prunable_linears(model)
     scores = {name: linear.weight.detach().abs() for name, linear in linears.items()}
-    return (
-        scores,
-        shapes,
-        {"encoder": encoder, "of": "finetuned" if args.finetuned else "pretrained"},
-    )
+    facts = {"encoder": encoder, "of": "finetuned" if args.finetuned else "pretrained"}
+    if args.finetuned and (Path(args.finetuned) / "checkpoint.json").is_file():
+        # As a search counts the fine-tuning that it started from.
+        facts["label_passes"] = models.checkpoint_facts(Path(args.finetuned))["epochs"]
+    return scores, shapes, facts
 
 
 def from_scores(args) -> tuple[dict, dict, dict]:
@@ -93,6 +93,9 @@ def from_scores(args) -> tuple[dict, dict, dict]:
             facts["from_sparsity"] = 1 - manifest["up_to_sparsity"]
         if "label_passes" in manifest:
             facts["label_passes"] = manifest["label_passes"]
+        elif "sparsity_after_round" in manifest:  # IMP's order needs all of its rounds
+            rounds = len(manifest["sparsity_after_round"])
+            facts["label_passes"] = rounds * manifest["settings"]["epochs"]
         return scores, shapes, facts
     noise = torch.Generator().manual_seed(seed_for(args.seed, "random matched scores"))
     for name, s in scores.items():

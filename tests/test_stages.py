@@ -315,6 +315,7 @@ def test_magnitude_of_finetuned_weights(runs, encoder, tmp_path):
     weights = load_file(runs / "dense" / "last" / "model.safetensors")
     assert all(torch.equal(s, weights[f"{n}.weight"].abs()) for n, s in scores.items())
     assert manifest["of"] == "finetuned"
+    assert manifest["label_passes"] == 4  # the fine-tuning's epochs
 
 
 @pytest.mark.parametrize(
