@@ -98,7 +98,7 @@ def test_report_builds_tables_from_records_alone(tmp_path, capsys):
     assert len(files.read_jsonl(tmp_path / "out" / "records.jsonl")) == 4
     call("report", "--records", tmp_path / "out", "--output_dir", tmp_path / "again")
     assert (tmp_path / "again" / "table.md").read_text() == text
-    assert {r["aua_percent_by_seed"] for r in rows} == {"40", "60;50"}
+    assert {r["aua_percent_by_seed"] for r in rows} == {"1:40", "1:60;2:50"}
     assert (tmp_path / "out" / "figure.png").stat().st_size > 10_000
 
 
