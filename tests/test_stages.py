@@ -211,6 +211,16 @@ def test_less_memory_gives_the_same_steps(runs, encoder, sst2_folder, tmp_path, 
         torch.testing.assert_close(torch.tensor(whole), torch.tensor(less), rtol=2e-3, atol=1e-5)
 
 
+def test_gradients_are_added_up_once_a_step_however_many_passes_it_has(runs, tmp_path, monkeypatch):
+    from utils import devices
+
+    calls = []
+    monkeypatch.setattr(devices, "sum_over_processes", lambda *_: calls.append(1))
+    folder = search(runs / "dense", tmp_path / "s", "--epochs", 1, "--adv_steps", 3)
+    steps = [x for x in log_lines(folder) if "loss_per_pass" in x]
+    assert len(calls) == len(steps) == 10 and len(steps[0]["loss_per_pass"]) == 3
+
+
 def test_a_spent_time_budget_is_a_resume_point(runs, encoder, tmp_path, capsys, monkeypatch):
     """The alarm as it would ring in step 15; when it does is the machine's affair."""
     from utils import optim
