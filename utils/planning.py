@@ -7,6 +7,7 @@ from argparse import ArgumentTypeError, Namespace
 from dataclasses import replace
 from pathlib import Path
 
+from utils import estimates
 from utils.attack import RECIPES
 from utils.attack.presets import PRESETS, RELEASED_RECIPES, temperature_rules
 from utils.attack.protocol import folder_name
@@ -32,7 +33,6 @@ from utils.experiments import (
 from utils.files import read_jsonl
 from utils.jobs import Job
 from utils.runs import read_run
-from utils.sources import files_in, read_table
 from utils.tasks import TASKS
 
 # Variables of the stage scripts that may be given in the environment; those that define a job
@@ -42,19 +42,6 @@ FROM_ENVIRONMENT = ("MAX_TRAIN_ROWS", "MAX_EVAL_ROWS", "LR", "BSZ", "MAX_SEQ_LEN
 STUDY_RECIPE = "textfooler-neighbours"
 RATES = {"LR", "IMP_LR", "IMP_SHARE", "MASK_LR"}  # of these; the others are whole numbers
 BUILTIN_ATTACKED_ROWS = {"builtin/rotten_tomatoes": 250, "builtin/imdb": 500}  # stage 1's blocks
-
-# For the expected times alone: training rows, tokens of a mean row, and seconds to train on one
-# token, or to attack it: measured with MiniLM on two cores, all others estimates.
-TRAINING_ROWS = {"sst2": 60_000, "imdb": 22_500, "ag_news": 108_000, "qnli": 94_000,
-                 "qqp": 327_000, "mnli": 353_000, "builtin/rotten_tomatoes": 6_700,
-                 "builtin/imdb": 19_600}  # fmt: skip
-TOKENS = {"sst2": 14, "imdb": 230, "ag_news": 55, "qnli": 50, "qqp": 30, "mnli": 40,
-          "builtin/rotten_tomatoes": 27, "builtin/imdb": 230}  # fmt: skip
-SECONDS_PER_TOKEN = {("cpu", "mini"): 7e-4, ("cuda", "mini"): 2e-5, ("cpu", "paper"): 7e-3,
-                     ("cuda", "paper"): 2e-5}  # fmt: skip
-ATTACK_SECONDS_PER_TOKEN = {("cpu", "mini"): 0.02, ("cuda", "mini"): 0.01, ("cpu", "paper"): 0.2,
-                            ("cuda", "paper"): 0.02}  # fmt: skip
-START_SECONDS = 12  # imports and loading, per script
 
 
 def recipes_of(args: Namespace) -> list[str]:
@@ -153,7 +140,6 @@ class Planner:
         self.size = "paper" if self.scale.name == "paper" else "mini"  # of the encoder
         self.recipes = recipes_of(args)
         self.jobs: dict[str, Job] = {}
-        self._rows_of_task: dict[str, int] = {}  # of --data
 
     def add_target(self, task: str, seed: int) -> None:
         target = self.args.target
@@ -343,20 +329,10 @@ class Planner:
         asked = self.args.num_examples or self.scale.num_examples
         return asked or TASKS[task].paper_attacked_rows or BUILTIN_ATTACKED_ROWS[task]
 
-    def _training_rows(self, task: str) -> int:
-        if not self.args.data:
-            return TRAINING_ROWS[task]
-        if task not in self._rows_of_task:
-            files = files_in(Path(self.args.data) / task, TASKS[task])
-            self._rows_of_task[task] = len(read_table(files["train"]))
-        return self._rows_of_task[task]
-
     def _training_seconds(self, task: str, passes_over_rows: float, stage: str) -> float:
-        settings = self._settings(stage)
-        rows = min(self._training_rows(task), int(settings.get("MAX_TRAIN_ROWS", 10**9)))
-        tokens = rows * TOKENS[task] * passes_over_rows
-        return START_SECONDS + tokens * SECONDS_PER_TOKEN[self.device, self.size]
+        bound = int(self._settings(stage).get("MAX_TRAIN_ROWS", 10**9))
+        rows = min(estimates.training_rows(task, self.args.data), bound)
+        return estimates.training_seconds(task, rows * passes_over_rows, self.device, self.size)
 
     def _attack_seconds(self, task: str) -> float:
-        tokens = self._attacked_rows(task) * TOKENS[task]
-        return START_SECONDS + tokens * ATTACK_SECONDS_PER_TOKEN[self.device, self.size]
+        return estimates.attack_seconds(task, self._attacked_rows(task), self.device, self.size)
