@@ -61,7 +61,6 @@ class Bench:
         )
         self.train_args = retrain_ticket.parse_args([*flags, "--scores", "-", "--sparsity", "0.3"])
         self.accelerator = devices.make_accelerator(self.search_args)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # as search_ticket.py
         self.precision = "bf16" if self.accelerator.mixed_precision == "bf16" else "fp32"
         rows = rows or common.draw_rows(args.lengths, 50 * args.bsz, seed=0)
         grouped = [collate(rows, b) for b in epoch_batches(rows.lengths, args.bsz, 0)]
