@@ -662,6 +662,8 @@ def test_a_ticket_of_the_same_scores_but_another_seed_has_another_loss(tmp_path)
 def test_a_control_that_does_not_match_is_missing(tmp_path, control, lacking):
     found = controls_in(tmp_path, controlled(), *[lacking] * (lacking is not None))
     assert "**control missing**" in found[control]
+    never = lacking is not None and lacking.get("mean_training_loss") == 0.06
+    assert ("not reached in 12 epochs" in found["same training loss"]) == never
     text = (tmp_path / "out" / "table1.md").read_text()
     assert "| RobustT † |" in text and "a matched dense control of this ticket is missing" in text
     row = row_of(tmp_path / "out" / "table1.csv", method="RobustT", metric="aua",

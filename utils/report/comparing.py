@@ -77,12 +77,15 @@ def controls_of(ticket: list[dict], records: list[dict]) -> list[Control]:
         return one_per_seed(candidates)
 
     loss = _mean_last_loss(ticket)
+    wanted = "training loss unknown" if loss is None else f"loss {loss:.3f}"
+    stopped = [r for r in dense if _stops_for(r, by_seed[r["seed"]])]
+    reached = [r for r in stopped if _last_loss(r) <= r["stop_at_loss"]["loss"]]
+    if len(reached) < len(stopped):
+        wanted += f", not reached in {max(r['epochs'] for r in stopped)} epochs"
     controls = [
         Control("same epochs", f"{first['epochs']} epochs",
                 found([r for r in plain if r["epochs"] == first["epochs"]])),
-        Control("same training loss",
-                "training loss unknown" if loss is None else f"loss {loss:.3f}",
-                found([r for r in dense if _stopped_at(r, by_seed[r["seed"]])])),
+        Control("same training loss", wanted, found(reached)),
     ]  # fmt: skip
     passes = {r.get("label_passes") for r in ticket}
     if passes != {first["epochs"]}:
@@ -109,8 +112,8 @@ def _mean_last_loss(records: list[dict]) -> float | None:
     return statistics.fmean(losses) if losses else None
 
 
-def _stopped_at(dense: dict, ticket: dict) -> bool:
-    """Whether a dense model was trained until its loss was this ticket's, and got there."""
+def _stops_for(dense: dict, ticket: dict) -> bool:
+    """Whether a dense model was trained to stop where its loss would be this ticket's."""
     stop, loss = dense.get("stop_at_loss"), _last_loss(dense)
     if not stop or not stop.get("ticket") or loss is None:
         return False
@@ -118,4 +121,4 @@ def _stopped_at(dense: dict, ticket: dict) -> bool:
                for key in ("kind", "sparsity_asked", "scores_sha256", "reinitialised"))  # fmt: skip
     # Tickets of several seeds can have one score file; each ended at a loss of its own.
     same = same and stop.get("seed", dense["seed"]) == ticket["seed"]
-    return same and stop["epochs"] == ticket["epochs"] and loss <= stop["loss"]
+    return same and stop["epochs"] == ticket["epochs"]

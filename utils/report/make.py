@@ -100,7 +100,12 @@ def _make_table(target, tasks, scale, sources, folder, checkpoint, say) -> list[
     remark = f"{NONE_USED} ({scale.epochs} epochs, {checkpoint} checkpoint)." if not used else ""
     text = formats.markdown(table, subs, remark) + calibrated.markdown(candidates)
     say(text)
-    further = study.draw(subs, folder) if target == STUDY.name else []
+    further = []
+    if target == STUDY.name:
+        further = study.draw(subs, folder)
+        # Its runs are kept nowhere: also the records that no row shows, such as of controls that
+        # never reached their loss, so that a plan does not ask for them again.
+        used |= {id(r): r for r in records if r["task"] in tasks}
     if tempered:
         csv_of_them = calibrated.csv_text(candidates)
         further.append(write_text(folder / f"{target}-calibration.csv", csv_of_them))
