@@ -28,6 +28,7 @@ from utils.tasks import resolve_task
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.ticker import NullLocator  # noqa: E402
 
 BASE = {"length": 32, "batch": 32, "width": 384, "depth": 6, "K": 3}
 AXES = {
@@ -144,6 +145,29 @@ def curves(args: argparse.Namespace) -> list[dict]:
     return lines
 
 
+def draw_curves(lines: list[dict], axes: list[str], path: Path) -> None:
+    """A panel per axis, both scales logarithmic, ticks where it was measured."""
+    figure, panels = plt.subplots(1, len(axes), figsize=(3 * len(axes), 3), squeeze=False)
+    for axis, panel in zip(axes, panels[0], strict=True):
+        for name, look in zip(STEPS, ("o-", "s--"), strict=True):
+            points = [p for p in lines if (p["axis"], p["step"]) == (axis, name)]
+            medians = [p["median"] for p in points]
+            around = [[p["median"] - p["quartile_1"] for p in points],
+                      [p["quartile_3"] - p["median"] for p in points]]  # fmt: skip
+            panel.errorbar([p["value"] for p in points], medians, around, fmt=look,
+                           label=name.replace("_", " "))  # fmt: skip
+        panel.set(xlabel=axis, xscale="log", yscale="log")
+        panel.set_xticks(AXES[axis], map(str, AXES[axis]))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter("{x:g}")
+        panel.tick_params(axis="y", which="minor", labelsize=7)
+        panel.xaxis.set_minor_locator(NullLocator())
+    panels[0][0].set_ylabel("seconds a step")
+    panels[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
 def write_curves(args: argparse.Namespace) -> None:
     lines = curves(args)
     args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -151,19 +175,7 @@ def write_curves(args: argparse.Namespace) -> None:
         writer = csv.DictWriter(f, list(lines[0]))
         writer.writeheader()
         writer.writerows(lines)
-    figure, panels = plt.subplots(1, len(args.axes), figsize=(3 * len(args.axes), 3), squeeze=False)
-    for axis, panel in zip(args.axes, panels[0], strict=True):
-        for name in STEPS:
-            points = [p for p in lines if (p["axis"], p["step"]) == (axis, name)]
-            medians = [p["median"] for p in points]
-            around = [[p["median"] - p["quartile_1"] for p in points],
-                      [p["quartile_3"] - p["median"] for p in points]]  # fmt: skip
-            panel.errorbar([p["value"] for p in points], medians, around, marker="o", label=name)
-        panel.set(xlabel=axis, xscale="log", yscale="log")
-    panels[0][0].set_ylabel("seconds a step")
-    panels[0][0].legend()
-    figure.tight_layout()
-    figure.savefig(args.output_dir / "curves.png", dpi=120)
+    draw_curves(lines, args.axes, args.output_dir / "curves.png")
     for p in lines:
         print(f"{p['axis']:7} {p['value']:4} {p['step']:18} {common.spread(p, 3)} s, "
               f"{p['flops'] / 1e9:.0f} GFLOP")  # fmt: skip
