@@ -93,6 +93,20 @@ def sst2_folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def textattack():
+    """TextAttack imported, with one cache for all tests. By a fixture and not by a test, since its
+    import holds on to the standard error that it finds."""
+    import attack_tools
+
+    from utils.attack import resources
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROBUST_TICKETS_CACHE", str(attack_tools.session_cache()))
+        resources.import_textattack("cpu")
+        yield
+
+
 def call(script: str, *arguments) -> None:
     """Run a script's main in this process, as `python SCRIPT.py ARGUMENTS`."""
     module = importlib.import_module(script)

@@ -9,17 +9,9 @@ import pytest
 
 import attack
 from utils import cli
-from utils.attack import resources
 from utils.files import read_jsonl
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROBUST_TICKETS_CACHE", str(tools.session_cache()))
-        # Here, since its import holds on to the standard error that it finds.
-        resources.import_textattack("cpu")
-        yield
+pytestmark = pytest.mark.usefixtures("textattack")
 
 
 @pytest.fixture(scope="module")

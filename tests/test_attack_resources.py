@@ -16,12 +16,7 @@ from utils.cli import UserError
 NOTHING = dict.fromkeys(("neighbours", "word_vectors", "sentence_encoder", "masked_lm"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def textattack():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROBUST_TICKETS_CACHE", str(tools.session_cache()))
-        resources.import_textattack("cpu")
-        yield
+pytestmark = pytest.mark.usefixtures("textattack")
 
 
 @pytest.fixture(scope="module")

@@ -9,19 +9,12 @@ import pytest
 import torch
 from attack_tools import attack_all, make_victim
 
-from utils.attack import resources
 from utils.cli import UserError
 from utils.data import Rows
 from utils.runs import seed_for
 from utils.tasks import TASKS
 
-
-@pytest.fixture(scope="module", autouse=True)
-def textattack(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROBUST_TICKETS_CACHE", str(tools.session_cache()))
-        resources.import_textattack("cpu")
-        yield
+pytestmark = pytest.mark.usefixtures("textattack")
 
 
 @pytest.fixture(scope="module")

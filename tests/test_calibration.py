@@ -11,7 +11,7 @@ import torch
 
 import attack
 from utils import cli
-from utils.attack import calibration, presets, resources
+from utils.attack import calibration, presets
 from utils.cli import UserError
 from utils.files import read_jsonl
 
@@ -75,12 +75,7 @@ def test_rules():
             presets.temperature_rules(wrong)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def textattack():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROBUST_TICKETS_CACHE", str(tools.session_cache()))
-        resources.import_textattack("cpu")
-        yield
+pytestmark = pytest.mark.usefixtures("textattack")
 
 
 def rows_of_words(count: int) -> list[tuple[str, int]]:

@@ -13,17 +13,11 @@ from conftest import fails
 from safetensors.torch import load_file, save_file
 
 import attack
-from utils.attack import presets, protocol, resources, suspicion
+from utils.attack import presets, protocol, suspicion
 from utils.data import Rows
 from utils.files import read_json, read_jsonl
 
-
-@pytest.fixture(scope="module", autouse=True)
-def textattack():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROBUST_TICKETS_CACHE", str(tools.session_cache()))
-        resources.import_textattack("cpu")
-        yield
+pytestmark = pytest.mark.usefixtures("textattack")
 
 
 GOOD_ROWS = [(" ".join(tools.GOOD[i : i + 3]) + " film", 1) for i in range(5)]

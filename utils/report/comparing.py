@@ -73,9 +73,6 @@ def controls_of(ticket: list[dict], records: list[dict]) -> list[Control]:
     by_seed = {r["seed"]: r for r in ticket}
     plain = [r for r in dense if r.get("stop_at_loss") is None]
 
-    def found(candidates: list[dict]) -> list[dict]:
-        return one_per_seed(candidates)
-
     loss = _mean_last_loss(ticket)
     wanted = "training loss unknown" if loss is None else f"loss {loss:.3f}"
     stopped = [r for r in dense if _stops_for(r, by_seed[r["seed"]])]
@@ -84,14 +81,14 @@ def controls_of(ticket: list[dict], records: list[dict]) -> list[Control]:
         wanted += f", not reached in {max(r['epochs'] for r in stopped)} epochs"
     controls = [
         Control("same epochs", f"{first['epochs']} epochs",
-                found([r for r in plain if r["epochs"] == first["epochs"]])),
-        Control("same training loss", wanted, found(reached)),
+                one_per_seed([r for r in plain if r["epochs"] == first["epochs"]])),
+        Control("same training loss", wanted, one_per_seed(reached)),
     ]  # fmt: skip
     passes = {r.get("label_passes") for r in ticket}
     if passes != {first["epochs"]}:
         wanted = f"{max(passes)} epochs" if None not in passes else "its number is in no record"
         same = [r for r in plain if r["epochs"] == by_seed[r["seed"]].get("label_passes")]
-        controls.append(Control("same passes over the labels", wanted, found(same)))
+        controls.append(Control("same passes over the labels", wanted, one_per_seed(same)))
     return controls
 
 
