@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import attack_tools as tools
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import attack
 from utils.attack import presets, protocol, suspicion
+from utils.cli import UserError
 from utils.data import Rows
 from utils.files import read_json, read_jsonl
 
@@ -181,6 +183,17 @@ if __name__ == "__main__":
     threading.Thread(target=kill_a_worker, daemon=True).start()
     cli.run(attack.main)
 """
+
+
+def test_a_process_that_dies_while_the_next_one_starts(run, attacked, monkeypatch):
+    """The pool closes its pipes under the start; the system's own error would be a traceback."""
+
+    def submit(*_):
+        raise OSError("handle is closed")
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
+    with pytest.raises(UserError, match="a process of the attack ended"):
+        attacked(run, "--processes", 2)
 
 
 @pytest.mark.parametrize("name", list(presets.PRESETS))

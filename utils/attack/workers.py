@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,7 @@ def attack_rows(
     pool = ProcessPoolExecutor(min(processes, len(positions)), context, _start,
                                (setup, victim.temperature, processes, started))  # fmt: skip
     try:
-        for done in as_completed([pool.submit(_attack, position) for position in positions]):
+        for done in as_completed(_submitted(pool, positions)):
             yield done.result()
     except BrokenProcessPool as e:
         raise UserError(
@@ -85,6 +85,13 @@ def attack_rows(
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
+
+
+def _submitted(pool: ProcessPoolExecutor, positions: list[int]) -> list[Future]:
+    try:
+        return [pool.submit(_attack, position) for position in positions]
+    except OSError as e:  # a process died while the next one was started: its pipes are closed
+        raise BrokenProcessPool(str(e)) from e
 
 
 _worker: dict = {}  # of this process: what _start has built
