@@ -27,8 +27,13 @@ def parse_args(argv: list[str] | None = None):
     parser.add_argument("--stop_at_loss", help="end with the first epoch whose mean training loss "
                         "is at most this: a number, or a ticket's run folder, whose last epoch's "
                         "it is; --epochs is then the most, and the lr falls over it")  # fmt: skip
+    parser.add_argument("--from_run", help="with --stop_at_loss: a finished run of the same "
+                        "settings that kept every epoch (--keep_epochs); the epoch is taken from "
+                        "it, not trained again")  # fmt: skip
     methods.add_flags(parser)
     args = parser.parse_args(argv)
+    if args.from_run and not args.stop_at_loss:
+        parser.error("--from_run is of use with --stop_at_loss only")
     check_task(args)
     protocols.apply_protocol(args, protocols.TRAINING)
     methods.apply_method(args)
@@ -108,10 +113,17 @@ def main() -> None:
              "max_seq_length": args.max_seq_length, "epochs": args.epochs,
              "training_rows": len(train), "label_passes": args.epochs, "stop_at_loss": to_reach,
              "training": training.settings_of(args)}  # fmt: skip
+    if args.from_run:
+        training.check_same_training(Path(args.from_run), run.identity)
     accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
     if accelerator.is_main_process:
         run.begin({**facts, "data": splits.facts(), "optimizer_steps": total_steps})
     accelerator.wait_for_everyone()
+    if args.from_run:
+        progress = training.take_epoch(run, Path(args.from_run), to_reach["loss"], model,
+                                       tokenizer, facts, accelerator)  # fmt: skip
+        training.finish(run, progress, model, test, accelerator, args, facts, splits)
+        return
     progress = training.restore(run, trained, optimizer, accelerator)
     step = progress.optimizer_step
     points = SavePoints(args.checkpoint_every)

@@ -62,8 +62,12 @@ def test_a_ticket_is_planned_with_its_controls(tmp_path):
                           "dense-loss_of-ticket-random-0.3"}  # fmt: skip
     control = dense["dense-loss_of-ticket-robust-0.3"]
     place = "builtin/rotten_tomatoes/seed42"
-    assert control.needs == (f"{place}/ticket-robust-0.3",)
+    assert control.needs == (f"{place}/ticket-robust-0.3", f"{place}/dense-epochs10")
     folder = str(tmp_path / "minilm" / place / "ticket-robust-0.3")
+    # It is an epoch of the control with as many passes; random masks have no such control.
+    assert control.flags == ("--from_run", str(tmp_path / "minilm" / place / "dense-epochs10"))
+    assert dense["dense-epochs10"].flags == ("--keep_epochs", "1,2,3,4,5,6,7,8,9,10")
+    assert dense["dense-loss_of-ticket-random-0.3"].flags == dense["dense"].flags == ()
     assert control.variables["STOP_AT_LOSS"] == folder and control.variables["EPOCHS"] == "10"
     assert all(len(job.attacks) == 3 for job in dense.values())
     only_dense = plan("table1", tmp_path, "--rows", "FreeLB", "--controls")

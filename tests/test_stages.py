@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -271,6 +272,48 @@ def test_a_control_ends_at_the_tickets_training_loss(runs, encoder, sst2_folder,
     capsys.readouterr()
     finetune(encoder, sst2_folder, tmp_path / "c", "--epochs", 1, "--stop_at_loss", "1e-9")
     assert "the control is not matched" in capsys.readouterr().err
+
+
+def test_a_control_taken_from_a_longer_run_is_the_one_trained_for_itself(
+    runs, encoder, sst2_folder, tmp_path
+):
+    epochs = ("--epochs", 14)
+    longer = finetune(encoder, sst2_folder, tmp_path / "longer", *epochs,
+                      "--keep_epochs", ",".join(map(str, range(1, 15))))  # fmt: skip
+    losses = [x["mean_training_loss"] for x in log_lines(longer) if "mean_training_loss" in x]
+    # The first epoch; one where the loss is reached; none, so the last.
+    wanted = losses[0] + 1, sorted(losses)[5], min(losses) / 2
+    for i, loss in enumerate(wanted):
+        stop = (*epochs, "--stop_at_loss", repr(loss))
+        own = finetune(encoder, sst2_folder, tmp_path / f"own{i}", *stop)
+        taken = finetune(encoder, sst2_folder, tmp_path / f"taken{i}", *stop, "--from_run", longer)
+        for name in ("last", "best"):
+            for file in ("model.safetensors", "checkpoint.json"):
+                assert (own / name / file).read_bytes() == (taken / name / file).read_bytes()
+        assert log_lines(own) == log_lines(taken)
+        records = [read_jsonl(folder / "records.jsonl") for folder in (own, taken)]
+        timeless = [[{k: v for k, v in r.items() if not k.startswith("seconds")} for r in found]
+                    for found in records]  # fmt: skip
+        assert timeless[0] == timeless[1]
+        assert all(r["seconds_of_training"] > 0 for r in records[1])
+        found = json.loads((taken / "result.json").read_text())["checkpoints"]["last"]["epoch"]
+        reached = [epoch for epoch, x in enumerate(losses, start=1) if x <= loss]
+        assert found == (reached[0] if reached else 14)
+
+
+def test_a_control_is_taken_from_a_run_like_it_only(runs, encoder, sst2_folder, tmp_path, capsys):
+    stop = ("--stop_at_loss", "0.01", "--from_run")
+    here = (encoder, sst2_folder, tmp_path / "c")
+    for flags, said in (
+        (("--epochs", 4, "--lr", "1e-5", *stop, runs / "dense"), "with other settings: lr"),
+        (("--epochs", 4, *stop, runs / "dense"), "has not kept epoch"),
+        (("--epochs", 4, *stop, runs / "search"), "is no finished run of finetune.py"),
+        (("--epochs", 4, "--from_run", runs / "dense"), "of use with --stop_at_loss only"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            finetune(*here, *flags)
+        assert left.value.code == 2 and said in capsys.readouterr().err
+        shutil.rmtree(tmp_path / "c", ignore_errors=True)
 
 
 def dies_at_once(*_):

@@ -105,8 +105,8 @@ def controls_of(ticket: Model, usual_epochs: int, label_passes: int) -> tuple[Mo
     """
     own = ticket.epochs or usual_epochs
     longer = () if label_passes == own else (replace(DENSE, epochs=label_passes),)
-    return (replace(DENSE, epochs=ticket.epochs),
-            Model(epochs=label_passes, stop_at=ticket), *longer)  # fmt: skip
+    return (replace(DENSE, epochs=ticket.epochs), *longer,
+            Model(epochs=label_passes, stop_at=ticket))  # fmt: skip
 
 
 def mini_recipes(attacks: tuple[str, ...]) -> list[str]:

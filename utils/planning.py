@@ -14,6 +14,7 @@ from utils.attack.protocol import folder_name
 from utils.cli import UserError, positive_float, positive_int
 from utils.experiments import (
     CURVES,
+    DENSE,
     EPOCHS_FIGURE,
     IMP_EPOCHS,
     LAMBDAS,
@@ -184,9 +185,25 @@ class Planner:
                 self.add_model(replace(model, sparsity=sparsity), task, seed)
 
     def _add_controls(self, ticket: Model, task: str, seed: int) -> None:
+        """The last control, that of the ticket's loss, is an epoch of the one before it, where that
+        one can keep all of its epochs."""
         passes = self._label_passes(ticket, task)
-        for control in controls_of(ticket, self.scale.epochs, passes):
-            self.add_model(control, task, seed)
+        same_epochs, *others = controls_of(ticket, self.scale.epochs, passes)
+        self.add_model(same_epochs, task, seed)
+        longer = replace(DENSE, epochs=passes)
+        keep: tuple[str, ...] = ()
+        take: tuple[str, ...] = ()
+        if longer in others and self._keeps_epochs(self._place(task, seed) / longer.folder):
+            keep = ("--keep_epochs", ",".join(map(str, range(1, passes + 1))))
+            take = ("--from_run", str(self._place(task, seed) / longer.folder))
+        for control in others:
+            self.add_model(control, task, seed, flags=keep if control == longer else take)
+
+    def _keeps_epochs(self, folder: Path) -> bool:
+        """Not at paper scale, for the disk: 26 checkpoints of BERT-base are 11 GB; nor where the
+        run is there and has not."""
+        here = (folder / "epoch1").is_dir() or not (folder / "run.json").is_file()
+        return here and self.scale.name != "paper"
 
     def _label_passes(self, ticket: Model, task: str) -> int:
         """Of a ticket's retraining and, where its mask has seen labels, of what came before."""
@@ -200,8 +217,9 @@ class Planner:
         return epochs
 
     def add_model(
-        self, model: Model, task: str, seed: int, attacked: bool = True, every_epoch: bool = False
-    ) -> None:
+        self, model: Model, task: str, seed: int, attacked: bool = True, every_epoch: bool = False,
+        flags: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         """A trained model with its attacks, and before it what it is made from."""
         epochs = model.epochs or self.scale.epochs
         variables = {"ATTACK": "yes" if attacked else "no"}
@@ -211,7 +229,6 @@ class Planner:
             ticket = model.stop_at.folder
             variables |= {"TAG": f"-loss_of-{ticket}",
                           "STOP_AT_LOSS": str(self._place(task, seed) / ticket)}  # fmt: skip
-        flags: tuple[str, ...] = ()
         rule = os.environ.get("CHECKPOINT") or "last"
         folder, checkpoints = model.folder, ["last", "best"] if rule == "both" else [rule]
         if every_epoch:
@@ -223,6 +240,8 @@ class Planner:
         needs: tuple[str, ...] = ()
         if model.stop_at is not None:
             needs = (self._name(model.stop_at.folder, task, seed),)
+            if flags:  # the run that it is taken from
+                needs += (self._name(Path(flags[-1]).name, task, seed),)
         if model.kind is None:
             script, stage = "stage1-finetune.sh", "finetune"
             variables["METHODS"] = model.method
@@ -233,6 +252,8 @@ class Planner:
                           "REINIT": model.reinitialise, "SCORES_TAG": scores_tag}  # fmt: skip
         passes = {"plain": 1, "freelb": 2.2, "pgd": 3.3, "infobert": 5}[model.method]
         seconds = self._training_seconds(task, passes * epochs, stage)
+        if "--from_run" in flags:  # it is evaluated only
+            seconds = self._training_seconds(task, 0.1, stage)
         where = self._place(task, seed)
         attacks = tuple(
             where / folder / "attacks" / name
@@ -294,7 +315,7 @@ class Planner:
              seconds: float, flags=(), needs=(), attacks=()) -> str:  # fmt: skip
         name = self._name(folder, task, seed)
         known = self.jobs.get(name)
-        if known is not None and len(known.attacks) >= len(attacks):
+        if known is not None and len(known.attacks) >= len(attacks) and not flags:
             return name
         settings = self._settings(stage)
         common = {"MODEL": self.scale.encoder, "TASKS": task, "SEEDS": str(seed),

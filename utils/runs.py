@@ -51,7 +51,7 @@ DIGEST_BYTES = 32  # SHA-256, behind the state
 # Arguments that say where or how loudly, not what: a resumed run may differ in them.
 NOT_IDENTITY = {
     *("output_dir", "overwrite", "quiet", "tensorboard", "checkpoint_every", "result_file"),
-    *("time_budget", "micro_bsz", "checkpoint_activations"),
+    *("time_budget", "micro_bsz", "checkpoint_activations", "from_run"),
 }
 
 
