@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from utils import cli
-from utils.experiments import FIGURES, SCALES, STUDY, TABLES
+from utils.experiments import FIGURES, SCALES, STUDIES, TABLES
 from utils.report import general, make, records
 
 ALL = (*TABLES, *FIGURES)
@@ -30,8 +30,8 @@ def parse_args(argv: list[str] | None = None):
     add("--title", default="Accuracy under attack", help="title of the table without --make")
     g = parser.add_argument_group("tables and figures of the paper")
     add = g.add_argument
-    add("--make", nargs="+", choices=[*ALL, "all", STUDY.name],
-        metavar="NAME", help=f"which: {', '.join(ALL)}, all of these, or {STUDY.name}")  # fmt: skip
+    add("--make", nargs="+", choices=[*ALL, "all", *STUDIES], metavar="NAME",
+        help=f"which: {', '.join(ALL)}, all of these, or {', '.join(STUDIES)}")  # fmt: skip
     add("--scale", choices=list(SCALES), default="paper", help="at which size they were run")
     add("--tasks", nargs="+", metavar="TASK", help="of these tasks (default: the scale's)")
     add("--seeds", nargs="+", type=cli.non_negative_int, default=[], metavar="SEED",

@@ -7,13 +7,15 @@ interrupted runs go on where they were stopped. How a run is made is in the stag
 """
 
 import os
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from utils import cli, resume
-from utils.experiments import FIGURES, SCALES, STUDY, TABLES, table_of, tasks_of
+from utils.experiments import FIGURES, SCALES, STUDIES, STUDY, TABLES, tables_of, tasks_of
 
 ROOT = Path(__file__).resolve().parent
 
@@ -21,11 +23,12 @@ ROOT = Path(__file__).resolve().parent
 def parse_args(argv: list[str] | None = None):
     parser = cli.Parser(__doc__.split("\n")[0])
     add = parser.add_argument
-    add("target", choices=[*TABLES, *FIGURES, STUDY.name], help="what to make")
+    add("target", choices=[*TABLES, *FIGURES, *STUDIES], help="what to make")
     add("--scale", choices=list(SCALES), help="paper: BERT-base, hub data; mini: MiniLM, built-in "
         "or local data; study: the study's (its default)")  # fmt: skip
     add("--tasks", nargs="+", help="tasks (default: the table's, or the scale's)")
-    add("--seeds", nargs="+", type=cli.non_negative_int, default=[42], help="seeds of all stages")
+    add("--seeds", nargs="+", type=cli.non_negative_int, help="seeds of all stages (default: 42; "
+        "of the study 1 2 3)")  # fmt: skip
     add("--rows", nargs="+", help="only these rows of a table, by their labels")
     add("--recipes", nargs="+", help="attacks (default: the paper's columns; at mini scale those "
         "that can be run here)")  # fmt: skip
@@ -41,9 +44,9 @@ def parse_args(argv: list[str] | None = None):
     cli.add_time_budget(parser)
     add("--dry_run", action=cli.BooleanOptionalAction, default=False, help="print the plan only")
     args = parser.parse_args(argv)
-    if args.rows and table_of(args.target) is None:
+    if args.rows and not tables_of(args.target):
         parser.error(f"--rows chooses rows of a table, and {args.target} has none")
-    if args.target == STUDY.name:
+    if args.target in STUDIES:
         args.scale = args.scale or "study"
     if args.scale is None:
         parser.error("the following arguments are required: --scale")
@@ -56,6 +59,7 @@ def parse_args(argv: list[str] | None = None):
         for word in (f"--{name}", *(map(str, given) if isinstance(given, list) else [str(given)]))
     ]
     args.tasks = args.tasks or list(tasks_of(args.target, scale))
+    args.seeds = args.seeds or ([1, 2, 3] if args.target in STUDIES else [42])
     args.runs = args.runs or str(ROOT / ("runs" if args.scale == "paper" else f"runs/{args.scale}"))
     args.output_dir = args.output_dir or str(ROOT / "results" / args.scale)
     return args
@@ -64,6 +68,7 @@ def parse_args(argv: list[str] | None = None):
 if __name__ == "__main__":
     cli.run(parse_args)  # what is wrong with them is said before the imports, which take seconds
 
+from utils.files import write_atomically
 from utils.jobs import Job, duration
 from utils.planning import make_plan
 from utils.scheduling import execute
@@ -84,17 +89,33 @@ def show(jobs: list[Job]) -> None:
 def records_of(args) -> list[str]:
     """Where records lie: the runs, and for the study those that are kept in its results."""
     kept = Path(args.output_dir) / f"{STUDY.name}-records.jsonl"
-    places = [str(kept)] if args.target == STUDY.name and kept.is_file() else []
+    places = [str(kept)] if args.target in STUDIES and kept.is_file() else []
     return [*places, args.runs] if Path(args.runs).is_dir() or not places else places
 
 
 def write_report(args) -> int:
+    tasks = args.tasks
+    if args.target in STUDIES:  # whatever is run now, what was recorded before stays in the tables
+        tasks = list(dict.fromkeys([*tasks_of(args.target, SCALES[args.scale]), *tasks]))
     command = [sys.executable, str(ROOT / "report.py"), "--make", args.target, "--scale",
-               args.scale, "--tasks", *args.tasks, "--records", *records_of(args), "--output_dir",
+               args.scale, "--tasks", *tasks, "--records", *records_of(args), "--output_dir",
                args.output_dir, "--checkpoint", os.environ.get("CHECKPOINT", "last"),
                "--seeds", *map(str, args.seeds),
                "--further_flags", shlex.join(args.further_flags)]  # fmt: skip
     return subprocess.run(command).returncode
+
+
+def keep_tickets(jobs: list[Job], folder: Path) -> None:
+    """The robust tickets' files beside the study's records: runs are kept nowhere, and these are
+    small. Of one search and sparsity the retrained ones are the same ticket."""
+    for job in jobs:
+        found = re.fullmatch(r"ticket-(robust-[^-]+)(?:-.*)?", job.folder.name)
+        file = job.folder / "ticket.safetensors"
+        if found and file.is_file() and not job.variables.get("SCORES_TAG"):
+            task = Path(job.variables["TASKS"]).name
+            name = f"{task}-seed{job.variables['SEEDS']}-{found[1]}.safetensors"
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / name, lambda p, file=file: shutil.copyfile(file, p))
 
 
 def main() -> None:
@@ -107,7 +128,11 @@ def main() -> None:
     if not jobs:
         sys.exit(write_report(args))
     resume.raise_on_signals("when it is run again")
+    if args.target in STUDIES:  # takes seconds; what is missing can take days
+        write_report(args)
     failed = execute(jobs, args.gpus, args.jobs)
+    if args.target in STUDIES:
+        keep_tickets(jobs, Path(args.output_dir) / "tickets")
     status = write_report(args)
     if failed:
         names = ", ".join(job.name for job in failed)

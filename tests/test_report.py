@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import call, fails
 
+from utils import protocols
 from utils.experiments import (
     CURVES,
     DENSE,
@@ -763,6 +764,7 @@ def test_a_calibration_table_mixes_neither_protocols_nor_seeds(tmp_path):
 
 def test_the_study_has_no_columns_of_the_paper_and_a_figure(tmp_path):
     ticket = controlled(aua=35.0, row_outcomes="rrrfffffww", rows_attacked=10)
+    ticket["ticket"] |= {"search": SEARCH, "scores_epoch": 6}
     softmax = {"score_with": "softmax", "recipe": "textfooler-neighbours"}
     lines = [ticket | {"recipe": "textfooler-neighbours"},
              attack(DENSE, 42, 20.0, recipe="textfooler-neighbours", training_rows=1800),
@@ -781,6 +783,40 @@ def test_the_study_has_no_columns_of_the_paper_and_a_figure(tmp_path):
     # All that its tables show can be made again from what it keeps.
     kept = records.read_records([tmp_path / "out" / "study-records.jsonl"])
     assert len(kept) == 4
+
+
+SEARCH = protocols.SEARCH["paper"] | {"epochs": 6}
+
+
+def test_a_studys_ticket_is_in_the_row_of_its_search_alone(tmp_path):
+    made = ((SEARCH, 6), (SEARCH, 2), (SEARCH | {"penalty_mean": "matrices"}, 6),
+            (protocols.SEARCH["released"] | {"epochs": 6}, 6))  # fmt: skip
+    lines = []
+    for aua, (settings, epoch) in enumerate(made, start=51):
+        line = attack(ROBUST_30, 1, aua, recipe="textfooler-neighbours", attack_id=f"{aua}",
+                      row_outcomes="r" * aua + "f" * (100 - aua))  # fmt: skip
+        line["ticket"] = line["ticket"] | {"search": settings, "scores_epoch": epoch}
+        lines.append(line)
+    write(tmp_path / "runs", lines)
+    out = tmp_path / "out"
+    flags = ("--scale", "study", "--output_dir", out, "--tasks", TASK)
+    call("report", "--make", "study", *flags, "--records", tmp_path / "runs")
+
+    def shown(table: str) -> dict[str, str]:
+        rows = rows_of(out / f"{table}.csv", metric="aua")
+        return {r["method"]: r["ours_mean"] for r in rows if r["ours_mean"]}
+
+    assert shown("study") == {"RobustT 30 %": "51"}
+    assert shown("study-epochs") == {"RobustT 30 %": "51", "search epoch 2": "52"}
+    assert shown("study-switches") == {"RobustT 30 %": "51", "D9, mean in R(m)": "53",
+                                       "released search (D1, D2, D9, D14)": "54"}  # fmt: skip
+    text = (out / "study-switches.md").read_text()
+    assert "RobustT 30 % |" in text and "Aua against RobustT 30 %" in text
+    assert "Matched dense controls" not in text
+    # A report of other records adds to what is kept, and loses nothing of it.
+    write(tmp_path / "more", [attack(DENSE, 2, 20.0, recipe="textfooler-neighbours")])
+    call("report", "--make", "study-epochs", *flags, "--records", tmp_path / "more")
+    assert len(records.read_records([out / "study-records.jsonl"])) == 5
 
 
 def test_both_checkpoint_rules_are_reported(tmp_path):

@@ -109,6 +109,48 @@ def test_the_study_asks_only_for_what_its_records_lack(tmp_path):
     assert set(planned()) == set(first)
 
 
+def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):
+    def planned(*rows: str, seeds: tuple[str, ...] = ("1",)) -> dict[str, Job]:
+        args = reproduce.parse_args(["study", "--runs", str(tmp_path / "runs"), "--output_dir",
+                                     str(tmp_path), "--tasks", "builtin/rotten_tomatoes",
+                                     "--seeds", *seeds, "--rows", *rows])  # fmt: skip
+        return {job.name.split("/")[-1]: job for job in planning.make_plan(args)}
+
+    jobs = planned("D9, mean in R(m)", "search epoch 2", "w/o Structure + Longer", "w/o Adv")
+    assert set(jobs) == {
+        *("dense", "search-robust", "search-robust-penalty_mean_matrices", "search-no_adversary"),
+        *("ticket-robust-0.3-penalty_mean_matrices", "ticket-robust-0.3-search_epoch2"),
+        *("ticket-robust-0.3-reinit_rest-epochs10", "ticket-no_adversary-0.3"),
+    }
+    search = jobs["search-robust-penalty_mean_matrices"]
+    assert search.variables["TAG"] == "-penalty_mean_matrices"
+    assert search.flags == ("--penalty_mean", "matrices")
+    ticket = jobs["ticket-robust-0.3-penalty_mean_matrices"]
+    assert ticket.variables["SCORES_TAG"] == ticket.variables["TAG"] == "-penalty_mean_matrices"
+    assert ticket.needs == ("builtin/rotten_tomatoes/seed1/search-robust-penalty_mean_matrices",)
+    epoch = jobs["ticket-robust-0.3-search_epoch2"].variables
+    assert epoch["SCORES_TAG"] == "/scores_epoch2.safetensors" and epoch["TAG"] == "-search_epoch2"
+    assert jobs["search-robust"].flags == ("--keep_scores", "1,2,3,4,5")
+    rest = jobs["ticket-robust-0.3-reinit_rest-epochs10"].variables
+    assert rest["TAG"] == "-epochs10" and rest["EPOCHS"] == "10" and rest["REINIT"] == "rest"
+    with pytest.raises(UserError, match="study has no row 'search epoch 9'"):
+        planned("search epoch 9")
+
+
+def test_the_study_keeps_its_robust_tickets(tmp_path):
+    jobs = []
+    for folder, tag in (("ticket-robust-0.3", ""), ("ticket-robust-0.3-epochs10", ""),
+                        ("ticket-robust-0.5-search_epoch2", "/scores_epoch2.safetensors"),
+                        ("ticket-imp-0.3", ""), ("dense", "")):  # fmt: skip
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "ticket.safetensors").write_text(folder)
+        variables = {"TASKS": "builtin/rotten_tomatoes", "SEEDS": "2", "SCORES_TAG": tag}
+        jobs.append(Job(folder, tmp_path / folder, "", variables, 0.0))
+    reproduce.keep_tickets(jobs, tmp_path / "kept")
+    names = [path.name for path in (tmp_path / "kept").iterdir()]
+    assert names == ["rotten_tomatoes-seed2-robust-0.3.safetensors"]
+
+
 def test_the_searches_epochs_are_those_of_the_stage_script(tmp_path):
     text = (ROOT / "stage2-search-ticket.sh").read_text()
     for block in re.findall(r"^ {12}(\S.*)\)(?: #.*)?\n((?: {16}.*\n)+)", text, re.MULTILINE):

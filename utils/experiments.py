@@ -6,6 +6,8 @@ row of a table is a Model, told from its records by their facts alone, never by 
 
 from dataclasses import dataclass, replace
 
+from utils import protocols
+
 # Sparsity of the paper's tickets (Tables 1 to 4); the built-in data take their kin's.
 SPARSITY = {"imdb": 0.2, "ag_news": 0.4, "sst2": 0.3, "qnli": 0.3, "mnli": 0.3, "qqp": 0.3,
             "builtin/rotten_tomatoes": 0.3, "builtin/imdb": 0.2}  # fmt: skip
@@ -18,6 +20,7 @@ PAPER_DATASET = {"imdb": "IMDB", "ag_news": "AGNEWS", "sst2": "SST-2", "qnli": "
 
 # Of stage 2's blocks, for the controls with as many passes over the labels.
 SEARCH_EPOCHS = {"builtin/rotten_tomatoes": 6}  # 20 elsewhere
+STUDY_SEARCH_EPOCHS = 6
 IMP_EPOCHS = 3  # a round
 
 SINGLE_TASKS = ("imdb", "ag_news", "sst2")
@@ -35,6 +38,8 @@ MINI_RECIPES = ("textfooler-neighbours", "textfooler-minilm", "textbugger-minilm
                 "deepwordbug")  # fmt: skip
 
 
+SEARCHED = ("robust", "no_adversary")  # kinds whose scores are gates that were learned
+
 # What the re-initialised weights of Table 4 are drawn from, as far as the paper's text tells.
 TABLE_4_NOISE = {"reinit_law": "normal", "reinit_std": 0.02, "reinit_scope": "matrices"}
 
@@ -47,7 +52,9 @@ class Model:
     is drawn from; None for a dense model. `reinitialise`: nothing; ticket: the weights that the
     ticket keeps start from noise; rest: dense, the weights that the ticket removes start from
     noise. `epochs`: None for the usual number. `stop_at`: a ticket; this model, a dense one, is
-    trained until its training loss is that ticket's, or for `epochs`.
+    trained until its training loss is that ticket's, or for `epochs`. `search`: of a searched
+    ticket the switches that were set (a flag and its value each; () is the default search); None
+    where any search will do. `search_epoch`: whose scores it is drawn from; None: the last one's.
     """
 
     method: str = "plain"
@@ -56,6 +63,25 @@ class Model:
     reinitialise: str = "nothing"
     epochs: int | None = None
     stop_at: "Model | None" = None
+    search: tuple[tuple[str, str], ...] | None = None
+    search_epoch: int | None = None
+
+    @property
+    def search_tag(self) -> str:
+        """What its search folder's name ends with."""
+        return "".join(f"-{name}_{value}" for name, value in self.search or ())
+
+    @property
+    def scores_tag(self) -> str:
+        """What the place of its scores ends with, behind the name of their kind's folder."""
+        epoch = f"/scores_epoch{self.search_epoch}.safetensors" if self.search_epoch else ""
+        return self.search_tag + epoch
+
+    @property
+    def tag(self) -> str:
+        """What its run folder's name ends with, behind kind and sparsity."""
+        epoch = f"-search_epoch{self.search_epoch}" if self.search_epoch else ""
+        return self.search_tag + epoch + (f"-epochs{self.epochs}" if self.epochs else "")
 
     @property
     def folder(self) -> str:
@@ -66,7 +92,7 @@ class Model:
             name += "" if self.reinitialise == "nothing" else f"-reinit_{self.reinitialise}"
         if self.stop_at is not None:
             return f"{name}-loss_of-{self.stop_at.folder}"
-        return name + (f"-epochs{self.epochs}" if self.epochs else "")
+        return name + self.tag
 
     def owns(self, record: dict, usual_epochs: int) -> bool:
         """Whether an attack or evaluation record is of this model."""
@@ -84,6 +110,18 @@ class Model:
             and abs(ticket["sparsity_asked"] - self.sparsity) < 1e-9
             and ticket.get("reinitialised", "nothing") == self.reinitialise
             and all(ticket.get(key, value) == value for key, value in TABLE_4_NOISE.items())
+            and self._is_searched_as(ticket)
+        )
+
+    def _is_searched_as(self, ticket: dict) -> bool:
+        """Whether a ticket's scores are of this model's search and epoch."""
+        if self.search is None or self.kind not in SEARCHED:
+            return True
+        found, switches = ticket.get("search") or {}, dict(self.search)
+        wanted = protocols.SEARCH[switches.pop("protocol", "paper")] | switches
+        epoch = self.search_epoch or found.get("epochs")
+        return ticket.get("scores_epoch") == epoch and all(
+            found.get(name) == value for name, value in wanted.items()
         )
 
     def at(self, task: str) -> "Model":
@@ -128,7 +166,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """`metrics` besides Clean; `attacks`: names of the paper's columns."""
+    """`metrics` besides Clean; `attacks`: names of the paper's columns; `controls`: whether its
+    tickets stand beside matched dense models (else beside its first row)."""
 
     name: str
     title: str
@@ -136,6 +175,7 @@ class Table:
     attacks: tuple[str, ...]
     metrics: tuple[str, ...]
     rows: tuple[Row, ...]
+    controls: bool = True
 
 
 _DENSE_ROW = Row("Fine-tune", "Fine-tune", DENSE)
@@ -203,6 +243,11 @@ TABLES = {
 }  # fmt: skip
 
 
+# The study: what robust tickets gain beside their controls, and what of it the choices of the
+# search decide. None of these tables is the paper's.
+STUDY_ROBUST = Row("RobustT 30 %", None, Model(kind="robust", sparsity=0.3, search=()))
+
+
 def _study_rows() -> tuple[Row, ...]:
     """Dense models, then each kind of ticket at three sparsities; 3 retraining epochs, and 10."""
     rows = [_DENSE_ROW, Row("Fine-tune, 10 epochs", None, Model(epochs=10)), _FREELB, _INFOBERT]
@@ -211,24 +256,67 @@ def _study_rows() -> tuple[Row, ...]:
         for sparsity in (0.3, 0.5, 0.8):
             for epochs in (None, 10):
                 name = f"{label} {100 * sparsity:g} %" + (f", {epochs} epochs" if epochs else "")
-                rows.append(Row(name, None, Model(kind=kind, sparsity=sparsity, epochs=epochs)))
+                model = Model(kind=kind, sparsity=sparsity, epochs=epochs, search=())
+                rows.append(Row(name, None, model))
     return tuple(replace(row, paper_method=None) for row in rows)
 
 
-# What robust tickets gain beside their controls: not a table of the paper.
-STUDY = Table(
-    "study",
-    "The study: tickets beside matched dense models",
-    ("builtin/rotten_tomatoes", "sst2"),
-    (),
-    ("aua", "suc", "queries"),
-    _study_rows(),
-)
+def _study_table(name: str, title: str, rows: tuple[Row, ...], controls: bool = False) -> Table:
+    return Table(f"study{name}", f"The study: {title}", ("builtin/rotten_tomatoes", "sst2"), (),
+                 ("aua", "suc", "queries"), rows, controls)  # fmt: skip
 
 
-def table_of(target: str) -> Table | None:
-    """The table that a target names; None for a figure."""
-    return STUDY if target == STUDY.name else TABLES.get(target)
+def _as_robust(label: str, **changes) -> Row:
+    return Row(label, None, replace(STUDY_ROBUST.model, **changes))
+
+
+STUDY = _study_table("", "tickets beside matched dense models", _study_rows(), controls=True)
+STUDIES = {
+    table.name: table
+    for table in (
+        STUDY,
+        _study_table(
+            "-switches",
+            "the search as the paper writes it, as its code does it, and each difference alone",
+            (
+                STUDY_ROBUST,
+                _as_robust("released search (D1, D2, D9, D14)",
+                           search=(("protocol", "released"),)),
+                _as_robust("D1, lambda's clock", search=(("lambda_clock", "tensors"),)),
+                _as_robust("D2, what is clipped", search=(("clip_over", "accumulated"),)),
+                _as_robust("D9, mean in R(m)", search=(("penalty_mean", "matrices"),)),
+                _as_robust("D10, the last pass alone", search=(("adv_gradient", "last"),)),
+                _as_robust("D14, AdamW", search=(("adamw", "released"),)),
+            ),
+        ),
+        _study_table(
+            "-epochs",
+            "tickets drawn from earlier search epochs",
+            (STUDY_ROBUST, *(_as_robust(f"search epoch {epoch}", search_epoch=epoch)
+                             for epoch in range(1, STUDY_SEARCH_EPOCHS))),
+        ),
+        _study_table(
+            "-ablations",
+            "Tables 3 and 4, without adversary, mask learning, initialisation, structure",
+            (
+                STUDY_ROBUST,
+                _as_robust("w/o Adv", kind="no_adversary"),
+                _as_robust("w/o Mask Learning", kind="imp_freelb"),
+                _as_robust("w/o Initialization", reinitialise="ticket"),
+                _as_robust("w/o Structure", reinitialise="rest"),
+                _as_robust("w/o Structure + Longer", reinitialise="rest", epochs=10),
+            ),
+        ),
+    )
+}  # fmt: skip
+
+
+def tables_of(target: str) -> tuple[Table, ...]:
+    """The tables that a target stands for: the study's is all of its own; none for a figure."""
+    if target == STUDY.name:
+        return tuple(STUDIES.values())
+    table = STUDIES.get(target) or TABLES.get(target)
+    return () if table is None else (table,)
 
 
 FIGURES = {
@@ -308,7 +396,12 @@ SCALES = {
             ("builtin/rotten_tomatoes", "sst2"),
             {
                 "finetune": {"LR": "5e-5"},
-                "search": {"EPOCHS": "6", "ADV_STEPS": "3", "IMP_EPOCHS": "1", "IMP_LR": "5e-5"},
+                "search": {
+                    "EPOCHS": str(STUDY_SEARCH_EPOCHS),
+                    "ADV_STEPS": "3",
+                    "IMP_EPOCHS": "1",
+                    "IMP_LR": "5e-5",
+                },
                 "retrain": {"LR": "5e-5"},
             },
             200,
@@ -322,8 +415,8 @@ SCALES = {
 
 def tasks_of(target: str, scale: Scale) -> tuple[str, ...]:
     """The tasks that a table or figure is made for where none are named."""
-    table = table_of(target)
-    own = table.tasks if table is not None else FIGURE_TASKS[target]
+    tables = tables_of(target)
+    own = tables[0].tasks if tables else FIGURE_TASKS[target]
     return own if scale.tasks is None or own == PAIR_TASKS else scale.tasks
 
 

@@ -24,12 +24,16 @@ from utils.experiments import (
     SCALES,
     SEARCH_EPOCHS,
     SPARSITY,
+    STUDIES,
     STUDY,
+    STUDY_SEARCH_EPOCHS,
     Model,
+    Row,
+    Table,
     controls_of,
     mini_recipes,
     scores_folder,
-    table_of,
+    tables_of,
 )
 from utils.files import read_jsonl
 from utils.jobs import Job
@@ -49,10 +53,10 @@ def recipes_of(args: Namespace) -> list[str]:
     """The attacks to run: those asked for, the columns' at paper scale, the runnable at mini."""
     if args.recipes:
         return args.recipes
-    if args.target == STUDY.name:
+    if args.target in STUDIES:
         return [STUDY_RECIPE]
-    table = table_of(args.target)
-    columns = table.attacks if table is not None else ("TextFooler",)
+    tables = tables_of(args.target)
+    columns = tables[0].attacks if tables else ("TextFooler",)
     if args.scale == "paper":
         return [recipe for column in columns for recipe in PAPER_ATTACKS[column]]
     return [recipe for recipe in mini_recipes(columns) if _can_run(recipe)]
@@ -98,7 +102,7 @@ def make_plan(args: Namespace) -> list[Job]:
         for task in args.tasks:
             planner.add_target(task, seed)
     jobs = list(planner.jobs.values())
-    if args.target == STUDY.name:  # its records are kept with the repository, its runs are not
+    if args.target in STUDIES:  # its records are kept with the repository, its runs are not
         kept = recorded_attacks(Path(args.output_dir) / f"{STUDY.name}-records.jsonl")
         jobs = needed(jobs, kept)
     for job in jobs:
@@ -144,12 +148,13 @@ class Planner:
 
     def add_target(self, task: str, seed: int) -> None:
         target = self.args.target
-        table = table_of(target)
-        if table is not None:
-            for row in self._rows(table):
+        tables = tables_of(target)
+        if tables:
+            for table, row in self._rows(tables):
                 model = row.model.at(task)
                 self.add_model(model, task, seed)
-                if self.args.controls and model.kind and model.reinitialise == "nothing":
+                with_controls = self.args.controls and table.controls
+                if with_controls and model.kind and model.reinitialise == "nothing":
                     self._add_controls(model, task, seed)
         elif target == "figure1":
             self.add_scores("robust", task, seed)
@@ -169,12 +174,16 @@ class Planner:
                         "robust", task, seed, tag=f"-lambda{value:g}", LAMBDA=f"{value:g}"
                     )
 
-    def _rows(self, table):
-        labels = [row.label for row in table.rows]
-        for label in self.args.rows or []:
+    def _rows(self, tables: tuple[Table, ...]) -> list[tuple[Table, Row]]:
+        rows = [(table, row) for table in tables for row in table.rows]
+        labels = dict.fromkeys(row.label for _, row in rows)
+        asked = self.args.rows or labels
+        for label in asked:
             if label not in labels:
-                raise UserError(f"{table.name} has no row {label!r}; it has {', '.join(labels)}")
-        return [row for row in table.rows if not self.args.rows or row.label in self.args.rows]
+                raise UserError(
+                    f"{self.args.target} has no row {label!r}; it has {', '.join(labels)}"
+                )
+        return [(table, row) for table, row in rows if row.label in asked]
 
     def _add_sparsities(self, task: str, seed: int) -> None:
         for model in CURVES.values():
@@ -223,8 +232,10 @@ class Planner:
         """A trained model with its attacks, and before it what it is made from."""
         epochs = model.epochs or self.scale.epochs
         variables = {"ATTACK": "yes" if attacked else "no"}
+        if model.tag:
+            variables |= {"TAG": model.tag}
         if model.epochs:
-            variables |= {"EPOCHS": str(epochs), "TAG": f"-epochs{epochs}"}
+            variables |= {"EPOCHS": str(epochs)}
         if model.stop_at is not None:
             ticket = model.stop_at.folder
             variables |= {"TAG": f"-loss_of-{ticket}",
@@ -290,11 +301,18 @@ class Planner:
             highest = f"{max(self.scale.sparsities):g}"
             tag = f"-to{highest}"
             return (self.add_scores(model.kind, task, seed, tag=tag, IMP_SPARSITY=highest),), tag
-        return (self.add_scores(model.kind, task, seed),), ""
+        flags = tuple(word for name, value in model.search or () for word in (f"--{name}", value))
+        name = self.add_scores(model.kind, task, seed, tag=model.search_tag, flags=flags)
+        return (name,), model.scores_tag
 
-    def add_scores(self, kind: str, task: str, seed: int, tag: str = "", **variables: str) -> str:
+    def add_scores(
+        self, kind: str, task: str, seed: int, tag: str = "", flags: tuple[str, ...] = (),
+        **variables: str,
+    ) -> str:  # fmt: skip
         """Stage 2 for one kind of scores; the job's name."""
         needs: tuple[str, ...] = ()
+        if self.args.target in STUDIES and kind == "robust" and not flags:  # for study-epochs
+            flags = ("--keep_scores", ",".join(map(str, range(1, STUDY_SEARCH_EPOCHS))))
         own = self._settings("search")
         if kind.startswith("imp"):
             share = float(own.get("IMP_SHARE", 0.1))
@@ -309,7 +327,7 @@ class Planner:
         variables |= {"KINDS": kind, "TAG": tag}
         seconds = self._training_seconds(task, work, "search")
         return self._add(scores_folder(kind) + tag, task, seed, "stage2-search-ticket.sh",
-                         "search", variables, seconds, needs=needs)  # fmt: skip
+                         "search", variables, seconds, flags, needs)  # fmt: skip
 
     def _add(self, folder: str, task: str, seed: int, script: str, stage: str, variables: dict,
              seconds: float, flags=(), needs=(), attacks=()) -> str:  # fmt: skip

@@ -5,7 +5,16 @@ from functools import cached_property
 from pathlib import Path
 
 from utils.cli import UserError
-from utils.experiments import EPOCHS_FIGURE, FIGURES, STUDY, Scale, table_of, tasks_of
+from utils.experiments import (
+    EPOCHS_FIGURE,
+    FIGURES,
+    STUDIES,
+    STUDY,
+    Scale,
+    Table,
+    tables_of,
+    tasks_of,
+)
 from utils.report import calibrated, curves, figures, formats, latex, searches, study, tables
 from utils.report.missing import Missing, command
 from utils.report.records import read_records, write_records, write_text
@@ -67,9 +76,9 @@ def make(
     for target in targets:
         own_tasks = tasks or tasks_of(target, scale)
         try:
-            if table_of(target) is not None:
-                paths += _make_table(target, own_tasks, scale, sources, folder, checkpoint, say)
-            else:
+            for table in tables_of(target):
+                paths += _make_table(table, own_tasks, scale, sources, folder, checkpoint, say)
+            if not tables_of(target):
                 paths += _make_figure(target, own_tasks, scale, sources, folder, checkpoint, say)
         except Missing as e:
             line = f"{target} not made: {e}; run: {command(target, scale, own_tasks)}"
@@ -78,11 +87,10 @@ def make(
         raise Missing("; ".join(missing))
     for line in missing:
         say(line)
-    return paths
+    return list(dict.fromkeys(paths))  # the study's tables keep their records in one file
 
 
-def _make_table(target, tasks, scale, sources, folder, checkpoint, say) -> list[Path]:
-    table = table_of(target)
+def _make_table(table: Table, tasks, scale, sources, folder, checkpoint, say) -> list[Path]:
     try:
         records = sources.records
     except Missing:  # nothing was run: the table's cells are empty, with their commands
@@ -96,27 +104,25 @@ def _make_table(target, tasks, scale, sources, folder, checkpoint, say) -> list[
         r for r in records if r["task"] in tasks and r["checkpoint_rule"] == checkpoint
         and any(m.at(r["task"]).owns(r, scale.epochs) for m in models)
     ]  # fmt: skip
-    tempered = calibrated.attacks(candidates)
+    is_study = table.name in STUDIES
+    tempered = [] if is_study and table is not STUDY else calibrated.attacks(candidates)
     remark = f"{NONE_USED} ({scale.epochs} epochs, {checkpoint} checkpoint)." if not used else ""
-    text = formats.markdown(table, subs, remark) + calibrated.markdown(candidates)
+    text = formats.markdown(table, subs, remark)
+    text += calibrated.markdown(candidates) if tempered else ""
     say(text)
-    further = []
-    if target == STUDY.name:
-        further = study.draw(subs, folder)
-        # Its runs are kept nowhere: also the records that no row shows, such as of controls that
-        # never reached their loss, so that a plan does not ask for them again.
-        used |= {id(r): r for r in records if r["task"] in tasks}
+    paths = study.draw(subs, folder) if table is STUDY else []
     if tempered:
         csv_of_them = calibrated.csv_text(candidates)
-        further.append(write_text(folder / f"{target}-calibration.csv", csv_of_them))
+        paths.append(write_text(folder / f"{table.name}-calibration.csv", csv_of_them))
     used |= {id(r): r for r in tempered}
-    return [
-        *further,
-        write_text(folder / f"{target}.md", text),
-        write_text(folder / f"{target}.csv", formats.csv_text(subs)),
-        write_text(folder / f"{target}.tex", latex.latex(table, subs)),
-        write_records(folder / f"{target}-records.jsonl", list(used.values())),
+    paths += [
+        write_text(folder / f"{table.name}.md", text),
+        write_text(folder / f"{table.name}.csv", formats.csv_text(subs)),
+        write_text(folder / f"{table.name}.tex", latex.latex(table, subs)),
     ]
+    if is_study:
+        return [*paths, study.keep_records(records, folder)]
+    return [*paths, write_records(folder / f"{table.name}-records.jsonl", list(used.values()))]
 
 
 def _shown(target: str, task: str, scale: Scale, sources: Sources, checkpoint: str) -> Shown:

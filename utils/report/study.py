@@ -4,9 +4,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from utils.experiments import STUDY
 from utils.report.comparing import Control
 from utils.report.figures import save
-from utils.report.records import Cell, interval
+from utils.report.records import Cell, interval, read_records, write_records
 from utils.report.tables import Line, SubTable
 
 # Okabe and Ito's colours; each with a marker of its own.
@@ -19,6 +20,21 @@ LOOKS = {
 LABELS = {"model": "the model", "same epochs": "dense, same epochs",
           "same training loss": "dense, same loss",
           "same passes over the labels": "dense, same passes"}  # fmt: skip
+
+
+RECORDS = f"{STUDY.name}-records.jsonl"
+
+
+def keep_records(records: list[dict], folder: Path) -> Path:
+    """One file for all of the study's tables, which loses nothing that it has: its runs are kept
+    nowhere. Also records that no row shows, such as of a control that never reached its loss, so
+    that a plan does not ask for them again."""
+    path = folder / RECORDS
+    kept = {(r["attack_id"], r["seed"]): r for r in records}
+    if path.is_file():
+        known = {(r["attack_id"], r["seed"]): r for r in read_records([path])}
+        kept = known | kept
+    return write_records(path, list(kept.values()))
 
 
 def draw(subs: list[SubTable], folder: Path) -> list[Path]:

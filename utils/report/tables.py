@@ -15,6 +15,7 @@ from utils.experiments import (
     PAPER_DATASET,
     SCALES,
     SINGLE_TASKS,
+    STUDIES,
     TABLES,
     Model,
     Scale,
@@ -178,6 +179,8 @@ def sub_tables(
         and r["checkpoint_rule"] == checkpoint
         and any(row.model.at(task).owns(r, scale.epochs) for row in table.rows)
     ]
+    if table.name in STUDIES:  # attacks with softmax are there to be calibrated
+        own = [r for r in own if r["score_with"] == "log_odds"]
     present = {r["recipe"] for r in own}
     columns: list[tuple[str | None, str | None]] = []
     for attack in table.attacks:
@@ -214,7 +217,8 @@ def _sub_table(
         latest = one_per_seed(mine)
         repeated += len(mine) - len(latest)
         is_ticket = model.kind is not None and model.reinitialise == "nothing"
-        controls = controls_of(latest, all_records) if latest and is_ticket else []
+        with_controls = latest and is_ticket and table.controls
+        controls = controls_of(latest, all_records) if with_controls else []
         paper = _paper_of(table, task, row, attack)
         lines.append(Line(row.label, model, latest, paper, controls))
     if repeated:
