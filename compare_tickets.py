@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from utils import cli
+from utils.experiments import SEARCHED
 
 KINDS = ("csv", "md", "png", "pdf")  # of files written
-HARD_CONCRETE = ("robust", "no_adversary")  # kinds whose scores are log alpha
 
 
 def epochs_of_scores(text: str) -> list:
@@ -105,7 +105,7 @@ def draw_from_scores(args, gates: list[densities.Gates]) -> Iterator[tuple[Path,
                 masks = tickets.draw(scores, shapes, sparsity)
                 drawn[sparsity] = tickets.density_by(masks, {name: name for name in masks})
                 yield path, (item, sparsity, agreement.pack(masks))
-            if item.kind in HARD_CONCRETE:
+            if item.kind in SEARCHED:
                 expected = {n: mean(hard_concrete.open_probability(s)) for n, s in scores.items()}
                 soft = {n: mean(hard_concrete.soft_gate(s)) for n, s in scores.items()}
                 gates.append(densities.Gates(item, expected, soft, drawn))
@@ -175,7 +175,7 @@ def density_notes(args, found: list[Drawn]) -> list[str]:
             "expect stands in the score file (--scores)."
         )
     drawn_kinds = {item.kind for item, _, _ in found[len(args.tickets) :]}
-    others = sorted(drawn_kinds - set(HARD_CONCRETE))
+    others = sorted(drawn_kinds - set(SEARCHED))
     if others:
         notes.append(f"No expected density: {', '.join(others)} (no hard-concrete gates).")
     return notes

@@ -102,20 +102,33 @@ def write_report(args) -> int:
                args.output_dir, "--checkpoint", os.environ.get("CHECKPOINT", "last"),
                "--seeds", *map(str, args.seeds),
                "--further_flags", shlex.join(args.further_flags)]  # fmt: skip
-    return subprocess.run(command).returncode
+    status = subprocess.run(command).returncode
+    if args.target in STUDIES:
+        status = compare_kept_tickets(Path(args.output_dir)) or status
+    return status
 
 
 def keep_tickets(jobs: list[Job], folder: Path) -> None:
     """The robust tickets' files beside the study's records: runs are kept nowhere, and these are
-    small. Of one search and sparsity the retrained ones are the same ticket."""
+    small. Trained longer or from other weights a ticket is the same one."""
     for job in jobs:
-        found = re.fullmatch(r"ticket-(robust-[^-]+)(?:-.*)?", job.folder.name)
-        file = job.folder / "ticket.safetensors"
-        if found and file.is_file() and not job.variables.get("SCORES_TAG"):
-            task = Path(job.variables["TASKS"]).name
-            name = f"{task}-seed{job.variables['SEEDS']}-{found[1]}.safetensors"
+        name, file = job.folder.name, job.folder / "ticket.safetensors"
+        same = re.search(r"-epochs\d+$|-reinit_", name)
+        if name.startswith("ticket-robust-") and not same and file.is_file():
+            task, seed = Path(job.variables["TASKS"]).name, job.variables["SEEDS"]
+            kept = folder / f"{task}-seed{seed}-{name.removeprefix('ticket-')}.safetensors"
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / name, lambda p, file=file: shutil.copyfile(file, p))
+            write_atomically(kept, lambda p, file=file: shutil.copyfile(file, p))
+
+
+def compare_kept_tickets(folder: Path) -> int:
+    """How far the tickets beside the study's records agree, across seeds, epochs and tasks."""
+    files = sorted(map(str, (folder / "tickets").glob("*.safetensors")))
+    if len(files) < 2:
+        return 0
+    command = [sys.executable, str(ROOT / "compare_tickets.py"), "--tickets", *files,
+               "--output_dir", str(folder / "agreement")]  # fmt: skip
+    return subprocess.run(command, stdout=subprocess.DEVNULL).returncode
 
 
 def main() -> None:

@@ -60,16 +60,20 @@ if __name__ == "__main__":
 
 import torch
 
-from masking import surgery, tickets
+from masking import hard_concrete, surgery, tickets
 from utils import adversary, data, devices, models, optim, training
 from utils.batching import collate, encode, epoch_batches
+from utils.experiments import SEARCHED
 from utils.files import write_json
 from utils.resume import SavePoints
 from utils.runs import Run, environment, read_run, seed_for
 
 
 def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
-    """The masks, and the manifest: where they come from, what was asked and what was got."""
+    """The masks, and the manifest: where they come from, what was asked and what was got.
+
+    `expected_density_percent`: 100 R(m) of the scores, where they are gates.
+    """
     path = tickets.score_file(args.scores)
     with cli.explain():
         scores, shapes, source = tickets.load_scores(path)
@@ -93,6 +97,9 @@ def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
         "sparsity_asked": args.sparsity,
         "source": {k: source[k] for k in kept_facts if k in source} | {"sha256": source["sha256"]},
         "rewound_to": models.encoder_facts(args.model_name, model, fingerprint),
+        "expected_density_percent": 100 * float(hard_concrete.penalty(list(scores.values())))
+        if source["kind"] in SEARCHED
+        else None,
         "density_by_head": surgery.density_by_head(masks, model.config.num_attention_heads),
         "density_by_matrix": tickets.density_by(masks, {name: name for name in masks}),
         "environment": environment(),
@@ -174,6 +181,7 @@ def main() -> None:
               "sparsity": tickets.sparsity_of(masks), "scores_epoch": source.get("epoch"),
               "scores_seed": source["seed"], "scores_sha256": source["sha256"],
               "reinitialised": args.reinitialise,
+              "expected_density_percent": manifest["expected_density_percent"],
               "search": without_places(source.get("settings", {}))}  # fmt: skip
     emptied = [name for name, d in manifest["density_by_matrix"].items() if d == 0]
     if emptied:

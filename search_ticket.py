@@ -103,6 +103,7 @@ def parse_args(argv: list[str] | None = None):
 if __name__ == "__main__":
     cli.run(parse_args)  # what is wrong with them is said before the imports, which take seconds
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -331,10 +332,12 @@ def main() -> None:
     accelerator.wait_for_everyone()
     state = run.load_state()
     step, finished_epochs, best, measured, skipped_steps = 0, 0, -1.0, None, 0
+    seconds_before, since = 0.0, time.monotonic()
     if state is not None:
         step, finished_epochs = state["optimizer_step"], state["finished_epochs"]
         best, measured = state["best_dev_accuracy_percent"], state["measured"]
         skipped_steps = state["skipped_steps"]
+        seconds_before = state.get("seconds", 0.0)
         restore(state, model, scores, optimizer)
     if accelerator.is_main_process:
         run.cut_log(step, finished_epochs)
@@ -348,7 +351,8 @@ def main() -> None:
         if accelerator.is_main_process:
             write_log(run, waiting)
             at = {"optimizer_step": step, "finished_epochs": epochs_done, "measured": measured,
-                  "best_dev_accuracy_percent": best, "skipped_steps": skips.count}  # fmt: skip
+                  "best_dev_accuracy_percent": best, "skipped_steps": skips.count,
+                  "seconds": seconds_before + time.monotonic() - since}  # fmt: skip
             run.save_state(at | resume_point(model, scores, optimizer))
 
     shares_every = max(1, clocks.total_steps // 50)  # enough for the curves of Figures 1 and 5
@@ -409,7 +413,9 @@ def main() -> None:
     if accelerator.is_main_process:
         run.finish({"scores": "scores.safetensors", "epoch": args.epochs, "optimizer_steps": step,
                     "best_dev_accuracy_percent": best, "last_epoch": measured,
-                    "skipped_steps": skips.count}, [])  # fmt: skip
+                    "skipped_steps": skips.count,
+                    "seconds_of_search": seconds_before + time.monotonic() - since,
+                    "peak_memory_bytes": devices.peak_memory_bytes()}, [])  # fmt: skip
         print(f"scores in {run.folder}; R(m) {measured['penalty_of_all_gates']:.3f}, dev accuracy "
               f"{measured['dev_accuracy_soft_gates_percent']:.1f} % with soft gates, "
               f"{measured['dev_accuracy_ticket_percent']:.1f} % with the ticket at sparsity "

@@ -22,7 +22,7 @@ from utils.experiments import (
     Model,
 )
 from utils.intervals import crossed_interval
-from utils.report import figures, formats, latex, records, tables
+from utils.report import costs, figures, formats, latex, records, tables
 from utils.report.missing import command
 
 TASK = "builtin/rotten_tomatoes"
@@ -817,6 +817,37 @@ def test_a_studys_ticket_is_in_the_row_of_its_search_alone(tmp_path):
     write(tmp_path / "more", [attack(DENSE, 2, 20.0, recipe="textfooler-neighbours")])
     call("report", "--make", "study-epochs", *flags, "--records", tmp_path / "more")
     assert len(records.read_records([out / "study-records.jsonl"])) == 5
+
+
+def test_costs_are_epochs_times_what_an_epoch_costs(tmp_path):
+    """1,800 rows. Dense: 3 epochs of 2 s per 1,000 rows. The ticket: 3 of fine-tuning, 6 of a
+    search at 10 s, 3 of retraining at 3 s; 20 points more, none of them by chance."""
+    ways = {"plain": (2.0, 2**30), "search": (10.0, 3 * 2**30), "retrain": (3.0, 2**30)}
+    measured = {"row": {"adv_steps": 3}, "device": "d", "threads": 2, "ways": {
+        name: {"seconds_per_1000_rows": seconds, "peak_memory_bytes": held}
+        for name, (seconds, held) in ways.items()}}  # fmt: skip
+    told = {"recipe": "textfooler-neighbours", "rows_attacked": 100}
+    ticket = controlled(aua=40.0, row_outcomes="r" * 40 + "f" * 60, **told)
+    ticket["ticket"] |= {"search": SEARCH | {"adv_steps": 3}, "scores_epoch": 6}
+    dense = attack(DENSE, 42, 20.0, row_outcomes="r" * 20 + "f" * 80, training_rows=1800, **told)
+    freelb = attack(Model(method="freelb"), 42, 30.0, **told)  # its epochs were not measured
+    write(tmp_path / "runs", [ticket, dense, freelb])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "costs.jsonl").write_text(json.dumps(measured) + "\n")
+    call("report", "--make", "study", "--scale", "study", "--records", tmp_path / "runs",
+         "--output_dir", tmp_path / "out", "--tasks", TASK)  # fmt: skip
+    first, second = rows_of(tmp_path / "out" / "study-costs.csv")
+    assert [first[k] for k in ("model", "passes over the labels", "minutes", "peak GiB")] == [
+        *("Fine-tune", "3", f"{1.8 * 3 * 2 / 60:.1f}", "1.00")
+    ]
+    before, own = 1.8 * (6 * 10 + 3 * 2) / 60, 1.8 * 3 * 3 / 60
+    assert second["model"] == "RobustT 30 %" and second["passes over the labels"] == "12"
+    assert second["minutes before its training"] == f"{before:.1f}"
+    assert second["minutes"] == f"{before + own:.1f}" and second["peak GiB"] == "3.00"
+    further = before + own - 1.8 * 3 * 2 / 60
+    assert second["further minutes per point"] == f"{further / 20:.1f}"
+    other = measured | {"row": {"adv_steps": 5}}  # a search of other passes costs something else
+    assert costs.cost_of(records.read_records([tmp_path / "runs"])[0], other) is None
 
 
 def test_both_checkpoint_rules_are_reported(tmp_path):

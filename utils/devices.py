@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import resource
+import sys
 from collections.abc import Iterable
 
 import torch
@@ -26,6 +28,14 @@ def make_accelerator(args: argparse.Namespace) -> Accelerator:
         torch.utils.deterministic.fill_uninitialized_memory = False
         torch.backends.cudnn.benchmark = False
     return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
+
+
+def peak_memory_bytes() -> int:
+    """The most that this process has held so far: tensors on its GPU, or all of it on a CPU."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def computes_in_bf16(cpu: bool) -> bool:

@@ -262,8 +262,10 @@ def _study_rows() -> tuple[Row, ...]:
 
 
 def _study_table(name: str, title: str, rows: tuple[Row, ...], controls: bool = False) -> Table:
+    # Beside variants of the search what could tell, without an attack, which ticket is robust.
+    metrics = ("aua", "suc", "queries") if controls else ("aua", "dev", "open")
     return Table(f"study{name}", f"The study: {title}", ("builtin/rotten_tomatoes", "sst2"), (),
-                 ("aua", "suc", "queries"), rows, controls)  # fmt: skip
+                 metrics, rows, controls)  # fmt: skip
 
 
 def _as_robust(label: str, **changes) -> Row:

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from utils import cli, evaluation, models, optim, resume
+from utils import cli, devices, evaluation, models, optim, resume
 from utils.batching import Encoded
 from utils.cli import DATA_FLAGS, PLACES
 from utils.data import Splits
@@ -297,7 +297,8 @@ def finish(
         return
     run.finish(
         {"checkpoints": found, "best_dev_epoch": progress.best_epoch,
-         "seconds_of_training": progress.seconds, **splits.facts()}, records)  # fmt: skip
+         "seconds_of_training": progress.seconds, "peak_memory_bytes": devices.peak_memory_bytes(),
+         **splits.facts()}, records)  # fmt: skip
     for name in found:
         if found[name]["at_chance"]:
             cli.warn(f"the {name} checkpoint is no better than always saying the most frequent "

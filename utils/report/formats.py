@@ -9,7 +9,8 @@ from utils.report.comparing import difference, missing_controls
 from utils.report.records import Cell, doubts_of, number, text_cell
 from utils.report.tables import Line, SubTable, orientation, why_not_run
 
-HEADINGS = {"clean": "Clean %", "aua": "Aua %", "suc": "Suc %", "queries": "#Query"}
+HEADINGS = {"clean": "Clean %", "aua": "Aua %", "suc": "Suc %", "queries": "#Query",
+            "dev": "Dev %", "open": "R(m) %"}  # fmt: skip
 NONE = "—"
 OURS = (
     "Ours: mean ± standard deviation (n - 1) over n seeds; in brackets 95 % intervals, Wilson's "
@@ -21,6 +22,10 @@ LEGEND = (
     "before the attack. A row that has not been run is empty. †: a matched dense control of this "
     "ticket is missing for some seed, so what its numbers owe to longer or closer fitting is open. "
     "‡: suspicious, see the notes."
+)
+OF_SEARCHES = (  # where a table has these columns
+    " Dev: accuracy of the trained model on the dev rows. R(m): expected share of open gates in "
+    "the scores that the ticket is drawn from."
 )
 CSV_HEADER = ("table", "task", "dataset_in_paper", "method", "sparsity", "attack_in_paper",
               "recipe", "metric", "paper", "ours_mean", "ours_deviation", "ours_low_95",
@@ -189,7 +194,8 @@ def markdown(table: Table, subs: list[SubTable], remark: str = "") -> str:
         if grid.commands:
             lines += ["To fill what is empty or has fewer seeds:", "", "```sh", *grid.commands,
                       "```", ""]  # fmt: skip
-    return "\n".join([*lines, f"{OURS} {LEGEND}", ""])
+    further = OF_SEARCHES if "open" in table.metrics else ""
+    return "\n".join([*lines, f"{OURS} {LEGEND}{further}", ""])
 
 
 CONTROLS_HEADER = ("Ticket", "Dense control with the", "Epochs", "Training loss", "Clean %",

@@ -15,7 +15,7 @@ from utils.experiments import (
     tables_of,
     tasks_of,
 )
-from utils.report import calibrated, curves, figures, formats, latex, searches, study, tables
+from utils.report import calibrated, costs, curves, figures, formats, latex, searches, study, tables
 from utils.report.missing import Missing, command
 from utils.report.records import read_records, write_records, write_text
 from utils.report.shown import Shown, csv_text
@@ -120,6 +120,10 @@ def _make_table(table: Table, tasks, scale, sources, folder, checkpoint, say) ->
         write_text(folder / f"{table.name}.csv", formats.csv_text(subs)),
         write_text(folder / f"{table.name}.tex", latex.latex(table, subs)),
     ]
+    measured = costs.read(folder) if table is STUDY else None
+    if measured is not None:
+        paths.append(write_text(folder / "study-costs.md", costs.markdown(subs, measured)))
+        paths.append(write_text(folder / "study-costs.csv", costs.csv_text(subs, measured)))
     if is_study:
         return [*paths, study.keep_records(records, folder)]
     return [*paths, write_records(folder / f"{table.name}-records.jsonl", list(used.values()))]

@@ -113,6 +113,7 @@ def _with_keys(record: dict) -> dict:
         "resource_digests": json.dumps(digests, sort_keys=True),
         "but_temperature": _but_temperature(record),
         **{key: (ticket or {}).get(key) for key in ROW_SETTINGS},
+        "expected_density_percent": (ticket or {}).get("expected_density_percent"),
         "search_settings": json.dumps((ticket or {}).get("search"), sort_keys=True),
         "training_settings": json.dumps(record.get("training"), sort_keys=True),
         "stop_settings": _stop_settings(record.get("stop_at_loss")),

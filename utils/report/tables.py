@@ -36,7 +36,8 @@ from utils.report.records import (
 PAPER_VALUES = Path(__file__).resolve().parent.parent.parent / "results" / "paper_tables.csv"
 # Metric of the paper's tables -> measure of our records.
 MEASURES = {"clean": "clean_percent", "aua": "aua_percent", "suc": "suc_percent",
-            "queries": "queries_per_row"}  # fmt: skip
+            "queries": "queries_per_row", "dev": "dev_accuracy_percent",
+            "open": "expected_density_percent"}  # fmt: skip
 NEEDS = {
     "word_vectors": "the counter-fitted vectors",
     "sentence_encoder": "the Universal Sentence Encoder",
