@@ -7,35 +7,75 @@ from utils.intervals import crossed_difference, mcnemar
 from utils.report.records import STRICT_COMPARISON, one_per_seed, outcomes
 
 
-def difference(mine: list[dict], theirs: list[dict], measure: str = "aua_percent") -> str | None:
-    """Mine less theirs over the seeds that both have, in points, and whether it is noise.
+@dataclass(frozen=True)
+class Difference:
+    """Between two models on the same rows, in points, over the seeds that both have.
 
-    One seed: McNemar's exact test; several: a 95 % interval for new rows and seeds, and that test
-    of each seed. None where the records do not tell (no common seed, other rows, no outcomes row by
-    row).
+    `bounds`: 95 %, for new rows and seeds; None with one seed. `right_alone`, `p_values`: of
+    McNemar's exact test, a pair and a value a seed. `lacking`: seeds that only one of the two has.
+    """
+
+    points: float
+    bounds: tuple[float, float] | None
+    seeds: list[int]
+    right_alone: list[tuple[int, int]]
+    p_values: list[float]
+    lacking: set[int]
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether it is not distinguishable from none."""
+        if self.bounds is None:
+            return self.p_values[0] >= 0.05
+        return self.bounds[0] <= 0 <= self.bounds[1]
+
+    @property
+    def in_short(self) -> str:
+        """The points with their interval or p-value; bold where they are not noise."""
+        mark = "" if self.is_noise else "**"
+        beside = f"p = {self.p_values[0]:.2g}" if self.bounds is None else self._interval
+        return f"{mark}{self.points:+.1f}{mark} {beside}".replace("-", "−")
+
+    @property
+    def _interval(self) -> str:
+        return f"[{self.bounds[0]:+.1f}, {self.bounds[1]:+.1f}]"
+
+    def __str__(self) -> str:
+        told, tests = f"{self.points:+.1f}", ""
+        if self.bounds is None:
+            (a, b), p = self.right_alone[0], self.p_values[0]
+            told += f" (right alone on {a} rows against {b}, p = {p:.2g})"
+        else:
+            of_seeds = zip(self.seeds, self.p_values, strict=True)
+            tests = ", ".join(f"{seed}: {p:.2g}" for seed, p in of_seeds)
+            told, tests = f"{told} {self._interval}", f" (McNemar's p by seed: {tests})"
+        if self.lacking:
+            several = "s" * (len(self.seeds) > 1)
+            told += f", seed{several} {', '.join(map(str, self.seeds))} alone"
+        told += ", not distinguishable from noise" if self.is_noise else ""
+        return (told + tests).replace("-", "−")
+
+
+def difference(
+    mine: list[dict], theirs: list[dict], measure: str = "aua_percent"
+) -> Difference | None:
+    """Mine less theirs over the seeds that both have.
+
+    None where the records do not tell (no common seed, other rows, no outcomes row by row).
     """
     seeds = {r["seed"] for r in mine} & {r["seed"] for r in theirs}
-    lacking = {r["seed"] for r in (*mine, *theirs)} - seeds
     by_seed = [{r["seed"]: r for r in records} for records in (mine, theirs)]
     a, b = (outcomes([records[seed] for seed in sorted(seeds)], measure) for records in by_seed)
     if a is None or b is None or a.shape != b.shape:
         return None
-    if len(a) == 1:
-        only_a, only_b, p = mcnemar(a[0], b[0])
-        points = 100 * (only_a - only_b) / a.shape[1]
-        told = f"{points:+.1f} (right alone on {only_a} rows against {only_b}, p = {p:.2g})"
-        noise, by_seed_told = p >= 0.05, ""
-    else:
-        points, low, high = crossed_difference(a, b)
-        told = f"{points:+.1f} [{low:+.1f}, {high:+.1f}]"
-        noise = low <= 0 <= high
-        tests = (f"{seed}: {mcnemar(*rows)[2]:.2g}"
-                 for seed, *rows in zip(sorted(seeds), a, b, strict=True))  # fmt: skip
-        by_seed_told = f" (McNemar's p by seed: {', '.join(tests)})"
-    if lacking:
-        told += f", seed{'s' * (len(a) > 1)} {', '.join(map(str, sorted(seeds)))} alone"
-    told += ", not distinguishable from noise" if noise else ""
-    return (told + by_seed_told).replace("-", "−")
+    tests = [mcnemar(*rows) for rows in zip(a, b, strict=True)]
+    points, bounds = 100 * (tests[0][0] - tests[0][1]) / a.shape[1], None
+    if len(a) > 1:
+        points, *ends = crossed_difference(a, b)
+        bounds = tuple(ends)
+    lacking = {r["seed"] for r in (*mine, *theirs)} - seeds
+    return Difference(points, bounds, sorted(seeds), [t[:2] for t in tests], [t[2] for t in tests],
+                      lacking)  # fmt: skip
 
 
 TESTS = (

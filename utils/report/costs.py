@@ -111,17 +111,13 @@ def _mean(records: list[dict], measured: dict) -> Cost | None:
 def _row(name: str, records: list[dict], cost: Cost, first: list[dict], base: Cost | None):
     told = difference(records, first) if first and records is not first else None
     per_point = "—"
-    seeds = {r["seed"] for r in records} & {r["seed"] for r in first}
-    if told and base:
-        points = sum(r["aua_percent"] for r in records if r["seed"] in seeds) / len(seeds)
-        points -= sum(r["aua_percent"] for r in first if r["seed"] in seeds) / len(seeds)
-        if points > 0:
-            per_point = f"{(cost.minutes - base.minutes) / points:.1f}"
-            per_point += " ?" if "not distinguishable" in told else ""
+    if told and base and told.points > 0:
+        per_point = f"{(cost.minutes - base.minutes) / told.points:.1f}" + " ?" * told.is_noise
     return [name, str(cost.passes), f"{cost.minutes_before:.1f}",
             f"{cost.minutes_of_training:.1f}", f"{cost.minutes:.1f}",
             f"{cost.peak_bytes / 2**30:.2f}", str(Cell.of(records, "queries_per_row")),
-            str(Cell.of(records, "aua_percent")), told or "—", per_point]  # fmt: skip
+            str(Cell.of(records, "aua_percent")), told.in_short if told else "—",
+            per_point]  # fmt: skip
 
 
 def markdown(subs: list[SubTable], measured: dict) -> str:

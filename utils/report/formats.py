@@ -104,7 +104,7 @@ def _controls(sub: SubTable) -> list[list[str]]:
             told = difference(line.records, control.records)
             rows.append([*cells, _epochs(control.records), _loss(control.records),
                          _ours(dense, "clean"), _ours(dense, "aua"),
-                         told or "other rows or seeds"])  # fmt: skip
+                         str(told) if told else "other rows or seeds"])  # fmt: skip
     return rows
 
 

@@ -121,6 +121,8 @@ def _make_table(table: Table, tasks, scale, sources, folder, checkpoint, say) ->
         write_text(folder / f"{table.name}.tex", latex.latex(table, subs)),
     ]
     measured = costs.read(folder) if table is STUDY else None
+    if table is STUDY:
+        paths.append(write_text(folder / "study-summary.md", study.summary(subs)))
     if measured is not None:
         paths.append(write_text(folder / "study-costs.md", costs.markdown(subs, measured)))
         paths.append(write_text(folder / "study-costs.csv", costs.csv_text(subs, measured)))

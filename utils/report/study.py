@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from utils.experiments import STUDY
-from utils.report.comparing import Control
+from utils.report.comparing import Control, difference
 from utils.report.figures import save
 from utils.report.records import Cell, interval, read_records, write_records
 from utils.report.tables import Line, SubTable
@@ -35,6 +35,31 @@ def keep_records(records: list[dict], folder: Path) -> Path:
         known = {(r["attack_id"], r["seed"]): r for r in read_records([path])}
         kept = known | kept
     return write_records(path, list(kept.values()))
+
+
+SUMMARY_HEADER = ("model", "Clean %", "Aua %", "less dense, as many epochs",
+                  "less dense, same training loss", "less dense, as many passes")  # fmt: skip
+
+
+def summary(subs: list[SubTable]) -> str:
+    """The main table in short, for the README: rows that were run, each ticket less its controls;
+    below it the rows that were not."""
+    text = []
+    for sub in (sub for sub in subs if sub.records):
+        body = [SUMMARY_HEADER, ["---", *["---:"] * (len(SUMMARY_HEADER) - 1)]]
+        for line in (line for line in sub.lines if line.records):
+            of_controls = {c.name: difference(line.records, c.records) for c in line.controls}
+            told = [of_controls.get(name) for name in list(LOOKS)[1:]]
+            body.append([line.label, str(Cell.of(line.records, "clean_percent")),
+                         str(Cell.of(line.records, "aua_percent")),
+                         *(d.in_short if d else "—" for d in told)])  # fmt: skip
+        missing = [line.label for line in sub.lines if not line.records]
+        rows, seeds = sub.shared["rows_attacked"], ", ".join(map(str, sub.seeds))
+        text += [f"**{sub.task}**, {sub.shared['training_rows']:,} training rows, {sub.recipe}, "
+                 f"{rows} rows, seeds {seeds}", ""]  # fmt: skip
+        text += ["| " + " | ".join(row) + " |" for row in body] + [""]
+        text += [f"Not run: {'; '.join(missing)}.", ""] if missing else []
+    return "\n".join(text)
 
 
 def draw(subs: list[SubTable], folder: Path) -> list[Path]:
