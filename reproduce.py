@@ -70,7 +70,7 @@ if __name__ == "__main__":
 
 from utils.files import write_atomically
 from utils.jobs import Job, duration
-from utils.planning import make_plan
+from utils.planning import STUDY_RECIPE, can_run, make_plan
 from utils.scheduling import execute
 
 
@@ -108,6 +108,18 @@ def write_report(args) -> int:
     return status
 
 
+def check_study(args) -> None:
+    """Said before the first of many trainings, not at its attack."""
+    lacks = []
+    if not can_run(STUDY_RECIPE):
+        lacks.append("NEIGHBOURS=FILE and NLTK_DATA=FOLDER in the environment")
+    if "sst2" in args.tasks and not args.data:
+        lacks.append("--data FOLDER with the whole sentences in sst2/train.tsv and sst2/dev.tsv")
+    if lacks:
+        cli.fail(f"the tables are made from what is recorded; to run what is missing give "
+                 f"{' and '.join(lacks)} (docs/study.md says where they come from)")  # fmt: skip
+
+
 def keep_tickets(jobs: list[Job], folder: Path) -> None:
     """The robust tickets' files beside the study's records: runs are kept nowhere, and these are
     small. Trained longer or from other weights a ticket is the same one."""
@@ -143,6 +155,7 @@ def main() -> None:
     resume.raise_on_signals("when it is run again")
     if args.target in STUDIES:  # takes seconds; what is missing can take days
         write_report(args)
+        check_study(args)
     failed = execute(jobs, args.gpus, args.jobs)
     if args.target in STUDIES:
         keep_tickets(jobs, Path(args.output_dir) / "tickets")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -135,6 +136,17 @@ def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):
     assert rest["TAG"] == "-epochs10" and rest["EPOCHS"] == "10" and rest["REINIT"] == "rest"
     with pytest.raises(UserError, match="study has no row 'search epoch 9'"):
         planned("search epoch 9")
+
+
+def test_the_study_makes_its_tables_before_it_asks_for_data(tmp_path, capsys):
+    flags = ("--runs", tmp_path / "runs", "--output_dir", tmp_path / "out", "--rows", "FreeLB")
+    (tmp_path / "out").mkdir()
+    shutil.copy(ROOT / "results/study/study-records.jsonl", tmp_path / "out")
+    said = fails(capsys, "reproduce", "study", *flags)
+    assert "NEIGHBOURS=FILE" in said and "--data FOLDER" in said
+    for name in ("study", "study-switches", "study-epochs", "study-ablations"):
+        assert (tmp_path / "out" / f"{name}.md").is_file()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_study_keeps_its_robust_tickets(tmp_path):

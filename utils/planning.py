@@ -59,10 +59,11 @@ def recipes_of(args: Namespace) -> list[str]:
     columns = tables[0].attacks if tables else ("TextFooler",)
     if args.scale == "paper":
         return [recipe for column in columns for recipe in PAPER_ATTACKS[column]]
-    return [recipe for recipe in mini_recipes(columns) if _can_run(recipe)]
+    return [recipe for recipe in mini_recipes(columns) if can_run(recipe)]
 
 
-def _can_run(recipe: str) -> bool:
+def can_run(recipe: str) -> bool:
+    """Whether what a recipe needs beside the packages is here, of the mini recipes."""
     if recipe == "textfooler-neighbours":
         return bool(os.environ.get("NEIGHBOURS")) and _nltk_has(
             "taggers/averaged_perceptron_tagger_eng"
