@@ -121,7 +121,7 @@ def label_passes_of(source: dict, sparsity: float) -> int:
 
 def without_places(settings: dict) -> dict:
     """How scores were found: of the settings those that are the same for every seed and task."""
-    dropped = {*cli.DATA_FLAGS, "seed", "precision", "keep_scores", "sparsity"}
+    dropped = {*cli.DATA_FLAGS, "seed", "precision", "compile", "keep_scores", "sparsity"}
     return {k: v for k, v in settings.items() if k not in dropped}
 
 

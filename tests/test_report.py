@@ -250,19 +250,21 @@ def test_a_row_does_not_average_over_settings(tmp_path):
              attack(ROBUST_30, 42, 10.0), attack(ROBUST_30, 43, 30.0)]  # fmt: skip
     for line, amp in zip(lines[3:], (0.5, 0.1), strict=True):
         line["ticket"]["search"] = {"lambda_amp": amp}
-    write(tmp_path / "runs", lines)
+    again = attack(ROBUST_30, 44, 50.0)  # computed otherwise, the same search
+    again["ticket"]["search"] = {"lambda_amp": 0.1, "compile": None}
+    write(tmp_path / "runs", [*lines, again])
     out = report(tmp_path, "table1")
     found = {r["method"]: r for r in rows_of(out / "table1.csv", metric="aua",
                                              recipe="textfooler-minilm")}  # fmt: skip
     assert found["Fine-tune"]["values_by_seed"] == "42:10;43:20"
-    assert found["RobustT"]["values_by_seed"] == "43:30"
+    assert found["RobustT"]["values_by_seed"] == "43:30;44:50"
     text = (out / "table1.md").read_text()
     assert "differing in training_settings" in text and "differing in search_settings" in text
     call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
     table = rows_of(tmp_path / "general" / "table.csv")
     assert sorted((r["model"], r["seeds"]) for r in table) == [
         ("dense fine-tuned", "1"), ("dense fine-tuned", "2"), ("robust ticket", "1"),
-        ("robust ticket", "1")]  # fmt: skip
+        ("robust ticket", "2")]  # fmt: skip
 
 
 def test_the_general_table_names_methods_and_noise(tmp_path):

@@ -114,7 +114,7 @@ def _with_keys(record: dict) -> dict:
         "but_temperature": _but_temperature(record),
         **{key: (ticket or {}).get(key) for key in ROW_SETTINGS},
         "expected_density_percent": (ticket or {}).get("expected_density_percent"),
-        "search_settings": json.dumps((ticket or {}).get("search"), sort_keys=True),
+        "search_settings": json.dumps(_search_of(ticket or {}), sort_keys=True),
         "training_settings": json.dumps(record.get("training"), sort_keys=True),
         "stop_settings": _stop_settings(record.get("stop_at_loss")),
         "name": _foreign_name(record) if foreign else _name(record, ticket),
@@ -155,11 +155,18 @@ def _until(stop: dict | None) -> str:
     return f", until the loss of the {kind} ticket ({percent:g} %, {stop['epochs']} epochs)"
 
 
+def _search_of(ticket: dict) -> dict | None:
+    """How a ticket's scores were found; less how that was computed, which some records hold."""
+    found = ticket.get("search")
+    return found and {k: v for k, v in found.items() if k != "compile"}
+
+
 def _stop_settings(stop: dict | None) -> str | None:
     """What else tells such models apart: how the ticket was made. The loss is each seed's own."""
     ticket = (stop or {}).get("ticket")
-    names = (*ROW_SETTINGS[:3], "reinitialised", "search")
-    return ticket and json.dumps({name: ticket.get(name) for name in names}, sort_keys=True)
+    names = (*ROW_SETTINGS[:3], "reinitialised")
+    told = {name: (ticket or {}).get(name) for name in names} | {"search": _search_of(ticket or {})}
+    return ticket and json.dumps(told, sort_keys=True)
 
 
 def largest_group(
