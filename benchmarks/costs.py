@@ -27,7 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("--encoder", default="builtin/minilm", help="as --model_name of the stages")
-    add("--rows", type=int, default=800, help="training rows of an epoch")
+    add("--rows", type=int, default=960, help="training rows of an epoch")
     add("--adv_steps", type=int, default=3, help="K of the search")
     add("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     common.add_common_flags(parser)
@@ -39,7 +39,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def commands(args: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
     """Name -> script and flags; a dense run and a search come before what needs them."""
     fresh = ("--model_name", args.encoder, "--lr", "5e-5", *DATA)
-    start = ("--model_name", str(folder / "plain"), *DATA)
+    # Compiled as a search of the study's length is; the first repeat alone waits for the compiler.
+    start = ("--model_name", str(folder / "plain"), "--compile", *DATA)
     scores = str(folder / "search")
     methods = {"plain": (), "freelb": ("--method", "freelb"), "infobert": ("--method", "infobert")}
     found = {name: ["finetune.py", *fresh, *flags] for name, flags in methods.items()}
