@@ -34,6 +34,8 @@ def parse_args(argv: list[str] | None = None):
     args = parser.parse_args(argv)
     if args.from_run and not args.stop_at_loss:
         parser.error("--from_run is of use with --stop_at_loss only")
+    if args.from_run and args.keep_epochs:
+        parser.error("--from_run takes one epoch: it has no others for --keep_epochs")
     check_task(args)
     protocols.apply_protocol(args, protocols.TRAINING)
     methods.apply_method(args)
@@ -46,7 +48,7 @@ if __name__ == "__main__":
 
 
 from masking import surgery
-from utils import adversary, data, devices, models, optim, training
+from utils import adversary, data, devices, models, optim, training, trajectory
 from utils.batching import collate, encode, epoch_batches
 from utils.resume import SavePoints
 from utils.runs import Run, read_run, seed_for
@@ -68,6 +70,12 @@ def loss_to_reach(text: str | None) -> dict | None:
         raise cli.UserError(f"the run in {text} is not finished: run it again first")
     loss = models.checkpoint_facts(Path(text) / "last")["mean_training_loss"]
     return {"loss": loss, "ticket": run["ticket"], "seed": run["seed"], "epochs": run["epochs"]}
+
+
+def warn_unless_reached(progress: training.Progress, to_reach: dict | None, epochs: int) -> None:
+    if to_reach and not progress.ended:
+        cli.warn(f"after {epochs} epochs the mean training loss is still above "
+                 f"{to_reach['loss']:.4g}: the control is not matched")  # fmt: skip
 
 
 def main() -> None:
@@ -113,15 +121,18 @@ def main() -> None:
              "max_seq_length": args.max_seq_length, "epochs": args.epochs,
              "training_rows": len(train), "label_passes": args.epochs, "stop_at_loss": to_reach,
              "training": training.settings_of(args)}  # fmt: skip
+    source = None
     if args.from_run:
-        training.check_same_training(Path(args.from_run), run.identity)
+        same = {"data": splits.facts(), "encoder": encoder}
+        source = trajectory.find(Path(args.from_run), run.identity, same, to_reach["loss"])
     accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
     if accelerator.is_main_process:
-        run.begin({**facts, "data": splits.facts(), "optimizer_steps": total_steps})
+        origin = {"taken_from": source.folder.name} if source else {}
+        run.begin({**facts, **origin, "data": splits.facts(), "optimizer_steps": total_steps})
     accelerator.wait_for_everyone()
-    if args.from_run:
-        progress = training.take_epoch(run, Path(args.from_run), to_reach["loss"], model,
-                                       tokenizer, facts, accelerator)  # fmt: skip
+    if source:
+        progress = trajectory.take(source, run, model, tokenizer, facts, accelerator)
+        warn_unless_reached(progress, to_reach, args.epochs)
         training.finish(run, progress, model, test, accelerator, args, facts, splits)
         return
     progress = training.restore(run, trained, optimizer, accelerator)
@@ -165,9 +176,7 @@ def main() -> None:
             break
 
     bar.close()
-    if to_reach and not progress.ended:
-        cli.warn(f"after {args.epochs} epochs the mean training loss is still above "
-                 f"{to_reach['loss']:.4g}: the control is not matched")  # fmt: skip
+    warn_unless_reached(progress, to_reach, args.epochs)
     training.finish(run, progress, model, test, accelerator, args, facts, splits)
 
 

@@ -56,6 +56,8 @@ def main() -> None:
     tasks = tuple(args.tasks) if args.tasks else None
     sources = make.Sources(args.records)
     scale = replace(SCALES[args.scale], further_flags=further, seeds=tuple(args.seeds))
+    if args.scale != "study" and STUDIES.keys() & set(targets):
+        raise cli.UserError("the study has a scale of its own: give --scale study")
     for rule in ("last", "best") if args.checkpoint == "both" else (args.checkpoint,):
         into = folder / "best" if args.checkpoint == "both" and rule == "best" else folder
         paths = make.make(targets, scale, sources, into, tasks, rule)

@@ -48,6 +48,8 @@ def parse_args(argv: list[str] | None = None):
         parser.error(f"--rows chooses rows of a table, and {args.target} has none")
     if args.target in STUDIES:
         args.scale = args.scale or "study"
+        if args.scale != "study":
+            parser.error(f"--scale {args.scale}: the study has a scale of its own, study")
     if args.scale is None:
         parser.error("the following arguments are required: --scale")
     scale = SCALES[args.scale]
@@ -104,33 +106,45 @@ def write_report(args) -> int:
                "--further_flags", shlex.join(args.further_flags)]  # fmt: skip
     status = subprocess.run(command).returncode
     if args.target in STUDIES:
+        encoder = Path(args.encoder or SCALES[args.scale].encoder).name
+        keep_tickets(Path(args.runs) / encoder, Path(args.output_dir) / "tickets")
         status = compare_kept_tickets(Path(args.output_dir)) or status
     return status
 
 
-def check_study(args) -> None:
+def check_study(jobs: list[Job]) -> None:
     """Said before the first of many trainings, not at its attack."""
     lacks = []
-    if not can_run(STUDY_RECIPE):
+    recipes = {recipe for job in jobs for recipe in job.variables["RECIPES"].split()}
+    if STUDY_RECIPE in recipes and not can_run(STUDY_RECIPE):
         lacks.append("NEIGHBOURS=FILE and NLTK_DATA=FOLDER in the environment")
-    if "sst2" in args.tasks and not args.data:
+    if any(job.variables["TASKS"] == "sst2" and "DATA" not in job.variables for job in jobs):
         lacks.append("--data FOLDER with the whole sentences in sst2/train.tsv and sst2/dev.tsv")
     if lacks:
         cli.fail(f"the tables are made from what is recorded; to run what is missing give "
                  f"{' and '.join(lacks)} (docs/study.md says where they come from)")  # fmt: skip
 
 
-def keep_tickets(jobs: list[Job], folder: Path) -> None:
-    """The robust tickets' files beside the study's records: runs are kept nowhere, and these are
-    small. Trained longer or from other weights a ticket is the same one."""
-    for job in jobs:
-        name, file = job.folder.name, job.folder / "ticket.safetensors"
-        same = re.search(r"-epochs\d+$|-reinit_", name)
-        if name.startswith("ticket-robust-") and not same and file.is_file():
-            task, seed = Path(job.variables["TASKS"]).name, job.variables["SEEDS"]
-            kept = folder / f"{task}-seed{seed}-{name.removeprefix('ticket-')}.safetensors"
+def drop_epochs(jobs: list[Job]) -> None:
+    """Remove the epochs that a run has kept once nothing is left to be taken from them: a hundred
+    megabytes each of the small encoder, a hundred of them for each task and seed."""
+    for source in (job for job in jobs if "--keep_epochs" in job.flags and job.trained):
+        taken = [job for job in jobs if str(source.folder) in job.flags]
+        if taken and all(job.trained for job in taken):
+            for epoch in source.folder.glob("epoch[0-9]*"):
+                shutil.rmtree(epoch)
+
+
+def keep_tickets(runs: Path, folder: Path) -> None:
+    """Copies of the robust tickets' files beside the study's records: runs are kept nowhere, and
+    these are small. Trained longer or from other weights a ticket is the same one."""
+    for file in sorted(runs.glob("**/ticket-robust-*/ticket.safetensors")):
+        *task, seed, name = file.parent.relative_to(runs).parts
+        if not re.search(r"-epochs\d+$|-reinit_", name):
+            kept = "-".join((*task, seed, name.removeprefix("ticket-")))
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(kept, lambda p, file=file: shutil.copyfile(file, p))
+            write_atomically(folder / f"{kept}.safetensors",
+                             lambda p, file=file: shutil.copyfile(file, p))  # fmt: skip
 
 
 def compare_kept_tickets(folder: Path) -> int:
@@ -139,7 +153,7 @@ def compare_kept_tickets(folder: Path) -> int:
     if len(files) < 2:
         return 0
     command = [sys.executable, str(ROOT / "compare_tickets.py"), "--tickets", *files,
-               "--output_dir", str(folder / "agreement")]  # fmt: skip
+               "--output_dir", str(folder / "agreement-of-tickets")]  # fmt: skip
     return subprocess.run(command, stdout=subprocess.DEVNULL).returncode
 
 
@@ -154,11 +168,10 @@ def main() -> None:
         sys.exit(write_report(args))
     resume.raise_on_signals("when it is run again")
     if args.target in STUDIES:  # takes seconds; what is missing can take days
-        write_report(args)
-        check_study(args)
-    failed = execute(jobs, args.gpus, args.jobs)
-    if args.target in STUDIES:
-        keep_tickets(jobs, Path(args.output_dir) / "tickets")
+        if (Path(args.output_dir) / f"{STUDY.name}-records.jsonl").is_file():
+            write_report(args)
+        check_study([job for job in jobs if not job.finished])
+    failed = execute(jobs, args.gpus, args.jobs, drop_epochs)
     status = write_report(args)
     if failed:
         names = ", ".join(job.name for job in failed)

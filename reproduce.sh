@@ -6,7 +6,7 @@
 #   sh reproduce.sh table1 --scale paper --tasks sst2 --seeds 1 2 3
 #   sh reproduce.sh table3 --scale mini --tasks sst2 --data folder --dry_run
 #
-# Targets: table1 to table4, figure1 to figure5. All flags: sh reproduce.sh --help.
+# Targets: table1 to table4, figure1 to figure5, study (docs/study.md). All flags: sh reproduce.sh --help.
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}

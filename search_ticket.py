@@ -319,8 +319,6 @@ def main() -> None:
         "seed": args.seed,
         "encoder": facts["encoder"],
         "gates": sum(s.numel() for s in scores),
-        # Epochs that the mask has seen the labels for: its own, and those of the weights it gates.
-        "label_passes": args.epochs + facts["epochs"],
         "settings": {k: v for k, v in run.identity.items() if k not in cli.PLACES},
         "environment": environment(),
     }
@@ -397,6 +395,8 @@ def main() -> None:
                      "search has collapsed; lower --lambda_amp or --lr")  # fmt: skip
         improved = measured["dev_accuracy_soft_gates_percent"] > best
         best = max(best, measured["dev_accuracy_soft_gates_percent"])
+        # Epochs that the mask has seen the labels for: its own, and those of the weights it gates.
+        seen = {"epoch": epoch, "label_passes": epoch + facts["epochs"]}
         if accelerator.is_main_process:
             run.log({"optimizer_step": step, "finished_epochs": epoch, "dev": measured})
             names = ["scores.safetensors"] if epoch == args.epochs else []
@@ -404,7 +404,7 @@ def main() -> None:
             names += ["scores_best.safetensors"] if improved and "best" in args.keep_scores else []
             for name in names:
                 tickets.save_scores(run.folder / name, dict(zip(gated, scores, strict=True)),
-                                    shapes, manifest | {"epoch": epoch})  # fmt: skip
+                                    shapes, manifest | seen)  # fmt: skip
         if points.due_at_epoch_end(step, accelerator):
             save(epoch)
         resume.leave_if_requested()

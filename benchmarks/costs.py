@@ -32,6 +32,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     common.add_common_flags(parser)
     args = parser.parse_args(argv)
+    if min(args.repeats, args.rows, args.adv_steps) < 1:
+        parser.error("--repeats, --rows and --adv_steps are at least 1")
     args.device = common.pick_device(args.device)
     return args
 

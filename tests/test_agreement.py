@@ -133,6 +133,11 @@ def test_labels_show_what_differs():
     found = labels([item(lambda_amp=0.5), item(lambda_amp=0.1)])
     assert found == ["lambda_amp 0.5", "lambda_amp 0.1"]
     assert labels([item(a=1, b=1, c=1), item(a=2, b=2, c=2)]) == ["robust (1)", "robust (2)"]
+    # Beside the usual settings only what departs from them is told, however many do.
+    usual = {"a": 1, "b": 1, "c": 1}
+    found = labels([item(**usual), *(item(**usual | {key: 2}) for key in usual)])
+    assert found == ["robust", "a 2", "b 2", "c 2"]
+    assert labels([item(compile=None), item(compile=False, seed=2)]) == ["seed 1", "seed 2"]
 
 
 def test_pairs_are_counted_by_what_differs():

@@ -781,8 +781,9 @@ def test_the_study_has_no_columns_of_the_paper_and_a_figure(tmp_path):
     assert "| RobustT 30 % † | 30 % | 80.0 [70.0, 88.0] (n=1) | 35.0 (n=1) |" in text
     assert "| LTH 80 %, 10 epochs | 80 % | — |" in text and "## Calibration" in text
     summary = (tmp_path / "out" / "study-summary.md").read_text()
-    assert "| Fine-tune | 80.0 (n=1) | 20.0 (n=1) | — | — | — |" in summary
-    assert "| RobustT 30 % | 80.0 (n=1) | 35.0 (n=1) |" in summary and "Not run: Fine" in summary
+    assert "| Fine-tune | 80.0 (n=1) | 20.0 (n=1) |  |  |  |" in summary
+    row = "| RobustT 30 % † | 80.0 (n=1) | 35.0 (n=1) | other rows | not run | not run |"
+    assert row in summary and "Not run: Fine" in summary
     for name in ("study.png", "study.pdf", "study.csv", "study.tex"):
         assert (tmp_path / "out" / name).stat().st_size > 500
     # All that its tables show can be made again from what it keeps.
@@ -828,20 +829,27 @@ def test_costs_are_epochs_times_what_an_epoch_costs(tmp_path):
     """1,800 rows. Dense: 3 epochs of 2 s per 1,000 rows. The ticket: 3 of fine-tuning, 6 of a
     search at 10 s, 3 of retraining at 3 s; 20 points more, none of them by chance."""
     ways = {"plain": (2.0, 2**30), "search": (10.0, 3 * 2**30), "retrain": (3.0, 2**30)}
-    measured = {"row": {"adv_steps": 3}, "device": "d", "threads": 2, "ways": {
-        name: {"seconds_per_1000_rows": seconds, "peak_memory_bytes": held}
-        for name, (seconds, held) in ways.items()}}  # fmt: skip
+    named = {name: {"seconds_per_1000_rows": seconds, "peak_memory_bytes": held}
+             for name, (seconds, held) in ways.items()}  # fmt: skip
+    measured = {"row": {"adv_steps": 3, "encoder": "builtin/minilm"}, "device": "d", "threads": 2,
+                "ways": named}  # fmt: skip
     told = {"recipe": "textfooler-neighbours", "rows_attacked": 100}
     ticket = controlled(aua=40.0, row_outcomes="r" * 40 + "f" * 60, **told)
     ticket["ticket"] |= {"search": SEARCH | {"adv_steps": 3}, "scores_epoch": 6}
     dense = attack(DENSE, 42, 20.0, row_outcomes="r" * 20 + "f" * 80, training_rows=1800, **told)
     freelb = attack(Model(method="freelb"), 42, 30.0, **told)  # its epochs were not measured
-    write(tmp_path / "runs", [ticket, dense, freelb])
+    # Two seeds of a longer training, a little above: an interval, and a gain that may be noise.
+    again = [attack(DENSE, 43, 20.0, row_outcomes="r" * 20 + "f" * 80, **told)]
+    again += [attack(Model(epochs=10), s, 22.0, row_outcomes="r" * 22 + "f" * 78, **told)
+              for s in (42, 43)]  # fmt: skip
+    write(tmp_path / "runs", [ticket, dense, freelb, *again])
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "costs.jsonl").write_text(json.dumps(measured) + "\n")
     call("report", "--make", "study", "--scale", "study", "--records", tmp_path / "runs",
          "--output_dir", tmp_path / "out", "--tasks", TASK)  # fmt: skip
-    first, second = rows_of(tmp_path / "out" / "study-costs.csv")
+    first, longer, second = rows_of(tmp_path / "out" / "study-costs.csv")
+    assert longer["model"] == "Fine-tune, 10 epochs"
+    assert longer["Aua less Fine-tune"].startswith(("+2.0 [", "**+2.0** ["))
     assert [first[k] for k in ("model", "passes over the labels", "minutes", "peak GiB")] == [
         *("Fine-tune", "3", f"{1.8 * 3 * 2 / 60:.1f}", "1.00")
     ]
@@ -853,6 +861,26 @@ def test_costs_are_epochs_times_what_an_epoch_costs(tmp_path):
     assert second["further minutes per point"] == f"{further / 20:.1f}"
     other = measured | {"row": {"adv_steps": 5}}  # a search of other passes costs something else
     assert costs.cost_of(records.read_records([tmp_path / "runs"])[0], other) is None
+    assert costs.read(tmp_path / "out", "another encoder") is None
+    (tmp_path / "out" / "costs.jsonl").write_text("{}\n")
+    with pytest.raises(tables.UserError, match="is damaged"):
+        costs.read(tmp_path / "out", "builtin/minilm")
+
+
+def test_a_ticket_of_an_earlier_epoch_is_no_seed_of_the_last_ones_row(tmp_path):
+    lines = []
+    for seed, epoch, aua in ((1, 6, 50.0), (2, 6, 52.0), (1, 2, 40.0)):
+        line = attack(ROBUST_30, seed, aua)
+        line["ticket"] = line["ticket"] | {"search": SEARCH, "scores_epoch": epoch}
+        lines.append(line)
+    write(tmp_path / "runs", lines)
+    out = report(tmp_path, "table1")
+    row = row_of(out / "table1.csv", method="RobustT", metric="aua", recipe="textfooler-minilm")
+    assert row["values_by_seed"] == "1:50;2:52"
+    assert "differing in early_scores_epoch (2 there" in (out / "table1.md").read_text()
+    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
+    found = rows_of(tmp_path / "general" / "table.csv")
+    assert sorted(r["seeds"] for r in found) == ["1", "2"]
 
 
 def test_both_checkpoint_rules_are_reported(tmp_path):

@@ -97,7 +97,8 @@ def test_the_study_asks_only_for_what_its_records_lack(tmp_path):
     assert set(first) == {"dense", "search-robust", "ticket-robust-0.3", "dense-epochs12",
                           "dense-loss_of-ticket-robust-0.3"}  # fmt: skip
     # Recorded: all attacks but that of the control with as many passes.
-    lines = [{"task": "builtin/rotten_tomatoes", "seed": 1, "made_in": [run, attack]}
+    lines = [{"task": "builtin/rotten_tomatoes", "seed": 1, "made_in": [run, attack],
+              "encoder": {"name": "builtin/minilm"}}
              for run, attacks in first.items() for attack in attacks
              if run != "dense-epochs12"]  # fmt: skip
     (tmp_path / "out").mkdir()
@@ -126,6 +127,8 @@ def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):
     search = jobs["search-robust-penalty_mean_matrices"]
     assert search.variables["TAG"] == "-penalty_mean_matrices"
     assert search.flags == ("--penalty_mean", "matrices")
+    released = planned("released search (D1, D2, D9, D14)")["search-robust-protocol_released"]
+    assert released.variables["PROTOCOL"] == "released" and released.flags == ()
     ticket = jobs["ticket-robust-0.3-penalty_mean_matrices"]
     assert ticket.variables["SCORES_TAG"] == ticket.variables["TAG"] == "-penalty_mean_matrices"
     assert ticket.needs == ("builtin/rotten_tomatoes/seed1/search-robust-penalty_mean_matrices",)
@@ -150,18 +153,71 @@ def test_the_study_makes_its_tables_before_it_asks_for_data(tmp_path, capsys):
 
 
 def test_the_study_keeps_its_robust_tickets(tmp_path):
-    jobs = []
-    for folder, tag in (("ticket-robust-0.3", ""), ("ticket-robust-0.3-epochs10", ""),
-                        ("ticket-robust-0.5-search_epoch2", "/scores_epoch2.safetensors"),
-                        ("ticket-imp-0.3", ""), ("dense", "")):  # fmt: skip
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "ticket.safetensors").write_text(folder)
-        variables = {"TASKS": "builtin/rotten_tomatoes", "SEEDS": "2", "SCORES_TAG": tag}
-        jobs.append(Job(folder, tmp_path / folder, "", variables, 0.0))
-    reproduce.keep_tickets(jobs, tmp_path / "kept")
-    names = {path.name for path in (tmp_path / "kept").iterdir()}
-    assert names == {"rotten_tomatoes-seed2-robust-0.3.safetensors",
-                     "rotten_tomatoes-seed2-robust-0.5-search_epoch2.safetensors"}  # fmt: skip
+    for name in ("builtin/imdb/seed2/ticket-robust-0.3", "imdb/seed2/ticket-robust-0.3",
+                 "imdb/seed2/ticket-robust-0.3-epochs10", "imdb/seed2/ticket-imp-0.3",
+                 "imdb/seed2/ticket-robust-0.3-reinit_rest",
+                 "imdb/seed2/ticket-robust-0.5-search_epoch2"):  # fmt: skip
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "ticket.safetensors").write_text(name)
+    reproduce.keep_tickets(tmp_path / "runs", tmp_path / "kept")
+    kept = {path.name: path.read_text() for path in (tmp_path / "kept").iterdir()}
+    early = "imdb/seed2/ticket-robust-0.5"
+    assert kept == {
+        "builtin-imdb-seed2-robust-0.3.safetensors": "builtin/imdb/seed2/ticket-robust-0.3",
+        "imdb-seed2-robust-0.3.safetensors": "imdb/seed2/ticket-robust-0.3",
+        "imdb-seed2-robust-0.5-search_epoch2.safetensors": f"{early}-search_epoch2",
+    }
+
+
+def test_epochs_are_kept_until_all_controls_are_taken_from_them(tmp_path, monkeypatch):
+    place = tmp_path / "runs" / "minilm" / "builtin" / "rotten_tomatoes" / "seed1"
+
+    def planned() -> dict[str, Job]:
+        args = reproduce.parse_args(["study", "--runs", str(tmp_path / "runs"), "--output_dir",
+                                     str(tmp_path), "--tasks", "builtin/rotten_tomatoes",
+                                     "--seeds", "1", "--rows", "RobustT 30 %",
+                                     "RobustT 50 %"])  # fmt: skip
+        return {job.folder.name: job for job in planning.make_plan(args)}
+
+    def trained(job: Job, **args) -> None:
+        about = {"stage": "finetune", "status": "finished", "args": args}
+        write_json(job.folder / "run.json", about)
+        job.look()
+
+    jobs = planned()
+    source = jobs["dense-epochs12"]
+    taken = [jobs[f"dense-loss_of-ticket-robust-{s}"] for s in (0.3, 0.5)]
+    trained(source, keep_epochs=list(range(1, 13)))
+    for epoch in range(1, 13):
+        (source.folder / f"epoch{epoch}").mkdir()
+    trained(taken[0])
+    reproduce.drop_epochs(list(jobs.values()))
+    assert (source.folder / "epoch1").is_dir()
+    trained(taken[1])
+    reproduce.drop_epochs(list(jobs.values()))
+    assert not list(source.folder.glob("epoch*")) and source.folder.is_dir()
+    # Without its epochs, or begun without keeping them, nothing can be taken from it any more.
+    for status in ("finished", "running"):
+        about = {"stage": "finetune", "status": status, "args": {"keep_epochs": []}}
+        write_json(place / "dense-epochs12" / "run.json", about)
+        again = planned()
+        assert again["dense-epochs12"].flags == taken[0].flags[:0]
+        assert again["dense-loss_of-ticket-robust-0.3"].flags == ()
+    # Killed before its first epoch's end, it goes on as it was begun.
+    about = {"stage": "finetune", "status": "running", "args": {"keep_epochs": [*range(1, 13)]}}
+    write_json(place / "dense-epochs12" / "run.json", about)
+    assert planned()["dense-epochs12"].flags == source.flags
+
+
+def test_built_in_tasks_of_a_plan_need_no_folder_of_data(tmp_path):
+    (tmp_path / "data" / "sst2").mkdir(parents=True)
+    for part in ("train", "dev"):
+        (tmp_path / "data" / "sst2" / f"{part}.tsv").write_text("sentence\tlabel\ngood\t1\n")
+    args = reproduce.parse_args(["study", "--runs", str(tmp_path / "runs"), "--output_dir",
+                                 str(tmp_path), "--data", str(tmp_path / "data"), "--seeds", "1",
+                                 "--rows", "Fine-tune"])  # fmt: skip
+    data = {job.variables["TASKS"]: job.variables.get("DATA") for job in planning.make_plan(args)}
+    assert data == {"builtin/rotten_tomatoes": None, "sst2": str(tmp_path / "data" / "sst2")}
 
 
 def test_the_searches_epochs_are_those_of_the_stage_script(tmp_path):

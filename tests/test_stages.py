@@ -309,11 +309,32 @@ def test_a_control_is_taken_from_a_run_like_it_only(runs, encoder, sst2_folder, 
         (("--epochs", 4, *stop, runs / "dense"), "has not kept epoch"),
         (("--epochs", 4, *stop, runs / "search"), "is no finished run of finetune.py"),
         (("--epochs", 4, "--from_run", runs / "dense"), "of use with --stop_at_loss only"),
+        (("--epochs", 4, "--keep_epochs", "1", *stop, runs / "dense"), "takes one epoch"),
+        (("--epochs", 4, "--max_train_rows", 20, *stop, runs / "dense"), "max_train_rows"),
     ):
         with pytest.raises(SystemExit) as left:
             finetune(*here, *flags)
         assert left.value.code == 2 and said in capsys.readouterr().err
         shutil.rmtree(tmp_path / "c", ignore_errors=True)
+
+
+def test_a_control_is_not_taken_from_other_data(encoder, sst2_folder, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(sst2_folder, data)
+    stop = ("--epochs", 2, "--stop_at_loss", "9", "--from_run", tmp_path / "longer")
+    finetune(encoder, data, tmp_path / "longer", "--epochs", 2, "--keep_epochs", "1,2")
+    for damage, said in (("log.jsonl", "is damaged"), ("data", "its data is another")):
+        if damage == "data":
+            text = (data / "train.tsv").read_text().splitlines()
+            (data / "train.tsv").write_text("\n".join(text[:-1]) + "\n")
+        else:
+            kept = (tmp_path / "longer" / damage).read_text()
+            (tmp_path / "longer" / damage).write_text("")
+        with pytest.raises(SystemExit) as left:
+            finetune(encoder, data, tmp_path / "c", *stop)
+        assert left.value.code == 2 and said in capsys.readouterr().err
+        assert not (tmp_path / "c").exists()
+        (tmp_path / "longer" / "log.jsonl").write_text(kept)
 
 
 def dies_at_once(*_):
@@ -323,6 +344,8 @@ def dies_at_once(*_):
 def test_labels_that_a_mask_has_seen_are_counted(runs, tmp_path):
     _, _, manifest = tickets.load_scores(runs / "search" / "scores.safetensors")
     assert manifest["label_passes"] == 4 + 3  # stage 1's epochs, and the search's
+    _, _, first = tickets.load_scores(runs / "search" / "scores_epoch1.safetensors")
+    assert first["label_passes"] == 4 + 1
     assert read_jsonl(runs / "ticket" / "records.jsonl")[0]["label_passes"] == 4 + 3 + 4
     assert read_jsonl(runs / "dense" / "records.jsonl")[0]["label_passes"] == 4
     import retrain_ticket

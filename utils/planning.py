@@ -26,7 +26,6 @@ from utils.experiments import (
     SPARSITY,
     STUDIES,
     STUDY,
-    STUDY_SEARCH_EPOCHS,
     Model,
     Row,
     Table,
@@ -44,6 +43,7 @@ from utils.tasks import TASKS
 # (TASKS, KINDS, EPOCHS, TAG ...) come from the plan alone.
 FROM_ENVIRONMENT = ("MAX_TRAIN_ROWS", "MAX_EVAL_ROWS", "LR", "BSZ", "MAX_SEQ_LENGTH", "PROTOCOL",
                     "ADV_STEPS", "IMP_EPOCHS", "IMP_LR", "IMP_SHARE", "MASK_LR")  # fmt: skip
+BUILTIN = "builtin/"  # how the tasks begin whose data are in packages
 STUDY_RECIPE = "textfooler-neighbours"
 RATES = {"LR", "IMP_LR", "IMP_SHARE", "MASK_LR"}  # of these; the others are whole numbers
 BUILTIN_ATTACKED_ROWS = {"builtin/rotten_tomatoes": 250, "builtin/imdb": 500}  # stage 1's blocks
@@ -95,8 +95,10 @@ def make_plan(args: Namespace) -> list[Job]:
     unknown = [r for r in args.recipes or [] if r not in RECIPES]
     if unknown:
         raise UserError(f"unknown recipe {unknown[0]!r}; known are {', '.join(RECIPES)}")
+    if args.data and not Path(args.data).is_dir():
+        raise UserError(f"--data {args.data}: no folder there")
     for task in args.tasks if args.data else []:
-        if not (Path(args.data) / task).is_dir():
+        if not task.startswith(BUILTIN) and not (Path(args.data) / task).is_dir():
             raise UserError(f"--data {args.data}: no folder {task} in it")
     planner = Planner(args)
     for seed in args.seeds:
@@ -104,8 +106,8 @@ def make_plan(args: Namespace) -> list[Job]:
             planner.add_target(task, seed)
     jobs = list(planner.jobs.values())
     if args.target in STUDIES:  # its records are kept with the repository, its runs are not
-        kept = recorded_attacks(Path(args.output_dir) / f"{STUDY.name}-records.jsonl")
-        jobs = needed(jobs, kept)
+        kept = Path(args.output_dir) / f"{STUDY.name}-records.jsonl"
+        jobs = needed(jobs, recorded_attacks(kept, planner.scale.encoder))
     for job in jobs:
         job.look()
         if job.state == "differs":
@@ -116,10 +118,11 @@ def make_plan(args: Namespace) -> list[Job]:
     return jobs
 
 
-def recorded_attacks(path: Path) -> set[tuple]:
-    """(task, seed, run, attack) of each attack record in a file: names of folders."""
+def recorded_attacks(path: Path, encoder: str) -> set[tuple]:
+    """(task, seed, run, attack) of each attack on the encoder in a file: names of folders."""
     lines = read_jsonl(path) if path.is_file() else []
-    return {(r.get("task"), r.get("seed"), *r["made_in"]) for r in lines if r.get("made_in")}
+    return {(r.get("task"), r.get("seed"), *r["made_in"]) for r in lines
+            if r.get("made_in") and r.get("encoder", {}).get("name") == encoder}  # fmt: skip
 
 
 def needed(jobs: list[Job], recorded: set[tuple]) -> list[Job]:
@@ -201,19 +204,26 @@ class Planner:
         same_epochs, *others = controls_of(ticket, self.scale.epochs, passes)
         self.add_model(same_epochs, task, seed)
         longer = replace(DENSE, epochs=passes)
-        keep: tuple[str, ...] = ()
-        take: tuple[str, ...] = ()
-        if longer in others and self._keeps_epochs(self._place(task, seed) / longer.folder):
-            keep = ("--keep_epochs", ",".join(map(str, range(1, passes + 1))))
-            take = ("--from_run", str(self._place(task, seed) / longer.folder))
+        source = self._place(task, seed) / longer.folder
+        shared = longer in others and self._keeps_epochs(source, passes)
         for control in others:
-            self.add_model(control, task, seed, flags=keep if control == longer else take)
+            if not shared:
+                self.add_model(control, task, seed)
+            elif control == longer:
+                keep = ",".join(map(str, range(1, passes + 1)))
+                self.add_model(control, task, seed, flags=("--keep_epochs", keep))
+            else:
+                self.add_model(control, task, seed, taken_from=source)
 
-    def _keeps_epochs(self, folder: Path) -> bool:
-        """Not at paper scale, for the disk: 26 checkpoints of BERT-base are 11 GB; nor where the
-        run is there and has not."""
-        here = (folder / "epoch1").is_dir() or not (folder / "run.json").is_file()
-        return here and self.scale.name != "paper"
+    def _keeps_epochs(self, folder: Path, epochs: int) -> bool:
+        """Whether a run has all of its epochs, or will. Not at paper scale, for the disk: 26
+        checkpoints of BERT-base are 11 GB."""
+        if self.scale.name == "paper":
+            return False
+        run, all_of_them = read_run(folder), list(range(1, epochs + 1))
+        if run is None or run["status"] != "finished":
+            return run is None or run.get("args", {}).get("keep_epochs") == all_of_them
+        return all((folder / f"epoch{epoch}").is_dir() for epoch in all_of_them)
 
     def _label_passes(self, ticket: Model, task: str) -> int:
         """Of a ticket's retraining and, where its mask has seen labels, of what came before."""
@@ -228,9 +238,12 @@ class Planner:
 
     def add_model(
         self, model: Model, task: str, seed: int, attacked: bool = True, every_epoch: bool = False,
-        flags: tuple[str, ...] = (),
+        flags: tuple[str, ...] = (), taken_from: Path | None = None,
     ) -> None:  # fmt: skip
-        """A trained model with its attacks, and before it what it is made from."""
+        """A trained model with its attacks, and before it what it is made from.
+
+        `taken_from`: the run of which a model that stops at a loss is an epoch.
+        """
         epochs = model.epochs or self.scale.epochs
         variables = {"ATTACK": "yes" if attacked else "no"}
         if model.tag:
@@ -252,8 +265,9 @@ class Planner:
         needs: tuple[str, ...] = ()
         if model.stop_at is not None:
             needs = (self._name(model.stop_at.folder, task, seed),)
-            if flags:  # the run that it is taken from
-                needs += (self._name(Path(flags[-1]).name, task, seed),)
+        if taken_from is not None:
+            flags = ("--from_run", str(taken_from))
+            needs += (self._name(taken_from.name, task, seed),)
         if model.kind is None:
             script, stage = "stage1-finetune.sh", "finetune"
             variables["METHODS"] = model.method
@@ -264,7 +278,7 @@ class Planner:
                           "REINIT": model.reinitialise, "SCORES_TAG": scores_tag}  # fmt: skip
         passes = {"plain": 1, "freelb": 2.2, "pgd": 3.3, "infobert": 5}[model.method]
         seconds = self._training_seconds(task, passes * epochs, stage)
-        if "--from_run" in flags:  # it is evaluated only
+        if taken_from is not None:  # it is evaluated only
             seconds = self._training_seconds(task, 0.1, stage)
         where = self._place(task, seed)
         attacks = tuple(
@@ -302,8 +316,10 @@ class Planner:
             highest = f"{max(self.scale.sparsities):g}"
             tag = f"-to{highest}"
             return (self.add_scores(model.kind, task, seed, tag=tag, IMP_SPARSITY=highest),), tag
-        flags = tuple(word for name, value in model.search or () for word in (f"--{name}", value))
-        name = self.add_scores(model.kind, task, seed, tag=model.search_tag, flags=flags)
+        switches = dict(model.search or ())
+        protocol = {"PROTOCOL": switches.pop("protocol")} if "protocol" in switches else {}
+        flags = tuple(word for name, value in switches.items() for word in (f"--{name}", value))
+        name = self.add_scores(model.kind, task, seed, model.search_tag, flags, **protocol)
         return (name,), model.scores_tag
 
     def add_scores(
@@ -312,9 +328,10 @@ class Planner:
     ) -> str:  # fmt: skip
         """Stage 2 for one kind of scores; the job's name."""
         needs: tuple[str, ...] = ()
-        if self.args.target in STUDIES and kind == "robust" and not flags:  # for study-epochs
-            flags = ("--keep_scores", ",".join(map(str, range(1, STUDY_SEARCH_EPOCHS))))
         own = self._settings("search")
+        if self.args.target in STUDIES and kind == "robust" and not tag:  # for study-epochs
+            epochs = int(own.get("EPOCHS", SEARCH_EPOCHS.get(task, 20)))
+            flags = ("--keep_scores", ",".join(map(str, range(1, epochs)))) * (epochs > 1)
         if kind.startswith("imp"):
             share = float(own.get("IMP_SHARE", 0.1))
             rounds = round(float(variables.get("IMP_SPARSITY", SPARSITY[task])) / share)
@@ -340,7 +357,7 @@ class Planner:
         common = {"MODEL": self.scale.encoder, "TASKS": task, "SEEDS": str(seed),
                   "RUNS": self.args.runs, "RECIPES": " ".join(self.recipes),
                   "NUM_EXAMPLES": str(self._attacked_rows(task))}  # fmt: skip
-        if self.args.data:
+        if self._data(task):
             common["DATA"] = str(Path(self.args.data) / task)
         self.jobs[name] = Job(name, self._place(task, seed) / folder, script,
                               common | settings | variables, seconds, tuple(flags), tuple(needs),
@@ -359,6 +376,11 @@ class Planner:
                 raise UserError(f"{key} in the environment: {e}") from e
         return settings | own
 
+    def _data(self, task: str) -> str | None:
+        """--data, where it has a folder of the task; built-in tasks need none."""
+        data = self.args.data
+        return data if data and (Path(data) / task).is_dir() else None
+
     def _name(self, folder: str, task: str, seed: int) -> str:
         return f"{task}/seed{seed}/{folder}"
 
@@ -371,7 +393,7 @@ class Planner:
 
     def _training_seconds(self, task: str, passes_over_rows: float, stage: str) -> float:
         bound = int(self._settings(stage).get("MAX_TRAIN_ROWS", 10**9))
-        rows = min(estimates.training_rows(task, self.args.data), bound)
+        rows = min(estimates.training_rows(task, self._data(task)), bound)
         return estimates.training_seconds(task, rows * passes_over_rows, self.device, self.size)
 
     def _attack_seconds(self, task: str) -> float:

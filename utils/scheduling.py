@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import SimpleQueue
@@ -46,8 +47,14 @@ def devices(gpus: str | None, jobs_on_cpu: int) -> list[dict[str, str]]:
     return [{"CUDA_VISIBLE_DEVICES": ""} | shared for _ in range(jobs_on_cpu)]
 
 
-def execute(jobs: list[Job], gpus: str | None, jobs_on_cpu: int) -> list[Job]:
-    """Run all that is not finished; the jobs that failed, or whose needs did."""
+def execute(
+    jobs: list[Job], gpus: str | None, jobs_on_cpu: int,
+    after_each: Callable[[list[Job]], None] = lambda _: None,
+) -> list[Job]:  # fmt: skip
+    """Run all that is not finished; the jobs that failed, or whose needs did.
+
+    `after_each`: called with all jobs when one has been run.
+    """
     waiting = [job for job in jobs if not job.finished]
     if not waiting:
         return []
@@ -74,6 +81,7 @@ def execute(jobs: list[Job], gpus: str | None, jobs_on_cpu: int) -> list[Job]:
                         bad.append(job)
                     if job.trained:  # whoever needs it does not need its attacks
                         pending.discard(job.name)
+                    after_each(jobs)
         except BaseException:  # Ctrl-C or SIGTERM: the stages save and leave by themselves
             stop.set()
             for process in list(processes):

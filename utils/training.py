@@ -1,10 +1,8 @@
 """What stages 1 and 3 share around their loops: resume points, checkpoints, results."""
 
-import json
 import math
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
@@ -15,10 +13,9 @@ from utils import cli, devices, evaluation, models, optim, resume
 from utils.batching import Encoded
 from utils.cli import DATA_FLAGS, PLACES
 from utils.data import Splits
-from utils.files import read_json, read_jsonl
 from utils.infobert import InfoBERT
 from utils.resume import SavePoints
-from utils.runs import Run, environment, read_run, seed_for
+from utils.runs import Run, environment, seed_for
 
 WRITE_EVERY = 20  # optimizer steps between writes of the log
 
@@ -203,69 +200,6 @@ def end_epoch(
     if points.due_at_epoch_end(progress.optimizer_step, accelerator) or is_last:
         save(run, progress, trained, optimizer, accelerator)
     resume.leave_if_requested()
-
-
-def check_same_training(source: Path, identity: dict) -> None:
-    """UserError where the run in `source` is unfinished or was trained otherwise than `identity`.
-
-    Only --keep_epochs and --stop_at_loss may differ: neither changes a step.
-    """
-    found = read_run(source)
-    if found is None or found["stage"] != "finetune" or found["status"] != "finished":
-        raise cli.UserError(f"--from_run {source} is no finished run of finetune.py")
-    free = ("keep_epochs", "stop_at_loss")
-    there, here = ({k: v for k, v in args.items() if k not in free}
-                   for args in (found["args"], json.loads(json.dumps(identity))))  # fmt: skip
-    differing = [k for k in sorted(there.keys() | here.keys()) if there.get(k) != here.get(k)]
-    if differing or found["stop_at_loss"]:
-        other = ", ".join(differing) or "it was stopped at a loss itself"
-        raise cli.UserError(f"--from_run {source} was trained with other settings: {other}")
-
-
-def take_epoch(
-    run: Run, source: Path, stop_at_loss: float, model: nn.Module, tokenizer, facts: dict,
-    accelerator: Accelerator,
-) -> Progress:  # fmt: skip
-    """What a training until `stop_at_loss` would have come to, from one that went on behind it.
-
-    `source`: a run that check_same_training admits. Its first epoch with a mean training loss of at
-    most `stop_at_loss` (the last one where none has) becomes the last checkpoint, which `model`
-    then holds, and the best on dev until there the best.
-    """
-    lines = read_jsonl(source / "log.jsonl")
-    ends = []
-    for line in (x for x in lines if "finished_epochs" in x):
-        ends.append(line)
-        if line["mean_training_loss"] <= stop_at_loss:
-            break
-    best = max(ends, key=lambda x: x["dev_accuracy_percent"])  # of several the first
-    last, total = ends[-1], lines[-1]["optimizer_step"]
-    progress = Progress(
-        optimizer_step=last["optimizer_step"],
-        finished_epochs=last["finished_epochs"],
-        best_epoch=best["finished_epochs"],
-        best_dev_accuracy_percent=best["dev_accuracy_percent"],
-        seconds=read_json(source / "result.json")["seconds_of_training"]
-        * last["optimizer_step"] / total,
-        ended=last["mean_training_loss"] <= stop_at_loss,
-    )  # fmt: skip
-    for name, epoch in (("best", progress.best_epoch), ("last", progress.finished_epochs)):
-        kept = source / f"epoch{epoch}"
-        if not kept.is_dir():
-            raise cli.UserError(
-                f"--from_run {source} has not kept epoch {epoch}: train it with --keep_epochs, "
-                "all of its epochs, or leave --from_run out"
-            )
-        found = models.checkpoint_facts(kept)
-        measured = {k: found[k] for k in ("epoch", "dev_accuracy_percent", "mean_training_loss")}
-        model.load_state_dict(load_file(kept / "model.safetensors"))
-        if accelerator.is_main_process:
-            models.save_checkpoint(run.folder / name, model, tokenizer, facts | measured)
-    if accelerator.is_main_process:
-        run.cut_log(0, 0)
-        for line in lines[: lines.index(last) + 1]:
-            run.log(line)
-    return progress
 
 
 def finish(

@@ -34,7 +34,12 @@ class Difference:
         """The points with their interval or p-value; bold where they are not noise."""
         mark = "" if self.is_noise else "**"
         beside = f"p = {self.p_values[0]:.2g}" if self.bounds is None else self._interval
+        beside += f" ({self._seeds_alone})" if self.lacking else ""
         return f"{mark}{self.points:+.1f}{mark} {beside}".replace("-", "−")
+
+    @property
+    def _seeds_alone(self) -> str:
+        return f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))} alone"
 
     @property
     def _interval(self) -> str:
@@ -50,8 +55,7 @@ class Difference:
             tests = ", ".join(f"{seed}: {p:.2g}" for seed, p in of_seeds)
             told, tests = f"{told} {self._interval}", f" (McNemar's p by seed: {tests})"
         if self.lacking:
-            several = "s" * (len(self.seeds) > 1)
-            told += f", seed{several} {', '.join(map(str, self.seeds))} alone"
+            told += f", {self._seeds_alone}"
         told += ", not distinguishable from noise" if self.is_noise else ""
         return (told + tests).replace("-", "−")
 
@@ -72,12 +76,13 @@ def difference(
     points, bounds = 100 * (tests[0][0] - tests[0][1]) / a.shape[1], None
     if len(a) > 1:
         points, *ends = crossed_difference(a, b)
-        bounds = tuple(ends)
+        points, bounds = float(points), tuple(map(float, ends))
     lacking = {r["seed"] for r in (*mine, *theirs)} - seeds
     return Difference(points, bounds, sorted(seeds), [t[:2] for t in tests], [t[2] for t in tests],
                       lacking)  # fmt: skip
 
 
+NOT_REACHED = "not reached"
 TESTS = (
     "one seed: McNemar's exact test; several: 95 % interval for new rows and seeds, and that test "
     "of each; not corrected for their number"
@@ -118,7 +123,7 @@ def controls_of(ticket: list[dict], records: list[dict]) -> list[Control]:
     stopped = [r for r in dense if _stops_for(r, by_seed[r["seed"]])]
     reached = [r for r in stopped if _last_loss(r) <= r["stop_at_loss"]["loss"]]
     if len(reached) < len(stopped):
-        wanted += f", not reached in {max(r['epochs'] for r in stopped)} epochs"
+        wanted += f", {NOT_REACHED} in {max(r['epochs'] for r in stopped)} epochs"
     controls = [
         Control("same epochs", f"{first['epochs']} epochs",
                 one_per_seed([r for r in plain if r["epochs"] == first["epochs"]])),

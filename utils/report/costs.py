@@ -9,6 +9,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from utils.cli import UserError
 from utils.experiments import SEARCHED
 from utils.files import read_jsonl
 from utils.report.comparing import difference
@@ -16,16 +17,17 @@ from utils.report.records import Cell
 from utils.report.tables import SubTable
 
 FILE = "costs.jsonl"
+SENTENCES = ("builtin/rotten_tomatoes", "sst2")  # as long as those that were measured
 HEADER = ("model", "passes over the labels", "minutes before its training", "minutes of training",
           "minutes", "peak GiB", "#Query", "Aua %", "Aua less Fine-tune",
           "further minutes per point")  # fmt: skip
 LEGEND = (
-    "Minutes: epochs of the records times the seconds of an epoch ({device}, {threads} threads, "
-    "`costs.jsonl`). Before its training: the fine-tuning that the search starts from and the "
-    "search, or the rounds of iterative pruning; of a random ticket nothing, though the matched "
-    "one takes its densities from a search. Peak: the most that any of its stages holds. Further "
-    "minutes per point: beyond Fine-tune's, for each point of Aua above it; —: it is not above; "
-    "?: it is, but the difference is not distinguishable from noise."
+    "Minutes: epochs and rows of the records times the seconds of 1,000 rows of Rotten Tomatoes "
+    "({device}, threads: {threads}; `costs.jsonl`). Before its training: the fine-tuning that the "
+    "search starts from and the search, or the rounds of iterative pruning; of a random ticket "
+    "nothing, though the matched one takes its densities from a search. Peak: the most that any of "
+    "its stages holds. Further minutes per point: beyond Fine-tune's, for each point of Aua above "
+    "it; —: it is not above; ?: it is, but the difference is not distinguishable from noise."
 )
 
 
@@ -43,11 +45,19 @@ class Cost:
         return self.minutes_before + self.minutes_of_training
 
 
-def read(folder: Path) -> dict | None:
-    """The newest record of benchmarks/costs.py in a folder of results."""
+def read(folder: Path, encoder: str) -> dict | None:
+    """The newest record of benchmarks/costs.py for an encoder in a folder of results."""
     path = folder / FILE
     lines = read_jsonl(path) if path.is_file() else []
-    return lines[-1] if lines else None
+    try:
+        own = [line for line in lines if line["row"]["encoder"] == encoder]
+        for line in own:
+            line["row"]["adv_steps"], line["device"], line["threads"]
+            for way in line["ways"].values():
+                way["seconds_per_1000_rows"] / way["peak_memory_bytes"]
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as e:
+        raise UserError(f"{path} is damaged: not what benchmarks/costs.py writes ({e!r})") from e
+    return own[-1] if own else None
 
 
 def cost_of(record: dict, measured: dict) -> Cost | None:
@@ -57,7 +67,7 @@ def cost_of(record: dict, measured: dict) -> Cost | None:
     method = record.get("method", "plain")
     if kind and ticket.get("reinitialised") != "rest" and method == "plain":
         method = "retrain"
-    own = record.get("epoch") or record["epochs"]
+    own = record["epoch"] if record.get("stop_at_loss") else record["epochs"]
     stages = [(method, own)]
     earlier = (record.get("label_passes") or own) - record["epochs"] if kind else 0
     if kind in SEARCHED:
@@ -69,7 +79,7 @@ def cost_of(record: dict, measured: dict) -> Cost | None:
     elif earlier:  # rounds of iterative pruning, plain or under a method
         stages.append(("retrain" if kind == "imp" else kind.removeprefix("imp_"), earlier))
     ways = measured["ways"]
-    if any(way not in ways for way, _ in stages):
+    if any(way not in ways for way, _ in stages) or not record.get("training_rows"):
         return None
     minutes = [epochs * record["training_rows"] / 1000 * ways[way]["seconds_per_1000_rows"] / 60
                for way, epochs in stages]  # fmt: skip
@@ -123,7 +133,7 @@ def _row(name: str, records: list[dict], cost: Cost, first: list[dict], base: Co
 def markdown(subs: list[SubTable], measured: dict) -> str:
     text = ["# The study: costs", ""]
     for sub in subs:
-        if sub.records:
+        if sub.records and sub.task in SENTENCES:
             body = [HEADER, ["---"] + ["---:"] * (len(HEADER) - 3) + ["---", "---:"]]
             text += [f"## {sub.task}, {sub.recipe}", ""]
             text += ["| " + " | ".join(row) + " |" for row in [*body, *rows(sub, measured)]] + [""]
@@ -136,6 +146,6 @@ def csv_text(subs: list[SubTable], measured: dict) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["task", "recipe", *HEADER])
     for sub in subs:
-        for row in rows(sub, measured) if sub.records else ():
+        for row in rows(sub, measured) if sub.records and sub.task in SENTENCES else ():
             writer.writerow([sub.task, sub.recipe, *row])
     return buffer.getvalue()

@@ -73,7 +73,7 @@ def _grid(sub: SubTable) -> Grid:
     columns += [(HEADINGS[metric], beside) for metric in sub.metrics]
     rows = []
     for line in sub.lines:
-        cells = [line.label + _marks(line), f"{100 * line.sparsity:g} %"]
+        cells = [line.label + marks(line), f"{100 * line.sparsity:g} %"]
         for metric in sub.metrics:
             difference = line.difference(metric)
             told = [_value(line.paper.get(metric)), _ours(line, metric),
@@ -86,7 +86,8 @@ def _grid(sub: SubTable) -> Grid:
                 sub.commands())  # fmt: skip
 
 
-def _marks(line: Line) -> str:
+def marks(line: Line) -> str:
+    """Behind a row's label. †: a control is missing, ‡: suspicious."""
     missing = missing_controls(line.controls, line.records) if line.controls else []
     return " †" * bool(missing) + " ‡" * bool(doubts_of(line.records))
 

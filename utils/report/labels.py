@@ -13,7 +13,7 @@ SEEDLESS = {"magnitude", "magnitude_finetuned", "complement"}
 NOISE = {"random", "random_matched"}
 # Settings that name the item's other facts, or do not change the scores by intent.
 NOT_SETTINGS = {"seed", "task_name", "dataset_name", "keep_scores", "sparsity", "precision",
-                "deterministic"}  # fmt: skip
+                "deterministic", "compile"}  # fmt: skip
 MOST_SETTINGS = 2  # that a label spells out; beyond it, a number tells the items apart
 
 
@@ -91,15 +91,17 @@ def labels(items: Sequence[Item]) -> list[str]:
 
 
 def _settings_that_differ(item: Item, items: Sequence[Item]) -> list[str]:
-    """Settings in which items of the same kind and task differ, unless they are many."""
+    """Settings in which an item is not like most of its kind and task, unless they are many.
+
+    Where no value is the most frequent one, each item is told by its own.
+    """
     alike = [dict(i.settings) for i in items if (i.kind, i.task) == (item.kind, item.task)]
-    keys = sorted({key for settings in alike for key in settings})
-    own = dict(item.settings)
-    found = [
-        f"{key} {own[key]}"
-        for key in keys
-        if key in own and len({settings.get(key) for settings in alike}) > 1
-    ]
+    own, found = dict(item.settings), []
+    for key in sorted({key for settings in alike for key in settings}):
+        (usual, most), *others = Counter(s.get(key) for s in alike).most_common()
+        is_usual = own.get(key) == usual and all(count < most for _, count in others)
+        if others and not is_usual and key in own:
+            found.append(f"{key} {own[key]}")
     return found if len(found) <= MOST_SETTINGS else []
 
 

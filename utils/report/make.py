@@ -87,7 +87,7 @@ def make(
         raise Missing("; ".join(missing))
     for line in missing:
         say(line)
-    return list(dict.fromkeys(paths))  # the study's tables keep their records in one file
+    return paths
 
 
 def _make_table(table: Table, tasks, scale, sources, folder, checkpoint, say) -> list[Path]:
@@ -105,6 +105,8 @@ def _make_table(table: Table, tasks, scale, sources, folder, checkpoint, say) ->
         and any(m.at(r["task"]).owns(r, scale.epochs) for m in models)
     ]  # fmt: skip
     is_study = table.name in STUDIES
+    if is_study:  # first of all: whatever a drawing may stumble over
+        study.keep_records(records, tasks, scale.encoder, folder)
     tempered = [] if is_study and table is not STUDY else calibrated.attacks(candidates)
     remark = f"{NONE_USED} ({scale.epochs} epochs, {checkpoint} checkpoint)." if not used else ""
     text = formats.markdown(table, subs, remark)
@@ -120,14 +122,14 @@ def _make_table(table: Table, tasks, scale, sources, folder, checkpoint, say) ->
         write_text(folder / f"{table.name}.csv", formats.csv_text(subs)),
         write_text(folder / f"{table.name}.tex", latex.latex(table, subs)),
     ]
-    measured = costs.read(folder) if table is STUDY else None
+    measured = costs.read(folder, scale.encoder) if table is STUDY else None
     if table is STUDY:
         paths.append(write_text(folder / "study-summary.md", study.summary(subs)))
     if measured is not None:
         paths.append(write_text(folder / "study-costs.md", costs.markdown(subs, measured)))
         paths.append(write_text(folder / "study-costs.csv", costs.csv_text(subs, measured)))
     if is_study:
-        return [*paths, study.keep_records(records, folder)]
+        return paths
     return [*paths, write_records(folder / f"{table.name}-records.jsonl", list(used.values()))]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from utils.attack.protocol import protocol_versions
 from utils.cli import UserError
+from utils.experiments import SEARCHED
 from utils.files import read_jsonl, write_atomically
 from utils.intervals import crossed_interval
 from utils.report.missing import Missing
@@ -22,8 +23,8 @@ COMPARISON = ("task", "encoder", "recipe", "score_with", "similarity_threshold",
 STRICT_COMPARISON = (*COMPARISON, "training_rows", "protocol", "resource_digests")
 # And a row of it, which is one model, may not mix kinds of noise that weights started from, nor
 # settings of the search or of the training.
-ROW_SETTINGS = ("reinit_law", "reinit_std", "reinit_scope", "search_settings", "training_settings",
-                "stop_settings")  # fmt: skip
+ROW_SETTINGS = ("reinit_law", "reinit_std", "reinit_scope", "early_scores_epoch",
+                "search_settings", "training_settings", "stop_settings")  # fmt: skip
 # Told by name only: nobody reads digests, and settings are long.
 FINGERPRINTS = {"rows_fingerprint", "resource_digests", "search_settings", "training_settings",
                 "stop_settings"}  # fmt: skip
@@ -113,6 +114,7 @@ def _with_keys(record: dict) -> dict:
         "resource_digests": json.dumps(digests, sort_keys=True),
         "but_temperature": _but_temperature(record),
         **{key: (ticket or {}).get(key) for key in ROW_SETTINGS},
+        "early_scores_epoch": _early_epoch(ticket or {}),
         "expected_density_percent": (ticket or {}).get("expected_density_percent"),
         "search_settings": json.dumps(_search_of(ticket or {}), sort_keys=True),
         "training_settings": json.dumps(record.get("training"), sort_keys=True),
@@ -159,6 +161,12 @@ def _search_of(ticket: dict) -> dict | None:
     """How a ticket's scores were found; less how that was computed, which some records hold."""
     found = ticket.get("search")
     return found and {k: v for k, v in found.items() if k != "compile"}
+
+
+def _early_epoch(ticket: dict) -> int | None:
+    """The search epoch whose scores a ticket is drawn from, where it is not the last."""
+    epoch, epochs = ticket.get("scores_epoch"), (ticket.get("search") or {}).get("epochs")
+    return epoch if ticket.get("kind") in SEARCHED and epochs and epoch != epochs else None
 
 
 def _stop_settings(stop: dict | None) -> str | None:

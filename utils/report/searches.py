@@ -59,7 +59,7 @@ def _alike(
     found: list[dict], may_differ: set[str], scale: Scale, noun: str
 ) -> tuple[list[dict], list[str]]:
     """The largest group that has all settings in common but seed, place and `may_differ`."""
-    own = PLACES | {"seed", "folder", "density"} | may_differ
+    own = PLACES | {"seed", "folder", "density", "compile"} | may_differ
     keys = sorted({key for item in found for key in item} - own)
     return largest_group(found, keys, scale.encoder, noun)
 

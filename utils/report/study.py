@@ -1,11 +1,13 @@
-"""The study's figure: Aua of every model with its interval, tickets beside their dense controls."""
+"""What the study has beyond its tables: the records that it keeps, a summary, a figure."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from utils.experiments import STUDY
-from utils.report.comparing import Control, difference
+from utils.report import formats
+from utils.report.comparing import NOT_REACHED, Control, difference
 from utils.report.figures import save
 from utils.report.records import Cell, interval, read_records, write_records
 from utils.report.tables import Line, SubTable
@@ -25,18 +27,20 @@ LABELS = {"model": "the model", "same epochs": "dense, same epochs",
 RECORDS = f"{STUDY.name}-records.jsonl"
 
 
-def keep_records(records: list[dict], folder: Path) -> Path:
+def keep_records(records: list[dict], tasks: Iterable[str], encoder: str, folder: Path) -> None:
     """One file for all of the study's tables, which loses nothing that it has: its runs are kept
     nowhere. Also records that no row shows, such as of a control that never reached its loss, so
     that a plan does not ask for them again."""
     path = folder / RECORDS
-    kept = {(r["attack_id"], r["seed"]): r for r in records}
-    if path.is_file():
-        known = {(r["attack_id"], r["seed"]): r for r in read_records([path])}
-        kept = known | kept
-    return write_records(path, list(kept.values()))
+    own = [r for r in records if r["task"] in set(tasks) and r["encoder"] == encoder]
+    kept = {(r["attack_id"], r["seed"]): r for r in own}
+    if path.is_file() and path.read_text(encoding="utf-8").strip():
+        kept = {(r["attack_id"], r["seed"]): r for r in read_records([path])} | kept
+    if kept:
+        write_records(path, list(kept.values()))
 
 
+CONTROLS = list(LOOKS)[1:]
 SUMMARY_HEADER = ("model", "Clean %", "Aua %", "less dense, as many epochs",
                   "less dense, same training loss", "less dense, as many passes")  # fmt: skip
 
@@ -48,18 +52,34 @@ def summary(subs: list[SubTable]) -> str:
     for sub in (sub for sub in subs if sub.records):
         body = [SUMMARY_HEADER, ["---", *["---:"] * (len(SUMMARY_HEADER) - 1)]]
         for line in (line for line in sub.lines if line.records):
-            of_controls = {c.name: difference(line.records, c.records) for c in line.controls}
-            told = [of_controls.get(name) for name in list(LOOKS)[1:]]
-            body.append([line.label, str(Cell.of(line.records, "clean_percent")),
+            controls = {control.name: control for control in line.controls}
+            body.append([line.label + formats.marks(line),
+                         str(Cell.of(line.records, "clean_percent")),
                          str(Cell.of(line.records, "aua_percent")),
-                         *(d.in_short if d else "—" for d in told)])  # fmt: skip
+                         *(_less(line, controls.get(name)) for name in CONTROLS)])  # fmt: skip
         missing = [line.label for line in sub.lines if not line.records]
-        rows, seeds = sub.shared["rows_attacked"], ", ".join(map(str, sub.seeds))
-        text += [f"**{sub.task}**, {sub.shared['training_rows']:,} training rows, {sub.recipe}, "
-                 f"{rows} rows, seeds {seeds}", ""]  # fmt: skip
+        first, rows = sub.records[0], sub.shared["rows_attacked"]
+        text += [f"**{sub.task}**, {first.get('training_rows') or '?'} training rows, "
+                 f"{sub.recipe}, {rows} rows, seeds {', '.join(map(str, _seeds(sub)))}",
+                 ""]  # fmt: skip
         text += ["| " + " | ".join(row) + " |" for row in body] + [""]
         text += [f"Not run: {'; '.join(missing)}.", ""] if missing else []
     return "\n".join(text)
+
+
+def _less(line: Line, control: Control | None) -> str:
+    """A ticket less one of its controls; empty where there is no such control by its nature."""
+    if control is None:
+        return ""
+    if not control.records:
+        return "not reached" if NOT_REACHED in control.wanted else "not run"
+    told = difference(line.records, control.records)
+    return told.in_short if told else "other rows"
+
+
+def _seeds(sub: SubTable) -> list[int]:
+    """Of its rows; sub.seeds are those that were asked for."""
+    return sorted({r["seed"] for line in sub.lines for r in line.records})
 
 
 def draw(subs: list[SubTable], folder: Path) -> list[Path]:
@@ -80,7 +100,7 @@ def _figure(subs: list[SubTable]) -> Figure:
                 _point(axes, control.records, y + 0.16 * (i + 1), control.name)
         axes.set_yticks(range(len(found)), [line.label for line in found])
         axes.set_ylim(len(found) - 0.3, -0.5)
-        rows, seeds = sub.shared["rows_attacked"], len(sub.seeds)
+        rows, seeds = sub.shared["rows_attacked"], len(_seeds(sub))
         axes.set_title(f"{sub.task}, {sub.recipe}, {rows} rows, {seeds} seed{'s' * (seeds > 1)}",
                        loc="left")  # fmt: skip
         axes.grid(axis="y", visible=False)
