@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 from utils import cli, resume
@@ -150,7 +151,8 @@ def keep_tickets(runs: Path, folder: Path) -> None:
 def compare_kept_tickets(folder: Path) -> int:
     """How far the tickets beside the study's records agree, across seeds, epochs and tasks."""
     files = sorted(map(str, (folder / "tickets").glob("*.safetensors")))
-    if len(files) < 2:
+    sparsities = Counter(re.search(r"-robust-(0\.\d+)", file)[1] for file in files)
+    if not sparsities or max(sparsities.values()) < 2:
         return 0
     command = [sys.executable, str(ROOT / "compare_tickets.py"), "--tickets", *files,
                "--output_dir", str(folder / "agreement-of-tickets")]  # fmt: skip
