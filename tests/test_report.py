@@ -22,13 +22,16 @@ from utils.experiments import (
     Model,
 )
 from utils.intervals import crossed_interval
-from utils.report import costs, figures, formats, latex, records, tables
+from utils.report import comparing, costs, figures, formats, latex, records, tables
 from utils.report.missing import command
 
 TASK = "builtin/rotten_tomatoes"
 SPARSITIES = SCALES["mini"].sparsities
 LTH = Model(kind="imp", sparsity=0.3)
 ROBUST_30 = replace(ROBUST, sparsity=0.3)
+
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def attack(model: Model = DENSE, seed: int = 42, aua: float = 20.0, **changes) -> dict:
@@ -676,6 +679,19 @@ def test_a_control_that_does_not_match_is_missing(tmp_path, control, lacking):
     assert "| robust ticket † |" in (tmp_path / "general" / "table.md").read_text()
 
 
+def test_one_epoch_may_be_the_control_of_two_tickets(tmp_path):
+    """The same weights, so the same attack, and two records of it."""
+    tickets = [controlled(), controlled(aua=61.0)]
+    tickets[1]["ticket"] |= {"sparsity_asked": 0.5}
+    lines = [*tickets, *(stopped(of=t, attack_id="one") for t in tickets)]
+    write(tmp_path / "runs", lines)
+    found = records.read_records([tmp_path / "runs"])
+    assert len(found) == 4
+    for ticket in found[:2]:
+        controls = comparing.controls_of([ticket], found)
+        assert len(controls[1].records) == 1, controls[1].wanted
+
+
 def test_a_control_that_lacks_a_seed_is_marked(tmp_path):
     tickets = [controlled(seed) for seed in (42, 43)]
     dense = [attack(DENSE, seed, 20.0, epochs=e, epoch=e) for seed in (42, 43) for e in (3, 12)]
@@ -823,6 +839,18 @@ def test_a_studys_ticket_is_in_the_row_of_its_search_alone(tmp_path):
     write(tmp_path / "more", [attack(DENSE, 2, 20.0, recipe="textfooler-neighbours")])
     call("report", "--make", "study-epochs", *flags, "--records", tmp_path / "more")
     assert len(records.read_records([out / "study-records.jsonl"])) == 5
+
+
+def test_the_pages_quote_the_study_as_its_records_give_it(tmp_path):
+    kept = ROOT / "results" / "study"
+    call("report", "--make", "study", "--scale", "study", "--records",
+         kept / "study-records.jsonl", "--output_dir", tmp_path)  # fmt: skip
+    for name in ("study.md", "study-summary.md", "study.csv", "study-calibration.csv"):
+        assert (tmp_path / name).read_text() == (kept / name).read_text()
+    lines = [x for x in (kept / "study-summary.md").read_text().splitlines() if x.startswith("|")]
+    for page in ("README.md", "docs/study.md"):
+        text = (ROOT / page).read_text()
+        assert len(lines) > 4 and all(line in text for line in lines)
 
 
 def test_costs_are_epochs_times_what_an_epoch_costs(tmp_path):

@@ -45,7 +45,7 @@ def read_records(paths: Iterable[str | Path]) -> list[dict]:
                 record.setdefault("training_rows", training_rows)
             try:
                 keyed = _with_keys(record)
-                attacks[record["attack_id"], record["seed"]] = keyed | {"record": record}
+                attacks[identity(record)] = keyed | {"record": record}
             except (KeyError, TypeError, AttributeError) as e:
                 raise UserError(f"{file}, record {number}, lacks {e}") from e
     if not attacks:
@@ -57,6 +57,13 @@ def read_records(paths: Iterable[str | Path]) -> list[dict]:
                 others = [f for f in attack.get("flags", []) if f["flag"] != flag["flag"]]
                 attack["flags"] = attack["record"]["flags"] = [*others, flag]
     return list(attacks.values())
+
+
+def identity(record: dict) -> tuple:
+    """What an attack is read once by. Two controls may be one epoch of a training, and so one
+    attack: what each of them stopped for tells them apart."""
+    stop = json.dumps(record.get("stop_at_loss"), sort_keys=True)
+    return record["attack_id"], record["seed"], stop
 
 
 def _record_files(paths: Iterable[str | Path]) -> list[Path]:

@@ -9,7 +9,13 @@ from utils.experiments import STUDY
 from utils.report import formats
 from utils.report.comparing import NOT_REACHED, Control, difference
 from utils.report.figures import save
-from utils.report.records import Cell, interval, read_records, write_records
+from utils.report.records import (
+    Cell,
+    identity,
+    interval,
+    read_records,
+    write_records,
+)
 from utils.report.tables import Line, SubTable
 
 # Okabe and Ito's colours; each with a marker of its own.
@@ -33,9 +39,9 @@ def keep_records(records: list[dict], tasks: Iterable[str], encoder: str, folder
     that a plan does not ask for them again."""
     path = folder / RECORDS
     own = [r for r in records if r["task"] in set(tasks) and r["encoder"] == encoder]
-    kept = {(r["attack_id"], r["seed"]): r for r in own}
+    kept = {identity(r): r for r in own}
     if path.is_file() and path.read_text(encoding="utf-8").strip():
-        kept = {(r["attack_id"], r["seed"]): r for r in read_records([path])} | kept
+        kept = {identity(r): r for r in read_records([path])} | kept
     if kept:
         write_records(path, list(kept.values()))
 
