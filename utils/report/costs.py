@@ -122,7 +122,8 @@ def _row(name: str, records: list[dict], cost: Cost, first: list[dict], base: Co
     told = difference(records, first) if first and records is not first else None
     per_point = "—"
     if told and base and told.points > 0:
-        per_point = f"{(cost.minutes - base.minutes) / told.points:.1f}" + " ?" * told.is_noise
+        further = max(0.0, cost.minutes - base.minutes)
+        per_point = f"{further / told.points:.1f}" + " ?" * told.is_noise
     return [name, str(cost.passes), f"{cost.minutes_before:.1f}",
             f"{cost.minutes_of_training:.1f}", f"{cost.minutes:.1f}",
             f"{cost.peak_bytes / 2**30:.2f}", str(Cell.of(records, "queries_per_row")),
