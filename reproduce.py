@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from utils import cli, resume
-from utils.experiments import FIGURES, SCALES, STUDIES, STUDY, TABLES, tables_of, tasks_of
+from utils.experiments import FIGURES, SCALES, STUDIES, STUDY_RECORDS, TABLES, tables_of, tasks_of
 
 ROOT = Path(__file__).resolve().parent
 
@@ -91,7 +91,7 @@ def show(jobs: list[Job]) -> None:
 
 def records_of(args) -> list[str]:
     """Where records lie: the runs, and for the study those that are kept in its results."""
-    kept = Path(args.output_dir) / f"{STUDY.name}-records.jsonl"
+    kept = Path(args.output_dir) / STUDY_RECORDS
     places = [str(kept)] if args.target in STUDIES and kept.is_file() else []
     return [*places, args.runs] if Path(args.runs).is_dir() or not places else places
 
@@ -170,7 +170,7 @@ def main() -> None:
         sys.exit(write_report(args))
     resume.raise_on_signals("when it is run again")
     if args.target in STUDIES:  # takes seconds; what is missing can take days
-        if (Path(args.output_dir) / f"{STUDY.name}-records.jsonl").is_file():
+        if (Path(args.output_dir) / STUDY_RECORDS).is_file():
             write_report(args)
         check_study([job for job in jobs if not job.finished])
     failed = execute(jobs, args.gpus, args.jobs, drop_epochs)

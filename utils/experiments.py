@@ -313,6 +313,9 @@ STUDIES = {
 }  # fmt: skip
 
 
+STUDY_RECORDS = f"{STUDY.name}-records.jsonl"  # of all its tables, beside them
+
+
 def tables_of(target: str) -> tuple[Table, ...]:
     """The tables that a target stands for: the study's is all of its own; none for a figure."""
     if target == STUDY.name:
@@ -424,4 +427,4 @@ def tasks_of(target: str, scale: Scale) -> tuple[str, ...]:
 
 def scores_folder(kind: str) -> str:
     """Run folder of a kind of scores; the shell stages use the same."""
-    return ("search-" if kind in ("robust", "no_adversary") else "scores-") + kind
+    return ("search-" if kind in SEARCHED else "scores-") + kind

@@ -23,9 +23,10 @@ from utils.experiments import (
     ROBUST,
     SCALES,
     SEARCH_EPOCHS,
+    SEARCHED,
     SPARSITY,
     STUDIES,
-    STUDY,
+    STUDY_RECORDS,
     Model,
     Row,
     Table,
@@ -106,7 +107,7 @@ def make_plan(args: Namespace) -> list[Job]:
             planner.add_target(task, seed)
     jobs = list(planner.jobs.values())
     if args.target in STUDIES:  # its records are kept with the repository, its runs are not
-        kept = Path(args.output_dir) / f"{STUDY.name}-records.jsonl"
+        kept = Path(args.output_dir) / STUDY_RECORDS
         jobs = needed(jobs, recorded_attacks(kept, planner.scale.encoder))
     for job in jobs:
         job.look()
@@ -228,7 +229,7 @@ class Planner:
     def _label_passes(self, ticket: Model, task: str) -> int:
         """Of a ticket's retraining and, where its mask has seen labels, of what came before."""
         own, epochs = self._settings("search"), ticket.epochs or self.scale.epochs
-        if ticket.kind in ("robust", "no_adversary"):
+        if ticket.kind in SEARCHED:
             search = int(own.get("EPOCHS", SEARCH_EPOCHS.get(task, 20)))
             return epochs + search + self.scale.epochs
         if ticket.kind.startswith("imp"):

@@ -22,7 +22,8 @@ FREE = ("keep_epochs", "stop_at_loss")  # arguments that change no step
 class Trajectory:
     """The epochs of a finished run until the one at which a training would have stopped.
 
-    `lines`: of its log, until there. `seconds`: of its training until there, by its steps.
+    `lines`: of its log, until there. `progress`: as it was there; its seconds are a share of the
+    run's, by steps.
     """
 
     folder: Path

@@ -15,7 +15,7 @@ from utils.experiments import (
     tables_of,
     tasks_of,
 )
-from utils.report import calibrated, costs, curves, figures, formats, latex, searches, study, tables
+from utils.report import calibrated, curves, figures, formats, latex, searches, study, tables
 from utils.report.missing import Missing, command
 from utils.report.records import read_records, write_records, write_text
 from utils.report.shown import Shown, csv_text
@@ -112,7 +112,7 @@ def _make_table(table: Table, tasks, scale, sources, folder, checkpoint, say) ->
     text = formats.markdown(table, subs, remark)
     text += calibrated.markdown(candidates) if tempered else ""
     say(text)
-    paths = study.draw(subs, folder) if table is STUDY else []
+    paths = study.write_more(subs, scale.encoder, folder) if table is STUDY else []
     if tempered:
         csv_of_them = calibrated.csv_text(candidates)
         paths.append(write_text(folder / f"{table.name}-calibration.csv", csv_of_them))
@@ -122,12 +122,6 @@ def _make_table(table: Table, tasks, scale, sources, folder, checkpoint, say) ->
         write_text(folder / f"{table.name}.csv", formats.csv_text(subs)),
         write_text(folder / f"{table.name}.tex", latex.latex(table, subs)),
     ]
-    measured = costs.read(folder, scale.encoder) if table is STUDY else None
-    if table is STUDY:
-        paths.append(write_text(folder / "study-summary.md", study.summary(subs)))
-    if measured is not None:
-        paths.append(write_text(folder / "study-costs.md", costs.markdown(subs, measured)))
-        paths.append(write_text(folder / "study-costs.csv", costs.csv_text(subs, measured)))
     if is_study:
         return paths
     return [*paths, write_records(folder / f"{table.name}-records.jsonl", list(used.values()))]

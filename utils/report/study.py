@@ -5,8 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from utils.experiments import STUDY
-from utils.report import formats
+from utils.experiments import STUDY_RECORDS
+from utils.report import costs, formats
 from utils.report.comparing import NOT_REACHED, Control, difference
 from utils.report.figures import save
 from utils.report.records import (
@@ -15,6 +15,7 @@ from utils.report.records import (
     interval,
     read_records,
     write_records,
+    write_text,
 )
 from utils.report.tables import Line, SubTable
 
@@ -30,20 +31,27 @@ LABELS = {"model": "the model", "same epochs": "dense, same epochs",
           "same passes over the labels": "dense, same passes"}  # fmt: skip
 
 
-RECORDS = f"{STUDY.name}-records.jsonl"
-
-
 def keep_records(records: list[dict], tasks: Iterable[str], encoder: str, folder: Path) -> None:
     """One file for all of the study's tables, which loses nothing that it has: its runs are kept
     nowhere. Also records that no row shows, such as of a control that never reached its loss, so
     that a plan does not ask for them again."""
-    path = folder / RECORDS
+    path = folder / STUDY_RECORDS
     own = [r for r in records if r["task"] in set(tasks) and r["encoder"] == encoder]
     kept = {identity(r): r for r in own}
     if path.is_file() and path.read_text(encoding="utf-8").strip():
         kept = {identity(r): r for r in read_records([path])} | kept
     if kept:
         write_records(path, list(kept.values()))
+
+
+def write_more(subs: list[SubTable], encoder: str, folder: Path) -> list[Path]:
+    """What the main table has beyond the others: figure, summary and, where measured, costs."""
+    paths = [*draw(subs, folder), write_text(folder / "study-summary.md", summary(subs))]
+    measured = costs.read(folder, encoder)
+    if measured is not None:
+        paths.append(write_text(folder / "study-costs.md", costs.markdown(subs, measured)))
+        paths.append(write_text(folder / "study-costs.csv", costs.csv_text(subs, measured)))
+    return paths
 
 
 CONTROLS = list(LOOKS)[1:]
