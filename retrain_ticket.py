@@ -119,12 +119,6 @@ def label_passes_of(source: dict, sparsity: float) -> int:
     return min(rounds, len(after_round)) * source["settings"]["epochs"]
 
 
-def without_places(settings: dict) -> dict:
-    """How scores were found: of the settings those that are the same for every seed and task."""
-    dropped = {*cli.DATA_FLAGS, "seed", "precision", "compile", "keep_scores", "sparsity"}
-    return {k: v for k, v in settings.items() if k not in dropped}
-
-
 def redraw_weights(args, model, masks: tickets.Masks) -> None:
     """Table 4: the ticket's weights, or all others, start from noise."""
     noise = torch.Generator().manual_seed(seed_for(args.seed, "reinitialisation"))
@@ -182,7 +176,7 @@ def main() -> None:
               "scores_seed": source["seed"], "scores_sha256": source["sha256"],
               "reinitialised": args.reinitialise,
               "expected_density_percent": manifest["expected_density_percent"],
-              "search": without_places(source.get("settings", {}))}  # fmt: skip
+              "search": cli.settings_of_search(source.get("settings", {}))}  # fmt: skip
     emptied = [name for name, d in manifest["density_by_matrix"].items() if d == 0]
     if emptied:
         ticket["emptied_matrices"] = emptied

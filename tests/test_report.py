@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import call, fails
 
-from utils import protocols
+from utils import files, protocols
 from utils.experiments import (
     CURVES,
     DENSE,
@@ -839,6 +840,47 @@ def test_a_studys_ticket_is_in_the_row_of_its_search_alone(tmp_path):
     write(tmp_path / "more", [attack(DENSE, 2, 20.0, recipe="textfooler-neighbours")])
     call("report", "--make", "study-epochs", *flags, "--records", tmp_path / "more")
     assert len(records.read_records([out / "study-records.jsonl"])) == 5
+
+
+def test_the_studys_searches_are_kept_epoch_by_epoch(tmp_path, capsys):
+    def search(name: str, seed: int, dev: tuple[float, ...], **switches) -> None:
+        folder = tmp_path / "runs" / name
+        args = SEARCH | {"epochs": len(dev), "adv_steps": 3, "seed": seed, "output_dir": name}
+        run = {"stage": "search", "status": "finished", "task": TASK,
+               "encoder": {"name": "builtin/minilm"}, "args": args | switches}  # fmt: skip
+        files.write_json(folder / "run.json", run)
+        for epoch, accuracy in enumerate(dev, 1):
+            files.append_jsonl(folder / "log.jsonl", {"optimizer_step": epoch, "penalty": 0.9})
+            found = {
+                "penalty_of_all_gates": 1 - epoch / 10,
+                "dev_accuracy_ticket_percent": accuracy,
+            }
+            files.append_jsonl(folder / "log.jsonl", {"optimizer_step": epoch,
+                               "finished_epochs": epoch, "dev": found})  # fmt: skip
+
+    out = tmp_path / "out"
+    flags = ("--make", "study", "--scale", "study", "--output_dir", out, "--tasks", TASK)
+    search("a", 1, (60, 70))
+    search("b", 2, (64, 72))
+    search("c", 1, (50, 51), penalty_mean="matrices")
+    search("of another lr", 3, (99, 99), lr=7)
+    call("report", *flags, "--records", tmp_path / "runs")
+    text = (out / "study-searches.md").read_text()
+    assert "| RobustT | R(m) % | 90.0 ± 0.0 (n=2) | 80.0 ± 0.0 (n=2) |" in text
+    assert "| RobustT | dev accuracy % | 62.0 ± 2.8 (n=2) | 71.0 ± 1.4 (n=2) |" in text
+    assert "| D9, mean in R(m) | dev accuracy % | 50.0 (n=1) | 51.0 (n=1) |" in text
+    assert "Left out: 2 epochs, differing in lr" in text and "99.0" not in text
+    shown = rows_of(out / "study-searches.csv", quantity="dev accuracy", curve="RobustT")
+    assert [row["values_by_seed"] for row in shown] == ["1:0.6;2:0.64", "1:0.7;2:0.72"]
+    # The runs may be gone: what was kept is shown again, and a further search beside it.
+    shutil.rmtree(tmp_path / "runs")
+    search("d", 3, (68, 74))
+    call("report", *flags, "--records", tmp_path / "runs")
+    text = (out / "study-searches.md").read_text()
+    assert "| RobustT | dev accuracy % | 64.0 ± 4.0 (n=3) | 72.0 ± 2.0 (n=3) |" in text
+    (out / "study-searches.jsonl").write_text('{"task": "sst2"}\n{"task": "sst2"}\n')
+    said = fails(capsys, "report", *flags, "--records", tmp_path / "runs")
+    assert "study-searches.jsonl" in said and "damaged" in said
 
 
 def test_the_pages_quote_the_study_as_its_records_give_it(tmp_path):

@@ -39,6 +39,13 @@ PLACES = {
 DEFAULT_SPLIT_SEED = 42
 
 
+def settings_of_search(settings: dict) -> dict:
+    """How scores were found: of a search's or a pruning's arguments those that are the same for
+    every seed and task, wherever it is run."""
+    dropped = {*DATA_FLAGS, *PLACES, "seed", "precision", "compile", "keep_scores", "sparsity"}
+    return {k: v for k, v in settings.items() if k not in dropped}
+
+
 class UserError(Exception):
     """Something the person at the keyboard can mend: one line, what is wrong and what to do."""
 

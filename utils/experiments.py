@@ -110,10 +110,10 @@ class Model:
             and abs(ticket["sparsity_asked"] - self.sparsity) < 1e-9
             and ticket.get("reinitialised", "nothing") == self.reinitialise
             and all(ticket.get(key, value) == value for key, value in TABLE_4_NOISE.items())
-            and self._is_searched_as(ticket)
+            and self.is_searched_as(ticket)
         )
 
-    def _is_searched_as(self, ticket: dict) -> bool:
+    def is_searched_as(self, ticket: dict) -> bool:
         """Whether a ticket's scores are of this model's search and epoch."""
         if self.search is None or self.kind not in SEARCHED:
             return True

@@ -1,6 +1,6 @@
 """The paper's figures, drawn for a column of print: 3.25 inches, told apart without colour too."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import cycle
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from utils.experiments import CURVES, PAIR_TASKS, PAPER_DATASET, SINGLE_TASKS
+from utils.experiments import CURVES, PAIR_TASKS, PAPER_DATASET, SINGLE_TASKS, STUDY
 from utils.files import write_atomically
 from utils.report.searches import DECIDED, PENALTY
 from utils.report.shown import Panel, Point, Shown
@@ -93,8 +93,14 @@ def _over_steps_of_one(shown: Shown) -> Figure:
 
 def _over_steps_by_lambda(shown: Shown) -> Figure:
     """Figure 5: a row per task, R(m) on the left, decided gates on the right."""
+    names = sorted({n for p in shown.panels for n in p.curves}, key=_lambda_of)
+    return _over_a_search(shown, names, "optimizer step")
+
+
+def _over_a_search(shown: Shown, names: Iterable[str], x_label: str) -> Figure:
+    """A row per task, a column for each quantity."""
     figure, grid, rows = _rows_of_panels(shown)
-    looks = _looks(sorted({n for p in shown.panels for n in p.curves}, key=_lambda_of))
+    looks = _looks(names)
     for panels, axes_of_row in zip(rows, grid, strict=True):
         for panel, axes in zip(panels, axes_of_row, strict=True):
             for name, points in panel.curves.items():
@@ -102,14 +108,21 @@ def _over_steps_by_lambda(shown: Shown) -> Figure:
             axes.set_ylabel(panel.quantity)
             axes.set_ylim(_limits(panel))
     for axes in grid[-1]:
-        axes.set_xlabel("optimizer step")
+        axes.set_xlabel(x_label)
     _legend(figure, looks)
     return figure
 
 
+def _by_search_epoch(shown: Shown) -> Figure:
+    """Of the study."""
+    names = dict.fromkeys(name for panel in shown.panels for name in panel.curves)
+    return _over_a_search(shown, names, "search epoch")
+
+
 def _limits(panel) -> tuple[float, float]:
     """Of a share's axis: 0 to 1, or closer where the curves would lie on each other."""
-    values = [point.cell.mean for points in panel.curves.values() for point in points]
+    points = [point for curve in panel.curves.values() for point in curve]
+    values = [value for point in points for value in point.cell.values.values()]
     low, high = min(values), max(values)
     margin = max(0.005, 0.08 * (high - low))
     return (-0.02, 1.02) if high - low > 0.4 else (low - margin, high + margin)
@@ -224,4 +237,5 @@ _DRAW: dict[str, Callable[[Shown], Figure]] = {
     "figure3": _heat_maps,
     "figure4": lambda shown: _accuracies(shown, "epoch of retraining", 1),
     "figure5": _over_steps_by_lambda,
+    f"{STUDY.name}-searches": _by_search_epoch,
 }

@@ -15,7 +15,17 @@ from utils.experiments import (
     tables_of,
     tasks_of,
 )
-from utils.report import calibrated, curves, figures, formats, latex, searches, study, tables
+from utils.report import (
+    calibrated,
+    curves,
+    figures,
+    formats,
+    latex,
+    search_epochs,
+    searches,
+    study,
+    tables,
+)
 from utils.report.missing import Missing, command
 from utils.report.records import read_records, write_records, write_text
 from utils.report.shown import Shown, csv_text
@@ -83,6 +93,8 @@ def make(
         except Missing as e:
             line = f"{target} not made: {e}; run: {command(target, scale, own_tasks)}"
             missing.append(line)
+    if STUDIES.keys() & set(targets):
+        paths += search_epochs.write(sources.runs, scale, folder)
     if not paths:
         raise Missing("; ".join(missing))
     for line in missing:
