@@ -137,6 +137,13 @@ def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):
     assert jobs["search-robust"].flags == ("--keep_scores", "1,2,3,4,5")
     rest = jobs["ticket-robust-0.3-reinit_rest-epochs10"].variables
     assert rest["TAG"] == "-epochs10" and rest["EPOCHS"] == "10" and rest["REINIT"] == "rest"
+    # All sparsities and lengths that the main table has not; their masks are one search's.
+    grid = [row.label for row in experiments.STUDIES["study-grid"].rows if row.model.kind]
+    main = [row.label for row in experiments.STUDY.rows if row.model.kind == "robust"]
+    assert len({*grid, *main}) == 9 * 3 == len(grid) + len(main)
+    jobs = planned("RobustT 90 %, 20 epochs")
+    assert jobs["ticket-robust-0.9-epochs20"].variables["EPOCHS"] == "20"
+    assert {"search-robust", "dense-epochs20", "dense-epochs29"} < set(jobs)
     with pytest.raises(UserError, match="study has no row 'search epoch 9'"):
         planned("search epoch 9")
 
@@ -147,7 +154,7 @@ def test_the_study_makes_its_tables_before_it_asks_for_data(tmp_path, capsys):
     shutil.copy(ROOT / "results/study/study-records.jsonl", tmp_path / "out")
     said = fails(capsys, "reproduce", "study", *flags)
     assert "NEIGHBOURS=FILE" in said and "--data FOLDER" in said
-    for name in ("study", "study-switches", "study-epochs", "study-ablations"):
+    for name in ("study", "study-switches", "study-epochs", "study-ablations", "study-grid"):
         assert (tmp_path / "out" / f"{name}.md").is_file()
     assert not (tmp_path / "runs").exists()
 

@@ -255,10 +255,27 @@ def _study_rows() -> tuple[Row, ...]:
                         ("LTH", "imp"), ("w/o Adv", "no_adversary")):  # fmt: skip
         for sparsity in (0.3, 0.5, 0.8):
             for epochs in (None, 10):
-                name = f"{label} {100 * sparsity:g} %" + (f", {epochs} epochs" if epochs else "")
+                name = _with_length(f"{label} {100 * sparsity:g} %", epochs)
                 model = Model(kind=kind, sparsity=sparsity, epochs=epochs, search=())
                 rows.append(Row(name, None, model))
     return tuple(replace(row, paper_method=None) for row in rows)
+
+
+def _grid_rows() -> tuple[Row, ...]:
+    """Robust tickets at every sparsity, retrained for 3, 10 and 20 epochs, but for STUDY's own."""
+    lengths = (None, 10, 20)
+    dense = [Row(_with_length("Fine-tune", n), None, Model(epochs=n)) for n in lengths]
+    tickets = [
+        Row(_with_length(f"RobustT {percent} %", n), None,
+            Model(kind="robust", sparsity=percent / 100, epochs=n, search=()))
+        for percent in range(10, 100, 10) for n in lengths
+    ]  # fmt: skip
+    main = {row.model for row in STUDY.rows}
+    return (*dense, *(row for row in tickets if row.model not in main))
+
+
+def _with_length(name: str, epochs: int | None) -> str:
+    return name + (f", {epochs} epochs" if epochs else "")
 
 
 def _study_table(name: str, title: str, rows: tuple[Row, ...], controls: bool = False) -> Table:
@@ -309,6 +326,7 @@ STUDIES = {
                 _as_robust("w/o Structure + Longer", reinitialise="rest", epochs=10),
             ),
         ),
+        _study_table("-grid", "the other sparsities, and 20 epochs", _grid_rows(), controls=True),
     )
 }  # fmt: skip
 
@@ -411,7 +429,7 @@ SCALES = {
             },
             200,
             3,
-            (0.3, 0.5, 0.8),
+            (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
             (),
         ),
     )
