@@ -15,8 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from utils import cli
-from utils.experiments import FIGURES, SCALES, STUDIES, TABLES
+from utils.experiments import FIGURES, TABLES
 from utils.report import general, make, records
+from utils.scales import SCALES
+from utils.studies import STUDIES
 
 ALL = (*TABLES, *FIGURES)
 

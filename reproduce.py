@@ -16,7 +16,9 @@ from collections import Counter
 from pathlib import Path
 
 from utils import cli, resume
-from utils.experiments import FIGURES, SCALES, STUDIES, STUDY_RECORDS, TABLES, tables_of, tasks_of
+from utils.experiments import FIGURES, TABLES
+from utils.scales import SCALES, tables_of, tasks_of
+from utils.studies import STUDIES, STUDY_RECORDS
 
 ROOT = Path(__file__).resolve().parent
 

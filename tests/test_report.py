@@ -13,18 +13,11 @@ import pytest
 from conftest import call, fails
 
 from utils import files, protocols
-from utils.experiments import (
-    CURVES,
-    DENSE,
-    FIGURES,
-    ROBUST,
-    SCALES,
-    TABLES,
-    Model,
-)
+from utils.experiments import CURVES, DENSE, FIGURES, ROBUST, TABLES, Model
 from utils.intervals import crossed_interval
 from utils.report import comparing, costs, figures, formats, latex, records, tables
 from utils.report.missing import command
+from utils.scales import SCALES
 
 TASK = "builtin/rotten_tomatoes"
 SPARSITIES = SCALES["mini"].sparsities
@@ -809,6 +802,37 @@ def test_the_study_has_no_columns_of_the_paper_and_a_figure(tmp_path):
 
 
 SEARCH = protocols.SEARCH["paper"] | {"epochs": 6}
+
+
+def test_the_study_means_over_its_data_sets(tmp_path):
+    """Ten rows, two seeds. Ticket less dense: 2 and 4 rows on one data set, 1 and 1 on the other,
+    so 30 and 10 points, 20 in the mean."""
+    right = {TASK: {"ticket": (5, 7), "dense": (3, 3)}, "sst2": {"ticket": (4, 4), "dense": (3, 3)}}
+    lines = []
+    for task, models in right.items():
+        for name, counts in models.items():
+            for seed, count in enumerate(counts, 1):
+                model = DENSE if name == "dense" else ROBUST_30
+                line = attack(model, seed, 10.0 * count, recipe="textfooler-neighbours", task=task,
+                              rows_attacked=10,
+                              row_outcomes="r" * count + "f" * (10 - count))  # fmt: skip
+                if name == "ticket":
+                    line["ticket"] = line["ticket"] | {"search": SEARCH, "scores_epoch": 6}
+                lines.append(line)
+
+    def table(given: list[dict], name: str) -> str:
+        write(tmp_path / name, given)
+        call("report", "--make", "study", "--scale", "study", "--records", tmp_path / name,
+             "--output_dir", tmp_path / f"{name}-out")  # fmt: skip
+        text = (tmp_path / f"{name}-out" / "study-summary.md").read_text()
+        return text.partition("**Mean over ")[2]
+
+    found = table(lines, "both")
+    assert found.startswith(f"{TASK}, sst2**, textfooler-neighbours")
+    rows = [line for line in found.splitlines() if line.startswith("| RobustT")]
+    assert len(rows) == 1 and re.match(r"\| RobustT 30 % † \| (\*\*)?\+20\.0(\*\*)? \[", rows[0])
+    assert not table([x for x in lines if x["task"] == TASK], "one")
+    assert not table([x for x in lines if x["task"] == TASK or x["seed"] == 1], "one of two seeds")
 
 
 def test_a_studys_ticket_is_in_the_row_of_its_search_alone(tmp_path):

@@ -11,11 +11,12 @@ import pytest
 from conftest import call, fails
 
 import reproduce
-from utils import experiments, planning, scheduling
+from utils import experiments, planning, scheduling, studies
 from utils.cli import UserError
-from utils.experiments import FIGURES, SCALES, TABLES, Model
+from utils.experiments import FIGURES, TABLES, Model
 from utils.files import write_json
 from utils.jobs import Job
+from utils.scales import SCALES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -138,8 +139,8 @@ def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):
     rest = jobs["ticket-robust-0.3-reinit_rest-epochs10"].variables
     assert rest["TAG"] == "-epochs10" and rest["EPOCHS"] == "10" and rest["REINIT"] == "rest"
     # All sparsities and lengths that the main table has not; their masks are one search's.
-    grid = [row.label for row in experiments.STUDIES["study-grid"].rows if row.model.kind]
-    main = [row.label for row in experiments.STUDY.rows if row.model.kind == "robust"]
+    grid = [row.label for row in studies.STUDIES["study-grid"].rows if row.model.kind]
+    main = [row.label for row in studies.STUDY.rows if row.model.kind == "robust"]
     assert len({*grid, *main}) == 9 * 3 == len(grid) + len(main)
     jobs = planned("RobustT 90 %, 20 epochs")
     assert jobs["ticket-robust-0.9-epochs20"].variables["EPOCHS"] == "20"

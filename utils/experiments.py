@@ -20,7 +20,6 @@ PAPER_DATASET = {"imdb": "IMDB", "ag_news": "AGNEWS", "sst2": "SST-2", "qnli": "
 
 # Of stage 2's blocks, for the controls with as many passes over the labels.
 SEARCH_EPOCHS = {"builtin/rotten_tomatoes": 6}  # 20 elsewhere
-STUDY_SEARCH_EPOCHS = 6
 IMP_EPOCHS = 3  # a round
 
 SINGLE_TASKS = ("imdb", "ag_news", "sst2")
@@ -178,10 +177,10 @@ class Table:
     controls: bool = True
 
 
-_DENSE_ROW = Row("Fine-tune", "Fine-tune", DENSE)
-_FREELB = Row("FreeLB", "FreeLB", Model(method="freelb"))
-_INFOBERT = Row("InfoBERT", "InfoBERT", Model(method="infobert"))
-_ROBUST_ROW = Row("RobustT", "RobustT", ROBUST)
+DENSE_ROW = Row("Fine-tune", "Fine-tune", DENSE)
+FREELB = Row("FreeLB", "FreeLB", Model(method="freelb"))
+INFOBERT = Row("InfoBERT", "InfoBERT", Model(method="infobert"))
+ROBUST_ROW = Row("RobustT", "RobustT", ROBUST)
 
 TABLES = {
     table.name: table
@@ -193,14 +192,14 @@ TABLES = {
             ("BERT-Attack", "TextFooler", "TextBugger"),
             ("aua", "suc", "queries"),
             (
-                _DENSE_ROW,
+                DENSE_ROW,
                 Row("LTH", "LTH", Model(kind="imp")),
-                _FREELB,
-                _INFOBERT,
+                FREELB,
+                INFOBERT,
                 # Which of the two the paper's Rand is, its text does not say.
                 Row("Rand (matched)", "Rand", Model(kind="random_matched")),
                 Row("Rand (global)", "Rand", Model(kind="random")),
-                _ROBUST_ROW,
+                ROBUST_ROW,
             ),
         ),
         Table(
@@ -209,7 +208,7 @@ TABLES = {
             PAIR_TASKS,
             ("TextFooler", "TextBugger"),
             ("aua",),
-            (_DENSE_ROW, _FREELB, _INFOBERT, _ROBUST_ROW),
+            (DENSE_ROW, FREELB, INFOBERT, ROBUST_ROW),
         ),
         Table(
             "table3",
@@ -218,7 +217,7 @@ TABLES = {
             ("TextFooler",),
             ("aua",),
             (
-                _ROBUST_ROW,
+                ROBUST_ROW,
                 Row("w/o Mask Learning", "w/o Mask Learning", Model(kind="imp_freelb")),
                 Row("w/o Adv", "w/o Adv", Model(kind="no_adversary")),
                 Row("Fine-tune", None, DENSE),  # ours: the paper has it in Table 1 alone
@@ -231,7 +230,7 @@ TABLES = {
             ("TextFooler",),
             ("aua",),
             (
-                _ROBUST_ROW,
+                ROBUST_ROW,
                 Row("w/o Initialization", "w/o Initialization",
                     replace(ROBUST, reinitialise="ticket")),
                 Row("w/o Structure", "w/o Structure", replace(ROBUST, reinitialise="rest")),
@@ -241,105 +240,6 @@ TABLES = {
         ),
     )
 }  # fmt: skip
-
-
-# The study: what robust tickets gain beside their controls, and what of it the choices of the
-# search decide. None of these tables is the paper's.
-STUDY_ROBUST = Row("RobustT 30 %", None, Model(kind="robust", sparsity=0.3, search=()))
-
-
-def _study_rows() -> tuple[Row, ...]:
-    """Dense models, then each kind of ticket at three sparsities; 3 retraining epochs, and 10."""
-    rows = [_DENSE_ROW, Row("Fine-tune, 10 epochs", None, Model(epochs=10)), _FREELB, _INFOBERT]
-    for label, kind in (("RobustT", "robust"), ("Rand (matched)", "random_matched"),
-                        ("LTH", "imp"), ("w/o Adv", "no_adversary")):  # fmt: skip
-        for sparsity in (0.3, 0.5, 0.8):
-            for epochs in (None, 10):
-                name = _with_length(f"{label} {100 * sparsity:g} %", epochs)
-                model = Model(kind=kind, sparsity=sparsity, epochs=epochs, search=())
-                rows.append(Row(name, None, model))
-    return tuple(replace(row, paper_method=None) for row in rows)
-
-
-def _grid_rows() -> tuple[Row, ...]:
-    """Robust tickets at every sparsity, retrained for 3, 10 and 20 epochs, but for STUDY's own."""
-    lengths = (None, 10, 20)
-    dense = [Row(_with_length("Fine-tune", n), None, Model(epochs=n)) for n in lengths]
-    tickets = [
-        Row(_with_length(f"RobustT {percent} %", n), None,
-            Model(kind="robust", sparsity=percent / 100, epochs=n, search=()))
-        for percent in range(10, 100, 10) for n in lengths
-    ]  # fmt: skip
-    main = {row.model for row in STUDY.rows}
-    return (*dense, *(row for row in tickets if row.model not in main))
-
-
-def _with_length(name: str, epochs: int | None) -> str:
-    return name + (f", {epochs} epochs" if epochs else "")
-
-
-def _study_table(name: str, title: str, rows: tuple[Row, ...], controls: bool = False) -> Table:
-    # Beside variants of the search what could tell, without an attack, which ticket is robust.
-    metrics = ("aua", "suc", "queries") if controls else ("aua", "dev", "open")
-    return Table(f"study{name}", f"The study: {title}", ("builtin/rotten_tomatoes", "sst2"), (),
-                 metrics, rows, controls)  # fmt: skip
-
-
-def _as_robust(label: str, **changes) -> Row:
-    return Row(label, None, replace(STUDY_ROBUST.model, **changes))
-
-
-STUDY = _study_table("", "tickets beside matched dense models", _study_rows(), controls=True)
-STUDIES = {
-    table.name: table
-    for table in (
-        STUDY,
-        _study_table(
-            "-switches",
-            "the search as the paper writes it, as its code does it, and each difference alone",
-            (
-                STUDY_ROBUST,
-                _as_robust("released search (D1, D2, D9, D14)",
-                           search=(("protocol", "released"),)),
-                _as_robust("D1, lambda's clock", search=(("lambda_clock", "tensors"),)),
-                _as_robust("D2, what is clipped", search=(("clip_over", "accumulated"),)),
-                _as_robust("D9, mean in R(m)", search=(("penalty_mean", "matrices"),)),
-                _as_robust("D10, the last pass alone", search=(("adv_gradient", "last"),)),
-                _as_robust("D14, AdamW", search=(("adamw", "released"),)),
-            ),
-        ),
-        _study_table(
-            "-epochs",
-            "tickets drawn from earlier search epochs",
-            (STUDY_ROBUST, *(_as_robust(f"search epoch {epoch}", search_epoch=epoch)
-                             for epoch in range(1, STUDY_SEARCH_EPOCHS))),
-        ),
-        _study_table(
-            "-ablations",
-            "Tables 3 and 4, without adversary, mask learning, initialisation, structure",
-            (
-                STUDY_ROBUST,
-                _as_robust("w/o Adv", kind="no_adversary"),
-                _as_robust("w/o Mask Learning", kind="imp_freelb"),
-                _as_robust("w/o Initialization", reinitialise="ticket"),
-                _as_robust("w/o Structure", reinitialise="rest"),
-                _as_robust("w/o Structure + Longer", reinitialise="rest", epochs=10),
-            ),
-        ),
-        _study_table("-grid", "the other sparsities, and 20 epochs", _grid_rows(), controls=True),
-    )
-}  # fmt: skip
-
-
-STUDY_RECORDS = f"{STUDY.name}-records.jsonl"  # of all its tables, beside them
-
-
-def tables_of(target: str) -> tuple[Table, ...]:
-    """The tables that a target stands for: the study's is all of its own; none for a figure."""
-    if target == STUDY.name:
-        return tuple(STUDIES.values())
-    table = STUDIES.get(target) or TABLES.get(target)
-    return () if table is None else (table,)
 
 
 FIGURES = {
@@ -357,90 +257,6 @@ FIGURE_TASKS = {"figure1": SINGLE_TASKS, "figure2": SINGLE_TASKS,
 CURVES = {"RobustT": ROBUST, "LTH": Model(kind="imp"), "FreeLB": Model(method="freelb"),
           "Fine-tune": DENSE}  # fmt: skip
 EPOCHS_FIGURE = 10  # retraining epochs in Figure 4
-
-
-@dataclass(frozen=True)
-class Scale:
-    """At what size a table is made.
-
-    `settings`: variables that a stage's shell script takes, by stage ("all": every one's).
-    `epochs`: the usual number of training epochs at this scale. `num_examples`: attacked rows,
-    None for the paper's. `sparsities`: of Figure 2; `attacked_epochs`: of Figure 4's
-    EPOCHS_FIGURE, those that are kept and attacked. `further_flags`: with which reproduce.sh was
-    called, for the commands that a report prints, and `seeds` that were asked for.
-    """
-
-    name: str
-    encoder: str
-    tasks: tuple[str, ...] | None  # None: the table's own
-    settings: dict[str, dict[str, str]]
-    num_examples: int | None
-    epochs: int
-    sparsities: tuple[float, ...]
-    attacked_epochs: tuple[int, ...]
-    further_flags: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
-
-
-SCALES = {
-    scale.name: scale
-    for scale in (
-        Scale(
-            "paper",
-            "bert-base-uncased",
-            None,
-            {},
-            None,
-            3,
-            (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-            tuple(range(1, EPOCHS_FIGURE + 1)),
-        ),
-        # Sized for an hour on two cores (Table 1), before any attack was looked at.
-        Scale(
-            "mini",
-            "builtin/minilm",
-            ("builtin/rotten_tomatoes",),
-            {
-                "all": {"MAX_TRAIN_ROWS": "2000", "MAX_EVAL_ROWS": "500"},
-                "finetune": {"LR": "1e-4"},
-                "search": {"EPOCHS": "4", "ADV_STEPS": "2", "IMP_EPOCHS": "1", "IMP_LR": "1e-4"},
-                "retrain": {"LR": "1e-4"},
-            },
-            100,
-            3,
-            (0.1, 0.3, 0.5, 0.7, 0.9),
-            (1, 2, 3, 4, 6, 8, 10),
-        ),
-        # All rows of Rotten Tomatoes and the 6,920 whole sentences of SST-2; the searches' length
-        # is what a trial on the latter took to a robust ticket. Set before any attack.
-        Scale(
-            "study",
-            "builtin/minilm",
-            ("builtin/rotten_tomatoes", "sst2"),
-            {
-                "finetune": {"LR": "5e-5"},
-                "search": {
-                    "EPOCHS": str(STUDY_SEARCH_EPOCHS),
-                    "ADV_STEPS": "3",
-                    "IMP_EPOCHS": "1",
-                    "IMP_LR": "5e-5",
-                },
-                "retrain": {"LR": "5e-5"},
-            },
-            200,
-            3,
-            (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-            (),
-        ),
-    )
-}
-
-
-def tasks_of(target: str, scale: Scale) -> tuple[str, ...]:
-    """The tasks that a table or figure is made for where none are named."""
-    tables = tables_of(target)
-    own = tables[0].tasks if tables else FIGURE_TASKS[target]
-    return own if scale.tasks is None or own == PAIR_TASKS else scale.tasks
 
 
 def scores_folder(kind: str) -> str:

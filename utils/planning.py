@@ -21,23 +21,21 @@ from utils.experiments import (
     OWN_LAMBDA,
     PAPER_ATTACKS,
     ROBUST,
-    SCALES,
     SEARCH_EPOCHS,
     SEARCHED,
     SPARSITY,
-    STUDIES,
-    STUDY_RECORDS,
     Model,
     Row,
     Table,
     controls_of,
     mini_recipes,
     scores_folder,
-    tables_of,
 )
 from utils.files import read_jsonl
 from utils.jobs import Job
 from utils.runs import read_run
+from utils.scales import SCALES, tables_of
+from utils.studies import STUDIES, STUDY_RECORDS
 from utils.tasks import TASKS
 
 # Variables of the stage scripts that may be given in the environment; those that define a job

@@ -4,15 +4,10 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from utils.experiments import (
-    CURVES,
-    EPOCHS_FIGURE,
-    MINI_RECIPES,
-    PAPER_ATTACKS,
-    Scale,
-)
+from utils.experiments import CURVES, EPOCHS_FIGURE, MINI_RECIPES, PAPER_ATTACKS
 from utils.report.records import STRICT_COMPARISON, Cell, largest_group, one_per_seed
 from utils.report.shown import Panel, Point, Shown
+from utils.scales import Scale
 
 ACCURACIES = {"Clean": "clean_percent", "Aua": "aua_percent"}
 Place = tuple[str, float | None]  # curve and x

@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from utils.experiments import CURVES, PAIR_TASKS, PAPER_DATASET, SINGLE_TASKS, STUDY
+from utils.experiments import CURVES, PAIR_TASKS, PAPER_DATASET, SINGLE_TASKS
 from utils.files import write_atomically
 from utils.report.searches import DECIDED, PENALTY
 from utils.report.shown import Panel, Point, Shown
+from utils.studies import STUDY
 
 WIDTH = 3.25
 STYLE = {

@@ -5,16 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from utils.cli import UserError
-from utils.experiments import (
-    EPOCHS_FIGURE,
-    FIGURES,
-    STUDIES,
-    STUDY,
-    Scale,
-    Table,
-    tables_of,
-    tasks_of,
-)
+from utils.experiments import EPOCHS_FIGURE, FIGURES, Table
 from utils.report import (
     calibrated,
     curves,
@@ -29,6 +20,8 @@ from utils.report import (
 from utils.report.missing import Missing, command
 from utils.report.records import read_records, write_records, write_text
 from utils.report.shown import Shown, csv_text
+from utils.scales import Scale, tables_of, tasks_of
+from utils.studies import STUDIES, STUDY
 from utils.tasks import TASKS
 
 X_NAMES = {"figure1": "optimizer_step", "figure2": "sparsity", "figure3": "", "figure4": "epoch",

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable
 
 from utils.cli import UserError
-from utils.experiments import Scale
+from utils.scales import Scale
 
 
 class Missing(UserError):

@@ -8,12 +8,14 @@ import json
 from pathlib import Path
 
 from utils.cli import UserError, settings_of_search
-from utils.experiments import STUDIES, STUDY, Model, Scale
+from utils.experiments import Model
 from utils.files import read_jsonl, write_atomically
 from utils.report import figures
 from utils.report.records import Cell, largest_group, write_text
 from utils.report.searches import PENALTY, Runs
 from utils.report.shown import Panel, Point, Shown, csv_text
+from utils.scales import Scale
+from utils.studies import STUDIES, STUDY
 
 NAME = f"{STUDY.name}-searches"
 DEV = "dev accuracy"

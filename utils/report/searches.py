@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from utils.cli import PLACES, UserError
-from utils.experiments import LAMBDAS, ROBUST, Scale
+from utils.experiments import LAMBDAS, ROBUST
 from utils.files import read_json, read_jsonl
 from utils.report.records import Cell, largest_group
 from utils.report.shown import HeatMap, Panel, Point, Shown
+from utils.scales import Scale
 
 PENALTY, DECIDED = "R(m)", "gates at 0 or 1"
 MOST_POINTS = 200  # of a curve over optimizer steps; a column of print shows no more

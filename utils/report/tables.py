@@ -13,12 +13,9 @@ from utils.experiments import (
     PAIR_TASKS,
     PAPER_ATTACKS,
     PAPER_DATASET,
-    SCALES,
     SINGLE_TASKS,
-    STUDIES,
     TABLES,
     Model,
-    Scale,
     Table,
     mini_recipes,
 )
@@ -32,6 +29,8 @@ from utils.report.records import (
     largest_group,
     one_per_seed,
 )
+from utils.scales import SCALES, Scale
+from utils.studies import STUDIES
 
 PAPER_VALUES = Path(__file__).resolve().parent.parent.parent / "results" / "paper_tables.csv"
 # Metric of the paper's tables -> measure of our records.
