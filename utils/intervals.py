@@ -48,10 +48,25 @@ def crossed_interval(outcomes: np.ndarray) -> tuple[float, float]:
 
 def crossed_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
     """(a - b, low, high) in points, 95 %, of two models on the same rows with the same seeds."""
-    differences = np.asarray(a, float) - np.asarray(b, float)
-    variance, freedom = crossed_variance(differences)
-    mean = 100 * differences.mean()
-    half = 100 * student_t.ppf(0.975, freedom) * math.sqrt(variance)
+    return mean_crossed_difference([(a, b)])
+
+
+def mean_crossed_difference(
+    pairs: list[tuple[np.ndarray, np.ndarray]],
+) -> tuple[float, float, float]:
+    """The mean of a - b over data sets, (mean, low, high) in points, 95 %.
+
+    `pairs`: of each data set two (seeds, rows) outcomes. The data sets count alike and are taken as
+    given (nothing is said of a further one) and as independent of each other; degrees of freedom
+    after Satterthwaite (1946), as within each.
+    """
+    differences = [np.asarray(a, float) - np.asarray(b, float) for a, b in pairs]
+    parts = [crossed_variance(table) for table in differences]
+    total = sum(variance for variance, _ in parts)
+    spread = sum(variance**2 / freedom for variance, freedom in parts)
+    freedom = total**2 / spread if spread else math.inf
+    mean = 100 * float(np.mean([table.mean() for table in differences]))
+    half = 100 * student_t.ppf(0.975, freedom) * math.sqrt(total) / len(parts)
     return mean, mean - half, mean + half
 
 

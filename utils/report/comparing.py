@@ -3,7 +3,7 @@
 import statistics
 from dataclasses import dataclass
 
-from utils.intervals import crossed_difference, mcnemar
+from utils.intervals import crossed_difference, mcnemar, mean_crossed_difference
 from utils.report.records import STRICT_COMPARISON, one_per_seed, outcomes
 
 
@@ -67,9 +67,7 @@ def difference(
 
     None where the records do not tell (no common seed, other rows, no outcomes row by row).
     """
-    seeds = {r["seed"] for r in mine} & {r["seed"] for r in theirs}
-    by_seed = [{r["seed"]: r for r in records} for records in (mine, theirs)]
-    a, b = (outcomes([records[seed] for seed in sorted(seeds)], measure) for records in by_seed)
+    seeds, a, b = _paired(mine, theirs, measure)
     if a is None or b is None or a.shape != b.shape:
         return None
     tests = [mcnemar(*rows) for rows in zip(a, b, strict=True)]
@@ -77,9 +75,35 @@ def difference(
     if len(a) > 1:
         points, *ends = crossed_difference(a, b)
         points, bounds = float(points), tuple(map(float, ends))
-    lacking = {r["seed"] for r in (*mine, *theirs)} - seeds
-    return Difference(points, bounds, sorted(seeds), [t[:2] for t in tests], [t[2] for t in tests],
+    lacking = {r["seed"] for r in (*mine, *theirs)}.difference(seeds)
+    return Difference(points, bounds, seeds, [t[:2] for t in tests], [t[2] for t in tests],
                       lacking)  # fmt: skip
+
+
+def mean_difference(
+    pairs: list[tuple[list[dict], list[dict]]], measure: str = "aua_percent"
+) -> Difference | None:
+    """The mean over data sets of mine less theirs, a pair of records' lists for each.
+
+    None where one of them does not tell, or has not two common seeds or more. `lacking` is empty:
+    the data sets need not have the same seeds.
+    """
+    tables, seeds = [], set()
+    for mine, theirs in pairs:
+        common, a, b = _paired(mine, theirs, measure)
+        if a is None or b is None or a.shape != b.shape or len(a) < 2:
+            return None
+        tables.append((a, b))
+        seeds |= set(common)
+    points, *bounds = mean_crossed_difference(tables)
+    return Difference(points, tuple(bounds), sorted(seeds), [], [], set())
+
+
+def _paired(mine: list[dict], theirs: list[dict], measure: str) -> tuple:
+    """(seeds that both have, outcomes of mine, of theirs); the latter None where unknown."""
+    seeds = sorted({r["seed"] for r in mine} & {r["seed"] for r in theirs})
+    by_seed = [{r["seed"]: r for r in records} for records in (mine, theirs)]
+    return seeds, *(outcomes([of[seed] for seed in seeds], measure) for of in by_seed)
 
 
 NOT_REACHED = "not reached"

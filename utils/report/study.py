@@ -5,9 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from utils.experiments import STUDY_RECORDS
 from utils.report import costs, formats
-from utils.report.comparing import NOT_REACHED, Control, difference
+from utils.report.comparing import NOT_REACHED, Control, difference, mean_difference
 from utils.report.figures import save
 from utils.report.records import (
     Cell,
@@ -18,6 +17,7 @@ from utils.report.records import (
     write_text,
 )
 from utils.report.tables import Line, SubTable
+from utils.studies import STUDY_RECORDS
 
 # Okabe and Ito's colours; each with a marker of its own.
 LOOKS = {
@@ -78,7 +78,40 @@ def summary(subs: list[SubTable]) -> str:
                  ""]  # fmt: skip
         text += ["| " + " | ".join(row) + " |" for row in body] + [""]
         text += [f"Not run: {'; '.join(missing)}.", ""] if missing else []
-    return "\n".join(text)
+    return "\n".join(text + _over_tasks(subs))
+
+
+def _over_tasks(subs: list[SubTable]) -> list[str]:
+    """Of each attack on several data sets: each ticket less its controls, as mean over them."""
+    by_recipe: dict[str, list[SubTable]] = {}
+    for sub in (sub for sub in subs if sub.records):
+        by_recipe.setdefault(sub.recipe, []).append(sub)
+    text = []
+    for recipe, alike in by_recipe.items():
+        lines = [{line.label: line for line in sub.lines if line.controls} for sub in alike]
+        body = []
+        for label in lines[0]:
+            of_tasks = [of_task.get(label) for of_task in lines]
+            cells = [_mean_less(of_tasks, name) for name in CONTROLS]
+            marks = max((formats.marks(line) for line in of_tasks if line), key=len)
+            body += [[label + marks, *cells]] if any(cells) else []
+        if len(alike) < 2 or not body:
+            continue
+        head = [(SUMMARY_HEADER[0], *SUMMARY_HEADER[3:]), ["---", *["---:"] * len(CONTROLS)]]
+        tasks = ", ".join(sub.task for sub in alike)
+        text += [f"**Mean over {tasks}**, {recipe}, tickets with two seeds or more on each", ""]
+        text += ["| " + " | ".join(row) + " |" for row in [*head, *body]] + [""]
+    return text
+
+
+def _mean_less(lines: list[Line | None], name: str) -> str:
+    """Over tasks a ticket less one of its controls; empty where one of them lacks it."""
+    found = [(line, control) for line in lines if line is not None
+             for control in line.controls if control.name == name and control.records]  # fmt: skip
+    if len(found) < len(lines):
+        return ""
+    told = mean_difference([(line.records, control.records) for line, control in found])
+    return told.in_short if told else ""
 
 
 def _less(line: Line, control: Control | None) -> str:
