@@ -791,8 +791,8 @@ def test_the_study_has_no_columns_of_the_paper_and_a_figure(tmp_path):
     assert "| RobustT 30 % † | 30 % | 80.0 [70.0, 88.0] (n=1) | 35.0 (n=1) |" in text
     assert "| LTH 80 %, 10 epochs | 80 % | — |" in text and "## Calibration" in text
     summary = (tmp_path / "out" / "study-summary.md").read_text()
-    assert "| Fine-tune | 80.0 (n=1) | 20.0 (n=1) |  |  |  |" in summary
-    row = "| RobustT 30 % † | 80.0 (n=1) | 35.0 (n=1) | other rows | not run | not run |"
+    assert "| Fine-tune | 80.0 | 20.0 |  |  |  |" in summary
+    row = "| RobustT 30 % † | 80.0 | 35.0 | other rows | not run | not run |"
     assert row in summary and "Not run: Fine" in summary
     for name in ("study.png", "study.pdf", "study.csv", "study.tex"):
         assert (tmp_path / "out" / name).stat().st_size > 500

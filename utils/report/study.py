@@ -65,11 +65,12 @@ def summary(subs: list[SubTable]) -> str:
     text = []
     for sub in (sub for sub in subs if sub.records):
         body = [SUMMARY_HEADER, ["---", *["---:"] * (len(SUMMARY_HEADER) - 1)]]
+        usual = f" (n={len(_seeds(sub))})"  # said once, above the table
         for line in (line for line in sub.lines if line.records):
             controls = {control.name: control for control in line.controls}
             body.append([line.label + formats.marks(line),
-                         str(Cell.of(line.records, "clean_percent")),
-                         str(Cell.of(line.records, "aua_percent")),
+                         *(str(Cell.of(line.records, name)).removesuffix(usual)
+                           for name in ("clean_percent", "aua_percent")),
                          *(_less(line, controls.get(name)) for name in CONTROLS)])  # fmt: skip
         missing = [line.label for line in sub.lines if not line.records]
         first, rows = sub.records[0], sub.shared["rows_attacked"]
