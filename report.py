@@ -55,7 +55,7 @@ def main() -> None:
     with cli.explain("--further_flags: "):
         further = tuple(shlex.split(args.further_flags))
     targets = ALL if "all" in args.make else dict.fromkeys(args.make)
-    tasks = tuple(args.tasks) if args.tasks else None
+    tasks = tuple(dict.fromkeys(args.tasks)) if args.tasks else None
     sources = make.Sources(args.records)
     scale = replace(SCALES[args.scale], further_flags=further, seeds=tuple(args.seeds))
     if args.scale != "study" and STUDIES.keys() & set(targets):

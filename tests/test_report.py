@@ -14,7 +14,7 @@ from conftest import call, fails
 
 from utils import files, protocols
 from utils.experiments import CURVES, DENSE, FIGURES, ROBUST, TABLES, Model
-from utils.intervals import crossed_interval
+from utils.intervals import crossed_interval, mean_crossed_difference
 from utils.report import comparing, costs, figures, formats, latex, records, tables
 from utils.report.missing import command
 from utils.scales import SCALES
@@ -830,7 +830,14 @@ def test_the_study_means_over_its_data_sets(tmp_path):
     found = table(lines, "both")
     assert found.startswith(f"{TASK}, sst2**, textfooler-neighbours")
     rows = [line for line in found.splitlines() if line.startswith("| RobustT")]
-    assert len(rows) == 1 and re.match(r"\| RobustT 30 % † \| (\*\*)?\+20\.0(\*\*)? \[", rows[0])
+    ten = np.arange(10)
+    points, low, high = mean_crossed_difference(
+        [tuple(np.array([ten < count for count in counts]) for counts in models.values())
+         for models in right.values()]
+    )  # fmt: skip
+    assert points == pytest.approx(20)
+    interval = f"[{low:+.1f}, {high:+.1f}]".replace("-", "−")
+    assert len(rows) == 1 and f"| RobustT 30 % † | +20.0 {interval} |" in rows[0]
     assert not table([x for x in lines if x["task"] == TASK], "one")
     assert not table([x for x in lines if x["task"] == TASK or x["seed"] == 1], "one of two seeds")
 
@@ -866,45 +873,95 @@ def test_a_studys_ticket_is_in_the_row_of_its_search_alone(tmp_path):
     assert len(records.read_records([out / "study-records.jsonl"])) == 5
 
 
-def test_the_studys_searches_are_kept_epoch_by_epoch(tmp_path, capsys):
-    def search(name: str, seed: int, dev: tuple[float, ...], **switches) -> None:
-        folder = tmp_path / "runs" / name
-        args = SEARCH | {"epochs": len(dev), "adv_steps": 3, "seed": seed, "output_dir": name}
-        run = {"stage": "search", "status": "finished", "task": TASK,
-               "encoder": {"name": "builtin/minilm"}, "args": args | switches}  # fmt: skip
-        files.write_json(folder / "run.json", run)
-        for epoch, accuracy in enumerate(dev, 1):
-            files.append_jsonl(folder / "log.jsonl", {"optimizer_step": epoch, "penalty": 0.9})
-            found = {
-                "penalty_of_all_gates": 1 - epoch / 10,
-                "dev_accuracy_ticket_percent": accuracy,
-            }
-            files.append_jsonl(folder / "log.jsonl", {"optimizer_step": epoch,
-                               "finished_epochs": epoch, "dev": found})  # fmt: skip
+def search_run(folder: Path, seed: int, dev: tuple[float, ...], task: str = TASK, **other) -> None:
+    """A finished search: dev accuracies of its tickets by epoch; R(m) falls by .1 an epoch."""
+    encoder = other.pop("encoder", "builtin/minilm")
+    data = {"splits": {"train": {"fingerprint": other.pop("data", "a")}}}
+    args = SEARCH | {"epochs": len(dev), "adv_steps": 3, "lambda_amp": 0.5, "seed": seed,
+                     "output_dir": str(folder)}  # fmt: skip
+    run = {"stage": "search", "status": "finished", "task": task, "encoder": {"name": encoder},
+           "data": data, "args": args | other}  # fmt: skip
+    files.write_json(folder / "run.json", run)
+    for epoch, accuracy in enumerate(dev, 1):
+        files.append_jsonl(folder / "log.jsonl", {"optimizer_step": epoch, "penalty": 0.9})
+        found = {"dev_accuracy_ticket_percent": accuracy, "penalty_of_all_gates": 1 - epoch / 10}
+        files.append_jsonl(folder / "log.jsonl", {"finished_epochs": epoch, "dev": found})
 
+
+def searches_of(tmp_path: Path) -> dict[tuple[str, str], list[str]]:
+    """The table of the study's searches: cells by row and quantity."""
+    call("report", "--make", "study", "--scale", "study", "--records", tmp_path / "runs",
+         "--output_dir", tmp_path / "out", "--tasks", TASK)  # fmt: skip
+    lines = (tmp_path / "out" / "study-searches.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+    return {(row[0], row[1]): row[2:] for row in rows[2:]}
+
+
+def test_the_studys_searches_are_kept_epoch_by_epoch(tmp_path):
+    search_run(tmp_path / "runs" / "a", 1, (60, 70))
+    search_run(tmp_path / "runs" / "b", 2, (64, 72))
+    search_run(tmp_path / "runs" / "c", 1, (50, 51), penalty_mean="matrices")
+    found = searches_of(tmp_path)
+    assert found["RobustT", "R(m) %"] == ["90.0 ± 0.0 (n=2)", "80.0 ± 0.0 (n=2)"]
+    assert found["RobustT", "dev accuracy %"] == ["62.0 ± 2.8 (n=2)", "71.0 ± 1.4 (n=2)"]
+    assert found["D9, mean in R(m)", "dev accuracy %"] == ["50.0 (n=1)", "51.0 (n=1)"]
     out = tmp_path / "out"
-    flags = ("--make", "study", "--scale", "study", "--output_dir", out, "--tasks", TASK)
-    search("a", 1, (60, 70))
-    search("b", 2, (64, 72))
-    search("c", 1, (50, 51), penalty_mean="matrices")
-    search("of another lr", 3, (99, 99), lr=7)
-    call("report", *flags, "--records", tmp_path / "runs")
-    text = (out / "study-searches.md").read_text()
-    assert "| RobustT | R(m) % | 90.0 ± 0.0 (n=2) | 80.0 ± 0.0 (n=2) |" in text
-    assert "| RobustT | dev accuracy % | 62.0 ± 2.8 (n=2) | 71.0 ± 1.4 (n=2) |" in text
-    assert "| D9, mean in R(m) | dev accuracy % | 50.0 (n=1) | 51.0 (n=1) |" in text
-    assert "Left out: 2 epochs, differing in lr" in text and "99.0" not in text
     shown = rows_of(out / "study-searches.csv", quantity="dev accuracy", curve="RobustT")
     assert [row["values_by_seed"] for row in shown] == ["1:0.6;2:0.64", "1:0.7;2:0.72"]
+    assert all((out / f"study-searches.{kind}").stat().st_size > 500 for kind in ("png", "pdf"))
     # The runs may be gone: what was kept is shown again, and a further search beside it.
     shutil.rmtree(tmp_path / "runs")
-    search("d", 3, (68, 74))
-    call("report", *flags, "--records", tmp_path / "runs")
-    text = (out / "study-searches.md").read_text()
-    assert "| RobustT | dev accuracy % | 64.0 ± 4.0 (n=3) | 72.0 ± 2.0 (n=3) |" in text
-    (out / "study-searches.jsonl").write_text('{"task": "sst2"}\n{"task": "sst2"}\n')
-    said = fails(capsys, "report", *flags, "--records", tmp_path / "runs")
-    assert "study-searches.jsonl" in said and "damaged" in said
+    search_run(tmp_path / "runs" / "d", 3, (68, 74))
+    found = searches_of(tmp_path)
+    assert found["RobustT", "dev accuracy %"] == ["64.0 ± 4.0 (n=3)", "72.0 ± 2.0 (n=3)"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"lr": 7}, {"lambda_amp": 1.0}, {"mask_p": 0.99}, {"data": "b"}, {"max_seq_length": 9},
+     {"encoder": "bert-base-uncased"}, {"task": "imdb"}],
+)  # fmt: skip
+def test_searches_of_another_kind_are_in_no_row_of_the_study(tmp_path, other):
+    """Though they have more epochs, and the same seeds."""
+    for seed in (1, 2):
+        search_run(tmp_path / "runs" / f"a{seed}", seed, (60, 70))
+    before = searches_of(tmp_path)
+    search_run(tmp_path / "runs" / "z", 1, (11, 11, 11, 11, 11), **other)
+    assert searches_of(tmp_path) == before
+
+
+def test_all_rows_of_the_studys_searches_can_be_told_apart(tmp_path):
+    switches = {"w/o Adv": {"adv_steps": 0}, "RobustT": {},
+                "released search": protocols.SEARCH["released"],
+                "D1, lambda's clock": {"lambda_clock": "tensors"},
+                "D2, what is clipped": {"clip_over": "accumulated"},
+                "D9, mean in R(m)": {"penalty_mean": "matrices"},
+                "D10, the last pass alone": {"adv_gradient": "last"},
+                "D14, AdamW": {"adamw": "released"}}  # fmt: skip
+    for i, own in enumerate(switches.values()):
+        search_run(tmp_path / "runs" / str(i), 1, (60 + i, 70), **own)
+    found = searches_of(tmp_path)
+    dev = {label: found[label, "dev accuracy %"][0] for label in switches}
+    assert dev == {label: f"{60 + i}.0 (n=1)" for i, label in enumerate(switches)}
+    looks = [tuple(look.values()) for look in figures._looks(switches).values()]
+    assert len(set(looks)) == len(switches)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"search": None}, {"seed": "1"}, {"epochs": []}, {"epochs": [{"epoch": 1}]}, {"task": None},
+     {"search": {"epochs": [6], "adv_steps": 3}}, {"search": {"epochs": 6}}, {"data": 1},
+     {"epochs": [{"epoch": 1, "open_gates_percent": "9", "dev_accuracy_ticket_percent": 1}]}],
+)  # fmt: skip
+def test_a_damaged_search_of_the_study_is_one_line(tmp_path, capsys, damage):
+    search_run(tmp_path / "runs" / "a", 1, (60, 70))
+    searches_of(tmp_path)
+    path = tmp_path / "out" / "study-searches.jsonl"
+    kept = json.loads(path.read_text())
+    path.write_text("".join(json.dumps(line) + "\n" for line in (kept | damage, kept)))
+    said = fails(capsys, "report", "--make", "study", "--scale", "study", "--records",
+                 tmp_path / "runs", "--output_dir", tmp_path / "out")  # fmt: skip
+    assert "study-searches.jsonl, line 1 is damaged" in said
 
 
 def test_the_pages_quote_the_study_as_its_records_give_it(tmp_path):

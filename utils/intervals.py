@@ -7,26 +7,31 @@ from scipy.stats import binomtest
 from scipy.stats import t as student_t
 
 
-def crossed_variance(outcomes: np.ndarray) -> tuple[float, float]:
-    """Variance of the grand mean of (seeds, rows) outcomes, and its degrees of freedom.
+def crossed_variance(*tables: np.ndarray) -> tuple[float, float]:
+    """Variance of the mean over data sets of (seeds, rows) outcomes, and its degrees of freedom.
 
     All seeds are measured on the same rows, so a row's difficulty is common to them and a seed's
-    luck to the rows: the two-way random-effects analysis of variance, one observation a cell, with
-    Var = (MS_seeds + MS_rows - MS_rest) / (seeds * rows), and Satterthwaite's (1946) degrees of
-    freedom for that sum. At least two seeds and two rows.
+    luck to the rows, and to the data sets, which count alike and are taken as given: the two-way
+    random-effects analysis of variance, one observation a cell, with Satterthwaite's (1946) degrees
+    of freedom. Of one data set Var = (MS_seeds + MS_rows - MS_rest) / (seeds * rows). At least two
+    seeds, the same of all data sets, and two rows.
     """
-    seeds, rows = outcomes.shape
-    mean = outcomes.mean()
-    by_seed, by_row = outcomes.mean(axis=1), outcomes.mean(axis=0)
-    of_seeds = rows * ((by_seed - mean) ** 2).sum() / (seeds - 1)
-    of_rows = seeds * ((by_row - mean) ** 2).sum() / (rows - 1)
-    rest = ((outcomes - by_seed[:, None] - by_row[None] + mean) ** 2).sum()
-    rest /= (seeds - 1) * (rows - 1)
+    seeds = len(tables[0])
+    by_seed = np.mean([table.mean(axis=1) for table in tables], axis=0)
+    of_seeds = by_seed.var(ddof=1) / seeds
+    of_rows = rest = 0.0
+    spread = of_seeds**2 / (seeds - 1)
+    for table in tables:
+        rows, share = table.shape[1], 1 / len(tables) ** 2
+        by_row = table.mean(axis=0)
+        own = share * by_row.var(ddof=1) / rows
+        left = table - table.mean(axis=1, keepdims=True) - by_row + table.mean()
+        left = share * (left**2).sum() / ((seeds - 1) * (rows - 1)) / (seeds * rows)
+        spread += own**2 / (rows - 1) + left**2 / ((seeds - 1) * (rows - 1))
+        of_rows, rest = of_rows + own, rest + left
     # Never below what either effect alone would give.
     total = max(of_seeds + of_rows - rest, of_seeds, of_rows)
-    spread = of_seeds**2 / (seeds - 1) + of_rows**2 / (rows - 1)
-    spread += rest**2 / ((seeds - 1) * (rows - 1))
-    return total / (seeds * rows), max(1.0, total**2 / spread) if spread else float("inf")
+    return total, max(1.0, total**2 / spread) if spread else math.inf
 
 
 def crossed_interval(outcomes: np.ndarray) -> tuple[float, float]:
@@ -56,17 +61,12 @@ def mean_crossed_difference(
 ) -> tuple[float, float, float]:
     """The mean of a - b over data sets, (mean, low, high) in points, 95 %.
 
-    `pairs`: of each data set two (seeds, rows) outcomes. The data sets count alike and are taken as
-    given (nothing is said of a further one) and as independent of each other; degrees of freedom
-    after Satterthwaite (1946), as within each.
+    `pairs`: of each data set two (seeds, rows) outcomes, with the same seeds throughout.
     """
     differences = [np.asarray(a, float) - np.asarray(b, float) for a, b in pairs]
-    parts = [crossed_variance(table) for table in differences]
-    total = sum(variance for variance, _ in parts)
-    spread = sum(variance**2 / freedom for variance, freedom in parts)
-    freedom = total**2 / spread if spread else math.inf
+    variance, freedom = crossed_variance(*differences)
     mean = 100 * float(np.mean([table.mean() for table in differences]))
-    half = 100 * student_t.ppf(0.975, freedom) * math.sqrt(total) / len(parts)
+    half = 100 * student_t.ppf(0.975, freedom) * math.sqrt(variance)
     return mean, mean - half, mean + half
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from utils.experiments import EPOCHS_FIGURE, FIGURE_TASKS, PAIR_TASKS, TABLES, Table
-from utils.studies import SEARCH_EPOCHS, STUDIES, STUDY
+from utils.studies import STUDIES, STUDY, STUDY_SEARCH_EPOCHS
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ SCALES = {
             {
                 "finetune": {"LR": "5e-5"},
                 "search": {
-                    "EPOCHS": str(SEARCH_EPOCHS),
+                    "EPOCHS": str(STUDY_SEARCH_EPOCHS),
                     "ADV_STEPS": "3",
                     "IMP_EPOCHS": "1",
                     "IMP_LR": "5e-5",
@@ -76,7 +76,7 @@ SCALES = {
             },
             200,
             3,
-            (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+            (0.3, 0.5, 0.8),
             (),
         ),
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from utils.experiments import DENSE_ROW, FREELB, INFOBERT, Model, Row, Table
 
-SEARCH_EPOCHS = 6
+STUDY_SEARCH_EPOCHS = 6
 STUDY_ROBUST = Row("RobustT 30 %", None, Model(kind="robust", sparsity=0.3, search=()))
 
 
@@ -75,7 +75,7 @@ STUDIES = {
             "-epochs",
             "tickets drawn from earlier search epochs",
             (STUDY_ROBUST, *(_as_robust(f"search epoch {epoch}", search_epoch=epoch)
-                             for epoch in range(1, SEARCH_EPOCHS))),
+                             for epoch in range(1, STUDY_SEARCH_EPOCHS))),
         ),
         _study_table(
             "-ablations",

@@ -67,15 +67,15 @@ def difference(
 
     None where the records do not tell (no common seed, other rows, no outcomes row by row).
     """
-    seeds, a, b = _paired(mine, theirs, measure)
-    if a is None or b is None or a.shape != b.shape:
+    seeds, lacking, tables = _paired([(mine, theirs)], measure)
+    if tables is None:
         return None
+    ((a, b),) = tables
     tests = [mcnemar(*rows) for rows in zip(a, b, strict=True)]
     points, bounds = 100 * (tests[0][0] - tests[0][1]) / a.shape[1], None
     if len(a) > 1:
         points, *ends = crossed_difference(a, b)
         points, bounds = float(points), tuple(map(float, ends))
-    lacking = {r["seed"] for r in (*mine, *theirs)}.difference(seeds)
     return Difference(points, bounds, seeds, [t[:2] for t in tests], [t[2] for t in tests],
                       lacking)  # fmt: skip
 
@@ -83,27 +83,23 @@ def difference(
 def mean_difference(
     pairs: list[tuple[list[dict], list[dict]]], measure: str = "aua_percent"
 ) -> Difference | None:
-    """The mean over data sets of mine less theirs, a pair of records' lists for each.
-
-    None where one of them does not tell, or has not two common seeds or more. `lacking` is empty:
-    the data sets need not have the same seeds.
-    """
-    tables, seeds = [], set()
-    for mine, theirs in pairs:
-        common, a, b = _paired(mine, theirs, measure)
-        if a is None or b is None or a.shape != b.shape or len(a) < 2:
-            return None
-        tables.append((a, b))
-        seeds |= set(common)
+    """The mean over data sets of mine less theirs, over the seeds that all have; `pairs`: (mine,
+    theirs) of each. None where the records do not tell, or there are not two such seeds."""
+    seeds, lacking, tables = _paired(pairs, measure)
+    if tables is None or len(seeds) < 2:
+        return None
     points, *bounds = mean_crossed_difference(tables)
-    return Difference(points, tuple(bounds), sorted(seeds), [], [], set())
+    return Difference(points, tuple(bounds), seeds, [], [], lacking)
 
 
-def _paired(mine: list[dict], theirs: list[dict], measure: str) -> tuple:
-    """(seeds that both have, outcomes of mine, of theirs); the latter None where unknown."""
-    seeds = sorted({r["seed"] for r in mine} & {r["seed"] for r in theirs})
-    by_seed = [{r["seed"]: r for r in records} for records in (mine, theirs)]
-    return seeds, *(outcomes([of[seed] for seed in seeds], measure) for of in by_seed)
+def _paired(pairs: list[tuple[list[dict], list[dict]]], measure: str) -> tuple:
+    """(seeds that all have, those that only some have, outcomes by pair or None if unknown)."""
+    sides = [{r["seed"]: r for r in records} for pair in pairs for records in pair]
+    seeds = sorted(set.intersection(*map(set, sides)))
+    found = [outcomes([side[seed] for seed in seeds], measure) for side in sides]
+    tables = list(zip(found[::2], found[1::2], strict=True))
+    known = all(a is not None and b is not None and a.shape == b.shape for a, b in tables)
+    return seeds, set().union(*sides).difference(seeds), tables if known else None
 
 
 NOT_REACHED = "not reached"

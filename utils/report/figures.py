@@ -26,7 +26,8 @@ STYLE = {
 }  # fmt: skip
 # Okabe and Ito's colours, each with a marker and a line of its own.
 LOOKS = (("#D55E00", "o", "-"), ("#0072B2", "s", "--"), ("#009E73", "^", "-."),
-         ("#000000", "D", ":"), ("#CC79A7", "v", "-"), ("#E69F00", "P", "--"))  # fmt: skip
+         ("#000000", "D", ":"), ("#CC79A7", "v", "-"), ("#E69F00", "P", "--"),
+         ("#56B4E9", "X", "-."), ("#6F6F6F", "*", ":"))  # fmt: skip
 
 
 def draw(figure: str, shown: Shown, folder: Path) -> list[Path]:
@@ -64,14 +65,14 @@ def _looks(names) -> dict[str, dict]:
     }
 
 
-def _legend(figure: Figure, looks: dict[str, dict]) -> None:
+def _legend(figure: Figure, looks: dict[str, dict], columns: int = 4) -> None:
     """One legend above all panels; in it what any of them shows, in the order of `looks`."""
     handles = {}
     for axes in figure.axes:
         handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
     names = [name for name in looks if name in handles]
-    figure.legend([handles[name] for name in names], names, loc="outside upper center", ncols=4,
-                  frameon=False, handlelength=2.4, columnspacing=1.0)  # fmt: skip
+    figure.legend([handles[name] for name in names], names, loc="outside upper center",
+                  ncols=columns, frameon=False, handlelength=2.4, columnspacing=1.0)  # fmt: skip
 
 
 def _over_steps_of_one(shown: Shown) -> Figure:
@@ -98,8 +99,8 @@ def _over_steps_by_lambda(shown: Shown) -> Figure:
     return _over_a_search(shown, names, "optimizer step")
 
 
-def _over_a_search(shown: Shown, names: Iterable[str], x_label: str) -> Figure:
-    """A row per task, a column for each quantity."""
+def _over_a_search(shown: Shown, names: Iterable[str], x_label: str, columns: int = 4) -> Figure:
+    """A row per task, a column for each quantity; `columns`: of the legend."""
     figure, grid, rows = _rows_of_panels(shown)
     looks = _looks(names)
     for panels, axes_of_row in zip(rows, grid, strict=True):
@@ -110,14 +111,14 @@ def _over_a_search(shown: Shown, names: Iterable[str], x_label: str) -> Figure:
             axes.set_ylim(_limits(panel))
     for axes in grid[-1]:
         axes.set_xlabel(x_label)
-    _legend(figure, looks)
+    _legend(figure, looks, columns)
     return figure
 
 
 def _by_search_epoch(shown: Shown) -> Figure:
     """Of the study."""
     names = dict.fromkeys(name for panel in shown.panels for name in panel.curves)
-    return _over_a_search(shown, names, "search epoch")
+    return _over_a_search(shown, names, "search epoch", columns=2)
 
 
 def _limits(panel) -> tuple[float, float]:

@@ -87,7 +87,9 @@ def make(
             line = f"{target} not made: {e}; run: {command(target, scale, own_tasks)}"
             missing.append(line)
     if STUDIES.keys() & set(targets):
-        paths += search_epochs.write(sources.runs, scale, folder)
+        paths += search_epochs.write(
+            sources.runs, scale, tasks or tasks_of(STUDY.name, scale), folder
+        )
     if not paths:
         raise Missing("; ".join(missing))
     for line in missing:

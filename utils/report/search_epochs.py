@@ -5,11 +5,14 @@ ticket that is drawn there (not retrained). Kept because the runs are not.
 """
 
 import json
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from utils.cli import UserError, settings_of_search
-from utils.experiments import Model
-from utils.files import read_jsonl, write_atomically
+from utils.experiments import OWN_LAMBDA, SEARCHED, Model
+from utils.files import read_jsonl
+from utils.protocols import SEARCH
 from utils.report import figures
 from utils.report.records import Cell, largest_group, write_text
 from utils.report.searches import PENALTY, Runs
@@ -18,111 +21,134 @@ from utils.scales import Scale
 from utils.studies import STUDIES, STUDY
 
 NAME = f"{STUDY.name}-searches"
-DEV = "dev accuracy"
-QUANTITIES = {PENALTY: lambda dev: dev["penalty_of_all_gates"],
-              DEV: lambda dev: dev["dev_accuracy_ticket_percent"] / 100}  # fmt: skip
+QUANTITIES = {PENALTY: "open_gates_percent", "dev accuracy": "dev_accuracy_ticket_percent"}
 
 
-def write(runs: Runs, scale: Scale, folder: Path) -> list[Path]:
-    """Add the runs' searches to those that are kept in the folder; then all of them as a figure
-    (mean and single seeds), CSV and Markdown. The paths written; none where there is no search."""
-    lines = _keep(runs, folder / f"{NAME}.jsonl")
+def write(runs: Runs, scale: Scale, tasks: Iterable[str], folder: Path) -> list[Path]:
+    """Add the runs' searches to those that are kept in the folder; then all of these tasks and the
+    scale's encoder as a figure (mean and single seeds), CSV and Markdown. The paths written."""
+    path, tasks = folder / f"{NAME}.jsonl", list(tasks)
+    kept = read_jsonl(path) if path.is_file() else []
+    for number, search in enumerate(kept, 1):
+        _check(search, f"{path}, line {number}")
+    found = [_search(run_of, run) for run_of, run in runs if run.get("stage") == "search"]
+    found = [s for s in found if s["encoder"] == scale.encoder and s["task"] in tasks]
+    searches = list({_identity(search): search for search in [*kept, *found]}.values())
+    if found:
+        write_text(path, "".join(json.dumps(s, ensure_ascii=False) + "\n" for s in searches))
     shown, tables = Shown(), []
-    for task in dict.fromkeys(line["task"] for line in lines):
-        variants, notes = _by_variant([x for x in lines if x["task"] == task], scale)
-        panels = [Panel(task, None, quantity, {
-            label: _points(of_variant, read) for label, of_variant in variants.items()
-        }) for quantity, read in QUANTITIES.items()]  # fmt: skip
-        shown.panels += panels if variants else []
-        shown.remarks += [f"{task}: {note}" for note in notes]
-        tables += _table(panels) if variants else []
+    for task in tasks:
+        own = [s for s in searches if s["encoder"] == scale.encoder and s["task"] == task]
+        curves, notes = _by_row(own, task)
+        panels = [
+            Panel(task, None, quantity, {label: _points(c, name) for label, c in curves.items()})
+            for quantity, name in QUANTITIES.items()
+        ]
+        shown += Shown(panels if curves else [], remarks=[f"{task}: {note}" for note in notes])
+        tables += _table(panels) if curves else []
     if shown.empty:
         return []
-    remarks = [f"- {remark}" for remark in shown.remarks]
+    notes = [*(f"- {remark}" for remark in shown.remarks), ""] if shown.remarks else []
     text = ["# The study: its searches by epoch", "", f"![R(m) and dev accuracy]({NAME}.png)", "",
-            *tables, *remarks, *[""] * bool(remarks),
-            "R(m): expected share of open gates. Dev accuracy: of the ticket that is drawn there, "
-            "not retrained. Both in percent, mean ± standard deviation (n - 1) over seeds; thin "
-            "lines: single seeds.", ""]  # fmt: skip
+            *tables, *notes,
+            f"{scale.encoder}. R(m): expected share of open gates. Dev accuracy: of the ticket "
+            "that is drawn there, not retrained. Both in percent, mean ± standard deviation "
+            "(n - 1) over seeds; thin lines: single seeds.", ""]  # fmt: skip
     return [*figures.draw(NAME, shown, folder),
             write_text(folder / f"{NAME}.csv", csv_text(NAME, "search_epoch", shown)),
             write_text(folder / f"{NAME}.md", "\n".join(text))]  # fmt: skip
 
 
-def _keep(runs: Runs, path: Path) -> list[dict]:
-    """A line for each epoch of each search: those of the file, and of the finished runs."""
-    lines = read_jsonl(path) if path.is_file() else []
-    found = [line for folder, run in runs if run.get("stage") == "search"
-             for line in _epochs(folder, run)]  # fmt: skip
+def _search(folder: Path, run: dict) -> dict:
+    """What is kept of a finished search: how it was made, and its epochs."""
     try:
-        kept = {(x["encoder"], x["task"], x["seed"], json.dumps(x["search"], sort_keys=True),
-                 x["epoch"]): x for x in [*lines, *found]}  # fmt: skip
-        lines = [kept[key] for key in sorted(kept)]
-        for line in lines:
-            [read(line["dev"]) for read in QUANTITIES.values()]
+        splits = run.get("data", {}).get("splits", {})
+        data = {name: split.get("fingerprint") for name, split in sorted(splits.items())}
+        search = {"encoder": run["encoder"]["name"], "task": run["task"],
+                  "seed": run["args"]["seed"], "search": settings_of_search(run["args"]),
+                  "data": data | {"max_seq_length": run["args"].get("max_seq_length")},
+                  "epochs": []}  # fmt: skip
+        for line in read_jsonl(folder / "log.jsonl"):
+            if dev := line.get("dev"):
+                search["epochs"].append({
+                    "epoch": line["finished_epochs"],
+                    "open_gates_percent": 100 * dev["penalty_of_all_gates"],
+                    "dev_accuracy_ticket_percent": dev["dev_accuracy_ticket_percent"],
+                })  # fmt: skip
     except (KeyError, TypeError, AttributeError) as e:
-        raise UserError(f"{path} or a search's log.jsonl is damaged: it lacks {e}") from e
-    if found:
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
-    return lines
+        raise UserError(f"run.json or log.jsonl in {folder} lacks {e}") from e
+    _check(search, f"the run in {folder}")
+    return search
 
 
-def _epochs(folder: Path, run: dict) -> list[dict]:
-    try:
-        search = settings_of_search(run["args"])
-        own = {"encoder": run["encoder"]["name"], "task": run["task"],
-               "seed": run["args"]["seed"], "search": search}  # fmt: skip
-    except (KeyError, TypeError, AttributeError) as e:
-        raise UserError(f"{folder}/run.json lacks {e}") from e
-    return [own | {"epoch": line["finished_epochs"], "dev": line["dev"]}
-            for line in read_jsonl(folder / "log.jsonl") if line.get("dev")]  # fmt: skip
+def _check(search: dict, where: str) -> None:
+    """UserError where it is not what is kept of a search."""
+    kinds = {"encoder": str, "task": str, "seed": int, "search": dict, "data": dict, "epochs": list}
+    for name, kind in kinds.items():
+        if not isinstance(search.get(name), kind) or not search[name] and kind is list:
+            raise UserError(f"{where} is damaged: it lacks {name}")
+    for name in ("epochs", "adv_steps"):
+        if not isinstance(search["search"].get(name), int):
+            raise UserError(f"{where} is damaged: the search's settings lack {name}")
+    for epoch in search["epochs"]:
+        for name in ("epoch", *QUANTITIES.values()):
+            value = epoch.get(name) if isinstance(epoch, dict) else None
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise UserError(f"{where} is damaged: an epoch lacks {name}")
 
 
-def _by_variant(lines: list[dict], scale: Scale) -> tuple[dict[str, list[dict]], list[str]]:
-    """Of one task the lines of each row that the study's tables have, by its label; what was
-    searched with other settings than the rest of its row is left out, with a note."""
-    rows = {row.model: row.label for table in STUDIES.values() for row in table.rows}
+def _identity(search: dict) -> str:
+    return json.dumps({k: v for k, v in search.items() if k != "epochs"}, sort_keys=True)
+
+
+def _by_row(searches: list[dict], task: str) -> tuple[dict[str, list[dict]], list[str]]:
+    """The searches of each row of the study's tables, by a short label. All rows have the settings
+    in common that are no switches; what was searched with others is left out, with a note."""
     found, notes = {}, []
-    for model, label in rows.items():
-        if model != Model(kind=model.kind, sparsity=0.3, search=model.search):
-            continue  # of a search's tickets one stands for it
-        own = [x | x["search"] for x in lines if _is_of(x["search"], model)]
-        keys = sorted({key for line in own for key in line["search"]} | {"encoder"})
-        alike, left_out = largest_group(own, keys, scale.encoder, "epoch")
-        found |= {label.removesuffix(" 30 %"): alike} if alike else {}
+    rows = {row.model: row.label for table in STUDIES.values() for row in table.rows}
+    for kind in SEARCHED:
+        items = [
+            {name: json.dumps(v) for name, v in (s["search"] | s["data"]).items()} | {"of": s}
+            for s in searches
+            if (kind == "robust") == (s["search"]["adv_steps"] > 0)
+            and s["search"].get("lambda_amp", 0.5) == OWN_LAMBDA.get(task, 0.5)
+        ]
+        settings = {key for item in items for key in item} - {"of"}
+        keys = sorted(settings - {"protocol", *SEARCH["paper"]})  # but for the switches
+        alike, left_out = largest_group(items, keys, "", "search run")
         notes += left_out
+        for model, label in rows.items():
+            if model != Model(kind=kind, sparsity=0.3, search=model.search):
+                continue  # of a search's tickets one stands for it
+            own = [item["of"] for item in alike if _is_of(item["of"]["search"], model)]
+            if own and _points(own, "epoch"):
+                found[label.partition(" (")[0].removesuffix(" 30 %")] = own
     return found, notes
 
 
 def _is_of(search: dict, model: Model) -> bool:
-    kind = "robust" if search.get("adv_steps") else "no_adversary"
-    last = {"search": search, "scores_epoch": search.get("epochs")}
-    return kind == model.kind and model.is_searched_as(last)
+    return model.is_searched_as({"search": search, "scores_epoch": search["epochs"]})
 
 
-def _points(lines: list[dict], read) -> list[Point]:
-    """By epoch a value for every seed that all epochs have."""
-    epochs = {}
-    for line in lines:
-        epochs.setdefault(line["epoch"], {})[line["seed"]] = read(line["dev"])
-    seeds = set.intersection(*map(set, epochs.values()))
-    return [Point(epoch, Cell({seed: values[seed] for seed in sorted(seeds)}))
-            for epoch, values in sorted(epochs.items())]  # fmt: skip
+def _points(searches: list[dict], quantity: str) -> list[Point]:
+    """By epoch, as shares, over the seeds; epochs that all of them have."""
+    by_seed = {s["seed"]: {e["epoch"]: e[quantity] / 100 for e in s["epochs"]}
+               for s in sorted(searches, key=lambda s: s["seed"])}  # fmt: skip
+    common = sorted(set.intersection(*map(set, by_seed.values())))
+    return [Point(epoch, Cell({seed: of[epoch] for seed, of in by_seed.items()}))
+            for epoch in common]  # fmt: skip
 
 
 def _table(panels: list[Panel]) -> list[str]:
-    lines = [f"## {panels[0].task}", ""]
     epochs = sorted({point.x for panel in panels for c in panel.curves.values() for point in c})
-    lines += ["| " + " | ".join(["search", "", *(f"epoch {epoch}" for epoch in epochs)]) + " |",
-              "| --- | --- |" + " ---: |" * len(epochs)]  # fmt: skip
+    rows = [["search", "", *(f"epoch {epoch}" for epoch in epochs)],
+            ["---", "---", *["---:"] * len(epochs)]]  # fmt: skip
     for label in panels[0].curves:
         for panel in panels:
             cells = {point.x: _percent(point.cell) for point in panel.curves[label]}
-            lines.append("| " + " | ".join(
-                [label, f"{panel.quantity} %", *(cells.get(epoch, "—") for epoch in epochs)]
-            ) + " |")  # fmt: skip
-    return [*lines, ""]
+            rows.append([label, f"{panel.quantity} %", *(cells.get(e, "—") for e in epochs)])
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return [f"## {panels[0].task}", "", *lines, ""]
 
 
 def _percent(cell: Cell) -> str:

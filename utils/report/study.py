@@ -55,6 +55,9 @@ def write_more(subs: list[SubTable], encoder: str, folder: Path) -> list[Path]:
 
 
 CONTROLS = list(LOOKS)[1:]
+# What two data sets' models and attacks must have in common for a mean.
+ATTACK = ("encoder", "recipe", "score_with", "similarity_threshold", "checkpoint_rule",
+          "temperature_rule", "protocol")  # fmt: skip
 SUMMARY_HEADER = ("model", "Clean %", "Aua %", "less dense, as many epochs",
                   "less dense, same training loss", "less dense, as many passes")  # fmt: skip
 
@@ -84,11 +87,11 @@ def summary(subs: list[SubTable]) -> str:
 
 def _over_tasks(subs: list[SubTable]) -> list[str]:
     """Of each attack on several data sets: each ticket less its controls, as mean over them."""
-    by_recipe: dict[str, list[SubTable]] = {}
+    by_attack: dict[tuple, list[SubTable]] = {}
     for sub in (sub for sub in subs if sub.records):
-        by_recipe.setdefault(sub.recipe, []).append(sub)
+        by_attack.setdefault(tuple(sub.shared[key] for key in ATTACK), []).append(sub)
     text = []
-    for recipe, alike in by_recipe.items():
+    for alike in by_attack.values():
         lines = [{line.label: line for line in sub.lines if line.controls} for sub in alike]
         body = []
         for label in lines[0]:
@@ -100,7 +103,7 @@ def _over_tasks(subs: list[SubTable]) -> list[str]:
             continue
         head = [(SUMMARY_HEADER[0], *SUMMARY_HEADER[3:]), ["---", *["---:"] * len(CONTROLS)]]
         tasks = ", ".join(sub.task for sub in alike)
-        text += [f"**Mean over {tasks}**, {recipe}, tickets with two seeds or more on each", ""]
+        text += [f"**Mean over {tasks}**, {alike[0].recipe}, over the seeds that all have", ""]
         text += ["| " + " | ".join(row) + " |" for row in [*head, *body]] + [""]
     return text
 
