@@ -974,6 +974,10 @@ def test_the_pages_quote_the_study_as_its_records_give_it(tmp_path):
     for page in ("README.md", "docs/study.md"):
         text = (ROOT / page).read_text()
         assert len(lines) > 4 and all(line in text for line in lines)
+    searches = (kept / "study-searches.md").read_text()
+    cells = re.findall(r"\d+\.\d ± \d+\.\d(?= \(n=3\))", searches)
+    page = (ROOT / "docs" / "study.md").read_text()
+    assert len(cells) == 24 and all(cell in page for cell in cells)
 
 
 def test_costs_are_epochs_times_what_an_epoch_costs(tmp_path):
