@@ -141,8 +141,8 @@ def draw(subs: list[SubTable], folder: Path) -> list[Path]:
 
 def _figure(subs: list[SubTable]) -> Figure:
     lines = [[line for line in sub.lines if line.records] for sub in subs]
-    heights = [0.24 * len(found) + 0.35 for found in lines]
-    figure = Figure(figsize=(5.2, sum(heights) + 0.7), layout="constrained")
+    heights = [0.21 * len(found) + 0.35 for found in lines]
+    figure = Figure(figsize=(6.8, sum(heights) + 0.7), layout="constrained")
     panels = figure.subplots(len(subs), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for axes, sub, found in zip(panels, subs, lines, strict=True):
         for y, line in enumerate(found):
