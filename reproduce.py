@@ -18,7 +18,7 @@ from pathlib import Path
 from utils import cli, resume
 from utils.experiments import FIGURES, TABLES
 from utils.scales import SCALES, tables_of, tasks_of
-from utils.studies import STUDIES, STUDY_RECORDS
+from utils.studies import STUDIES, STUDY_RECIPE, STUDY_RECORDS
 
 ROOT = Path(__file__).resolve().parent
 
@@ -75,7 +75,7 @@ if __name__ == "__main__":
 
 from utils.files import write_atomically
 from utils.jobs import Job, duration
-from utils.planning import STUDY_RECIPE, can_run, make_plan
+from utils.planning import can_run, make_plan
 from utils.scheduling import execute
 
 

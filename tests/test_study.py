@@ -43,6 +43,23 @@ def test_the_study_has_no_columns_of_the_paper_and_a_figure(tmp_path):
     assert len(kept) == 4
 
 
+def test_what_fills_a_table_of_another_attack_names_it(tmp_path):
+    lines = [attack(DENSE, 1, 20.0, recipe="textfooler-neighbours"),
+             attack(DENSE, 1, 10.0, recipe="textbugger-minilm")]  # fmt: skip
+    write(tmp_path / "runs", lines)
+    call("report", "--make", "study", "--scale", "study", "--records", tmp_path / "runs",
+         "--output_dir", tmp_path / "out", "--tasks", TASK,
+         "--further_flags", "--recipes pwws textbugger-minilm --data 'a b'")  # fmt: skip
+    text = (tmp_path / "out" / "study.md").read_text()
+    usual, other = text.split("textbugger-minilm", 1)
+    assert "sh reproduce.sh study" in usual and "--recipes" not in usual
+    commands = [line for line in other.splitlines() if line.startswith("sh reproduce.sh")]
+    assert len(commands) == 1
+    assert commands[0].endswith(
+        "'w/o Adv 80 %, 10 epochs' --recipes textbugger-minilm --data 'a b'"
+    )
+
+
 def test_the_study_means_over_its_data_sets(tmp_path):
     """Ten rows, two seeds. Ticket less dense: 2 and 4 rows on one data set, 1 and 1 on the other,
     so 30 and 10 points, 20 in the mean."""

@@ -7,29 +7,22 @@ from pathlib import Path
 
 from utils.attack import RECIPES
 from utils.cli import UserError
-from utils.experiments import PAPER_ATTACKS, SPARSITY, mini_recipes
+from utils.experiments import SPARSITY
 from utils.files import read_jsonl
 from utils.jobs import Job
 from utils.planner import BUILTIN, Planner
 from utils.runs import read_run
-from utils.scales import tables_of
+from utils.scales import usual_recipes
 from utils.studies import STUDIES, STUDY_RECORDS
 from utils.tasks import TASKS
 
-STUDY_RECIPE = "textfooler-neighbours"
-
 
 def recipes_of(args: Namespace) -> list[str]:
-    """The attacks to run: those asked for, the columns' at paper scale, the runnable at mini."""
+    """The attacks to run: those asked for, else the target's, of which mini runs what it can."""
     if args.recipes:
         return args.recipes
-    if args.target in STUDIES:
-        return [STUDY_RECIPE]
-    tables = tables_of(args.target)
-    columns = tables[0].attacks if tables else ("TextFooler",)
-    if args.scale == "paper":
-        return [recipe for column in columns for recipe in PAPER_ATTACKS[column]]
-    return [recipe for recipe in mini_recipes(columns) if can_run(recipe)]
+    usual = usual_recipes(args.target, args.scale)
+    return [recipe for recipe in usual if args.scale != "mini" or can_run(recipe)]
 
 
 def can_run(recipe: str) -> bool:

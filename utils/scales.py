@@ -2,8 +2,16 @@
 
 from dataclasses import dataclass
 
-from utils.experiments import EPOCHS_FIGURE, FIGURE_TASKS, PAIR_TASKS, TABLES, Table
-from utils.studies import STUDIES, STUDY, STUDY_SEARCH_EPOCHS
+from utils.experiments import (
+    EPOCHS_FIGURE,
+    FIGURE_TASKS,
+    PAIR_TASKS,
+    PAPER_ATTACKS,
+    TABLES,
+    Table,
+    mini_recipes,
+)
+from utils.studies import STUDIES, STUDY, STUDY_RECIPE, STUDY_SEARCH_EPOCHS
 
 
 @dataclass(frozen=True)
@@ -96,3 +104,14 @@ def tasks_of(target: str, scale: Scale) -> tuple[str, ...]:
     tables = tables_of(target)
     own = tables[0].tasks if tables else FIGURE_TASKS[target]
     return own if scale.tasks is None or own == PAIR_TASKS else scale.tasks
+
+
+def usual_recipes(target: str, scale_name: str) -> list[str]:
+    """The attacks that a target runs where none are named: its columns', or their stand-ins."""
+    if target in STUDIES:
+        return [STUDY_RECIPE]
+    tables = tables_of(target)
+    columns = tables[0].attacks if tables else ("TextFooler",)
+    if scale_name != "paper":
+        return mini_recipes(columns)
+    return [recipe for column in columns for recipe in PAPER_ATTACKS[column]]

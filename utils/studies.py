@@ -8,6 +8,7 @@ from dataclasses import replace
 from utils.experiments import DENSE_ROW, FREELB, INFOBERT, Model, Row, Table
 
 STUDY_SEARCH_EPOCHS = 6
+STUDY_RECIPE = "textfooler-neighbours"
 STUDY_ROBUST = Row("RobustT 30 %", None, Model(kind="robust", sparsity=0.3, search=()))
 
 

@@ -27,7 +27,8 @@ LEGEND = (
     "search starts from and the search, or the rounds of iterative pruning; of a random ticket "
     "nothing, though the matched one takes its densities from a search. Peak: the most that any of "
     "its stages holds. Further minutes per point: beyond Fine-tune's, for each point of Aua above "
-    "it; —: it is not above; ?: it is, but the difference is not distinguishable from noise."
+    "it; —: it is not above, or Fine-tune was not attacked; ?: it is, but the difference is not "
+    "distinguishable from noise."
 )
 
 

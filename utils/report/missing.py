@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable
 
 from utils.cli import UserError
-from utils.scales import Scale
+from utils.scales import Scale, usual_recipes
 
 
 class Missing(UserError):
@@ -17,11 +17,28 @@ def command(
     tasks: Iterable[str],
     seeds: Iterable[int] = (42,),
     rows: Iterable[str] = (),
+    recipe: str | None = None,
 ) -> str:
-    """The line for a shell that makes what a table or figure needs; no `rows`: all of them."""
-    flags = {"--scale": [scale.name], "--tasks": tasks, "--seeds": seeds, "--rows": rows}
+    """The line for a shell that makes what a table or figure needs; no `rows`: all of them.
+
+    `recipe`: the one attack that is needed, whichever were asked for; it is named where the target
+    does not run it by itself.
+    """
+    further = scale.further_flags if recipe is None else _without("--recipes", scale.further_flags)
+    named = [recipe] if recipe and recipe not in usual_recipes(target, scale.name) else []
+    flags = {"--scale": [scale.name], "--tasks": tasks, "--seeds": seeds, "--rows": rows,
+             "--recipes": named}  # fmt: skip
     words = ["sh", "reproduce.sh", target]
     for flag, values in flags.items():
         values = list(map(str, values))
         words += [flag, *values] if values else []
-    return shlex.join([*words, *scale.further_flags])
+    return shlex.join([*words, *further])
+
+
+def _without(flag: str, words: Iterable[str]) -> list[str]:
+    """The words of a command line but for a flag and its values."""
+    kept, of_flag = [], False
+    for word in words:
+        of_flag = word == flag or (of_flag and not word.startswith("--"))
+        kept += [] if of_flag else [word]
+    return kept

@@ -161,7 +161,7 @@ class SubTable:
         return [self.command(seeds, labels) for seeds, labels in rows.items()]
 
     def command(self, seeds: Iterable[int], labels: Iterable[str]) -> str:
-        return command(self.table.name, self.scale, [self.task], seeds, labels)
+        return command(self.table.name, self.scale, [self.task], seeds, labels, self.recipe)
 
 
 def sub_tables(
