@@ -44,6 +44,11 @@ def attack(model: Model = DENSE, seed: int = 42, aua: float = 20.0, **changes) -
         "queries_per_row": 50.0, "intervals_95": {"clean_percent": [70.0, 88.0]},
     }  # fmt: skip
     record |= changes
+    letters = changes.get("row_outcomes")
+    if isinstance(letters, str) and letters:  # the rates are those of the rows
+        share = {name: 100 * sum(map(letters.count, counted)) / len(letters)
+                 for name, counted in records.COUNTED.items()}  # fmt: skip
+        record |= {"rows_attacked": len(letters)} | share
     facts = [model.folder, seed, aua, *changes.values()]
     return {"attack_id": "id" + re.sub(r"\W+", "-", str(facts))} | record
 
@@ -553,7 +558,17 @@ def test_checkpoints_of_no_run_are_each_a_model(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [({"seed": None}, "a whole number as seed"), ({"row_outcomes": 5}, "row_outcomes"),
-     ({"flags": [{}]}, "lacks 'flag'")],
+     ({"row_outcomes": "x" * 100}, "of f, r, w"),
+     ({"flags": [{}]}, "lacks 'flags[0].flag'"), ({"task": None}, "a text as task"),
+     ({"score_with": ["softmax"]}, "a text as score_with"), ({"aua_percent": 900}, "0 to 100"),
+     ({"aua_percent": float("inf")}, "0 to 100"), ({"rows_attacked": "200"}, "as rows_attacked"),
+     ({"label_passes": "12"}, "a whole number as label_passes"),
+     ({"similarity_threshold": "x"}, "a finite number as similarity_threshold"),
+     ({"made_in": 5}, "two texts as made_in"), ({"encoder": "minilm"}, "an object as encoder"),
+     ({"intervals_95": {"aua_percent": [1]}}, "pairs of numbers as intervals_95"),
+     ({"stop_at_loss": {"loss": 0.1}}, "lacks 'epoch'"),
+     ({"ticket": {"kind": "robust", "sparsity_asked": 1.7}}, "[0, 1) as ticket.sparsity_asked"),
+     ({"ticket": {"kind": "robust", "sparsity_asked": None}}, "[0, 1)")],
 )  # fmt: skip
 def test_a_damaged_record_is_one_line(tmp_path, capsys, damage, said):
     write(tmp_path / "runs", [attack(**damage)])
@@ -561,11 +576,22 @@ def test_a_damaged_record_is_one_line(tmp_path, capsys, damage, said):
     assert "record 1" in line and said in line and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"aua_percent": 32.0}, "contradicts itself: aua_percent is 32, of its row_outcomes 40"),
+     ({"rows_attacked": 11}, "for each of its 11 rows")],
+)  # fmt: skip
+def test_a_record_whose_rates_are_not_its_rows_is_one_line(tmp_path, capsys, change, said):
+    write(tmp_path / "runs", [attack(row_outcomes="rrrrffffww") | change])
+    line = fails(capsys, "report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    assert f"record 1, {said}" in line or ("record 1, lacks" in line and said in line)
+
+
 def test_outcomes_of_different_numbers_of_rows_are_not_compared(tmp_path):
-    lines = [attack(seed=42, row_outcomes="rrf"), attack(seed=43, row_outcomes="rr")]
+    lines = [attack(seed=42, row_outcomes="rrfff"), attack(seed=43, row_outcomes="rrff")]
     write(tmp_path / "runs", lines)
     call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
-    assert "| 20.0 ± 0.0 |" in (tmp_path / "out" / "table.md").read_text()
+    assert "| 45.0 ± 7.1 |" in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_two_protocols_are_never_in_one_comparison(tmp_path):

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from utils.attack.protocol import protocol_versions
-from utils.cli import UserError
+from utils.cli import UserError, explain
 from utils.experiments import SEARCHED
 from utils.files import read_jsonl, write_atomically
 from utils.intervals import crossed_interval
+from utils.report.checking import check
 from utils.report.missing import Missing
 
 # What a record must share with another to stand in one table.
@@ -43,11 +44,9 @@ def read_records(paths: Iterable[str | Path]) -> list[dict]:
                 continue
             if training_rows is not None:
                 record.setdefault("training_rows", training_rows)
-            try:
-                keyed = _with_keys(record)
-                attacks[identity(record)] = keyed | {"record": record}
-            except (KeyError, TypeError, AttributeError) as e:
-                raise UserError(f"{file}, record {number}, lacks {e}") from e
+            with explain(f"{file}, record {number}, "):
+                check(record)
+            attacks[identity(record)] = _with_keys(record) | {"record": record}
     if not attacks:
         raise Missing(f"no attack records in {', '.join(map(str, paths))}: run attack.py first")
     for doubt in doubts:  # found after the attack, by transfer.py
@@ -95,19 +94,7 @@ def _but_temperature(record: dict) -> str:
 
 
 def _with_keys(record: dict) -> dict:
-    for metric in ("clean_percent", "aua_percent", "rows_attacked", "intervals_95", "epochs"):
-        record[metric]  # a KeyError names what is missing
-    for metric in ("clean_percent", "aua_percent", "suc_percent", "queries_per_row"):
-        value = record.get(metric)
-        if value is not None and (not isinstance(value, int | float) or value != value):
-            raise KeyError(f"a number as {metric}")
-    if not isinstance(record.get("row_outcomes", ""), str):
-        raise KeyError("a letter a row as row_outcomes")
-    for flag in record.get("flags", []):
-        flag["flag"], flag["why"]
     foreign = _is_foreign(record)
-    if not foreign and not isinstance(record["seed"], int):
-        raise KeyError("a whole number as seed")
     ticket = record["ticket"]
     if ticket:  # older score files say "random matched"
         ticket = ticket | {"kind": ticket["kind"].replace(" ", "_")}
