@@ -75,12 +75,19 @@ if __name__ == "__main__":
 
 from utils.files import write_atomically
 from utils.jobs import Job, duration
-from utils.planning import can_run, make_plan
+from utils.planning import can_run, make_plan, recorded_attacks
 from utils.scheduling import execute
 
 
-def show(jobs: list[Job]) -> None:
+def show(jobs: list[Job], args) -> None:
     """The plan: every run, whether it is there already, and about how long it takes."""
+    kept = recorded_attacks(args) if args.target in STUDIES else {}
+    if kept:
+        print(f"{len(kept)} attacks are recorded in {args.output_dir}; the runs below are those "
+              "that rows and controls without a record need")  # fmt: skip
+    if not jobs:
+        print("nothing is missing")
+        return
     print(f"{'run':58} {'state':9} expected")
     for job in jobs:
         left = "-" if job.finished else duration(job.seconds_left)
@@ -165,7 +172,7 @@ def main() -> None:
     args = parse_args()
     resume.limit_time(args.time_budget)
     jobs = make_plan(args)
-    show(jobs)
+    show(jobs, args)
     if args.dry_run:
         return
     if not jobs:

@@ -579,7 +579,7 @@ def test_a_damaged_record_is_one_line(tmp_path, capsys, damage, said):
 @pytest.mark.parametrize(
     ("change", "said"),
     [({"aua_percent": 32.0}, "contradicts itself: aua_percent is 32, of its row_outcomes 40"),
-     ({"rows_attacked": 11}, "for each of its 11 rows")],
+     ({"rows_attacked": 11}, "for each of 11 rows")],
 )  # fmt: skip
 def test_a_record_whose_rates_are_not_its_rows_is_one_line(tmp_path, capsys, change, said):
     write(tmp_path / "runs", [attack(row_outcomes="rrrrffffww") | change])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call, fails
+from test_report import attack as record
 
 import reproduce
 from utils import experiments, planning, scheduling, studies
@@ -23,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch):
-    names = "MODEL LR BSZ CHECKPOINT ROWS SCORE_WITH NEIGHBOURS NLTK_DATA MAX_TRAIN_ROWS"
+    names = "MODEL LR BSZ CHECKPOINT ROWS SCORE_WITH NEIGHBOURS NLTK_DATA MAX_TRAIN_ROWS ADV_STEPS"
     for name in (*names.split(), "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
 
@@ -84,7 +85,7 @@ def test_a_ticket_is_planned_with_its_controls(tmp_path):
     assert sum(folder.name.endswith("_Tfitted") for folder in attacks) == 6
 
 
-def test_the_study_asks_only_for_what_its_records_lack(tmp_path):
+def test_the_study_asks_only_for_what_its_records_lack(tmp_path, monkeypatch):
     def planned() -> dict[str, list[str]]:
         flags = ["study", "--runs", str(tmp_path / "runs"), "--output_dir", str(tmp_path / "out"),
                  "--tasks", "builtin/rotten_tomatoes", "--seeds", "1", "--rows", "Fine-tune",
@@ -98,8 +99,8 @@ def test_the_study_asks_only_for_what_its_records_lack(tmp_path):
     assert set(first) == {"dense", "search-robust", "ticket-robust-0.3", "dense-epochs12",
                           "dense-loss_of-ticket-robust-0.3"}  # fmt: skip
     # Recorded: all attacks but that of the control with as many passes.
-    lines = [{"task": "builtin/rotten_tomatoes", "seed": 1, "made_in": [run, attack],
-              "encoder": {"name": "builtin/minilm"}}
+    facts = {"stage": "finetune", "training": {"lr": 5e-5}, "training_rows": 6716}
+    lines = [record(seed=1, made_in=[run, attack], epochs=12 if "loss_of" in run else 3, **facts)
              for run, attacks in first.items() for attack in attacks
              if run != "dense-epochs12"]  # fmt: skip
     (tmp_path / "out").mkdir()
@@ -110,6 +111,14 @@ def test_the_study_asks_only_for_what_its_records_lack(tmp_path):
     text = "".join(json.dumps(x) + "\n" for x in lines if "loss_of" not in x["made_in"][0])
     (tmp_path / "out" / "study-records.jsonl").write_text(text)
     assert set(planned()) == set(first)
+    # Neither skipped nor mixed where it would be made in another way.
+    others = {"LR": ("1e-3", "lr 5e-05, not 1e-3"),
+              "MAX_TRAIN_ROWS": ("500", "6716 training rows, not 500")}  # fmt: skip
+    for name, (value, told) in others.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            with pytest.raises(UserError, match=f"{told}.*choose another --output_dir"):
+                planned()
 
 
 def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):

@@ -21,11 +21,11 @@ START_SECONDS = 12  # imports and loading, per script
 
 
 @functools.cache
-def training_rows(task: str, data: str | None) -> int:
-    """Of a task; where they lie in the folder `data`/task, as many as there are."""
-    if not data:
+def training_rows(task: str, folder: str | None) -> int:
+    """Of a task; where they lie in a folder, as many as there are."""
+    if not folder:
         return TRAINING_ROWS[task]
-    return len(read_table(files_in(Path(data) / task, TASKS[task])["train"]))
+    return len(read_table(files_in(Path(folder), TASKS[task])["train"]))
 
 
 def training_seconds(task: str, rows: float, device: str, size: str) -> float:

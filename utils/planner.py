@@ -43,9 +43,12 @@ BUILTIN_ATTACKED_ROWS = {"builtin/rotten_tomatoes": 250, "builtin/imdb": 500}  #
 
 
 class Planner:
-    """Collects the jobs of a target; one that is there already stays, or gains attacks."""
+    """Collects the jobs of a target; one that is there already stays, or gains attacks.
 
-    def __init__(self, args: Namespace, recipes: list[str]):
+    `training_rows`: of tasks of which they are known, for the minutes where no data are given.
+    """
+
+    def __init__(self, args: Namespace, recipes: list[str], training_rows: dict[str, int | None]):
         import torch
 
         self.args, self.scale = args, SCALES[args.scale]
@@ -53,7 +56,7 @@ class Planner:
             self.scale = replace(self.scale, encoder=args.encoder)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.size = "paper" if self.scale.name == "paper" else "mini"  # of the encoder
-        self.recipes = recipes
+        self.recipes, self.training_rows = recipes, training_rows
         self.jobs: dict[str, Job] = {}
 
     def add_target(self, task: str, seed: int) -> None:
@@ -161,6 +164,8 @@ class Planner:
             variables |= {"TAG": f"-loss_of-{ticket}",
                           "STOP_AT_LOSS": str(self._place(task, seed) / ticket)}  # fmt: skip
         rule = os.environ.get("CHECKPOINT") or "last"
+        if rule not in ("last", "best", "both"):
+            raise UserError(f"CHECKPOINT={rule} is none of last, best, both")
         folder, checkpoints = model.folder, ["last", "best"] if rule == "both" else [rule]
         if every_epoch:
             folder += "-kept"
@@ -264,7 +269,7 @@ class Planner:
                   "RUNS": self.args.runs, "RECIPES": " ".join(self.recipes),
                   "NUM_EXAMPLES": str(self._attacked_rows(task))}  # fmt: skip
         if self._data(task):
-            common["DATA"] = str(Path(self.args.data) / task)
+            common["DATA"] = self._data(task)
         self.jobs[name] = Job(name, self._place(task, seed) / folder, script,
                               common | settings | variables, seconds, tuple(flags), tuple(needs),
                               tuple(attacks), self._attack_seconds(task))  # fmt: skip
@@ -283,9 +288,9 @@ class Planner:
         return settings | own
 
     def _data(self, task: str) -> str | None:
-        """--data, where it has a folder of the task; built-in tasks need none."""
-        data = self.args.data
-        return data if data and (Path(data) / task).is_dir() else None
+        """The task's folder in --data, where there is one; built-in tasks need none."""
+        folder = Path(self.args.data or "") / task
+        return str(folder) if self.args.data and folder.is_dir() else None
 
     def _name(self, folder: str, task: str, seed: int) -> str:
         return f"{task}/seed{seed}/{folder}"
@@ -299,7 +304,9 @@ class Planner:
 
     def _training_seconds(self, task: str, passes_over_rows: float, stage: str) -> float:
         bound = int(self._settings(stage).get("MAX_TRAIN_ROWS", 10**9))
-        rows = min(estimates.training_rows(task, self._data(task)), bound)
+        data = self._data(task)
+        known = None if data else self.training_rows.get(task)
+        rows = min(known or estimates.training_rows(task, data), bound)
         return estimates.training_seconds(task, rows * passes_over_rows, self.device, self.size)
 
     def _attack_seconds(self, task: str) -> float:

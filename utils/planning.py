@@ -5,14 +5,16 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
+from utils import estimates
 from utils.attack import RECIPES
 from utils.cli import UserError
-from utils.experiments import SPARSITY
-from utils.files import read_jsonl
+from utils.experiments import SEARCHED, SPARSITY
 from utils.jobs import Job
+from utils.models import public_name
 from utils.planner import BUILTIN, Planner
+from utils.report.records import read_records
 from utils.runs import read_run
-from utils.scales import usual_recipes
+from utils.scales import SCALES, usual_recipes
 from utils.studies import STUDIES, STUDY_RECORDS
 from utils.tasks import TASKS
 
@@ -63,14 +65,16 @@ def make_plan(args: Namespace) -> list[Job]:
     for task in args.tasks if args.data else []:
         if not task.startswith(BUILTIN) and not (Path(args.data) / task).is_dir():
             raise UserError(f"--data {args.data}: no folder {task} in it")
-    planner = Planner(args, recipes_of(args))
+    kept = recorded_attacks(args) if args.target in STUDIES else {}
+    rows = {record["task"]: record.get("training_rows") for record in kept.values()}
+    planner = Planner(args, recipes_of(args), rows)
     for seed in args.seeds:
         for task in args.tasks:
             planner.add_target(task, seed)
     jobs = list(planner.jobs.values())
     if args.target in STUDIES:  # its records are kept with the repository, its runs are not
-        kept = Path(args.output_dir) / STUDY_RECORDS
-        jobs = needed(jobs, recorded_attacks(kept, planner.scale.encoder))
+        refuse_other_settings(jobs, kept, args.output_dir)
+        jobs = needed(jobs, kept)
     for job in jobs:
         job.look()
         if job.state == "differs":
@@ -81,19 +85,67 @@ def make_plan(args: Namespace) -> list[Job]:
     return jobs
 
 
-def recorded_attacks(path: Path, encoder: str) -> set[tuple]:
-    """(task, seed, run, attack) of each attack on the encoder in a file: names of folders."""
-    lines = read_jsonl(path) if path.is_file() else []
-    return {(r.get("task"), r.get("seed"), *r["made_in"]) for r in lines
-            if r.get("made_in") and r.get("encoder", {}).get("name") == encoder}  # fmt: skip
+def recorded_attacks(args: Namespace) -> dict[tuple, dict]:
+    """The study's kept records of the encoder by (task, seed, run, attack): names of folders."""
+    path = Path(args.output_dir) / STUDY_RECORDS
+    if not path.is_file() or not path.stat().st_size:
+        return {}
+    encoder = public_name(args.encoder or SCALES[args.scale].encoder)
+    return {(r["task"], r["seed"], *r["made_in"]): r for r in read_records([path])
+            if r.get("made_in") and r["encoder"] == encoder}  # fmt: skip
 
 
-def needed(jobs: list[Job], recorded: set[tuple]) -> list[Job]:
+def refuse_other_settings(jobs: list[Job], recorded: dict[tuple, dict], folder: str) -> None:
+    """Neither skip what was recorded with other settings, nor mix both in one file."""
+    by_name = {job.name: job for job in jobs}
+    for job in jobs:
+        for attack in job.attacks:
+            record = recorded.get(_record_of(job, attack))
+            if record is None:
+                continue
+            of_mask = (record["ticket"] or {}).get("search") or {}
+            stage = "search" if (record["ticket"] or {}).get("kind") in SEARCHED else "imp"
+            before = [by_name[name] for name in job.needs if "search" in by_name[name].script]
+            differing = [
+                *job.differing({"stage": record.get("stage"), "args": _arguments(record)}),
+                *(text for other in before
+                  for text in other.differing({"stage": stage, "args": of_mask})),
+                *_other_rows(record, job),
+            ]  # fmt: skip
+            if differing:
+                raise UserError(f"{job.name} is recorded in {folder} with other settings "
+                                f"({', '.join(differing)}): choose another --output_dir and "
+                                "another --runs")  # fmt: skip
+
+
+def _arguments(record: dict) -> dict:
+    """Of a record what run.json would hold."""
+    training = record.get("training") or {}
+    held = {name: training.get(name) for name in ("bsz", "lr")}
+    held |= {"epochs": record["epochs"], "protocol": record.get("protocol"),
+             "max_seq_length": record.get("trained_max_seq_length")}  # fmt: skip
+    return {name: value for name, value in held.items() if value is not None}
+
+
+def _other_rows(record: dict, job: Job) -> list[str]:
+    """Whether --data or MAX_TRAIN_ROWS give other training rows than the record's."""
+    there, data = record.get("training_rows"), job.variables.get("DATA")
+    bound = int(job.variables.get("MAX_TRAIN_ROWS", 10**9))
+    here = min(estimates.training_rows(record["task"], data) if data else there or 0, bound)
+    # A tenth of a task's rows may be split off as dev, and rows are dropped that are in test.
+    is_same = there is None or 0.85 * here <= there <= here
+    return [] if is_same else [f"{there} training rows, not {here}"]
+
+
+def _record_of(job: Job, attack: Path) -> tuple:
+    return job.variables["TASKS"], int(job.variables["SEEDS"]), job.folder.name, attack.name
+
+
+def needed(jobs: list[Job], recorded: dict[tuple, dict]) -> list[Job]:
     """The jobs with an attack that is not recorded, and those that they need."""
     wanted: set[str] = set()
     for job in reversed(jobs):  # what a job needs stands before it
-        task, seed = job.variables["TASKS"], int(job.variables["SEEDS"])
-        lacking = [(task, seed, job.folder.name, a.name) not in recorded for a in job.attacks]
+        lacking = [_record_of(job, attack) not in recorded for attack in job.attacks]
         if any(lacking) or job.name in wanted:
             wanted |= {job.name, *job.needs}
     return [job for job in jobs if job.name in wanted]

@@ -5,7 +5,7 @@ traceback later, or worse, a number."""
 import math
 from collections.abc import Callable
 
-LETTERS = {"r", "f", "w"}  # of row_outcomes: robust, flipped by the attack, wrong before it
+from utils.attack.protocol import LETTERS
 
 Rule = tuple[str, Callable[[object], bool]]  # in words, for whoever mends the file; as a test
 
@@ -96,9 +96,9 @@ def _check_outcomes(record: dict) -> None:
     letters, rows = record.get("row_outcomes"), record["rows_attacked"]
     if letters is None:
         return
-    if len(letters) != rows or set(letters) - LETTERS:
-        raise ValueError(f"lacks a letter of {', '.join(sorted(LETTERS))} in row_outcomes for each "
-                         f"of its {rows} rows")  # fmt: skip
+    if len(letters) != rows or set(letters) - set(LETTERS.values()):
+        letters = ", ".join(sorted(LETTERS.values()))
+        raise ValueError(f"lacks in row_outcomes a letter of {letters} for each of {rows} rows")
     for measure, counted in (("clean_percent", "rf"), ("aua_percent", "r")):
         share = 100 * sum(map(letters.count, counted)) / rows
         if abs(share - record[measure]) > 0.01:
