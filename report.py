@@ -16,6 +16,7 @@ from pathlib import Path
 
 from utils import cli
 from utils.experiments import FIGURES, TABLES
+from utils.files import public_name
 from utils.report import general, make, records
 from utils.scales import SCALES
 from utils.studies import STUDIES
@@ -35,6 +36,7 @@ def parse_args(argv: list[str] | None = None):
     add("--make", nargs="+", choices=[*ALL, "all", *STUDIES], metavar="NAME",
         help=f"which: {', '.join(ALL)}, all of these, or {', '.join(STUDIES)}")  # fmt: skip
     add("--scale", choices=list(SCALES), default="paper", help="at which size they were run")
+    add("--encoder", help="another encoder than the scale's, as it was given to reproduce.sh")
     add("--tasks", nargs="+", metavar="TASK", help="of these tasks (default: the scale's)")
     add("--seeds", nargs="+", type=cli.non_negative_int, default=[], metavar="SEED",
         help="seeds that every row should have (default: those that any has)")  # fmt: skip
@@ -58,6 +60,8 @@ def main() -> None:
     tasks = tuple(dict.fromkeys(args.tasks)) if args.tasks else None
     sources = make.Sources(args.records)
     scale = replace(SCALES[args.scale], further_flags=further, seeds=tuple(args.seeds))
+    if args.encoder:
+        scale = replace(scale, encoder=public_name(args.encoder))
     if args.scale != "study" and STUDIES.keys() & set(targets):
         raise cli.UserError("the study has a scale of its own: give --scale study")
     for rule in ("last", "best") if args.checkpoint == "both" else (args.checkpoint,):

@@ -66,7 +66,9 @@ def parse_args(argv: list[str] | None = None):
     args.tasks = args.tasks or list(tasks_of(args.target, scale))
     args.seeds = args.seeds or ([1, 2, 3] if args.target in STUDIES else [42])
     args.runs = args.runs or str(ROOT / ("runs" if args.scale == "paper" else f"runs/{args.scale}"))
-    args.output_dir = args.output_dir or str(ROOT / "results" / args.scale)
+    # What the repository keeps is the scale's encoder's.
+    of_encoder = f"-{Path(args.encoder).name}" if args.encoder else ""
+    args.output_dir = args.output_dir or str(ROOT / "results" / (args.scale + of_encoder))
     return args
 
 
@@ -112,6 +114,7 @@ def write_report(args) -> int:
     command = [sys.executable, str(ROOT / "report.py"), "--make", args.target, "--scale",
                args.scale, "--tasks", *tasks, "--records", *records_of(args), "--output_dir",
                args.output_dir, "--checkpoint", os.environ.get("CHECKPOINT", "last"),
+               *(["--encoder", args.encoder] if args.encoder else []),
                "--seeds", *map(str, args.seeds),
                "--further_flags", shlex.join(args.further_flags)]  # fmt: skip
     status = subprocess.run(command).returncode
@@ -151,16 +154,18 @@ def keep_tickets(runs: Path, folder: Path) -> None:
     for file in sorted(runs.glob("**/ticket-robust-*/ticket.safetensors")):
         *task, seed, name = file.parent.relative_to(runs).parts
         if not re.search(r"-epochs\d+$|-reinit_", name):
-            kept = "-".join((*task, seed, name.removeprefix("ticket-")))
+            kept = folder / f"{'-'.join((*task, seed, name.removeprefix('ticket-')))}.safetensors"
+            if kept.is_file() and kept.read_bytes() != file.read_bytes():
+                print(f"{file} is another ticket than {kept}, which stays", file=sys.stderr)
+                continue
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / f"{kept}.safetensors",
-                             lambda p, file=file: shutil.copyfile(file, p))  # fmt: skip
+            write_atomically(kept, lambda p, file=file: shutil.copyfile(file, p))
 
 
 def compare_kept_tickets(folder: Path) -> int:
     """How far the tickets beside the study's records agree, across seeds, epochs and tasks."""
-    files = sorted(map(str, (folder / "tickets").glob("*.safetensors")))
-    sparsities = Counter(re.search(r"-robust-(0\.\d+)", file)[1] for file in files)
+    files = sorted(map(str, (folder / "tickets").glob("*-robust-0.*.safetensors")))
+    sparsities = Counter(re.search(r"-robust-(0\.\d+)", Path(file).name)[1] for file in files)
     if not sparsities or max(sparsities.values()) < 2:
         return 0
     command = [sys.executable, str(ROOT / "compare_tickets.py"), "--tickets", *files,

@@ -169,7 +169,7 @@ def test_the_study_makes_its_tables_before_it_asks_for_data(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_study_keeps_its_robust_tickets(tmp_path):
+def test_the_study_keeps_its_robust_tickets(tmp_path, capsys):
     for name in ("builtin/imdb/seed2/ticket-robust-0.3", "imdb/seed2/ticket-robust-0.3",
                  "imdb/seed2/ticket-robust-0.3-epochs10", "imdb/seed2/ticket-imp-0.3",
                  "imdb/seed2/ticket-robust-0.3-reinit_rest",
@@ -184,6 +184,10 @@ def test_the_study_keeps_its_robust_tickets(tmp_path):
         "imdb-seed2-robust-0.3.safetensors": "imdb/seed2/ticket-robust-0.3",
         "imdb-seed2-robust-0.5-search_epoch2.safetensors": f"{early}-search_epoch2",
     }
+    (tmp_path / "runs/imdb/seed2/ticket-robust-0.3/ticket.safetensors").write_text("another")
+    reproduce.keep_tickets(tmp_path / "runs", tmp_path / "kept")
+    assert {path.name: path.read_text() for path in (tmp_path / "kept").iterdir()} == kept
+    assert "is another ticket than" in capsys.readouterr().err
 
 
 def test_epochs_are_kept_until_all_controls_are_taken_from_them(tmp_path, monkeypatch):

@@ -1,8 +1,11 @@
 """The study's tables, searches, costs and pages, from made-up records and from those it keeps."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 from conftest import call, fails
 from test_report import ROBUST_30, ROOT, SEARCH, TASK, attack, controlled, rows_of, write
 
+import reproduce
 from utils import files, protocols
 from utils.experiments import DENSE, Model
 from utils.intervals import mean_crossed_difference
@@ -23,8 +27,9 @@ def test_the_study_has_no_columns_of_the_paper_and_a_figure(tmp_path):
     lines = [ticket | {"recipe": "textfooler-neighbours"},
              attack(DENSE, 42, 20.0, recipe="textfooler-neighbours", training_rows=1800),
              attack(DENSE, 42, 45.0, **softmax),
-             attack(DENSE, 42, 25.0, **softmax, temperature_rule="fitted",
-                    temperature=2.0)]  # fmt: skip
+             attack(DENSE, 42, 25.0, **softmax, temperature_rule="fitted", temperature=2.0),
+             attack(Model(epochs=12), 42, 15.0, **softmax, temperature_rule="fitted",
+                    temperature=3.0)]  # fmt: skip
     write(tmp_path / "runs", lines)
     call("report", "--make", "study", "--scale", "study", "--records", tmp_path / "runs",
          "--output_dir", tmp_path / "out", "--tasks", TASK)  # fmt: skip
@@ -40,7 +45,12 @@ def test_the_study_has_no_columns_of_the_paper_and_a_figure(tmp_path):
         assert (tmp_path / "out" / name).stat().st_size > 500
     # All that its tables show can be made again from what it keeps.
     kept = records.read_records([tmp_path / "out" / "study-records.jsonl"])
-    assert len(kept) == 4
+    assert len(kept) == 5
+    # Of a ticket's controls, too, it is told how sure they are.
+    tempered = rows_of(tmp_path / "out" / "study-calibration.csv")
+    assert [(r["epochs"], r["temperature_rule"]) for r in tempered] == [
+        *(("3", "1"), ("3", "fitted"), ("12", "fitted"))
+    ]
 
 
 def test_what_fills_a_table_of_another_attack_names_it(tmp_path):
@@ -94,8 +104,58 @@ def test_the_study_means_over_its_data_sets(tmp_path):
     assert points == pytest.approx(20)
     interval = f"[{low:+.1f}, {high:+.1f}]".replace("-", "−")
     assert len(rows) == 1 and f"| RobustT 30 % † | +20.0 {interval} |" in rows[0]
+    # A third data set without the ticket leaves the mean of the two, and says so.
+    third = attack(DENSE, 1, recipe="textfooler-neighbours", task="ag_news")
+    found = table([*lines, third], "three")
+    assert found.startswith(f"{TASK}, sst2, ag_news**")
+    assert f"| RobustT 30 % † | +20.0 {interval} ({TASK}, sst2) |" in found
     assert not table([x for x in lines if x["task"] == TASK], "one")
     assert not table([x for x in lines if x["task"] == TASK or x["seed"] == 1], "one of two seeds")
+
+
+def test_what_the_study_has_kept_stays_in_its_tables(tmp_path):
+    """Whatever records, and of whichever data set, are added later, or none."""
+    usual = {"recipe": "textfooler-neighbours"}
+    given = {"first": [attack(DENSE, 1, 30.0, **usual)],
+             "second": [attack(DENSE, 1, 20.0, task="ag_news", **usual)], "none": []}  # fmt: skip
+    for name, lines in given.items():
+        write(tmp_path / name, lines)
+        call("report", "--make", "study", "--scale", "study", "--records", tmp_path / name,
+             "--output_dir", tmp_path / "out")  # fmt: skip
+        summary = (tmp_path / "out" / "study-summary.md").read_text()
+        assert ("**ag_news**" in summary) == (name != "first")
+        assert summary.count("| Fine-tune | 80.0 | 30.0 |") == 1
+    assert len(records.read_records([tmp_path / "out" / "study-records.jsonl"])) == 2
+
+
+def test_a_study_of_another_encoder_has_its_own_tables(tmp_path):
+    lines = [attack(DENSE, 1, aua, recipe="textfooler-neighbours", encoder={"name": name})
+             for name, aua in (("builtin/minilm", 30.0), ("other", 20.0))]  # fmt: skip
+    write(tmp_path / "runs", lines)
+    (tmp_path / "other").mkdir()
+    for flags, aua in (((), "30.0"), (("--encoder", tmp_path / "other"), "20.0")):
+        call("report", "--make", "study", "--scale", "study", "--records", tmp_path / "runs",
+             "--output_dir", tmp_path / f"out{len(flags)}", *flags)  # fmt: skip
+        summary = (tmp_path / f"out{len(flags)}" / "study-summary.md").read_text()
+        assert summary.count("| Fine-tune |") == 1 and f"| Fine-tune | 80.0 | {aua} |" in summary
+        kept = records.read_records([tmp_path / f"out{len(flags)}" / "study-records.jsonl"])
+        assert [r["aua_percent"] for r in kept] == [float(aua)]
+    assert reproduce.parse_args(["study"]).output_dir.endswith("results/study")
+    other = reproduce.parse_args(["study", "--encoder", str(tmp_path / "other")])
+    assert other.output_dir.endswith("results/study-other")
+
+
+def test_a_reader_that_leaves_early_loses_no_table(tmp_path):
+    write(tmp_path / "runs", [attack(DENSE, 1, recipe="textfooler-neighbours")])
+    command = [sys.executable, "report.py", "--make", "study", "--scale", "study", "--records",
+               str(tmp_path / "runs"), "--output_dir", str(tmp_path / "out")]  # fmt: skip
+    unread, pipe = os.pipe()
+    os.close(unread)
+    done = subprocess.run(command, cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE, text=True)
+    os.close(pipe)
+    assert done.returncode == 141 and "Traceback" not in done.stderr
+    for name in ("study.md", "study.csv", "study-grid.md", "study-summary.md"):
+        assert (tmp_path / "out" / name).is_file()
 
 
 def test_a_studys_ticket_is_in_the_row_of_its_search_alone(tmp_path):

@@ -4,6 +4,8 @@ import argparse
 import contextlib
 import errno
 import io
+import os
+import signal
 import sys
 from argparse import BooleanOptionalAction
 from collections.abc import Callable, Iterator
@@ -106,6 +108,9 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # who read the output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             fail(

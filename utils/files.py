@@ -118,3 +118,8 @@ def lock_folder(folder: Path, name: str) -> IO:
     except OSError as e:
         raise UserError(f"another process is at work in {folder}") from e
     return lock
+
+
+def public_name(name: str) -> str:
+    """The encoder's name for records and manifests: a local folder's last part, never its path."""
+    return Path(name).resolve().name if Path(name).is_dir() else name

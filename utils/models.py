@@ -21,7 +21,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from utils.cli import UserError
-from utils.files import read_json, sha256_of, write_json
+from utils.files import public_name, read_json, sha256_of, write_json
 from utils.runs import seed_for
 from utils.tasks import Task
 
@@ -73,11 +73,6 @@ def _loading(what: str, name: str):
             + ("in the cache, and the hub is switched off" if offline else "to be had from the hub")
             + f" ({type(e).__name__}); where there is a network, fetch it with: hf download {name}"
         ) from e
-
-
-def public_name(name: str) -> str:
-    """The encoder's name for records and manifests: a local folder's last part, never its path."""
-    return Path(name).resolve().name if Path(name).is_dir() else name
 
 
 def encoder_facts(name: str, model: PreTrainedModel, fingerprint: str) -> dict:

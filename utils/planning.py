@@ -9,8 +9,8 @@ from utils import estimates
 from utils.attack import RECIPES
 from utils.cli import UserError
 from utils.experiments import SEARCHED, SPARSITY
+from utils.files import public_name
 from utils.jobs import Job
-from utils.models import public_name
 from utils.planner import BUILTIN, Planner
 from utils.report.records import read_records
 from utils.runs import read_run

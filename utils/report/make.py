@@ -21,7 +21,7 @@ from utils.report.missing import Missing, command
 from utils.report.records import read_records, write_records, write_text
 from utils.report.shown import Shown, csv_text
 from utils.scales import Scale, tables_of, tasks_of
-from utils.studies import STUDIES, STUDY
+from utils.studies import STUDIES, STUDY, STUDY_RECORDS
 from utils.tasks import TASKS
 
 X_NAMES = {"figure1": "optimizer_step", "figure2": "sparsity", "figure3": "", "figure4": "epoch",
@@ -51,13 +51,29 @@ class Sources:
 
     def __init__(self, paths: Iterable[str | Path]):
         self.paths = list(paths)
+        self.kept: list[dict] = []
         for path in map(Path, self.paths):
             if not path.exists():
                 raise UserError(f"--records {path} does not exist")
 
+    def with_kept(self, path: Path) -> "Sources":
+        """And the records that the study keeps in a file, before all others."""
+        kept = [path] if path.is_file() and path.stat().st_size else []
+        both = Sources([*kept, *self.paths])
+        both.kept = read_records(kept) if kept else []
+        return both
+
     @cached_property
     def records(self) -> list[dict]:
         return read_records(self.paths)
+
+    @cached_property
+    def found(self) -> list[dict]:
+        """The records, or none where nothing was run."""
+        try:
+            return self.records
+        except Missing:
+            return []
 
     @cached_property
     def runs(self) -> searches.Runs:
@@ -76,32 +92,45 @@ def make(
     for task in set(tasks or ()) - (TASKS.keys() - {"custom"}):
         raise UserError(f"unknown task {task!r}; known are {', '.join(TASKS)}")
     paths, missing = [], []
+    texts: list[str] = []  # said when all is written: whoever reads them may leave early
+    is_study = bool(STUDIES.keys() & set(targets))
+    if is_study:
+        sources = sources.with_kept(folder / STUDY_RECORDS)
     for target in targets:
-        own_tasks = tasks or tasks_of(target, scale)
+        own_tasks = _tasks(target, tasks, scale, sources)
         try:
             for table in tables_of(target):
-                paths += _make_table(table, own_tasks, scale, sources, folder, checkpoint, say)
+                text, of_table = _make_table(table, own_tasks, scale, sources, folder, checkpoint)
+                texts, paths = [*texts, text], [*paths, *of_table]
             if not tables_of(target):
-                paths += _make_figure(target, own_tasks, scale, sources, folder, checkpoint, say)
+                text, of_one = _make_figure(target, own_tasks, scale, sources, folder, checkpoint)
+                texts, paths = [*texts, text], [*paths, *of_one]
         except Missing as e:
             line = f"{target} not made: {e}; run: {command(target, scale, own_tasks)}"
             missing.append(line)
-    if STUDIES.keys() & set(targets):
-        paths += search_epochs.write(
-            sources.runs, scale, tasks or tasks_of(STUDY.name, scale), folder
-        )
+    if is_study:
+        own_tasks = _tasks(STUDY.name, tasks, scale, sources)
+        paths += search_epochs.write(sources.runs, scale, own_tasks, folder)
     if not paths:
         raise Missing("; ".join(missing))
-    for line in missing:
+    for line in [*texts, *missing]:
         say(line)
     return paths
 
 
-def _make_table(table: Table, tasks, scale, sources, folder, checkpoint, say) -> list[Path]:
-    try:
-        records = sources.records
-    except Missing:  # nothing was run: the table's cells are empty, with their commands
-        records = []
+def _tasks(target: str, asked: tuple[str, ...] | None, scale: Scale, sources: Sources):
+    """Those asked for, else the target's own; of the study also those whose records are kept or,
+    where none were asked for, given: what is recorded does not leave its tables."""
+    own = asked or tasks_of(target, scale)
+    if target not in STUDIES:
+        return own
+    there = sources.kept if asked else sources.found
+    further = {r["task"] for r in there if r["encoder"] == scale.encoder} - {"custom"}
+    return (*own, *(task for task in TASKS if task in further - set(own)))
+
+
+def _make_table(table: Table, tasks, scale, sources, folder, checkpoint) -> tuple[str, list[Path]]:
+    records = sources.found
     subs = [
         sub for task in tasks for sub in tables.sub_tables(table, task, scale, records, checkpoint)
     ]
@@ -109,7 +138,8 @@ def _make_table(table: Table, tasks, scale, sources, folder, checkpoint, say) ->
     models = [row.model for row in table.rows]
     candidates = [
         r for r in records if r["task"] in tasks and r["checkpoint_rule"] == checkpoint
-        and any(m.at(r["task"]).owns(r, scale.epochs) for m in models)
+        and (any(m.at(r["task"]).owns(r, scale.epochs) for m in models)
+             or table.controls and _is_plain_dense(r))
     ]  # fmt: skip
     is_study = table.name in STUDIES
     if is_study:  # first of all: whatever a drawing may stumble over
@@ -118,7 +148,6 @@ def _make_table(table: Table, tasks, scale, sources, folder, checkpoint, say) ->
     remark = f"{NONE_USED} ({scale.epochs} epochs, {checkpoint} checkpoint)." if not used else ""
     text = formats.markdown(table, subs, remark)
     text += calibrated.markdown(candidates) if tempered else ""
-    say(text)
     paths = study.write_more(subs, scale.encoder, folder) if table is STUDY else []
     if tempered:
         csv_of_them = calibrated.csv_text(candidates)
@@ -129,9 +158,15 @@ def _make_table(table: Table, tasks, scale, sources, folder, checkpoint, say) ->
         write_text(folder / f"{table.name}.csv", formats.csv_text(subs)),
         write_text(folder / f"{table.name}.tex", latex.latex(table, subs)),
     ]
-    if is_study:
-        return paths
-    return [*paths, write_records(folder / f"{table.name}-records.jsonl", list(used.values()))]
+    if not is_study:
+        of_table = folder / f"{table.name}-records.jsonl"
+        paths.append(write_records(of_table, list(used.values())))
+    return text, paths
+
+
+def _is_plain_dense(record: dict) -> bool:
+    """Trained for however long: such may be a ticket's control."""
+    return record["ticket"] is None and record.get("method", "plain") == "plain"
 
 
 def _shown(target: str, task: str, scale: Scale, sources: Sources, checkpoint: str) -> Shown:
@@ -144,7 +179,7 @@ def _shown(target: str, task: str, scale: Scale, sources: Sources, checkpoint: s
     return searches.over_steps(sources.runs, task, scale, lambdas=target == "figure5")
 
 
-def _make_figure(target, tasks, scale, sources, folder, checkpoint, say) -> list[Path]:
+def _make_figure(target, tasks, scale, sources, folder, checkpoint) -> tuple[str, list[Path]]:
     shown = Shown()
     for task in tasks:
         of_task = _shown(target, task, scale, sources, checkpoint)
@@ -154,13 +189,12 @@ def _make_figure(target, tasks, scale, sources, folder, checkpoint, say) -> list
     if shown.empty:
         raise Missing(NOT_THERE[target])
     text = _caption(target, tasks, scale, shown)
-    say(text)
     paths = figures.draw(target, shown, folder)
     paths.append(write_text(folder / f"{target}.csv", csv_text(target, X_NAMES[target], shown)))
     paths.append(write_text(folder / f"{target}.md", text))
     if shown.records:
         paths.append(write_records(folder / f"{target}-records.jsonl", shown.records))
-    return paths
+    return text, paths
 
 
 def _caption(target: str, tasks: Iterable[str], scale: Scale, shown: Shown) -> str:

@@ -86,18 +86,20 @@ def summary(subs: list[SubTable]) -> str:
 
 
 def _over_tasks(subs: list[SubTable]) -> list[str]:
-    """Of each attack on several data sets: each ticket less its controls, as mean over them."""
+    """Of each attack on several data sets: each ticket less its controls, as mean over those that
+    have both."""
     by_attack: dict[tuple, list[SubTable]] = {}
     for sub in (sub for sub in subs if sub.records):
         by_attack.setdefault(tuple(sub.shared[key] for key in ATTACK), []).append(sub)
     text = []
     for alike in by_attack.values():
-        lines = [{line.label: line for line in sub.lines if line.controls} for sub in alike]
+        labels = dict.fromkeys(line.label for sub in alike for line in sub.lines if line.controls)
         body = []
-        for label in lines[0]:
-            of_tasks = [of_task.get(label) for of_task in lines]
-            cells = [_mean_less(of_tasks, name) for name in CONTROLS]
-            marks = max((formats.marks(line) for line in of_tasks if line), key=len)
+        for label in labels:
+            of_tasks = {sub.task: line for sub in alike for line in sub.lines
+                        if line.label == label and line.controls}  # fmt: skip
+            cells = [_mean_less(of_tasks, name, len(alike)) for name in CONTROLS]
+            marks = max((formats.marks(line) for line in of_tasks.values()), key=len)
             body += [[label + marks, *cells]] if any(cells) else []
         if len(alike) < 2 or not body:
             continue
@@ -108,14 +110,15 @@ def _over_tasks(subs: list[SubTable]) -> list[str]:
     return text
 
 
-def _mean_less(lines: list[Line | None], name: str) -> str:
-    """Over tasks a ticket less one of its controls; empty where one of them lacks it."""
-    found = [(line, control) for line in lines if line is not None
-             for control in line.controls if control.name == name and control.records]  # fmt: skip
-    if len(found) < len(lines):
+def _mean_less(lines: dict[str, Line], name: str, n_tasks: int) -> str:
+    """Over the tasks that have a ticket and its control the one less the other; these are named
+    where they are not all. Empty where fewer than two have both."""
+    found = {task: (line.records, control.records) for task, line in lines.items()
+             for control in line.controls if control.name == name and control.records}  # fmt: skip
+    told = mean_difference(list(found.values())) if len(found) > 1 else None
+    if told is None:
         return ""
-    told = mean_difference([(line.records, control.records) for line, control in found])
-    return told.in_short if told else ""
+    return told.in_short + (f" ({', '.join(found)})" if len(found) < n_tasks else "")
 
 
 def _less(line: Line, control: Control | None) -> str:
