@@ -39,7 +39,8 @@ def parse_args(argv: list[str] | None = None):
     add("--encoder", help="another encoder than the scale's: hub name or local folder")
     add("--num_examples", type=cli.positive_int, help="attacked rows (default: the scale's)")
     add("--runs", help="folder of the runs (default: runs, or runs/mini)")
-    add("--output_dir", help="where tables and figures go (default: results/SCALE)")
+    add("--output_dir", help="where tables and figures go (default: results/SCALE, of the "
+        "study with another --encoder results/study-ENCODER)")  # fmt: skip
     add("--controls", action=cli.BooleanOptionalAction, default=True, help="train and attack the "
         "matched dense models beside every ticket of a table, too")  # fmt: skip
     add("--gpus", help="CUDA ids such as 0,1, one run on each at a time (default: all visible)")
@@ -66,8 +67,9 @@ def parse_args(argv: list[str] | None = None):
     args.tasks = args.tasks or list(tasks_of(args.target, scale))
     args.seeds = args.seeds or ([1, 2, 3] if args.target in STUDIES else [42])
     args.runs = args.runs or str(ROOT / ("runs" if args.scale == "paper" else f"runs/{args.scale}"))
-    # What the repository keeps is the scale's encoder's.
-    of_encoder = f"-{Path(args.encoder).name}" if args.encoder else ""
+    # The study that the repository keeps is its scale's encoder's.
+    is_other = args.target in STUDIES and args.encoder
+    of_encoder = f"-{Path(args.encoder).name}" if is_other else ""
     args.output_dir = args.output_dir or str(ROOT / "results" / (args.scale + of_encoder))
     return args
 
