@@ -158,6 +158,8 @@ def main() -> None:
             "rows": protocol.describe_rows(rows, args.rows, args.seed) | common,
             "resources": resource_facts,
         }
+        if args.split == "dev":  # to select on, never to be reported
+            settings["split"] = "dev"
         if args.query_budget is not None:
             settings["query_budget"] = args.query_budget
         if rule != "1":
@@ -318,7 +320,7 @@ def output_dir(args: argparse.Namespace, target, temperature: str) -> Path:
     from utils.attack.protocol import folder_name
 
     name = folder_name(args.recipe, target.name, args.rows, args.num_examples, args.seed,
-                                args.score_with, temperature)  # fmt: skip
+                                args.score_with, temperature, args.split)  # fmt: skip
     return target.home / "attacks" / name
 
 

@@ -51,7 +51,8 @@ def main() -> None:
     args = parse_args()
     folder = Path(args.output_dir)
     if args.make is None:
-        print(general.write(folder, args.title, records.read_records(args.records)))
+        found = records.read_records(args.records)
+        print(general.write(folder, args.title, found, records.record_files(args.records)))
         print(f"written to {folder}: table.md, table.csv, figure.png, records.jsonl")
         return
     with cli.explain("--further_flags: "):

@@ -63,7 +63,7 @@ for seed in $SEEDS; do
                 robust | no_adversary | imp | imp_*) ;;
                 random_matched | complement)
                     "$PYTHON" "$ROOT/make_scores.py" --kind "$kind" --seed "$seed" \
-                        --scores "$runs/search-robust" --output_dir "$scores"
+                        --scores "$runs/search-robust$SCORES_TAG" --output_dir "$scores"
                     ;;
                 random | magnitude)
                     "$PYTHON" "$ROOT/make_scores.py" --kind "$kind" --seed "$seed" \

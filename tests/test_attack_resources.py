@@ -180,6 +180,9 @@ def test_neighbour_tables_are_read_plain_or_with_settings(tmp_path):
     for name, content in (("a", tools.TABLE), ("b", {"settings": {}, "neighbours": tools.TABLE})):
         (tmp_path / name).write_text(json.dumps(content))
         assert readers.read_neighbours(tmp_path / name) == tools.TABLE
+    # TextAttack stumbles over candidates in which it finds no word.
+    (tmp_path / "c").write_text('{"good": ["", "--", "fine"], "bad": ["!"]}')
+    assert readers.read_neighbours(tmp_path / "c") == {"good": ["fine"], "bad": []}
 
 
 @pytest.mark.parametrize(

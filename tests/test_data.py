@@ -93,6 +93,25 @@ def test_texts_survive_as_they_are(tmp_path):
     assert [t for (t,) in rows.texts] == ["one", "two"] and rows.labels == [0, 1]
 
 
+@pytest.mark.parametrize("nothing", [None, float("nan"), " ", [0]])
+def test_a_row_without_a_label_is_no_class_of_its_own(tmp_path, nothing):
+    rows = [(text, label) for text, label in sentences(40, 1)]
+    table = pd.DataFrame({"text": [t for t, _ in rows], "label": [str(x) for _, x in rows]})
+    table = table.astype({"label": object})
+    table.at[7, "label"] = nothing
+    table.to_json(tmp_path / "train.jsonl", orient="records", lines=True)
+    with pytest.raises(UserError, match=r"train\.jsonl: row 7 has no label \(1 such rows\)"):
+        load(("train",), task_name="custom", train_file=str(tmp_path / "train.jsonl"),
+             text_columns="text", label_column="label")  # fmt: skip
+
+
+def test_a_text_that_is_a_list_is_one_line(tmp_path):
+    table = pd.DataFrame({"sentence": [["a", "b"], ["c"]] * 10, "label": [0, 1] * 10})
+    table.to_parquet(tmp_path / "test.parquet")
+    with pytest.raises(UserError, match="a text is of type"):
+        load(("test",), test_file=str(tmp_path / "test.parquet"))
+
+
 def test_labels_by_number_and_by_name(tmp_path):
     write_tsv(tmp_path / "test.tsv", [("a", "Positive"), ("b", "negative"), ("c", "1"), ("d", "0")])
     assert load(("test",), data_dir=str(tmp_path))["test"].labels == [1, 0, 1, 0]

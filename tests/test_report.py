@@ -576,6 +576,30 @@ def test_a_damaged_record_is_one_line(tmp_path, capsys, damage, said):
     assert "record 1" in line and said in line and not (tmp_path / "out").exists()
 
 
+def test_dev_rows_are_in_no_table_of_the_paper_and_said_elsewhere(tmp_path):
+    lines = [attack(DENSE, 42, 20.0), attack(DENSE, 42, 60.0, split="dev", protocol_id="other")]
+    write(tmp_path / "runs", lines)
+    row = row_of(report(tmp_path, "table1") / "table1.csv", method="Fine-tune", metric="aua",
+                 recipe="textfooler-minilm")  # fmt: skip
+    assert row["ours_mean"] == "20"
+    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
+    found = rows_of(tmp_path / "general" / "table.csv")
+    assert {r["model"]: r["aua_percent"] for r in found} == {
+        "dense fine-tuned": "20.0", "dense fine-tuned, dev rows": "60.0"}  # fmt: skip
+
+
+def test_a_report_loses_no_line_of_what_it_reads(tmp_path, capsys):
+    runs = write(tmp_path / "runs", [{"kind": "evaluation"}, attack()])
+    before = (runs / "records.jsonl").read_bytes()
+    line = fails(capsys, "report", "--records", runs, "--output_dir", runs)
+    assert "1 lines that no row shows: choose another --output_dir" in line
+    assert (runs / "records.jsonl").read_bytes() == before and not (runs / "table.md").exists()
+    for _ in range(2):  # its own records can be read and written again
+        source = runs if not (tmp_path / "out").exists() else tmp_path / "out"
+        call("report", "--records", source, "--output_dir", tmp_path / "out")
+    assert len(records.read_records([tmp_path / "out"])) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [({"aua_percent": 32.0}, "contradicts itself: aua_percent is 32, of its row_outcomes 40"),

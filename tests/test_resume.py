@@ -329,6 +329,11 @@ def test_overwrite_deletes_runs_and_nothing_else(tmp_path):
     run.finish({}, [])
     with pytest.raises(UserError, match="a 1 then, 2 now"):
         runs.Run(tmp_path / "r", "x", {"a": 2})
+    # Nor what it is to read: it would be gone before that.
+    for source in (tmp_path / "r", tmp_path / "r" / "big"):
+        with pytest.raises(UserError, match="--scores .* lies in the --output_dir"):
+            runs.Run(tmp_path / "r", "x", {"scores": str(source), "overwrite": True})
+    assert (tmp_path / "r" / "big").exists()
     runs.Run(tmp_path / "r", "x", {"a": 2, "overwrite": True}).begin({})
     assert not (tmp_path / "r" / "big").exists() and not (tmp_path / "r" / "result.json").exists()
 

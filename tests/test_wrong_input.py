@@ -202,6 +202,7 @@ CASES = [
     ("attack", {"--rows": "intersection"}, "need each other"),
     ("attack", {"--checkpoint": "first"}, "invalid choice: 'first'"),
     ("finetune", {"--max_seq_length": 999}, "the encoder has 128 positions"),
+    ("finetune", {"--max_seq_length": 2}, "--max_seq_length 2: at least 8"),
     ("finetune", {"--max_train_rows": 1}, "1 class"),
     # Tasks and columns.
     ("finetune", {"--task_name": "sst3"}, "unknown task 'sst3'"),

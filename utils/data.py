@@ -144,10 +144,19 @@ def _with_labels(task: Task, frames: Tables) -> Task:
     table = (frames.get("train") or next(iter(frames.values())))[0]
     if task.label_column not in table:
         return task  # _rows says which column is missing
+    source = (frames.get("train") or next(iter(frames.values())))[1]
+    lacking = [i for i, value in enumerate(table[task.label_column]) if not _is_label(value)]
+    if lacking:
+        raise UserError(f"{source}: row {lacking[0]} has no label ({len(lacking)} such rows)")
     values = {_label_text(v) for v in table[task.label_column]}
     if all(v.isascii() and v.isdigit() and int(v) < MOST_LABELS for v in values):
         return replace(task, label_names=tuple(str(i) for i in range(max(map(int, values)) + 1)))
     return replace(task, label_names=tuple(sorted(values)))
+
+
+def _is_label(value: object) -> bool:
+    """Whether a cell is a label at all: not empty, no NaN, no list."""
+    return bool(pd.api.types.is_scalar(value) and not pd.isna(value) and str(value).strip())
 
 
 def _label_text(value: object) -> str:
@@ -192,11 +201,12 @@ def _rows(table: pd.DataFrame, task: Task, split: str, source: str) -> Rows:
 
 def _text(value: object, source: str) -> str:
     """A cell's text; nothing, and the NaN that pandas puts for nothing, is an empty one."""
-    if value is None or value != value:
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return ""
     if not isinstance(value, str | int | float):
         raise UserError(f"{source}: a text is of type {type(value).__name__}, not a string")
-    return str(value).replace("\x00", " ")
+    # Neither is a character of a text, and libraries behind us take them for marks of their own.
+    return str(value).replace("\x00", " ").replace("\uffff", " ")
 
 
 def _check_classes(rows: Rows, task: Task, split: str) -> None:
@@ -206,7 +216,8 @@ def _check_classes(rows: Rows, task: Task, split: str) -> None:
         raise UserError(
             f"{rows.source} ({split}): {len(rows)} rows of {len(counts)} class(es), "
             f"{task.name} has {len(task.label_names)}"
-            + (f"; no row of: {', '.join(absent)}" if absent else "")
+            + (f"; no row of: {', '.join(absent[:5])}" if absent else "")
+            + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
         )
 
 

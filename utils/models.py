@@ -310,7 +310,10 @@ def fit_memory(model: PreTrainedModel, args) -> None:
 
 
 def check_length(model: PreTrainedModel, max_seq_length: int) -> None:
-    """UserError where texts could be longer than the encoder's positions."""
+    """UserError where texts could be longer than the encoder's positions, or nothing of them is
+    left beside the special tokens (four, of two texts and some encoders)."""
+    if max_seq_length < 8:
+        raise UserError(f"--max_seq_length {max_seq_length}: at least 8, special tokens included")
     positions = getattr(model.config, "max_position_embeddings", None)
     # RoBERTa-like encoders start counting positions behind the padding id.
     embeddings = getattr(model.base_model, "embeddings", None)

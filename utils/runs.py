@@ -157,10 +157,25 @@ class Run:
             raise UserError(
                 f"{self.folder} is not empty and holds no run; choose another --output_dir"
             )
+        if self.overwrite:
+            self._refuse_inputs_inside(arguments)
         if self.overwrite or (self.earlier or {}).get("status") == "clearing":
             self.earlier = None  # clearing: an --overwrite that was killed while it deleted
         elif self.earlier is not None:
             self._check_same()
+
+    def _refuse_inputs_inside(self, arguments: dict) -> None:
+        """--overwrite empties the folder: what is read from it would be lost first."""
+        folder = self.folder.resolve()
+        for name, value in arguments.items():
+            if name == "output_dir" or not isinstance(value, str | Path) or not str(value):
+                continue
+            path = Path(value)
+            if path.exists() and (path.resolve() == folder or folder in path.resolve().parents):
+                raise UserError(
+                    f"--{name} {value} lies in the --output_dir, which --overwrite would empty; "
+                    "choose another --output_dir"
+                )
 
     def _check_same(self) -> None:
         earlier = self.earlier.get("args", {})

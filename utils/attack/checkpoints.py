@@ -168,7 +168,8 @@ def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenize
             output_loading_info=True,
             trust_remote_code=False,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError,
+            SafetensorError) as e:  # fmt: skip
         reason = " ".join(str(e).split())[:200]
         raise UserError(f"{target.folder} holds no classifier that can be loaded: {reason}") from e
     finally:
@@ -178,4 +179,6 @@ def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenize
             f"{target.folder} is no fine-tuned classifier: it has no weights for "
             f"{', '.join(sorted(report['missing_keys'])[:3])}"
         )
-    return model.eval(), models.load_tokenizer(str(target.folder))
+    tokenizer = models.load_tokenizer(str(target.folder))
+    models.check_tokenizer(model, tokenizer)
+    return model.eval(), tokenizer

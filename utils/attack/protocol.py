@@ -97,11 +97,11 @@ def _mean(values: list) -> float | None:
 
 def folder_name(
     recipe: str, checkpoint: str, rows: str, num_examples: int, seed: int, score_with: str,
-    temperature: str = "1",
+    temperature: str = "1", split: str = "test",
 ) -> str:  # fmt: skip
     """Name of an attack's folder inside its run's attacks/. `temperature`: its rule."""
     parts = [recipe, checkpoint, f"{rows}{num_examples}", f"seed{seed}"]
-    parts += ["softmax"] * (score_with == "softmax")
+    parts += ["softmax"] * (score_with == "softmax") + ["dev"] * (split == "dev")
     return "_".join(parts + [f"T{temperature}"] * (temperature != "1"))
 
 

@@ -32,7 +32,8 @@ def read_neighbours(path: Path) -> dict[str, list[str]]:
     )
     if not fits or not any(table.values()):
         raise UserError(f"{path} is no neighbour table: it must map words to lists of words")
-    return table
+    # TextAttack stumbles over a candidate in which it finds no word.
+    return {word: [w for w in words if any(map(str.isalnum, w))] for word, words in table.items()}
 
 
 def read_word_vectors(path: Path) -> tuple[list[str], np.ndarray]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from utils.files import write_atomically
+from utils.cli import UserError
+from utils.files import read_jsonl, write_atomically
 from utils.report import calibrated
 from utils.report.comparing import TESTS, controls_of, difference, missing_controls
 from utils.report.records import (
@@ -16,6 +17,7 @@ from utils.report.records import (
     ROW_SETTINGS,
     Cell,
     doubts_of,
+    identity,
     interval,
     one_per_seed,
     text_cell,
@@ -206,15 +208,24 @@ def draw_figure(path: Path, title: str, tables: list[tuple[dict, list[Row]]]) ->
     write_atomically(path, lambda p: figure.savefig(p, dpi=160, format="png"))
 
 
-def write(folder: Path, title: str, records: list[dict]) -> str:
-    """table.md, table.csv, figure.png and records.jsonl; returns the Markdown."""
+def write(folder: Path, title: str, records: list[dict], read: list[Path]) -> str:
+    """table.md, table.csv, figure.png and records.jsonl; returns the Markdown. UserError where
+    that would lose lines of one of the files that were `read`."""
     tables = make_tables(records)
+    used = [record for _, rows in tables for row in rows for record in row.records]
+    target = folder / "records.jsonl"
+    if target.resolve() in {path.resolve() for path in read}:
+        shown = {identity(r) for r in used}
+        lost = [line for line in read_jsonl(target)
+                if line.get("kind") != "attack" or identity(line) not in shown]  # fmt: skip
+        if lost:
+            raise UserError(f"{target} is read and has {len(lost)} lines that no row shows: "
+                            "choose another --output_dir, so that they are not lost")  # fmt: skip
     text = markdown(title, tables, records) + calibrated.markdown(records)
     write_text(folder / "table.md", text)
     write_text(folder / "table.csv", csv_text(tables))
     if calibrated.groups(records):
         write_text(folder / "calibration.csv", calibrated.csv_text(records))
     draw_figure(folder / "figure.png", title, tables)
-    used = [record for _, rows in tables for row in rows for record in row.records]
-    write_records(folder / "records.jsonl", used)
+    write_records(target, used)
     return text

@@ -34,7 +34,7 @@ FINGERPRINTS = {"rows_fingerprint", "resource_digests", "search_settings", "trai
 def read_records(paths: Iterable[str | Path]) -> list[dict]:
     """All attack records, each attack once, with the keys that comparisons are made by."""
     attacks, doubts = {}, []
-    for file in _record_files(paths):
+    for file in record_files(paths):
         lines = read_jsonl(file)
         training_rows = _training_rows(lines)
         for number, record in enumerate(lines, 1):
@@ -65,7 +65,7 @@ def identity(record: dict) -> tuple:
     return record["attack_id"], record["seed"], stop
 
 
-def _record_files(paths: Iterable[str | Path]) -> list[Path]:
+def record_files(paths: Iterable[str | Path]) -> list[Path]:
     """Runs keep records.jsonl, reports keep theirs as table1-records.jsonl and the like."""
     files = []
     for path in map(Path, paths):
@@ -113,7 +113,8 @@ def _with_keys(record: dict) -> dict:
         "search_settings": json.dumps(_search_of(ticket or {}), sort_keys=True),
         "training_settings": json.dumps(record.get("training"), sort_keys=True),
         "stop_settings": _stop_settings(record.get("stop_at_loss")),
-        "name": _foreign_name(record) if foreign else _name(record, ticket),
+        "name": (_foreign_name(record) if foreign else _name(record, ticket))
+        + (", dev rows" if record.get("split") == "dev" else ""),
         "sparsity": 0.0 if dense else ticket["sparsity_asked"],
     }
 
