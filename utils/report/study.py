@@ -99,8 +99,9 @@ def _over_tasks(subs: list[SubTable]) -> list[str]:
             of_tasks = {sub.task: line for sub in alike for line in sub.lines
                         if line.label == label and line.controls}  # fmt: skip
             cells = [_mean_less(of_tasks, name, len(alike)) for name in CONTROLS]
+            is_told = any(cell not in ("", "not run") for cell in cells)
             marks = max((formats.marks(line) for line in of_tasks.values()), key=len)
-            body += [[label + marks, *cells]] if any(cells) else []
+            body += [[label + marks, *cells]] if is_told else []
         if len(alike) < 2 or not body:
             continue
         head = [(SUMMARY_HEADER[0], *SUMMARY_HEADER[3:]), ["---", *["---:"] * len(CONTROLS)]]
@@ -112,12 +113,15 @@ def _over_tasks(subs: list[SubTable]) -> list[str]:
 
 def _mean_less(lines: dict[str, Line], name: str, n_tasks: int) -> str:
     """Over the tasks that have a ticket and its control the one less the other; these are named
-    where they are not all. Empty where fewer than two have both."""
+    where they are not all; not run, where fewer than two have both."""
     found = {task: (line.records, control.records) for task, line in lines.items()
              for control in line.controls if control.name == name and control.records}  # fmt: skip
     told = mean_difference(list(found.values())) if len(found) > 1 else None
     if told is None:
-        return ""
+        by_nature = any(
+            control.name == name for line in lines.values() for control in line.controls
+        )
+        return "not run" if by_nature else ""
     return told.in_short + (f" ({', '.join(found)})" if len(found) < n_tasks else "")
 
 
