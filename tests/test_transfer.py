@@ -64,7 +64,8 @@ def attack_record(attack_id: str) -> dict:
     rows = {"ids_fingerprint": "a", "fingerprint": "b"}
     return {"kind": "attack", "attack_id": attack_id, "task": "sst2", "encoder": {"name": "tiny"},
             "ticket": None, "seed": 1, "epochs": 3, "checkpoint": "last", "rows": rows,
-            "recipe": "pwws", "score_with": "log_odds", "rows_attacked": 4, "clean_percent": 50.0, "aua_percent": 50.0,
+            "recipe": "pwws", "score_with": "log_odds", "rows_attacked": 4,
+            "clean_percent": 50.0, "aua_percent": 50.0,
             "intervals_95": {}}  # fmt: skip
 
 
