@@ -9,9 +9,9 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from utils import cli, resume
-from utils.attack import RECIPES, presets
-from utils.tasks import Task, check_task, resolve_task
+from evaluation import RECIPES, presets
+from training.tasks import Task, check_task, resolve_task
+from utils import cli, interrupts
 
 SOURCES = ("data_dir", "train_file", "validation_file", "test_file")
 RESOURCES = ("neighbours", "word_vectors", "sentence_encoder", "masked_lm")
@@ -22,56 +22,111 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model_name", required=True, help="folder of a training run, or of any checkpoint")
     add("--checkpoint", choices=["last", "best", "both"], default="last", help="which of a run")
-    add("--attack_epochs", type=cli.epoch_list,
-        help="attack these epochs of a run instead, such as 1,3 (see --keep_epochs)")  # fmt: skip
+    add(
+        "--attack_epochs",
+        type=cli.epoch_list,
+        help="attack these epochs of a run instead, such as 1,3 (see --keep_epochs)",
+    )
     cli.add_data_flags(parser)
     g = parser.add_argument_group("attack")
     g.add_argument("--recipe", choices=list(RECIPES), required=True, help="the attack")
-    g.add_argument("--attack_protocol", choices=list(presets.PRESETS), default="balanced",
-                   help="which rows, ranked how, cut where: ours, as the paper's text or as the "
-                   "released code has it, or rows that all compared models get right")  # fmt: skip
-    g.add_argument("--split", choices=["test", "dev"], default="test", help="dev: rows to select "
-                   "an epoch or a sparsity on, by the attack, never the reported ones")  # fmt: skip
-    g.add_argument("--num_examples", type=cli.positive_int, help="rows to attack (default: the "
-                   "paper's number for the task, else 1000)")  # fmt: skip
-    g.add_argument("--rows", choices=["balanced", "random", "first", "intersection"],
-                   help="balanced over classes; random; first in file order; balanced, of those "
-                   "that all --compared_with get right (default: the protocol's)")  # fmt: skip
-    g.add_argument("--compared_with", nargs="+", default=[], help="run or checkpoint folders, for "
-                   "the intersection; the same list for each of the models")  # fmt: skip
-    g.add_argument("--seed", type=cli.non_negative_int, default=42, help="of the choice of rows, "
-                   "and of the draws inside an attack")  # fmt: skip
-    g.add_argument("--score_with", choices=["log_odds", "softmax"],
-                   help="what candidates are ranked by: log-odds in float64, or TextAttack's own "
-                   "1 - p in float32, which saturates (default: the protocol's)")  # fmt: skip
-    g.add_argument("--query_budget", type=cli.positive_int, help="most victim queries a row "
-                   "(default: any number)")  # fmt: skip
-    g.add_argument("--temperature", default="1", help="what logits are divided by: a number, "
-                   "fitted (on the dev rows), a multiple such as 4xfitted, or several in one list; "
-                   "sweep stands for 0.25xfitted,fitted,4xfitted")  # fmt: skip
-    g.add_argument("--flag_skipped_percent", type=cli.non_negative_float,
-                   default=presets.FLAG_SKIPPED_PERCENT, help="flag a result where more of the "
-                   "rows were wrong before the attack")  # fmt: skip
-    g.add_argument("--similarity_threshold", type=cli.fraction,
-                   help="least cosine of MiniLM's similarity (default: the recipe's)")  # fmt: skip
+    g.add_argument(
+        "--attack_protocol",
+        choices=list(presets.PRESETS),
+        default="balanced",
+        help="which rows, ranked how, cut where: ours, as the paper's text or as the "
+        "released code has it, or rows that all compared models get right",
+    )
+    g.add_argument(
+        "--split",
+        choices=["test", "dev"],
+        default="test",
+        help="dev: rows to select "
+        "an epoch or a sparsity on, by the attack, never the reported ones",
+    )
+    g.add_argument(
+        "--num_examples",
+        type=cli.positive_int,
+        help="rows to attack (default: the paper's number for the task, else 1000)",
+    )
+    g.add_argument(
+        "--rows",
+        choices=["balanced", "random", "first", "intersection"],
+        help="balanced over classes; random; first in file order; balanced, of those "
+        "that all --compared_with get right (default: the protocol's)",
+    )
+    g.add_argument(
+        "--compared_with",
+        nargs="+",
+        default=[],
+        help="run or checkpoint folders, for "
+        "the intersection; the same list for each of the models",
+    )
+    g.add_argument(
+        "--seed",
+        type=cli.non_negative_int,
+        default=42,
+        help="of the choice of rows, and of the draws inside an attack",
+    )
+    g.add_argument(
+        "--score_with",
+        choices=["log_odds", "softmax"],
+        help="what candidates are ranked by: log-odds in float64, or TextAttack's own "
+        "1 - p in float32, which saturates (default: the protocol's)",
+    )
+    g.add_argument(
+        "--query_budget",
+        type=cli.positive_int,
+        help="most victim queries a row (default: any number)",
+    )
+    g.add_argument(
+        "--temperature",
+        default="1",
+        help="what logits are divided by: a number, "
+        "fitted (on the dev rows), a multiple such as 4xfitted, or several in one list; "
+        "sweep stands for 0.25xfitted,fitted,4xfitted",
+    )
+    g.add_argument(
+        "--flag_skipped_percent",
+        type=cli.non_negative_float,
+        default=presets.FLAG_SKIPPED_PERCENT,
+        help="flag a result where more of the rows were wrong before the attack",
+    )
+    g.add_argument(
+        "--similarity_threshold",
+        type=cli.fraction,
+        help="least cosine of MiniLM's similarity (default: the recipe's)",
+    )
     g.add_argument("--neighbours", help="JSON table word -> list of words")
     g.add_argument("--word_vectors", help="counter-fitted vectors, a text file or a zip of it")
     g.add_argument("--sentence_encoder", help="Universal Sentence Encoder, a SavedModel folder")
     g.add_argument("--masked_lm", help="folder of a masked language model")
     g = parser.add_argument_group("run")
-    g.add_argument("--processes", type=cli.positive_int, default=1, help="that attack rows at the "
-                   "same time, on the visible GPUs in turn or on a share of the CPU's threads; "
-                   "the outcomes are the same")  # fmt: skip
+    g.add_argument(
+        "--processes",
+        type=cli.positive_int,
+        default=1,
+        help="that attack rows at the "
+        "same time, on the visible GPUs in turn or on a share of the CPU's threads; "
+        "the outcomes are the same",
+    )
     g.add_argument("--bsz", type=cli.positive_int, default=64, help="queries per batch")
     g.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the victim")
-    g.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
-                   help="auto: CUDA where there is one")  # fmt: skip
+    g.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="auto: CUDA where there is one",
+    )
     g.add_argument("--output_dir", help="the attack's folder (default: inside the run's)")
-    g.add_argument("--result_file", help="JSON lines that the summary is appended to (default: "
-                   "the run's records.jsonl)")  # fmt: skip
+    g.add_argument(
+        "--result_file",
+        help="JSON lines that the summary is appended to (default: the run's records.jsonl)",
+    )
     cli.add_time_budget(g)
-    g.add_argument("--quiet", action=argparse.BooleanOptionalAction, default=False,
-                   help="no progress bar")  # fmt: skip
+    g.add_argument(
+        "--quiet", action=argparse.BooleanOptionalAction, default=False, help="no progress bar"
+    )
     args = parser.parse_args(argv)
     check_task(args)
     apply_protocol(args)
@@ -96,19 +151,20 @@ def apply_protocol(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    resume.limit_time(args.time_budget)
+    interrupts.limit_time(args.time_budget)
     # Imported here, not above: transformers takes seconds, TextAttack (below) ten; wrong arguments
     # are answered at once.
-    from utils import data, models
-    from utils.attack import checkpoints, protocol, resources, suspicion
-    from utils.attack.folder import AttackFolder
-    from utils.attack.minilm import SIMILARITY_THRESHOLDS
+    from evaluation import checkpoints, checks, protocol, resources
+    from evaluation.attack_folder import AttackFolder
+    from evaluation.minilm import SIMILARITY_THRESHOLDS
+    from training import models
+    from training.splits import load_splits
 
     targets = checkpoints.find_targets(args.model_name, args.checkpoint, args.attack_epochs)
     task = task_of(args, targets[0])
     orders = [checkpoints.label_order(target, task) for target in targets]
     device = device_name(args.device)
-    split = data.load_splits(args, task, (args.split,))[args.split]
+    split = load_splits(args, task, (args.split,))[args.split]
     max_seq_length = args.max_seq_length or targets[0].facts.get("max_seq_length")
     max_seq_length = max_seq_length or task.max_seq_length
     models.check_length(checkpoints.load_classifier(targets[0])[0], max_seq_length)
@@ -175,24 +231,37 @@ def main() -> None:
         return
 
     resources.import_textattack(device)
-    from utils.attack import recipes, workers
+    from evaluation import recipes, workers
 
     loaded = recipes.load(args.recipe, paths, device)
     known: dict[tuple, AttackFolder] = {}  # the best checkpoint is often the last
     for target, order, rule, folder in attacks:
-        setup = workers.Setup(target, order, task, rows, args.seed, args.recipe, paths,
-                              args.score_with, args.similarity_threshold, args.query_budget,
-                              max_seq_length, args.bsz, args.precision, device)  # fmt: skip
+        setup = workers.Setup(
+            target,
+            order,
+            task,
+            rows,
+            args.seed,
+            args.recipe,
+            paths,
+            args.score_with,
+            args.similarity_threshold,
+            args.query_budget,
+            max_seq_length,
+            args.bsz,
+            args.precision,
+            device,
+        )
         victim = setup.victim()
         made_with = checkpoints.rows_it_was_made_with(target, task)
         facts = target.known(task) | {"attack_protocol": args.attack_protocol}
         facts["made_in"] = [target.home.resolve().name, folder.folder.name]
-        facts |= suspicion.overlaps(rows, **made_with)
+        facts |= checks.overlaps(rows, **made_with)
         facts |= set_temperature(args, victim, rule, made_with["dev"] or own_dev, target)
-        facts |= suspicion.examine(victim, rows)
+        facts |= checks.examine(victim, rows)
         attack = setup.attack(victim, loaded)
         folder.begin()
-        resume.raise_on_signals()
+        interrupts.raise_on_signals()
         same = known.get((folder.settings["checkpoint_sha256"], rule))
         for line in same.outcomes() if same is not None else ():
             if line["row_id"] not in folder.done:
@@ -208,10 +277,16 @@ def main() -> None:
         bar.close()
         described = protocol.describe_protocol(folder.settings, rows.ids, recipes.describe(attack))
         folder.finish(
-            protocol.summary(facts, folder.settings, folder.outcomes(), folder.attack_id, described,
-                             args.flag_skipped_percent),
+            protocol.summary(
+                facts,
+                folder.settings,
+                folder.outcomes(),
+                folder.attack_id,
+                described,
+                args.flag_skipped_percent,
+            ),
             described,
-        )  # fmt: skip
+        )
         known[folder.settings["checkpoint_sha256"], rule] = folder
         print(protocol.in_words(folder.summary))
         for flag in folder.summary["flags"]:
@@ -231,14 +306,14 @@ def task_of(args: argparse.Namespace, target) -> Task:
         cli.inherit_data_flags(args, earlier)
     elif args.task_name is None and args.dataset_name is None:
         raise cli.UserError(f"{target.folder} is no run of ours: say with --task_name what it does")
-    from utils.attack.checkpoints import with_checkpoint_labels
+    from evaluation.checkpoints import with_checkpoint_labels
 
     return with_checkpoint_labels(resolve_task(args), target)
 
 
 def compared_models(args: argparse.Namespace, targets: list) -> list:
     """The checkpoints of --compared_with, and those attacked, each once."""
-    from utils.attack.checkpoints import find_targets
+    from evaluation.checkpoints import find_targets
 
     found = [t for name in args.compared_with for t in find_targets(name, args.checkpoint, None)]
     return list({t.folder.resolve(): t for t in [*found, *targets]}.values())
@@ -246,10 +321,10 @@ def compared_models(args: argparse.Namespace, targets: list) -> list:
 
 def right_for_all(args, compared: list, task: Task, rows, max_seq_length: int, device: str):
     """Of the rows those that every compared model gets right."""
-    from utils.attack import checkpoints, resources
+    from evaluation import checkpoints, resources
 
     resources.import_textattack(device)
-    from utils.attack.victim import Victim
+    from evaluation.victim import Victim
 
     right = [True] * len(rows)
     for target in compared:
@@ -266,12 +341,12 @@ def right_for_all(args, compared: list, task: Task, rows, max_seq_length: int, d
 
 def dev_rows(args: argparse.Namespace, task: Task):
     """The dev rows of the data that the flags name; None where there are none, or none needed."""
-    from utils import data
+    from training.splits import load_splits
 
     if not any(rule.endswith("fitted") for rule in args.temperature):
         return None
     try:
-        return data.load_splits(args, task, ("dev",))["dev"]
+        return load_splits(args, task, ("dev",))["dev"]
     except cli.UserError:
         return None
 
@@ -282,7 +357,7 @@ def set_temperature(args, victim, rule: str, dev, target) -> dict:
         return {}
     import numpy as np
 
-    from utils.attack import calibration, protocol
+    from evaluation import calibration, protocol
 
     fitted, facts = None, {}
     if rule.endswith("fitted"):
@@ -295,8 +370,10 @@ def set_temperature(args, victim, rule: str, dev, target) -> dict:
         dev = protocol.choose_rows(dev, calibration.MOST_DEV_ROWS, "random", args.seed)
         logits = victim(dev.for_tokenizer()).numpy()
         fitted = calibration.fit_temperature(logits, np.array(dev.labels))
-        facts = {"temperature_fitted_on": {"rows": len(dev), "fingerprint": dev.fingerprint},
-                 "temperature_at_bound": calibration.at_bound(fitted)}  # fmt: skip
+        facts = {
+            "temperature_fitted_on": {"rows": len(dev), "fingerprint": dev.fingerprint},
+            "temperature_at_bound": calibration.at_bound(fitted),
+        }
     victim.temperature = calibration.temperature_of(rule, fitted)
     return facts | {"temperature": victim.temperature}
 
@@ -317,10 +394,18 @@ def output_dir(args: argparse.Namespace, target, temperature: str) -> Path:
         parts = [target.name] * bool(several)
         parts += [f"T{temperature}"] * (len(args.temperature) > 1)
         return Path(args.output_dir, *parts)
-    from utils.attack.protocol import folder_name
+    from evaluation.protocol import folder_name
 
-    name = folder_name(args.recipe, target.name, args.rows, args.num_examples, args.seed,
-                                args.score_with, temperature, args.split)  # fmt: skip
+    name = folder_name(
+        args.recipe,
+        target.name,
+        args.rows,
+        args.num_examples,
+        args.seed,
+        args.score_with,
+        temperature,
+        args.split,
+    )
     return target.home / "attacks" / name
 
 

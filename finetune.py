@@ -11,25 +11,35 @@ import argparse
 import math
 from pathlib import Path
 
-from utils import cli, methods, protocols, resume
-from utils.tasks import check_task, resolve_task
+from training import deviations, methods
+from training.tasks import check_task, resolve_task
+from utils import cli, interrupts
 
 
 def parse_args(argv: list[str] | None = None):
     parser = cli.Parser(__doc__.split("\n")[0])
-    parser.add_argument("--model_name", required=True, help="pre-trained encoder: hub name, "
-                        "local folder, or builtin/minilm")  # fmt: skip
+    parser.add_argument(
+        "--model_name",
+        required=True,
+        help="pre-trained encoder: hub name, local folder, or builtin/minilm",
+    )
     cli.add_data_flags(parser)
     cli.add_run_flags(parser)
-    protocols.add_training_flags(parser)
+    deviations.add_training_flags(parser)
     cli.add_training_flags(parser)
     cli.add_keep_epochs(parser)
-    parser.add_argument("--stop_at_loss", help="end with the first epoch whose mean training loss "
-                        "is at most this: a number, or a ticket's run folder, whose last epoch's "
-                        "it is; --epochs is then the most, and the lr falls over it")  # fmt: skip
-    parser.add_argument("--from_run", help="with --stop_at_loss: a finished run of the same "
-                        "settings that kept every epoch (--keep_epochs); the epoch is taken from "
-                        "it, not trained again")  # fmt: skip
+    parser.add_argument(
+        "--stop_at_loss",
+        help="end with the first epoch whose mean training loss "
+        "is at most this: a number, or a ticket's run folder, whose last epoch's "
+        "it is; --epochs is then the most, and the lr falls over it",
+    )
+    parser.add_argument(
+        "--from_run",
+        help="with --stop_at_loss: a finished run of the same "
+        "settings that kept every epoch (--keep_epochs); the epoch is taken from "
+        "it, not trained again",
+    )
     methods.add_flags(parser)
     args = parser.parse_args(argv)
     if args.from_run and not args.stop_at_loss:
@@ -37,7 +47,7 @@ def parse_args(argv: list[str] | None = None):
     if args.from_run and args.keep_epochs:
         parser.error("--from_run takes one epoch: it has no others for --keep_epochs")
     check_task(args)
-    protocols.apply_protocol(args, protocols.TRAINING)
+    deviations.apply_protocol(args, deviations.TRAINING)
     methods.apply_method(args)
     cli.check_epochs(args)
     return args
@@ -48,9 +58,11 @@ if __name__ == "__main__":
 
 
 from masking import surgery
-from utils import adversary, data, devices, models, optim, training, trajectory
-from utils.batching import collate, encode, epoch_batches
-from utils.resume import SavePoints
+from training import adversary, loop, models, optim, trajectory
+from training.batching import collate, encode, epoch_batches
+from training.splits import load_splits
+from utils import devices
+from utils.interrupts import SavePoints
 from utils.runs import Run, read_run, seed_for
 
 
@@ -72,15 +84,17 @@ def loss_to_reach(text: str | None) -> dict | None:
     return {"loss": loss, "ticket": run["ticket"], "seed": run["seed"], "epochs": run["epochs"]}
 
 
-def warn_unless_reached(progress: training.Progress, to_reach: dict | None, epochs: int) -> None:
+def warn_unless_reached(progress: loop.Progress, to_reach: dict | None, epochs: int) -> None:
     if to_reach and not progress.ended:
-        cli.warn(f"after {epochs} epochs the mean training loss is still above "
-                 f"{to_reach['loss']:.4g}: the control is not matched")  # fmt: skip
+        cli.warn(
+            f"after {epochs} epochs the mean training loss is still above "
+            f"{to_reach['loss']:.4g}: the control is not matched"
+        )
 
 
 def main() -> None:
     args = parse_args()
-    resume.limit_time(args.time_budget)
+    interrupts.limit_time(args.time_budget)
     to_reach = loss_to_reach(args.stop_at_loss)
     task = resolve_task(args)
     args.max_seq_length = args.max_seq_length or task.max_seq_length
@@ -91,7 +105,7 @@ def main() -> None:
 
     # Data and model.
     accelerator = devices.make_accelerator(args)
-    splits = data.load_splits(args, task)
+    splits = load_splits(args, task)
     labels = splits.task.label_names
     tokenizer = models.load_tokenizer(args.model_name)
     model = models.load_pretrained(
@@ -107,8 +121,8 @@ def main() -> None:
     )
     models.fit_memory(model, args)
     model.to(accelerator.device).train()
-    regularizer = training.make_regularizer(model, args, accelerator)
-    trained = training.trained_modules(model, regularizer)
+    regularizer = loop.make_regularizer(model, args, accelerator)
+    trained = loop.trained_modules(model, regularizer)
     optimizer = optim.make_adamw(
         args.adamw, optim.decay_groups(trained, args.weight_decay), args.lr, 0.0
     )
@@ -116,11 +130,22 @@ def main() -> None:
     steps_per_epoch = -(-len(train) // args.bsz)
     total_steps = args.epochs * steps_per_epoch
 
-    facts = {"stage": "finetune", "task": task.name, "label_names": labels, "encoder": encoder,
-             "ticket": None, "method": args.method, "seed": args.seed, "protocol": args.protocol,
-             "max_seq_length": args.max_seq_length, "epochs": args.epochs,
-             "training_rows": len(train), "label_passes": args.epochs, "stop_at_loss": to_reach,
-             "training": training.settings_of(args)}  # fmt: skip
+    facts = {
+        "stage": "finetune",
+        "task": task.name,
+        "label_names": labels,
+        "encoder": encoder,
+        "ticket": None,
+        "method": args.method,
+        "seed": args.seed,
+        "protocol": args.protocol,
+        "max_seq_length": args.max_seq_length,
+        "epochs": args.epochs,
+        "training_rows": len(train),
+        "label_passes": args.epochs,
+        "stop_at_loss": to_reach,
+        "training": loop.settings_of(args),
+    }
     source = None
     if args.from_run:
         same = {"data": splits.facts(), "encoder": encoder}
@@ -133,15 +158,16 @@ def main() -> None:
     if source:
         progress = trajectory.take(source, run, model, tokenizer, facts, accelerator)
         warn_unless_reached(progress, to_reach, args.epochs)
-        training.finish(run, progress, model, test, accelerator, args, facts, splits)
+        loop.finish(run, progress, model, test, accelerator, args, facts, splits)
         return
-    progress = training.restore(run, trained, optimizer, accelerator)
+    progress = loop.restore(run, trained, optimizer, accelerator)
     step = progress.optimizer_step
     points = SavePoints(args.checkpoint_every)
 
     # Loop.
-    bar = cli.progress_bar(total_steps, step, "step", "finetune",
-                           args.quiet or not accelerator.is_main_process)  # fmt: skip
+    bar = cli.progress_bar(
+        total_steps, step, "step", "finetune", args.quiet or not accelerator.is_main_process
+    )
     last = progress.finished_epochs if progress.ended else args.epochs
     for epoch in range(progress.finished_epochs + 1, last + 1):
         batches = epoch_batches(
@@ -154,8 +180,9 @@ def main() -> None:
             arrays = collate(train, positions)
             batch = devices.to_device(arrays, accelerator)
             draws.start_step(step, batch, arrays["input_ids"].shape)
-            logged = adversary.backward(model, batch, args, draws.redraw, draws.delta, accelerator,
-                                        regularizer)  # fmt: skip
+            logged = adversary.backward(
+                model, batch, args, draws.redraw, draws.delta, accelerator, regularizer
+            )
             logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
             devices.sum_over_processes(accelerator, trained.parameters())
             grad_norm = optim.clip(trained.parameters(), args.max_grad_norm)
@@ -167,17 +194,28 @@ def main() -> None:
             progress.note(step, epoch, lr, logged, grad_norm)
             bar.update()
             bar.set_postfix(progress.in_short(), refresh=False)
-            training.save_where_due(points, run, progress, trained, optimizer, accelerator)
-        training.end_epoch(points, run, progress, epoch, trained, tokenizer, optimizer,
-                           accelerator, args, facts, dev,
-                           to_reach["loss"] if to_reach else -math.inf)  # fmt: skip
+            loop.save_where_due(points, run, progress, trained, optimizer, accelerator)
+        loop.end_epoch(
+            points,
+            run,
+            progress,
+            epoch,
+            trained,
+            tokenizer,
+            optimizer,
+            accelerator,
+            args,
+            facts,
+            dev,
+            to_reach["loss"] if to_reach else -math.inf,
+        )
         bar.set_postfix(progress.in_short())
         if progress.ended:
             break
 
     bar.close()
     warn_unless_reached(progress, to_reach, args.epochs)
-    training.finish(run, progress, model, test, accelerator, args, facts, splits)
+    loop.finish(run, progress, model, test, accelerator, args, facts, splits)
 
 
 if __name__ == "__main__":

@@ -20,17 +20,29 @@ FROM_SCORES = ("random_matched", "complement")  # the other kinds come from an e
 def parse_args(argv: list[str] | None = None):
     parser = cli.Parser(__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--kind", choices=["magnitude", "random", "random_matched", "complement"], required=True,
-        help="what the scores are")  # fmt: skip
-    add("--model_name", help="pre-trained encoder: hub name, local folder, or builtin/minilm "
-        "(magnitude, random)")  # fmt: skip
+    add(
+        "--kind",
+        choices=["magnitude", "random", "random_matched", "complement"],
+        required=True,
+        help="what the scores are",
+    )
+    add(
+        "--model_name",
+        help="pre-trained encoder: hub name, local folder, or builtin/minilm (magnitude, random)",
+    )
     add("--finetuned", help="fine-tuned checkpoint whose weights' magnitude counts (magnitude)")
-    add("--scores", help="score file, or folder holding scores.safetensors (random_matched, "
-        "complement)")  # fmt: skip
+    add(
+        "--scores",
+        help="score file, or folder holding scores.safetensors (random_matched, complement)",
+    )
     add("--seed", type=cli.non_negative_int, default=42, help="seed of the noise")
     add("--output_dir", required=True, help="folder for scores.safetensors")
-    add("--overwrite", action=cli.BooleanOptionalAction, default=False,
-        help="discard what an earlier run left in --output_dir")  # fmt: skip
+    add(
+        "--overwrite",
+        action=cli.BooleanOptionalAction,
+        default=False,
+        help="discard what an earlier run left in --output_dir",
+    )
     args = parser.parse_args(argv)
     needed = "scores" if args.kind in FROM_SCORES else "model_name"
     if getattr(args, needed) is None:
@@ -51,7 +63,7 @@ from pathlib import Path
 import torch
 
 from masking import surgery, tickets
-from utils import models
+from training import models
 from utils.files import sha256_of
 from utils.runs import Run, environment, seed_for
 
@@ -108,8 +120,11 @@ def from_scores(args) -> tuple[dict, dict, dict]:
 
 
 def _facts(manifest: dict, path: Path, relation: str) -> dict:
-    return {"encoder": manifest["encoder"], relation: manifest["kind"],
-            f"{relation}_sha256": sha256_of(path)}  # fmt: skip
+    return {
+        "encoder": manifest["encoder"],
+        relation: manifest["kind"],
+        f"{relation}_sha256": sha256_of(path),
+    }
 
 
 def main() -> None:
@@ -121,8 +136,13 @@ def main() -> None:
     made = from_scores(args) if args.kind in FROM_SCORES else from_encoder(args)
     scores, shapes, facts = made
     kind = "magnitude_finetuned" if args.finetuned else args.kind
-    manifest = {"kind": kind, "seed": args.seed, "task": None,
-                "environment": environment(), **facts}  # fmt: skip
+    manifest = {
+        "kind": kind,
+        "seed": args.seed,
+        "task": None,
+        "environment": environment(),
+        **facts,
+    }
     run.begin({"task": None, "encoder": facts["encoder"]})
     tickets.save_scores(run.folder / "scores.safetensors", scores, shapes, manifest)
     run.finish({"scores": "scores.safetensors"}, [])

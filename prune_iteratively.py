@@ -8,27 +8,36 @@ The lottery tickets of BERT (Chen et al., NeurIPS 2020), Table 1's LTH; with an 
 removed, from which retrain_ticket.py draws tickets of any sparsity up to --to_sparsity.
 """
 
-from utils import cli, methods, protocols, resume
-from utils.tasks import check_task, resolve_task
+from training import deviations, methods
+from training.tasks import check_task, resolve_task
+from utils import cli, interrupts
 
 
 def parse_args(argv: list[str] | None = None):
     parser = cli.Parser(__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--model_name", required=True, help="pre-trained encoder that every round starts from: hub "
-        "name, local folder, or builtin/minilm")  # fmt: skip
+    add(
+        "--model_name",
+        required=True,
+        help="pre-trained encoder that every round starts from: hub "
+        "name, local folder, or builtin/minilm",
+    )
     add("--to_sparsity", type=cli.open_fraction, required=True, help="fraction removed in the end")
     add("--share_per_round", type=cli.open_fraction, default=0.1, help="removed in each round")
-    add("--share_of", choices=["all", "remaining"], default="all",
-        help="that share of all prunable weights, or of those still there")  # fmt: skip
+    add(
+        "--share_of",
+        choices=["all", "remaining"],
+        default="all",
+        help="that share of all prunable weights, or of those still there",
+    )
     cli.add_data_flags(parser)
     cli.add_run_flags(parser)
-    protocols.add_training_flags(parser)
+    deviations.add_training_flags(parser)
     cli.add_training_flags(parser, "of each round; the learning rate rises and falls in each")
     methods.add_flags(parser)
     args = parser.parse_args(argv)
     check_task(args)
-    protocols.apply_protocol(args, protocols.TRAINING)
+    deviations.apply_protocol(args, deviations.TRAINING)
     methods.apply_method(args)
     return args
 
@@ -40,8 +49,10 @@ import torch
 from torch import Tensor
 
 from masking import surgery, tickets
-from utils import adversary, data, devices, evaluation, models, optim, training
-from utils.batching import collate, encode, epoch_batches
+from training import adversary, loop, models, optim, prediction
+from training.batching import collate, encode, epoch_batches
+from training.splits import load_splits
+from utils import devices
 from utils.runs import Run, environment, seed_for
 
 MOST_ROUNDS = 1000
@@ -62,9 +73,12 @@ def sparsities_of_rounds(to_sparsity: float, share: float, share_of: str) -> lis
 
 
 def prune(
-    linears: dict, removed_in: dict[str, Tensor], magnitudes: dict[str, Tensor], round_: int,
+    linears: dict,
+    removed_in: dict[str, Tensor],
+    magnitudes: dict[str, Tensor],
+    round_: int,
     sparsity: float,
-) -> None:  # fmt: skip
+) -> None:
     """Mark as removed in `round_` the smallest surviving weights, all matrices together.
 
     Writes the round into `removed_in` and the survivors' |weight| into `magnitudes`, in place.
@@ -80,7 +94,7 @@ def prune(
 
 def main() -> None:
     args = parse_args()
-    resume.limit_time(args.time_budget)
+    interrupts.limit_time(args.time_budget)
     task = resolve_task(args)
     args.max_seq_length = args.max_seq_length or task.max_seq_length
     sparsities = sparsities_of_rounds(args.to_sparsity, args.share_per_round, args.share_of)
@@ -91,8 +105,8 @@ def main() -> None:
 
     # Data, and what every round starts from.
     accelerator = devices.make_accelerator(args)
-    training.check_processes(args, accelerator)
-    splits = data.load_splits(args, task, ("train", "dev"))
+    loop.check_processes(args, accelerator)
+    splits = load_splits(args, task, ("train", "dev"))
     labels = splits.task.label_names
     tokenizer = models.load_tokenizer(args.model_name)
     train, dev = (encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev"))
@@ -119,30 +133,38 @@ def main() -> None:
 
     accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
     if accelerator.is_main_process:
-        run.begin({"task": task.name, "encoder": encoder, "data": splits.facts(),
-                   "sparsity_after_round": sparsities, "optimizer_steps": total_steps})  # fmt: skip
+        run.begin(
+            {
+                "task": task.name,
+                "encoder": encoder,
+                "data": splits.facts(),
+                "sparsity_after_round": sparsities,
+                "optimizer_steps": total_steps,
+            }
+        )
     accelerator.wait_for_everyone()
     state = run.load_state()
-    progress = training.Progress(**state["progress"]) if state else training.Progress()
+    progress = loop.Progress(**state["progress"]) if state else loop.Progress()
     step = progress.optimizer_step
-    points = resume.SavePoints(args.checkpoint_every)
+    points = interrupts.SavePoints(args.checkpoint_every)
     found: dict[str, float] = {}  # of the last finished round
     if state is not None:
         removed_in, magnitudes = state["removed_in"], state["magnitudes"]
         found = state["found"]
     if accelerator.is_main_process:
         run.cut_log(step, progress.finished_epochs)
-    resume.note_signals()
+    interrupts.note_signals()
 
-    bar = cli.progress_bar(total_steps, step, "step", "IMP",
-                           args.quiet or not accelerator.is_main_process)  # fmt: skip
+    bar = cli.progress_bar(
+        total_steps, step, "step", "IMP", args.quiet or not accelerator.is_main_process
+    )
     for round_ in range(progress.finished_epochs // args.epochs + 1, len(sparsities) + 1):
         # Rewind: the pre-trained weights, the same fresh classifier, what earlier rounds left.
         first_step = (round_ - 1) * steps_per_round
         model = rewound().to(accelerator.device).train()
         surgery.apply_ticket(model, {name: r == 0 for name, r in removed_in.items()})
-        regularizer = training.make_regularizer(model, args, accelerator)
-        trained = training.trained_modules(model, regularizer)
+        regularizer = loop.make_regularizer(model, args, accelerator)
+        trained = loop.trained_modules(model, regularizer)
         optimizer = optim.make_adamw(
             args.adamw, optim.decay_groups(trained, args.weight_decay), args.lr, 0.0
         )
@@ -155,9 +177,12 @@ def main() -> None:
         # Fine-tune.
         for epoch in range((step - first_step) // steps_per_epoch + 1, args.epochs + 1):
             overall = (round_ - 1) * args.epochs + epoch
-            batches = epoch_batches(train.lengths, args.bsz,
-                                    seed_for(args.seed, "batches", overall),
-                                    args.group_by_length)  # fmt: skip
+            batches = epoch_batches(
+                train.lengths,
+                args.bsz,
+                seed_for(args.seed, "batches", overall),
+                args.group_by_length,
+            )
             for positions in batches[step - (overall - 1) * steps_per_epoch :]:
                 step += 1
                 lr = args.lr * optim.linear_schedule(
@@ -166,8 +191,9 @@ def main() -> None:
                 arrays = collate(train, positions)
                 batch = devices.to_device(arrays, accelerator)
                 draws.start_step(step, batch, arrays["input_ids"].shape)
-                logged = adversary.backward(model, batch, args, draws.redraw, draws.delta,
-                                            accelerator, regularizer)  # fmt: skip
+                logged = adversary.backward(
+                    model, batch, args, draws.redraw, draws.delta, accelerator, regularizer
+                )
                 logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
                 devices.sum_over_processes(accelerator, trained.parameters())
                 grad_norm = optim.clip(trained.parameters(), args.max_grad_norm)
@@ -179,49 +205,72 @@ def main() -> None:
                 progress.note(step, overall, lr, logged, grad_norm)
                 bar.update()
                 bar.set_postfix(progress.in_short(), refresh=False)
-                training.save_where_due(points, run, progress, trained, optimizer, accelerator,
-                                        further)  # fmt: skip
+                loop.save_where_due(points, run, progress, trained, optimizer, accelerator, further)
             if points.due_at_epoch_end(step, accelerator):
-                training.save(run, progress, trained, optimizer, accelerator, further)
+                loop.save(run, progress, trained, optimizer, accelerator, further)
 
         # Prune.
         try:
-            accuracy = evaluation.accuracy_percent(model, dev, 4 * args.bsz, accelerator)
-        except resume.Stopped:  # the round's steps are kept; the same command evaluates it
-            training.save(run, progress, trained, optimizer, accelerator, further)
+            accuracy = prediction.accuracy_percent(model, dev, 4 * args.bsz, accelerator)
+        except interrupts.Stopped:  # the round's steps are kept; the same command evaluates it
+            loop.save(run, progress, trained, optimizer, accelerator, further)
             raise
         found["dev_accuracy_percent"] = accuracy
-        prune(surgery.prunable_linears(model), removed_in, magnitudes, round_,
-              sparsities[round_ - 1])  # fmt: skip
+        prune(
+            surgery.prunable_linears(model), removed_in, magnitudes, round_, sparsities[round_ - 1]
+        )
         found["sparsity_after"] = tickets.sparsity_of({n: r == 0 for n, r in removed_in.items()})
         progress.dev_accuracy_percent = accuracy
         bar.set_postfix(progress.in_short() | {"sparsity": f"{found['sparsity_after']:.2f}"})
         progress.write(run if accelerator.is_main_process else None)
         found["mean_training_loss"] = progress.mean_loss()
         if accelerator.is_main_process:
-            run.log({"optimizer_step": step, "finished_epochs": round_ * args.epochs,
-                     "round": round_, **found})  # fmt: skip
+            run.log(
+                {
+                    "optimizer_step": step,
+                    "finished_epochs": round_ * args.epochs,
+                    "round": round_,
+                    **found,
+                }
+            )
         progress.finished_epochs = round_ * args.epochs
         if points.due_at_epoch_end(step, accelerator):
-            training.save(run, progress, trained, optimizer, accelerator, further)
-        resume.leave_if_requested()
+            loop.save(run, progress, trained, optimizer, accelerator, further)
+        interrupts.leave_if_requested()
 
     bar.close()
     if accelerator.is_main_process:
         kind = "imp" if args.method == "plain" else f"imp_{args.method}"
-        manifest = {"kind": kind, "task": task.name, "seed": args.seed, "encoder": encoder,
-                    "sparsity_after_round": sparsities, "up_to_sparsity": args.to_sparsity,
-                    "settings": {k: v for k, v in run.identity.items() if k not in cli.PLACES},
-                    "environment": environment()}  # fmt: skip
-        tickets.save_scores(run.folder / "scores.safetensors",
-                            tickets.survival_scores(removed_in, magnitudes), shapes,
-                            manifest)  # fmt: skip
-        run.finish({"scores": "scores.safetensors", "sparsity_after_round": sparsities,
-                    "last_round": found,
-                    "seconds_of_training": progress.seconds}, [])  # fmt: skip
-        print(f"scores in {run.folder}: {len(sparsities)} rounds, sparsity "
-              f"{found['sparsity_after']:.3f}; dev accuracy before the last pruning "
-              f"{found['dev_accuracy_percent']:.1f} %")  # fmt: skip
+        manifest = {
+            "kind": kind,
+            "task": task.name,
+            "seed": args.seed,
+            "encoder": encoder,
+            "sparsity_after_round": sparsities,
+            "up_to_sparsity": args.to_sparsity,
+            "settings": {k: v for k, v in run.identity.items() if k not in cli.PLACES},
+            "environment": environment(),
+        }
+        tickets.save_scores(
+            run.folder / "scores.safetensors",
+            tickets.survival_scores(removed_in, magnitudes),
+            shapes,
+            manifest,
+        )
+        run.finish(
+            {
+                "scores": "scores.safetensors",
+                "sparsity_after_round": sparsities,
+                "last_round": found,
+                "seconds_of_training": progress.seconds,
+            },
+            [],
+        )
+        print(
+            f"scores in {run.folder}: {len(sparsities)} rounds, sparsity "
+            f"{found['sparsity_after']:.3f}; dev accuracy before the last pruning "
+            f"{found['dev_accuracy_percent']:.1f} %"
+        )
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from utils import cli, resume
-from utils.experiments import FIGURES, TABLES
-from utils.scales import SCALES, tables_of, tasks_of
-from utils.studies import STUDIES, STUDY_RECIPE, STUDY_RECORDS
+from experiments.paper import FIGURES, TABLES
+from experiments.scales import SCALES, tables_of, tasks_of
+from experiments.study import STUDIES, STUDY_RECIPE, STUDY_RECORDS
+from utils import cli, interrupts
 
 ROOT = Path(__file__).resolve().parent
 
@@ -27,22 +27,40 @@ def parse_args(argv: list[str] | None = None):
     parser = cli.Parser(__doc__.split("\n")[0])
     add = parser.add_argument
     add("target", choices=[*TABLES, *FIGURES, *STUDIES], help="what to make")
-    add("--scale", choices=list(SCALES), help="paper: BERT-base, hub data; mini: MiniLM, built-in "
-        "or local data; study: the study's (its default)")  # fmt: skip
+    add(
+        "--scale",
+        choices=list(SCALES),
+        help="paper: BERT-base, hub data; mini: MiniLM, built-in "
+        "or local data; study: the study's (its default)",
+    )
     add("--tasks", nargs="+", help="tasks (default: the table's, or the scale's)")
-    add("--seeds", nargs="+", type=cli.non_negative_int, help="seeds of all stages (default: 42; "
-        "of the study 1 2 3)")  # fmt: skip
+    add(
+        "--seeds",
+        nargs="+",
+        type=cli.non_negative_int,
+        help="seeds of all stages (default: 42; of the study 1 2 3)",
+    )
     add("--rows", nargs="+", help="only these rows of a table, by their labels")
-    add("--recipes", nargs="+", help="attacks (default: the paper's columns; at mini scale those "
-        "that can be run here)")  # fmt: skip
+    add(
+        "--recipes",
+        nargs="+",
+        help="attacks (default: the paper's columns; at mini scale those that can be run here)",
+    )
     add("--data", help="folder with a folder per task, such as DATA/sst2/train.tsv")
     add("--encoder", help="another encoder than the scale's: hub name or local folder")
     add("--num_examples", type=cli.positive_int, help="attacked rows (default: the scale's)")
     add("--runs", help="folder of the runs (default: runs, or runs/mini)")
-    add("--output_dir", help="where tables and figures go (default: results/SCALE, of the "
-        "study with another --encoder results/study-ENCODER)")  # fmt: skip
-    add("--controls", action=cli.BooleanOptionalAction, default=True, help="train and attack the "
-        "matched dense models beside every ticket of a table, too")  # fmt: skip
+    add(
+        "--output_dir",
+        help="where tables and figures go (default: results/SCALE, of the "
+        "study with another --encoder results/study-ENCODER)",
+    )
+    add(
+        "--controls",
+        action=cli.BooleanOptionalAction,
+        default=True,
+        help="train and attack the matched dense models beside every ticket of a table, too",
+    )
     add("--gpus", help="CUDA ids such as 0,1, one run on each at a time (default: all visible)")
     add("--jobs", type=cli.positive_int, default=1, help="runs at a time on a CPU")
     cli.add_time_budget(parser)
@@ -77,18 +95,20 @@ def parse_args(argv: list[str] | None = None):
 if __name__ == "__main__":
     cli.run(parse_args)  # what is wrong with them is said before the imports, which take seconds
 
+from experiments.jobs import Job, duration
+from experiments.planning import can_run, make_plan, recorded_attacks
+from experiments.runner import execute
 from utils.files import write_atomically
-from utils.jobs import Job, duration
-from utils.planning import can_run, make_plan, recorded_attacks
-from utils.scheduling import execute
 
 
 def show(jobs: list[Job], args) -> None:
     """The plan: every run, whether it is there already, and about how long it takes."""
     kept = recorded_attacks(args) if args.target in STUDIES else {}
     if kept:
-        print(f"{len(kept)} attacks are recorded in {args.output_dir}; the runs below are those "
-              "that rows and controls without a record need")  # fmt: skip
+        print(
+            f"{len(kept)} attacks are recorded in {args.output_dir}; the runs below are those "
+            "that rows and controls without a record need"
+        )
     if not jobs:
         print("nothing is missing")
         return
@@ -98,8 +118,10 @@ def show(jobs: list[Job], args) -> None:
         print(f"{job.name:58} {job.state:9} {left}")
     missing = [job for job in jobs if not job.finished]
     total = duration(sum(job.seconds_left for job in missing))
-    print(f"{len(jobs)} runs, {len(jobs) - len(missing)} finished; the others take about "
-          f"{total} one after the other")  # fmt: skip
+    print(
+        f"{len(jobs)} runs, {len(jobs) - len(missing)} finished; the others take about "
+        f"{total} one after the other"
+    )
 
 
 def records_of(args) -> list[str]:
@@ -113,12 +135,27 @@ def write_report(args) -> int:
     tasks = args.tasks
     if args.target in STUDIES:  # whatever is run now, what was recorded before stays in the tables
         tasks = list(dict.fromkeys([*tasks_of(args.target, SCALES[args.scale]), *tasks]))
-    command = [sys.executable, str(ROOT / "report.py"), "--make", args.target, "--scale",
-               args.scale, "--tasks", *tasks, "--records", *records_of(args), "--output_dir",
-               args.output_dir, "--checkpoint", os.environ.get("CHECKPOINT", "last"),
-               *(["--encoder", args.encoder] if args.encoder else []),
-               "--seeds", *map(str, args.seeds),
-               "--further_flags", shlex.join(args.further_flags)]  # fmt: skip
+    command = [
+        sys.executable,
+        str(ROOT / "report.py"),
+        "--make",
+        args.target,
+        "--scale",
+        args.scale,
+        "--tasks",
+        *tasks,
+        "--records",
+        *records_of(args),
+        "--output_dir",
+        args.output_dir,
+        "--checkpoint",
+        os.environ.get("CHECKPOINT", "last"),
+        *(["--encoder", args.encoder] if args.encoder else []),
+        "--seeds",
+        *map(str, args.seeds),
+        "--further_flags",
+        shlex.join(args.further_flags),
+    ]
     status = subprocess.run(command).returncode
     if args.target in STUDIES:
         encoder = Path(args.encoder or SCALES[args.scale].encoder).name
@@ -136,8 +173,10 @@ def check_study(jobs: list[Job]) -> None:
     if any(job.variables["TASKS"] == "sst2" and "DATA" not in job.variables for job in jobs):
         lacks.append("--data FOLDER with the whole sentences in sst2/train.tsv and sst2/dev.tsv")
     if lacks:
-        cli.fail(f"the tables are made from what is recorded; to run what is missing give "
-                 f"{' and '.join(lacks)} (docs/study.md says where they come from)")  # fmt: skip
+        cli.fail(
+            f"the tables are made from what is recorded; to run what is missing give "
+            f"{' and '.join(lacks)} (docs/study.md says where they come from)"
+        )
 
 
 def drop_epochs(jobs: list[Job]) -> None:
@@ -170,21 +209,27 @@ def compare_kept_tickets(folder: Path) -> int:
     sparsities = Counter(re.search(r"-robust-(0\.\d+)", Path(file).name)[1] for file in files)
     if not sparsities or max(sparsities.values()) < 2:
         return 0
-    command = [sys.executable, str(ROOT / "compare_tickets.py"), "--tickets", *files,
-               "--output_dir", str(folder / "agreement-of-tickets")]  # fmt: skip
+    command = [
+        sys.executable,
+        str(ROOT / "analysis" / "compare_tickets.py"),
+        "--tickets",
+        *files,
+        "--output_dir",
+        str(folder / "agreement-of-tickets"),
+    ]
     return subprocess.run(command, stdout=subprocess.DEVNULL).returncode
 
 
 def main() -> None:
     args = parse_args()
-    resume.limit_time(args.time_budget)
+    interrupts.limit_time(args.time_budget)
     jobs = make_plan(args)
     show(jobs, args)
     if args.dry_run:
         return
     if not jobs:
         sys.exit(write_report(args))
-    resume.raise_on_signals("when it is run again")
+    interrupts.raise_on_signals("when it is run again")
     if args.target in STUDIES:  # takes seconds; what is missing can take days
         if (Path(args.output_dir) / STUDY_RECORDS).is_file():
             write_report(args)

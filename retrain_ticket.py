@@ -7,41 +7,63 @@ The kind of ticket is the kind of score file (search_ticket.py, make_scores.py).
 checkpoints whose pruned weights are exactly 0.0, and the ticket, one bit per weight.
 """
 
-from utils import cli, methods, protocols, resume
-from utils.tasks import check_task, resolve_task
+from training import deviations, methods
+from training.tasks import check_task, resolve_task
+from utils import cli, interrupts
 
 
 def parse_args(argv: list[str] | None = None):
     parser = cli.Parser(__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--model_name", required=True, help="pre-trained encoder to rewind to: hub name, "
-        "local folder, or builtin/minilm")  # fmt: skip
+    add(
+        "--model_name",
+        required=True,
+        help="pre-trained encoder to rewind to: hub name, local folder, or builtin/minilm",
+    )
     add("--scores", required=True, help="score file, or folder holding scores.safetensors")
     add("--sparsity", type=cli.sparsity, required=True, help="fraction of weights removed")
-    add("--allow_other_encoder", action=cli.BooleanOptionalAction, default=False,
-        help="accept scores learnt for another encoder of the same shape")  # fmt: skip
+    add(
+        "--allow_other_encoder",
+        action=cli.BooleanOptionalAction,
+        default=False,
+        help="accept scores learnt for another encoder of the same shape",
+    )
     g = parser.add_argument_group("what the weights start from (Table 4)")
     add = g.add_argument
-    add("--reinitialise", choices=["nothing", "ticket", "rest"], default="nothing",
+    add(
+        "--reinitialise",
+        choices=["nothing", "ticket", "rest"],
+        default="nothing",
         help="ticket: the kept weights start from noise, not from the pre-trained ones; rest: a "
-        "dense model, in which the removed weights start from noise")  # fmt: skip
-    add("--reinit_law", choices=["normal", "matched", "shuffled"],
+        "dense model, in which the removed weights start from noise",
+    )
+    add(
+        "--reinit_law",
+        choices=["normal", "matched", "shuffled"],
         help="noise: N(0, --reinit_std); normal with each matrix's own mean and deviation; the "
-        "same weights in another order (default: normal)")  # fmt: skip
-    add("--reinit_std", type=cli.positive_float, help="of --reinit_law normal, and of the "
-        "embeddings with --reinit_scope encoder (default: 0.02)")  # fmt: skip
-    add("--reinit_scope", choices=["matrices", "encoder"],
+        "same weights in another order (default: normal)",
+    )
+    add(
+        "--reinit_std",
+        type=cli.positive_float,
+        help="of --reinit_law normal, and of the "
+        "embeddings with --reinit_scope encoder (default: 0.02)",
+    )
+    add(
+        "--reinit_scope",
+        choices=["matrices", "encoder"],
         help="only weights of the prunable matrices, or embeddings, biases and LayerNorms of the "
-        "encoder, too (default: matrices)")  # fmt: skip
+        "encoder, too (default: matrices)",
+    )
     cli.add_data_flags(parser)
     cli.add_run_flags(parser)
-    protocols.add_training_flags(parser)
+    deviations.add_training_flags(parser)
     cli.add_training_flags(parser)
     cli.add_keep_epochs(parser)
     methods.add_flags(parser)
     args = parser.parse_args(argv)
     check_task(args)
-    protocols.apply_protocol(args, protocols.TRAINING)
+    deviations.apply_protocol(args, deviations.TRAINING)
     methods.apply_method(args)
     cli.check_epochs(args)
     no_std = args.reinit_law in ("matched", "shuffled") and args.reinit_scope != "encoder"
@@ -61,11 +83,13 @@ if __name__ == "__main__":
 import torch
 
 from masking import hard_concrete, surgery, tickets
-from utils import adversary, data, devices, models, optim, training
-from utils.batching import collate, encode, epoch_batches
-from utils.experiments import SEARCHED
+from masking.tickets import GATE_KINDS
+from training import adversary, loop, models, optim
+from training.batching import collate, encode, epoch_batches
+from training.splits import load_splits
+from utils import devices
 from utils.files import write_json
-from utils.resume import SavePoints
+from utils.interrupts import SavePoints
 from utils.runs import Run, environment, read_run, seed_for
 
 
@@ -91,14 +115,25 @@ def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
             f"{args.model_name} is another one ({fingerprint}): rewind to the encoder that stage 1 "
             "started from, or pass --allow_other_encoder"
         )
-    kept_facts = ("kind", "task", "seed", "epoch", "encoder", "settings", "of", "matched_to",
-                  "complement_of", "sparsity_after_round", "label_passes")  # fmt: skip
+    kept_facts = (
+        "kind",
+        "task",
+        "seed",
+        "epoch",
+        "encoder",
+        "settings",
+        "of",
+        "matched_to",
+        "complement_of",
+        "sparsity_after_round",
+        "label_passes",
+    )
     manifest = {
         "sparsity_asked": args.sparsity,
         "source": {k: source[k] for k in kept_facts if k in source} | {"sha256": source["sha256"]},
         "rewound_to": models.encoder_facts(args.model_name, model, fingerprint),
         "expected_density_percent": 100 * float(hard_concrete.penalty(list(scores.values())))
-        if source["kind"] in SEARCHED
+        if source["kind"] in GATE_KINDS
         else None,
         "density_by_head": surgery.density_by_head(masks, model.config.num_attention_heads),
         "density_by_matrix": tickets.density_by(masks, {name: name for name in masks}),
@@ -129,7 +164,7 @@ def redraw_weights(args, model, masks: tickets.Masks) -> None:
 
 def main() -> None:
     args = parse_args()
-    resume.limit_time(args.time_budget)
+    interrupts.limit_time(args.time_budget)
     if not tickets.score_file(args.scores).is_file():
         raise cli.UserError(f"no scores file at {tickets.score_file(args.scores)}")
     scores_run = read_run(tickets.score_file(args.scores).parent)
@@ -143,7 +178,7 @@ def main() -> None:
 
     # Data and model: the pre-trained weights, a fresh classifier, the ticket.
     accelerator = devices.make_accelerator(args)
-    splits = data.load_splits(args, task)
+    splits = load_splits(args, task)
     labels = splits.task.label_names
     tokenizer = models.load_tokenizer(args.model_name)
     model = models.load_pretrained(
@@ -161,8 +196,8 @@ def main() -> None:
     model.to(accelerator.device).train()
     if args.reinitialise != "rest":
         surgery.apply_ticket(model, masks)
-    regularizer = training.make_regularizer(model, args, accelerator)
-    trained = training.trained_modules(model, regularizer)
+    regularizer = loop.make_regularizer(model, args, accelerator)
+    trained = loop.trained_modules(model, regularizer)
     optimizer = optim.make_adamw(
         args.adamw, optim.decay_groups(trained, args.weight_decay), args.lr, 0.0
     )
@@ -171,38 +206,56 @@ def main() -> None:
     total_steps = args.epochs * steps_per_epoch
 
     source = manifest["source"]
-    ticket = {"kind": source["kind"], "sparsity_asked": args.sparsity,
-              "sparsity": tickets.sparsity_of(masks), "scores_epoch": source.get("epoch"),
-              "scores_seed": source["seed"], "scores_sha256": source["sha256"],
-              "reinitialised": args.reinitialise,
-              "expected_density_percent": manifest["expected_density_percent"],
-              "search": cli.settings_of_search(source.get("settings", {}))}  # fmt: skip
+    ticket = {
+        "kind": source["kind"],
+        "sparsity_asked": args.sparsity,
+        "sparsity": tickets.sparsity_of(masks),
+        "scores_epoch": source.get("epoch"),
+        "scores_seed": source["seed"],
+        "scores_sha256": source["sha256"],
+        "reinitialised": args.reinitialise,
+        "expected_density_percent": manifest["expected_density_percent"],
+        "search": cli.settings_of_search(source.get("settings", {})),
+    }
     emptied = [name for name, d in manifest["density_by_matrix"].items() if d == 0]
     if emptied:
         ticket["emptied_matrices"] = emptied
         cli.warn(f"the ticket removes all weights of {len(emptied)} matrices, such as {emptied[0]}")
     if args.reinitialise != "nothing":
-        ticket |= {"reinit_law": args.reinit_law, "reinit_std": args.reinit_std,
-                   "reinit_scope": args.reinit_scope}  # fmt: skip
-    facts = {"stage": "retrain", "task": task.name, "label_names": labels,
-             "encoder": manifest["rewound_to"], "ticket": ticket, "method": args.method,
-             "seed": args.seed, "protocol": args.protocol, "max_seq_length": args.max_seq_length,
-             "epochs": args.epochs, "training_rows": len(train),
-             "label_passes": args.epochs + label_passes_of(source, args.sparsity),
-             "training": training.settings_of(args)}  # fmt: skip
+        ticket |= {
+            "reinit_law": args.reinit_law,
+            "reinit_std": args.reinit_std,
+            "reinit_scope": args.reinit_scope,
+        }
+    facts = {
+        "stage": "retrain",
+        "task": task.name,
+        "label_names": labels,
+        "encoder": manifest["rewound_to"],
+        "ticket": ticket,
+        "method": args.method,
+        "seed": args.seed,
+        "protocol": args.protocol,
+        "max_seq_length": args.max_seq_length,
+        "epochs": args.epochs,
+        "training_rows": len(train),
+        "label_passes": args.epochs + label_passes_of(source, args.sparsity),
+        "training": loop.settings_of(args),
+    }
     accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
     if accelerator.is_main_process:
         run.begin({**facts, "data": splits.facts(), "optimizer_steps": total_steps})
         written = tickets.save_ticket(run.folder / "ticket.safetensors", masks, manifest)
         write_json(run.folder / "ticket.json", written)
     accelerator.wait_for_everyone()
-    progress = training.restore(run, trained, optimizer, accelerator)
+    progress = loop.restore(run, trained, optimizer, accelerator)
     step = progress.optimizer_step
     points = SavePoints(args.checkpoint_every)
 
     # Loop.
-    bar = cli.progress_bar(total_steps, step, "step", "retrain",
-                           args.quiet or not accelerator.is_main_process)  # fmt: skip
+    bar = cli.progress_bar(
+        total_steps, step, "step", "retrain", args.quiet or not accelerator.is_main_process
+    )
     for epoch in range(progress.finished_epochs + 1, args.epochs + 1):
         batches = epoch_batches(
             train.lengths, args.bsz, seed_for(args.seed, "batches", epoch), args.group_by_length
@@ -214,8 +267,9 @@ def main() -> None:
             arrays = collate(train, positions)
             batch = devices.to_device(arrays, accelerator)
             draws.start_step(step, batch, arrays["input_ids"].shape)
-            logged = adversary.backward(model, batch, args, draws.redraw, draws.delta, accelerator,
-                                        regularizer)  # fmt: skip
+            logged = adversary.backward(
+                model, batch, args, draws.redraw, draws.delta, accelerator, regularizer
+            )
             logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
             devices.sum_over_processes(accelerator, trained.parameters())
             grad_norm = optim.clip(trained.parameters(), args.max_grad_norm)
@@ -227,15 +281,26 @@ def main() -> None:
             progress.note(step, epoch, lr, logged, grad_norm)
             bar.update()
             bar.set_postfix(progress.in_short(), refresh=False)
-            training.save_where_due(points, run, progress, trained, optimizer, accelerator)
-        training.end_epoch(points, run, progress, epoch, trained, tokenizer, optimizer,
-                           accelerator, args, facts, dev)  # fmt: skip
+            loop.save_where_due(points, run, progress, trained, optimizer, accelerator)
+        loop.end_epoch(
+            points,
+            run,
+            progress,
+            epoch,
+            trained,
+            tokenizer,
+            optimizer,
+            accelerator,
+            args,
+            facts,
+            dev,
+        )
         bar.set_postfix(progress.in_short())
     bar.close()
     unpruned = surgery.count_unpruned(model, masks)
     if unpruned and args.reinitialise != "rest":
         raise RuntimeError(f"{unpruned} pruned weights are not 0.0 after training")
-    training.finish(run, progress, model, test, accelerator, args, facts, splits)
+    loop.finish(run, progress, model, test, accelerator, args, facts, splits)
 
 
 if __name__ == "__main__":

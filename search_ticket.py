@@ -6,8 +6,9 @@ Starts from stage 1's best-dev checkpoint, freezes its weights, gates every prun
 writes score files from which retrain_ticket.py draws tickets of any sparsity.
 """
 
-from utils import cli, protocols, resume
-from utils.tasks import check_task, resolve_task
+from training import deviations
+from training.tasks import check_task, resolve_task
+from utils import cli, interrupts
 
 
 def parse_args(argv: list[str] | None = None):
@@ -28,7 +29,7 @@ def parse_args(argv: list[str] | None = None):
         help="D12: give pair tasks their token types; the released search does not",
     )
     cli.add_run_flags(parser)
-    protocols.add_search_flags(parser)
+    deviations.add_search_flags(parser)
     g = parser.add_argument_group("search (paper's Table 6; defaults are SST-2's)")
     add = g.add_argument
     add("--epochs", type=cli.positive_int, default=20, help="passes over the training rows")
@@ -92,7 +93,7 @@ def parse_args(argv: list[str] | None = None):
     )
     args = parser.parse_args(argv)
     check_task(args)
-    protocols.apply_protocol(args, protocols.SEARCH)
+    deviations.apply_protocol(args, deviations.SEARCH)
     if args.clean_loss_weight and not args.adv_steps:
         raise cli.UserError("--clean_loss_weight is not read with --adv_steps 0")
     if any(e != "best" and e > args.epochs for e in args.keep_scores):
@@ -112,16 +113,27 @@ from torch import Tensor
 
 from masking import hard_concrete, surgery, tickets
 from masking.layers import GatedLinear
-from utils import adversary, data, devices, evaluation, models, optim
-from utils.batching import collate, encode, epoch_batches
+from training import adversary, models, optim, prediction
+from training.batching import collate, encode, epoch_batches
+from training.splits import load_splits
+from utils import devices
 from utils.runs import Run, environment, read_run, seed_for
 
 
 def search_step(
-    model, gated: dict[str, GatedLinear], optimizer, batch: dict, args, lr: float,
-    lambda_reg: float, redraw: Callable[[int], None], draw_delta: Callable[[], Tensor],
-    accelerator, step: int, skips: optim.Skips,
-) -> dict[str, Tensor]:  # fmt: skip
+    model,
+    gated: dict[str, GatedLinear],
+    optimizer,
+    batch: dict,
+    args,
+    lr: float,
+    lambda_reg: float,
+    redraw: Callable[[int], None],
+    draw_delta: Callable[[], Tensor],
+    accelerator,
+    step: int,
+    skips: optim.Skips,
+) -> dict[str, Tensor]:
     """One optimizer step on the scores: min over m of max over delta (Eqs. 6-8), FreeLB's form.
 
     `redraw(k)` puts new noise into the gates (and dropout) for pass k, `draw_delta()` gives the
@@ -181,8 +193,13 @@ class Clocks:
 
     def lambda_reg(self, step: int) -> float:
         a = self.args
-        return optim.lambda_at(step * self.counts_per_step, self.total_steps, a.lambda_amp,
-                               a.lambda_startup_frac, a.lambda_warmup_frac)  # fmt: skip
+        return optim.lambda_at(
+            step * self.counts_per_step,
+            self.total_steps,
+            a.lambda_amp,
+            a.lambda_startup_frac,
+            a.lambda_warmup_frac,
+        )
 
 
 def dev_measures(model, gated, dev, args, accelerator) -> dict:
@@ -194,7 +211,7 @@ def dev_measures(model, gated, dev, args, accelerator) -> dict:
     found = {}
     for name, gates in (("soft_gates", surgery.soft_gates(gated)), ("ticket", masks)):
         surgery.fix_gates(gated, gates)
-        accuracy = evaluation.accuracy_percent(model, dev, 4 * args.bsz, accelerator)
+        accuracy = prediction.accuracy_percent(model, dev, 4 * args.bsz, accelerator)
         found[f"dev_accuracy_{name}_percent"] = accuracy
     surgery.fix_gates(gated, None)
     by_kind: dict[str, list[Tensor]] = {}
@@ -271,7 +288,7 @@ def read_stage_1(args) -> tuple[Path, dict]:
 
 def main() -> None:
     args = parse_args()
-    resume.limit_time(args.time_budget)
+    interrupts.limit_time(args.time_budget)
     epochs_to_keep = {e for e in args.keep_scores if e != "best"}
     checkpoint, facts = read_stage_1(args)
     task = resolve_task(args)
@@ -285,7 +302,7 @@ def main() -> None:
     accelerator = devices.make_accelerator(args)
     if args.clip_over == "accumulated" and accelerator.num_processes > 1:
         raise cli.UserError("--clip_over accumulated (--protocol released) runs in one process")
-    splits = data.load_splits(args, task, ("train", "dev"))
+    splits = load_splits(args, task, ("train", "dev"))
     tokenizer = models.load_tokenizer(str(checkpoint))
     train, dev = (
         encode(splits[name], tokenizer, args.max_seq_length, args.token_type_ids)
@@ -325,8 +342,15 @@ def main() -> None:
     shapes = {name: tuple(layer.weight.shape) for name, layer in gated.items()}
     accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
     if accelerator.is_main_process:
-        run.begin({"task": task.name, "encoder": facts["encoder"], "data": splits.facts(),
-                   "gates": manifest["gates"], "optimizer_steps": clocks.total_steps})  # fmt: skip
+        run.begin(
+            {
+                "task": task.name,
+                "encoder": facts["encoder"],
+                "data": splits.facts(),
+                "gates": manifest["gates"],
+                "optimizer_steps": clocks.total_steps,
+            }
+        )
     accelerator.wait_for_everyone()
     state = run.load_state()
     step, finished_epochs, best, measured, skipped_steps = 0, 0, -1.0, None, 0
@@ -339,23 +363,29 @@ def main() -> None:
         restore(state, model, scores, optimizer)
     if accelerator.is_main_process:
         run.cut_log(step, finished_epochs)
-    resume.note_signals()
+    interrupts.note_signals()
 
     waiting: list[dict] = []
-    points = resume.SavePoints(args.checkpoint_every)
+    points = interrupts.SavePoints(args.checkpoint_every)
     skips = optim.Skips(skipped_steps)
 
     def save(epochs_done: int) -> None:
         if accelerator.is_main_process:
             write_log(run, waiting)
-            at = {"optimizer_step": step, "finished_epochs": epochs_done, "measured": measured,
-                  "best_dev_accuracy_percent": best, "skipped_steps": skips.count,
-                  "seconds": seconds_before + time.monotonic() - since}  # fmt: skip
+            at = {
+                "optimizer_step": step,
+                "finished_epochs": epochs_done,
+                "measured": measured,
+                "best_dev_accuracy_percent": best,
+                "skipped_steps": skips.count,
+                "seconds": seconds_before + time.monotonic() - since,
+            }
             run.save_state(at | resume_point(model, scores, optimizer))
 
     shares_every = max(1, clocks.total_steps // 50)  # enough for the curves of Figures 1 and 5
-    progress = cli.progress_bar(clocks.total_steps, step, "step", "search",
-                           args.quiet or not accelerator.is_main_process)  # fmt: skip
+    progress = cli.progress_bar(
+        clocks.total_steps, step, "step", "search", args.quiet or not accelerator.is_main_process
+    )
     for epoch in range(finished_epochs + 1, args.epochs + 1):
         batches = epoch_batches(
             train.lengths, args.bsz, seed_for(args.seed, "batches", epoch), args.group_by_length
@@ -366,33 +396,56 @@ def main() -> None:
             arrays = collate(train, positions)
             batch = devices.to_device(arrays, accelerator)
             draws.start_step(step, batch, arrays["input_ids"].shape)
-            logged = search_step(model, gated, optimizer, batch, args, lr, lambda_reg,
-                                 draws.redraw, draws.delta, accelerator, step, skips)  # fmt: skip
-            waiting.append({"optimizer_step": step, "epoch": epoch, "lr": lr,
-                            "lambda_reg": lambda_reg, **logged})  # fmt: skip
+            logged = search_step(
+                model,
+                gated,
+                optimizer,
+                batch,
+                args,
+                lr,
+                lambda_reg,
+                draws.redraw,
+                draws.delta,
+                accelerator,
+                step,
+                skips,
+            )
+            waiting.append(
+                {
+                    "optimizer_step": step,
+                    "epoch": epoch,
+                    "lr": lr,
+                    "lambda_reg": lambda_reg,
+                    **logged,
+                }
+            )
             if step % shares_every == 0:
                 waiting[-1]["gate_shares"] = hard_concrete.gate_shares(scores)
             progress.update()
             ends_epoch = step == epoch * steps_per_epoch
             if len(waiting) >= 20 or ends_epoch:
-                shown = {"loss": f"{float(logged['loss_per_pass'].mean()):.3f}",
-                         "density": f"{float(logged['penalty']):.3f}"}  # fmt: skip
+                shown = {
+                    "loss": f"{float(logged['loss_per_pass'].mean()):.3f}",
+                    "density": f"{float(logged['penalty']):.3f}",
+                }
                 if measured is not None:
                     shown["dev"] = f"{measured['dev_accuracy_soft_gates_percent']:.1f} %"
                 progress.set_postfix(shown)
                 write_log(run if accelerator.is_main_process else None, waiting)
             if points.due(step, accelerator):
                 save(epoch - 1)
-                resume.leave_if_requested(f"behind optimizer step {step}")
+                interrupts.leave_if_requested(f"behind optimizer step {step}")
 
         try:
             measured = dev_measures(model, gated, dev, args, accelerator)
-        except resume.Stopped:  # the epoch's steps are kept; the same command evaluates it
+        except interrupts.Stopped:  # the epoch's steps are kept; the same command evaluates it
             save(epoch - 1)
             raise
         if measured["collapsed"] and accelerator.is_main_process:
-            cli.warn(f"after epoch {epoch} nearly all gates are {measured['collapsed']}: the "
-                     "search has collapsed; lower --lambda_amp or --lr")  # fmt: skip
+            cli.warn(
+                f"after epoch {epoch} nearly all gates are {measured['collapsed']}: the "
+                "search has collapsed; lower --lambda_amp or --lr"
+            )
         improved = measured["dev_accuracy_soft_gates_percent"] > best
         best = max(best, measured["dev_accuracy_soft_gates_percent"])
         # Epochs that the mask has seen the labels for: its own, and those of the weights it gates.
@@ -403,23 +456,37 @@ def main() -> None:
             names += [f"scores_epoch{epoch}.safetensors"] if epoch in epochs_to_keep else []
             names += ["scores_best.safetensors"] if improved and "best" in args.keep_scores else []
             for name in names:
-                tickets.save_scores(run.folder / name, dict(zip(gated, scores, strict=True)),
-                                    shapes, manifest | seen)  # fmt: skip
+                tickets.save_scores(
+                    run.folder / name,
+                    dict(zip(gated, scores, strict=True)),
+                    shapes,
+                    manifest | seen,
+                )
         if points.due_at_epoch_end(step, accelerator):
             save(epoch)
-        resume.leave_if_requested()
+        interrupts.leave_if_requested()
 
     progress.close()
     if accelerator.is_main_process:
-        run.finish({"scores": "scores.safetensors", "epoch": args.epochs, "optimizer_steps": step,
-                    "best_dev_accuracy_percent": best, "last_epoch": measured,
-                    "skipped_steps": skips.count,
-                    "seconds_of_search": seconds_before + time.monotonic() - since,
-                    "peak_memory_bytes": devices.peak_memory_bytes()}, [])  # fmt: skip
-        print(f"scores in {run.folder}; R(m) {measured['penalty_of_all_gates']:.3f}, dev accuracy "
-              f"{measured['dev_accuracy_soft_gates_percent']:.1f} % with soft gates, "
-              f"{measured['dev_accuracy_ticket_percent']:.1f} % with the ticket at sparsity "
-              f"{args.sparsity}")  # fmt: skip
+        run.finish(
+            {
+                "scores": "scores.safetensors",
+                "epoch": args.epochs,
+                "optimizer_steps": step,
+                "best_dev_accuracy_percent": best,
+                "last_epoch": measured,
+                "skipped_steps": skips.count,
+                "seconds_of_search": seconds_before + time.monotonic() - since,
+                "peak_memory_bytes": devices.peak_memory_bytes(),
+            },
+            [],
+        )
+        print(
+            f"scores in {run.folder}; R(m) {measured['penalty_of_all_gates']:.3f}, dev accuracy "
+            f"{measured['dev_accuracy_soft_gates_percent']:.1f} % with soft gates, "
+            f"{measured['dev_accuracy_ticket_percent']:.1f} % with the ticket at sparsity "
+            f"{args.sparsity}"
+        )
 
 
 if __name__ == "__main__":

@@ -24,9 +24,11 @@ import common
 import torch
 
 import attack
-from utils import cli, data, models
-from utils.attack import checkpoints, protocol, resources
-from utils.attack.minilm import SIMILARITY_THRESHOLDS
+from evaluation import checkpoints, protocol, resources
+from evaluation.minilm import SIMILARITY_THRESHOLDS
+from training import models
+from training.splits import load_splits
+from utils import cli
 
 COMPARED = ("outcome", "perturbed", "queries")
 
@@ -34,8 +36,12 @@ COMPARED = ("outcome", "perturbed", "queries")
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--model_name", required=True, help="run folder or checkpoint; bert-base: its shape with "
-        "random weights, for the seconds a query")  # fmt: skip
+    add(
+        "--model_name",
+        required=True,
+        help="run folder or checkpoint; bert-base: its shape with "
+        "random weights, for the seconds a query",
+    )
     add("--recipe", default="textfooler-minilm", help="as attack.py's")
     add("--num_examples", type=int, default=100, help="rows")
     add("--stock_rows", type=int, help="rows that the stock wrapper attacks, too (default: all)")
@@ -53,26 +59,36 @@ def random_bert_base(folder: Path) -> Path:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict:
-    a = attack.parse_args(["--model_name", str(folder), "--recipe", args.recipe, "--num_examples",
-                           str(args.num_examples), *args.attack_flags])  # fmt: skip
+    a = attack.parse_args(
+        [
+            "--model_name",
+            str(folder),
+            "--recipe",
+            args.recipe,
+            "--num_examples",
+            str(args.num_examples),
+            *args.attack_flags,
+        ]
+    )
     target = checkpoints.find_targets(a.model_name, a.checkpoint, None)[0]
     task = attack.task_of(a, target)
     order = checkpoints.label_order(target, task)
     if order != sorted(order):
         raise cli.UserError("the stock wrapper cannot reorder labels: take another checkpoint")
-    rows = data.load_splits(a, task, ("test",))["test"]
+    rows = load_splits(a, task, ("test",))["test"]
     rows = protocol.choose_rows(rows, a.num_examples, a.rows, a.seed)
     length = a.max_seq_length or target.facts.get("max_seq_length") or task.max_seq_length
-    paths = resources.locate(a.recipe, {name: getattr(a, name) for name in attack.RESOURCES},
-                             args.device)  # fmt: skip
+    paths = resources.locate(
+        a.recipe, {name: getattr(a, name) for name in attack.RESOURCES}, args.device
+    )
     resources.import_textattack(args.device)
     from textattack import Attack
     from textattack.models.wrappers import HuggingFaceModelWrapper
 
-    from utils.attack import recipes
-    from utils.attack.goals import LogOdds
-    from utils.attack.outcomes import attack_row
-    from utils.attack.victim import Victim
+    from evaluation import recipes
+    from evaluation.attack_rows import attack_row
+    from evaluation.goals import LogOdds
+    from evaluation.victim import Victim
 
     class RoundedLogOdds(LogOdds):
         def _get_score(self, model_output, attacked_text):
@@ -123,20 +139,33 @@ def facts(args: argparse.Namespace, lines: dict[str, list[dict]], rows, tokenize
         return sum(line[key] for line in found)
 
     return {
-        "row": {"model": Path(args.model_name).name, "recipe": args.recipe,
-                "rows": len(rows), "device": args.device, "precision": "fp32"},
+        "row": {
+            "model": Path(args.model_name).name,
+            "recipe": args.recipe,
+            "rows": len(rows),
+            "device": args.device,
+            "precision": "fp32",
+        },
         "stock_rows": len(stock),
         "stock_pads_to": tokenizer.model_max_length,
-        "seconds": {"ours": total(ours, "seconds"), "ours_on_stock_rows": total(shared, "seconds"),
-                    "stock": total(stock, "seconds")},
-        "seconds_a_query": {n: total(found, "seconds") / max(1, total(found, "queries"))
-                            for n, found in lines.items()},
+        "seconds": {
+            "ours": total(ours, "seconds"),
+            "ours_on_stock_rows": total(shared, "seconds"),
+            "stock": total(stock, "seconds"),
+        },
+        "seconds_a_query": {
+            n: total(found, "seconds") / max(1, total(found, "queries"))
+            for n, found in lines.items()
+        },
         "ratio": total(stock, "seconds") / total(shared, "seconds") if stock else None,
-        "ratio_by_row": common.ratio([b["seconds"] for _, b in attacked],
-                                     [a["seconds"] for a, _ in attacked]) if attacked else None,
+        "ratio_by_row": common.ratio(
+            [b["seconds"] for _, b in attacked], [a["seconds"] for a, _ in attacked]
+        )
+        if attacked
+        else None,
         "rows_that_differ": apart,
         **common.device_facts(args.device),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -150,15 +179,30 @@ def main() -> None:
     for r in common.write_record(args.output_dir, "attack_speed", record):
         row, seconds, query = r["row"], r["seconds"], r["seconds_a_query"]
         by_row = common.spread(r["ratio_by_row"], 1) if r["ratio_by_row"] else "-"
-        lines.append([f"{row['model']}, {row['recipe']}", str(row["rows"]),
-                      f"{seconds['ours']:.1f}",
-                      f"{seconds['stock']:.1f} ({r['stock_rows']} rows)",
-                      f"{r['ratio']:.1f}" if r["ratio"] else "-", by_row,
-                      f"{query['ours']:.4f} / {query['stock']:.4f}",
-                      f"{len(r['rows_that_differ'])} of {r['stock_rows']}",
-                      f"{r['device']}, {r['threads']} threads"])  # fmt: skip
-    header = ["model, recipe", "rows", "seconds, ours", "seconds, stock", "ratio", "ratio by row",
-              "seconds a query, ours / stock", "rows that differ", "device"]  # fmt: skip
+        lines.append(
+            [
+                f"{row['model']}, {row['recipe']}",
+                str(row["rows"]),
+                f"{seconds['ours']:.1f}",
+                f"{seconds['stock']:.1f} ({r['stock_rows']} rows)",
+                f"{r['ratio']:.1f}" if r["ratio"] else "-",
+                by_row,
+                f"{query['ours']:.4f} / {query['stock']:.4f}",
+                f"{len(r['rows_that_differ'])} of {r['stock_rows']}",
+                f"{r['device']}, {r['threads']} threads",
+            ]
+        )
+    header = [
+        "model, recipe",
+        "rows",
+        "seconds, ours",
+        "seconds, stock",
+        "ratio",
+        "ratio by row",
+        "seconds a query, ours / stock",
+        "rows that differ",
+        "device",
+    ]
     common.write_table(args.output_dir, "attack_speed", header, lines)
 
 

@@ -54,8 +54,19 @@ def commands(args: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
 
 def run(args: argparse.Namespace, name: str, command: list[str], folder: Path) -> dict:
     script, *flags = command
-    flags = [*flags, "--max_train_rows", str(args.rows), "--epochs", "1", "--quiet", "--overwrite",
-             "--device", args.device, "--precision", args.precision]  # fmt: skip
+    flags = [
+        *flags,
+        "--max_train_rows",
+        str(args.rows),
+        "--epochs",
+        "1",
+        "--quiet",
+        "--overwrite",
+        "--device",
+        args.device,
+        "--precision",
+        args.precision,
+    ]
     place = folder / name
     words = [sys.executable, str(ROOT / script), *flags, "--output_dir", str(place)]
     passive = os.environ | {"OMP_WAIT_POLICY": "passive"}  # as in the stage scripts
@@ -82,9 +93,18 @@ def measure(args: argparse.Namespace) -> dict:
         }
         for name, runs in found.items()
     }
-    return {"row": {"encoder": args.encoder, "rows": args.rows, "adv_steps": args.adv_steps,
-                    "precision": args.precision, "device": args.device},
-            "ways": ways, "repeats": args.repeats, **common.device_facts(args.device)}  # fmt: skip
+    return {
+        "row": {
+            "encoder": args.encoder,
+            "rows": args.rows,
+            "adv_steps": args.adv_steps,
+            "precision": args.precision,
+            "device": args.device,
+        },
+        "ways": ways,
+        "repeats": args.repeats,
+        **common.device_facts(args.device),
+    }
 
 
 def table(records: list[dict]) -> list[list[str]]:
@@ -94,9 +114,16 @@ def table(records: list[dict]) -> list[list[str]]:
         plain = r["ways"]["plain"]["seconds_per_1000_rows"]
         for name, way in r["ways"].items():
             seconds, device = way["seconds_per_1000_rows"], f"{r['device']}, {r['threads']} threads"
-            lines.append([what, name, f"{seconds:.1f}", f"{seconds / plain:.2f}",
-                          f"{way['peak_memory_bytes'] / 2**30:.2f}",
-                          f"{device}, torch {r['torch']}"])  # fmt: skip
+            lines.append(
+                [
+                    what,
+                    name,
+                    f"{seconds:.1f}",
+                    f"{seconds / plain:.2f}",
+                    f"{way['peak_memory_bytes'] / 2**30:.2f}",
+                    f"{device}, torch {r['torch']}",
+                ]
+            )
     return lines
 
 

@@ -1,4 +1,4 @@
-"""How often the interval over several seeds holds the truth (utils/intervals.py).
+"""How often the interval over several seeds holds the truth (evaluation/intervals.py).
 
     python benchmarks/coverage.py [REPEATS]
 
@@ -16,7 +16,7 @@ from scipy.special import expit
 from scipy.stats import t as student_t
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from utils.intervals import crossed_interval  # noqa: E402
+from evaluation.intervals import crossed_interval  # noqa: E402
 
 # Centre (logit), deviation of rows and of seeds: about 20, 50 and 5 % with seeds that differ by
 # about 3 points, one case with seeds that hardly differ and one in which they differ by 9.
@@ -55,14 +55,18 @@ def covered(world: tuple, seeds: int, rows: int, repeats: int, draw) -> tuple[fl
 def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     draw = np.random.default_rng(0)
-    print("| seeds | rows | truth % | sd of seeds (logit) | ours covers % | Student's t covers % | "
-          "width of ours |\n|---|---|---|---|---|---|---|")  # fmt: skip
+    print(
+        "| seeds | rows | truth % | sd of seeds (logit) | ours covers % | Student's t covers % | "
+        "width of ours |\n|---|---|---|---|---|---|---|"
+    )
     for world in WORLDS:
         for seeds in (3, 5):
             for rows in (100, 500):
                 ours, students, width = covered(world, seeds, rows, repeats, draw)
-                print(f"| {seeds} | {rows} | {100 * truth(*world):.1f} | {world[2]} | "
-                      f"{100 * ours:.1f} | {100 * students:.1f} | {width:.1f} |")  # fmt: skip
+                print(
+                    f"| {seeds} | {rows} | {100 * truth(*world):.1f} | {world[2]} | "
+                    f"{100 * ours:.1f} | {100 * students:.1f} | {width:.1f} |"
+                )
 
 
 if __name__ == "__main__":

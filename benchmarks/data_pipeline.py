@@ -22,9 +22,11 @@ import matplotlib
 import training_steps
 
 import finetune
-from utils import data, devices, models
-from utils.batching import collate, encode, epoch_batches
-from utils.tasks import resolve_task
+from training import models
+from training.batching import collate, encode, epoch_batches
+from training.splits import load_splits
+from training.tasks import resolve_task
+from utils import devices
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -55,12 +57,21 @@ def parse_args() -> argparse.Namespace:
 
 
 def share(args: argparse.Namespace) -> dict:
-    flags = ["--model_name", args.encoder, "--output_dir", "-", "--precision", args.precision,
-             "--device", args.device, *args.further]  # fmt: skip
+    flags = [
+        "--model_name",
+        args.encoder,
+        "--output_dir",
+        "-",
+        "--precision",
+        args.precision,
+        "--device",
+        args.device,
+        *args.further,
+    ]
     training = finetune.parse_args(flags)
     task = resolve_task(training)
     length = training.max_seq_length or task.max_seq_length
-    rows = data.load_splits(training, task, ("train",))["train"]
+    rows = load_splits(training, task, ("train",))["train"]
     tokenizer = models.load_tokenizer(args.encoder)
     accelerator = devices.make_accelerator(training)
 
@@ -85,16 +96,32 @@ def share(args: argparse.Namespace) -> dict:
 
     steps = -(-len(train) // training.bsz)
     bench_args = training_steps.parse_args(
-        ["--encoder", args.encoder, "--bsz", str(training.bsz), "--precision", args.precision,
-         "--device", args.device, "--batches", "4"]
-    )  # fmt: skip
+        [
+            "--encoder",
+            args.encoder,
+            "--bsz",
+            str(training.bsz),
+            "--precision",
+            args.precision,
+            "--device",
+            args.device,
+            "--batches",
+            "4",
+        ]
+    )
     bench = training_steps.Bench(bench_args, train)
     timed = common.time_side_by_side({"dense": bench.dense()}, 4, args.repeats, args.device)
     epoch = [steps * s for s in timed["dense"]]
     first = [a + b for a, b in zip(tokenising, batching, strict=True)]
     return {
-        "row": {"task": task.name, "encoder": Path(args.encoder).name, "rows": len(train),
-                "bsz": training.bsz, "device": args.device, "precision": bench.precision},
+        "row": {
+            "task": task.name,
+            "encoder": Path(args.encoder).name,
+            "rows": len(train),
+            "bsz": training.bsz,
+            "device": args.device,
+            "precision": bench.precision,
+        },
         "seconds_to_tokenise": common.quartiles(tokenising),
         "seconds_to_read_tokens": common.quartiles(reading),
         "seconds_to_batch": common.quartiles(batching),
@@ -102,23 +129,39 @@ def share(args: argparse.Namespace) -> dict:
         "share_first_epoch": common.ratio(first, epoch),
         "share_later_epochs": common.ratio(batching, epoch),
         **common.device_facts(args.device),
-    }  # fmt: skip
+    }
 
 
 def write_share(args: argparse.Namespace) -> None:
     lines = []
     for r in common.write_record(args.output_dir, "data_pipeline", share(args)):
-        percent = [common.spread({k: 100 * v for k, v in r[name].items()})
-                   for name in ("share_first_epoch", "share_later_epochs")]  # fmt: skip
-        seconds = [common.spread(r[f"seconds_{name}"], 3)
-                   for name in ("to_tokenise", "to_read_tokens", "to_batch",
-                                "of_an_epoch")]  # fmt: skip
+        percent = [
+            common.spread({k: 100 * v for k, v in r[name].items()})
+            for name in ("share_first_epoch", "share_later_epochs")
+        ]
+        seconds = [
+            common.spread(r[f"seconds_{name}"], 3)
+            for name in ("to_tokenise", "to_read_tokens", "to_batch", "of_an_epoch")
+        ]
         row = r["row"]
-        lines.append([f"{row['task']}, {row['encoder']}, {row['rows']} rows, {row['precision']}",
-                      *seconds, *percent, f"{r['device']}, {r['threads']} threads"])  # fmt: skip
-    header = ["what", "tokenising, s", "reading tokens, s", "batching, s",
-              "epoch of plain steps, s", "share, first epoch, %",
-              "share, later epochs, % (target < 2)", "device"]  # fmt: skip
+        lines.append(
+            [
+                f"{row['task']}, {row['encoder']}, {row['rows']} rows, {row['precision']}",
+                *seconds,
+                *percent,
+                f"{r['device']}, {r['threads']} threads",
+            ]
+        )
+    header = [
+        "what",
+        "tokenising, s",
+        "reading tokens, s",
+        "batching, s",
+        "epoch of plain steps, s",
+        "share, first epoch, %",
+        "share, later epochs, % (target < 2)",
+        "device",
+    ]
     common.write_table(args.output_dir, "data_pipeline", header, lines)
 
 
@@ -130,18 +173,38 @@ def curves(args: argparse.Namespace) -> list[dict]:
             at = BASE | {axis: value}
             bench = training_steps.Bench(
                 training_steps.parse_args(
-                    ["--encoder", f"bert-{at['depth']}x{at['width']}", "--lengths",
-                     str(at["length"]), "--bsz", str(at["batch"]), "--adv_steps", str(at["K"]),
-                     "--precision", args.precision, "--device", args.device, "--batches", "1",
-                     *args.further]
+                    [
+                        "--encoder",
+                        f"bert-{at['depth']}x{at['width']}",
+                        "--lengths",
+                        str(at["length"]),
+                        "--bsz",
+                        str(at["batch"]),
+                        "--adv_steps",
+                        str(at["K"]),
+                        "--precision",
+                        args.precision,
+                        "--device",
+                        args.device,
+                        "--batches",
+                        "1",
+                        *args.further,
+                    ]
                 )
-            )  # fmt: skip
+            )
             steps = {name: getattr(bench, name)() for name in STEPS}
             seconds = common.time_side_by_side(steps, 1, args.repeats, args.device)
             for name, step in steps.items():
                 flops = common.work(lambda step=step: step(0))["flops"]
-                lines.append({"axis": axis, "value": value, "step": name, "flops": flops,
-                              **common.quartiles(seconds[name])})  # fmt: skip
+                lines.append(
+                    {
+                        "axis": axis,
+                        "value": value,
+                        "step": name,
+                        "flops": flops,
+                        **common.quartiles(seconds[name]),
+                    }
+                )
     return lines
 
 
@@ -152,10 +215,17 @@ def draw_curves(lines: list[dict], axes: list[str], path: Path) -> None:
         for name, look in zip(STEPS, ("o-", "s--"), strict=True):
             points = [p for p in lines if (p["axis"], p["step"]) == (axis, name)]
             medians = [p["median"] for p in points]
-            around = [[p["median"] - p["quartile_1"] for p in points],
-                      [p["quartile_3"] - p["median"] for p in points]]  # fmt: skip
-            panel.errorbar([p["value"] for p in points], medians, around, fmt=look,
-                           label=name.replace("_", " "))  # fmt: skip
+            around = [
+                [p["median"] - p["quartile_1"] for p in points],
+                [p["quartile_3"] - p["median"] for p in points],
+            ]
+            panel.errorbar(
+                [p["value"] for p in points],
+                medians,
+                around,
+                fmt=look,
+                label=name.replace("_", " "),
+            )
         panel.set(xlabel=axis, xscale="log", yscale="log")
         panel.set_xticks(AXES[axis], map(str, AXES[axis]))
         panel.yaxis.set_major_formatter("{x:g}")
@@ -177,8 +247,10 @@ def write_curves(args: argparse.Namespace) -> None:
         writer.writerows(lines)
     draw_curves(lines, args.axes, args.output_dir / "curves.png")
     for p in lines:
-        print(f"{p['axis']:7} {p['value']:4} {p['step']:18} {common.spread(p, 3)} s, "
-              f"{p['flops'] / 1e9:.0f} GFLOP")  # fmt: skip
+        print(
+            f"{p['axis']:7} {p['value']:4} {p['step']:18} {common.spread(p, 3)} s, "
+            f"{p['flops'] / 1e9:.0f} GFLOP"
+        )
 
 
 def main() -> None:

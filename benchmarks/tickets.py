@@ -74,21 +74,35 @@ def main() -> None:
             json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             for _ in range(args.repeats)
         ]
-    record = {"row": {"layers": args.layers, "gates": count, "tickets": len(SPARSITIES)},
-              "runs": runs, **common.device_facts("cpu")}  # fmt: skip
+    record = {
+        "row": {"layers": args.layers, "gates": count, "tickets": len(SPARSITIES)},
+        "runs": runs,
+        **common.device_facts("cpu"),
+    }
     lines = []
     for r in common.write_record(args.output_dir, "tickets", record):
         seconds = common.quartiles([run["seconds"] for run in r["runs"]])
         read = common.quartiles([run["seconds_to_read"] for run in r["runs"]])
         memory = max(run["peak_memory_bytes"] for run in r["runs"])
         size = max(run["largest_ticket_bytes"] for run in r["runs"])
-        lines.append([f"{r['row']['gates']:,}", common.spread(seconds), common.spread(read),
-                      f"{memory / 1e9:.2f}", f"{size / 1e6:.2f}",
-                      f"{r['device']}, {r['threads']} threads"])  # fmt: skip
-    header = ["gates", f"seconds, 9 tickets (target {TARGETS[0]:g})", "of them reading",
-              f"peak GB (target {TARGETS[1] / 1e9:g})",
-              f"MB a ticket (target {TARGETS[2] / 1e6:g})",
-              "device"]  # fmt: skip
+        lines.append(
+            [
+                f"{r['row']['gates']:,}",
+                common.spread(seconds),
+                common.spread(read),
+                f"{memory / 1e9:.2f}",
+                f"{size / 1e6:.2f}",
+                f"{r['device']}, {r['threads']} threads",
+            ]
+        )
+    header = [
+        "gates",
+        f"seconds, 9 tickets (target {TARGETS[0]:g})",
+        "of them reading",
+        f"peak GB (target {TARGETS[1] / 1e9:g})",
+        f"MB a ticket (target {TARGETS[2] / 1e6:g})",
+        "device",
+    ]
     common.write_table(args.output_dir, "tickets", header, lines)
 
 

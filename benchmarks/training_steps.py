@@ -20,8 +20,9 @@ import torch
 import retrain_ticket
 import search_ticket
 from masking import surgery, tickets
-from utils import adversary, devices, optim
-from utils.batching import Encoded, collate, epoch_batches
+from training import adversary, optim
+from training.batching import Encoded, collate, epoch_batches
+from utils import devices
 
 # (name, over which, target): the ratios of seconds that the table shows.
 RATIOS = (("search", "dense_adversarial"), ("released", "search"), ("retrain", "dense"))
@@ -31,13 +32,20 @@ VARIANTS = ("search", "released", "dense_adversarial", "retrain", "dense")
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--encoder", default="builtin/minilm", help="builtin/minilm, a folder, or with random "
-        "weights bert-base and bert-LAYERSxWIDTH")  # fmt: skip
+    add(
+        "--encoder",
+        default="builtin/minilm",
+        help="builtin/minilm, a folder, or with random weights bert-base and bert-LAYERSxWIDTH",
+    )
     add("--lengths", default="sst2", help=f"{', '.join(common.LENGTHS)}, or a number of tokens")
     add("--bsz", type=int, default=32, help="sentences a step")
     add("--adv_steps", type=int, default=5, help="K, passes of the adversarial steps")
-    add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="of ours and the "
-        "dense steps; the released step is fp32")  # fmt: skip
+    add(
+        "--precision",
+        choices=["auto", "fp32", "bf16"],
+        default="auto",
+        help="of ours and the dense steps; the released step is fp32",
+    )
     add("--batches", type=int, default=3, help="batches a repeat, at quantiles of the lengths")
     add("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, help="only these")
     common.add_common_flags(parser)
@@ -54,8 +62,18 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, rows: Encoded | None = None):
         self.args = args
-        flags = ["--model_name", "-", "--output_dir", "-", "--task_name", "sst2", "--precision",
-                 args.precision, "--device", args.device]  # fmt: skip
+        flags = [
+            "--model_name",
+            "-",
+            "--output_dir",
+            "-",
+            "--task_name",
+            "sst2",
+            "--precision",
+            args.precision,
+            "--device",
+            args.device,
+        ]
         self.search_args = search_ticket.parse_args(
             [*flags, "--adv_steps", str(args.adv_steps), *args.search_flags]
         )
@@ -98,9 +116,19 @@ class Bench:
             number = next(steps)
             draws.start_step(number, self.batches[j], self.shapes[j])
             return search_ticket.search_step(
-                model, gated, optimizer, self.batches[j], args, args.lr, args.lambda_amp,
-                draws.redraw, draws.delta, self.accelerator, number, skips,
-            )  # fmt: skip
+                model,
+                gated,
+                optimizer,
+                self.batches[j],
+                args,
+                args.lr,
+                args.lambda_amp,
+                draws.redraw,
+                draws.delta,
+                self.accelerator,
+                number,
+                skips,
+            )
 
         return step
 
@@ -154,8 +182,9 @@ class Bench:
         def step(j: int):
             number = next(steps)
             draws.start_step(number, self.batches[j], self.shapes[j])
-            logged = adversary.backward(model, self.batches[j], args, draws.redraw, draws.delta,
-                                        self.accelerator)  # fmt: skip
+            logged = adversary.backward(
+                model, self.batches[j], args, draws.redraw, draws.delta, self.accelerator
+            )
             norm = optim.clip(weights, args.max_grad_norm)
             if skips.admits(number, logged["loss_per_pass"], norm):
                 optimizer.step()
@@ -180,8 +209,9 @@ def measure(args: argparse.Namespace) -> dict:
         done = common.work(lambda step=step: step(middle))
         rate = rates["fp32" if name == "released" else bench.precision]
         # The work is that of the middle batch; so is the time it is compared with.
-        alone = common.time_side_by_side({name: lambda _, step=step: step(middle)}, 1, 3,
-                                         args.device)[name]  # fmt: skip
+        alone = common.time_side_by_side(
+            {name: lambda _, step=step: step(middle)}, 1, 3, args.device
+        )[name]
         found[name] = {
             "seconds_a_step": common.quartiles(seconds[name]),
             "seconds_of_each_repeat": seconds[name],
@@ -198,17 +228,25 @@ def measure(args: argparse.Namespace) -> dict:
     if memory.get("search") and memory.get("released"):
         ratios["peak memory, search : released"] = memory["search"] / memory["released"]
     return {
-        "row": {"encoder": args.encoder.rstrip("/").split("/")[-1], "lengths": args.lengths,
-                "bsz": args.bsz, "adv_steps": args.adv_steps, "precision": bench.precision,
-                "device": args.device, "flags": args.search_flags},
-        "tokens_a_row": {"ours": [s[1] for s in bench.shapes],
-                         "released": [b["input_ids"].shape[1] for b in bench.shuffled]},
+        "row": {
+            "encoder": args.encoder.rstrip("/").split("/")[-1],
+            "lengths": args.lengths,
+            "bsz": args.bsz,
+            "adv_steps": args.adv_steps,
+            "precision": bench.precision,
+            "device": args.device,
+            "flags": args.search_flags,
+        },
+        "tokens_a_row": {
+            "ours": [s[1] for s in bench.shapes],
+            "released": [b["input_ids"].shape[1] for b in bench.shuffled],
+        },
         "repeats": args.repeats,
         "steps": found,
         "ratios": ratios,
         "machine_rates": rates,
         **common.device_facts(args.device),
-    }  # fmt: skip
+    }
 
 
 def table(records: list[dict]) -> list[list[str]]:
@@ -219,18 +257,40 @@ def table(records: list[dict]) -> list[list[str]]:
         what += f", {row['precision']}{', ' if row['flags'] else ''}{' '.join(row['flags'])}"
         for name, f in r["steps"].items():
             peak = f"{f['peak_memory_bytes'] / 2**30:.2f}" if f["peak_memory_bytes"] else "-"
-            ratios = [f"{pair.split(' : ')[1]}: {common.spread(q)}"
-                      for pair, q in r["ratios"].items()
-                      if pair.startswith(f"{name} : ")]  # fmt: skip
-            lines.append([what, name, common.spread(f["seconds_a_step"], 3),
-                          "; ".join(ratios) or "-", peak, f"{f['flops'] / 1e9:.0f}",
-                          f"{f['bytes'] / 1e9:.1f}", f"{f['time_over_flops_floor']:.2f}",
-                          f"{f['time_over_bytes_floor']:.2f}", device])  # fmt: skip
+            ratios = [
+                f"{pair.split(' : ')[1]}: {common.spread(q)}"
+                for pair, q in r["ratios"].items()
+                if pair.startswith(f"{name} : ")
+            ]
+            lines.append(
+                [
+                    what,
+                    name,
+                    common.spread(f["seconds_a_step"], 3),
+                    "; ".join(ratios) or "-",
+                    peak,
+                    f"{f['flops'] / 1e9:.0f}",
+                    f"{f['bytes'] / 1e9:.1f}",
+                    f"{f['time_over_flops_floor']:.2f}",
+                    f"{f['time_over_bytes_floor']:.2f}",
+                    device,
+                ]
+            )
     return lines
 
 
-HEADER = ["what", "step", "seconds", "ratio to", "peak GiB", "GFLOP", "GB", "time / FLOP floor",
-          "time / byte floor", "device"]  # fmt: skip
+HEADER = [
+    "what",
+    "step",
+    "seconds",
+    "ratio to",
+    "peak GiB",
+    "GFLOP",
+    "GB",
+    "time / FLOP floor",
+    "time / byte floor",
+    "device",
+]
 
 
 def main() -> None:

@@ -236,9 +236,13 @@ def count_unpruned(model: PreTrainedModel, masks: dict[str, Tensor]) -> int:
 
 
 def reinitialise(
-    model: PreTrainedModel, masks: dict[str, Tensor], which: str, law: str, std: float,
+    model: PreTrainedModel,
+    masks: dict[str, Tensor],
+    which: str,
+    law: str,
+    std: float,
     generator: torch.Generator,
-) -> None:  # fmt: skip
+) -> None:
     """Draw weights of the prunable matrices anew (Table 4): structure without initialisation.
 
     `which`: "ticket", the weights that the masks keep, or "rest", those that they remove. `law`:

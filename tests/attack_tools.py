@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
-from utils.data import Rows
-from utils.tasks import TASKS
+from training.splits import Rows
+from training.tasks import TASKS
 
 SST2 = TASKS["sst2"]
 
@@ -101,9 +101,15 @@ def word_counter(folder: Path, scale: float = 1.0) -> Path:
     """A BERT that counts: GOOD words speak for label 1, BAD ones for 0, all others for neither, so
     that it is known how many words an attack has to change. Logits are times `scale`."""
     tokenizer = tokenizer_in(folder)
-    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1,
-                        num_attention_heads=2, intermediate_size=8, num_labels=2,
-                        max_position_embeddings=64)  # fmt: skip
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        num_labels=2,
+        max_position_embeddings=64,
+    )
     model = BertForSequenceClassification(config).eval()
     layer, embeddings = model.bert.encoder.layer[0], model.bert.embeddings
     values, out = layer.attention.self.value.weight, layer.attention.output.dense.weight
@@ -209,14 +215,14 @@ def nltk_wordnet(folder: Path, synonyms: list[tuple[str, str]]) -> Path:
 
 def load(folder: Path) -> tuple:
     """(model, tokenizer) of a checkpoint folder."""
-    from utils.attack import checkpoints
+    from evaluation import checkpoints
 
     return checkpoints.load_classifier(checkpoints.Target(folder, "model"))
 
 
 def make_victim(model_and_tokenizer: tuple, **settings):
     """A victim of its own copy of the model."""
-    from utils.attack.victim import Victim
+    from evaluation.victim import Victim
 
     model, tokenizer = model_and_tokenizer
     settings = {
@@ -233,7 +239,7 @@ def sst2_rows(sentences=tuple(SENTENCES)) -> Rows:
 
 def attack_all(attack, victim, task=SST2, rows=None, positions=None, seed=0) -> list[dict]:
     """The lines of the rows at `positions` (all of them), less their seconds."""
-    from utils.attack.outcomes import attack_row
+    from evaluation.attack_rows import attack_row
 
     rows = rows or sst2_rows()
     positions = range(len(rows)) if positions is None else positions

@@ -41,19 +41,28 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
-        sep_token="[SEP]", mask_token="[MASK]", model_max_length=128,
+        tokenizer_object=raw,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=128,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )  # fmt: skip
+    )
 
 
 def make_encoder(folder: Path, hidden: int = 16, layers: int = 2, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     config = BertConfig(
-        vocab_size=len(SPECIAL + GOOD + BAD + PLAIN), hidden_size=hidden, num_hidden_layers=layers,
-        num_attention_heads=2, intermediate_size=2 * hidden, max_position_embeddings=128,
+        vocab_size=len(SPECIAL + GOOD + BAD + PLAIN),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=2 * hidden,
+        max_position_embeddings=128,
         initializer_range=0.2,
-    )  # fmt: skip
+    )
     BertForSequenceClassification(config).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return folder
@@ -99,7 +108,7 @@ def textattack():
     import holds on to the standard error that it finds."""
     import attack_tools
 
-    from utils.attack import resources
+    from evaluation import resources
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROBUST_TICKETS_CACHE", str(attack_tools.session_cache()))

@@ -20,8 +20,8 @@ from transformers import BertConfig, BertForSequenceClassification
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import search_ticket  # noqa: E402
 from masking import hard_concrete, surgery  # noqa: E402
-from utils import optim, protocols  # noqa: E402
-from utils.adversary import initial_delta  # noqa: E402
+from training import deviations, optim  # noqa: E402
+from training.adversary import initial_delta  # noqa: E402
 
 # Absolute, float32: losses and norms, and scores.
 TOLERANCE = 1e-5
@@ -50,10 +50,21 @@ def load_model(folder: Path, config: dict) -> BertForSequenceClassification:
 
 
 def arguments(settings: dict) -> SimpleNamespace:
-    args = SimpleNamespace(**protocols.SEARCH["released"], protocol="released", micro_bsz=None)
-    for name in ("adv_steps", "adv_lr", "lr", "weight_decay", "warmup_ratio", "lambda_amp",
-                 "lambda_startup_frac", "lambda_warmup_frac", "max_grad_norm", "mask_p",
-                 "adv_init_mag", "epochs"):  # fmt: skip
+    args = SimpleNamespace(**deviations.SEARCH["released"], protocol="released", micro_bsz=None)
+    for name in (
+        "adv_steps",
+        "adv_lr",
+        "lr",
+        "weight_decay",
+        "warmup_ratio",
+        "lambda_amp",
+        "lambda_startup_frac",
+        "lambda_warmup_frac",
+        "max_grad_norm",
+        "mask_p",
+        "adv_init_mag",
+        "epochs",
+    ):
         setattr(args, name, settings[name])
     args.bsz = settings["batch_size"]
     args.adv_max_norm = settings.get("adv_max_norm", 0.0)
@@ -100,21 +111,39 @@ def replay(folder: Path) -> dict[str, tuple[float, float]]:
             shape = (*batch["input_ids"].shape, model.config.hidden_size)
             return initial_delta(delta_noise(shape), batch["attention_mask"], args.adv_init_mag)
 
-        logged = search_ticket.search_step(model, gated, optimizer, batch, args, lr, lambda_reg,
-                                           lambda k: None, draw_delta, accelerator,
-                                           step, optim.Skips())  # fmt: skip
+        logged = search_ticket.search_step(
+            model,
+            gated,
+            optimizer,
+            batch,
+            args,
+            lr,
+            lambda_reg,
+            lambda k: None,
+            draw_delta,
+            accelerator,
+            step,
+            optim.Skips(),
+        )
         compare("loss_per_pass", logged["loss_per_pass"], entry["loss_per_pass"])
         compare("delta_norm_per_pass", logged["delta_norm_per_pass"], entry["delta_norm_per_pass"])
-        compare("score_grad_norm_before_clip", logged["score_grad_norm"],
-                entry["score_grad_norm_before_clip"])  # fmt: skip
+        compare(
+            "score_grad_norm_before_clip",
+            logged["score_grad_norm"],
+            entry["score_grad_norm_before_clip"],
+        )
         compare("clip_norm", logged["clip_norm"], entry["clip_norm"])
         compare("penalty", logged["penalty"], entry["penalty"])
         compare("lambda_reg", lambda_reg, entry["lambda_reg"])
         compare("lr", lr, entry["lr"])
         for name, layer in gated.items():
             if f"step{step}.{name}" in stored:
-                compare("scores", layer.scores.detach(), stored.pop(f"step{step}.{name}"),
-                        SCORES_TOLERANCE)  # fmt: skip
+                compare(
+                    "scores",
+                    layer.scores.detach(),
+                    stored.pop(f"step{step}.{name}"),
+                    SCORES_TOLERANCE,
+                )
     if stored:
         raise SystemExit(f"stored scores that no matrix of ours has: {sorted(stored)[:3]}")
     compare_the_end(record, model, gated, batches, compare)
@@ -124,8 +153,12 @@ def replay(folder: Path) -> dict[str, tuple[float, float]]:
 def compare_the_end(record: dict, model, gated: dict, batches: list[dict], compare) -> None:
     flat = torch.cat([layer.scores.detach().flatten() for layer in gated.values()])
     shares = hard_concrete.gate_shares([layer.scores.detach() for layer in gated.values()])
-    compare("final below_half", (torch.sigmoid(flat) < 0.5).float().mean(),
-            record["final"]["below_half"], 1e-3)  # fmt: skip
+    compare(
+        "final below_half",
+        (torch.sigmoid(flat) < 0.5).float().mean(),
+        record["final"]["below_half"],
+        1e-3,
+    )
     compare("final binary", 1 - shares["undecided"], record["final"]["binary"], 1e-3)
     model.eval()
     for layer in gated.values():
@@ -138,8 +171,9 @@ def compare_the_end(record: dict, model, gated: dict, batches: list[dict], compa
 
 def main() -> int:
     if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "released_trajectory.json").is_file():
-        print("usage: python tests/golden.py FOLDER (with released_trajectory.json)",
-              file=sys.stderr)  # fmt: skip
+        print(
+            "usage: python tests/golden.py FOLDER (with released_trajectory.json)", file=sys.stderr
+        )
         return 2
     beyond = False
     for quantity, (off, tolerance) in replay(Path(sys.argv[1])).items():

@@ -23,28 +23,47 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 import torch  # noqa: E402
 from conftest import call, make_encoder, sentences, write_tsv  # noqa: E402
 
-from utils.attack import resources  # noqa: E402
+from evaluation import resources  # noqa: E402
 from utils.files import read_jsonl  # noqa: E402
 
 QUICK = ("--quiet", "--bsz", 8, "--epochs", 3, "--lr", "1e-2", "--checkpoint_every", 3)
-COMPARED = {"finetune": "last/model.safetensors", "search_ticket": "scores.safetensors",
-            "retrain_ticket": "last/model.safetensors", "prune_iteratively": "scores.safetensors",
-            "attack": "summary.json"}  # fmt: skip
+COMPARED = {
+    "finetune": "last/model.safetensors",
+    "search_ticket": "scores.safetensors",
+    "retrain_ticket": "last/model.safetensors",
+    "prune_iteratively": "scores.safetensors",
+    "attack": "summary.json",
+}
 TIMES = {"seconds", "seconds_of_training"}
 
 
 def commands(root: Path) -> dict[str, tuple]:
-    rows = ("--task_name", "sst2", "--data_dir", root / "data", "--max_train_rows", 96,
-            "--max_eval_rows", 60)  # fmt: skip
+    rows = (
+        "--task_name",
+        "sst2",
+        "--data_dir",
+        root / "data",
+        "--max_train_rows",
+        96,
+        "--max_eval_rows",
+        60,
+    )
     encoder = ("--model_name", root / "encoder")
     return {
         "finetune": (*encoder, *rows, *QUICK, "--method", "freelb"),
         "search_ticket": ("--model_name", root / "finetune", *QUICK, "--keep_scores", "best,1"),
         "retrain_ticket": (*encoder, "--scores", root / "search_ticket", "--sparsity", 0.4, *QUICK),
         "prune_iteratively": (*encoder, *rows, *QUICK, "--to_sparsity", 0.3),
-        "attack": ("--model_name", root / "finetune", "--recipe", "deepwordbug", "--num_examples",
-                   40, "--quiet"),
-    }  # fmt: skip
+        "attack": (
+            "--model_name",
+            root / "finetune",
+            "--recipe",
+            "deepwordbug",
+            "--num_examples",
+            40,
+            "--quiet",
+        ),
+    }
 
 
 def in_child(stage: str, arguments: tuple, kill_after: float | None = None, number: int = 0) -> int:
@@ -121,8 +140,11 @@ def main() -> int:
                 print(f"  {stage}, trial {trial}: {signal.Signals(number).name}, then {again}")
             shutil.rmtree(folder)
         bad += wrong
-        print(f"{stage:18} {length:5.1f} s whole; {count} kills, exit statuses {outcomes}: "
-              f"{count - wrong} ended with the same bytes", flush=True)  # fmt: skip
+        print(
+            f"{stage:18} {length:5.1f} s whole; {count} kills, exit statuses {outcomes}: "
+            f"{count - wrong} ended with the same bytes",
+            flush=True,
+        )
     shutil.rmtree(root)
     return int(bad > 0)
 

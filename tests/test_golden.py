@@ -19,9 +19,14 @@ def test_the_released_trajectory_is_reproduced():
 
 @pytest.mark.parametrize(
     ("switch", "value"),
-    [("lambda_clock", "steps"), ("clip_over", "scores"), ("penalty_mean", "entries"),
-     ("adv_gradient", "last"), ("adamw", "torch")],
-)  # fmt: skip
+    [
+        ("lambda_clock", "steps"),
+        ("clip_over", "scores"),
+        ("penalty_mean", "entries"),
+        ("adv_gradient", "last"),
+        ("adamw", "torch"),
+    ],
+)
 def test_each_switch_of_the_protocol_matters(switch, value, monkeypatch):
     """The paper's value of any one switch leaves the trajectory: none of them is dead."""
     arguments = golden.arguments

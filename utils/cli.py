@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
-from utils import resume
+from utils import interrupts
 
 DATA_FLAGS = (
     *("dataset_name", "task_name", "data_dir", "train_file", "validation_file", "test_file"),
@@ -81,8 +81,15 @@ def fail(message: str) -> None:
 def progress_bar(total: int, initial: int, unit: str, what: str, quiet: bool) -> tqdm:
     """One line with the time left; every half minute a new one where nobody looks at a terminal."""
     seconds = 0.1 if sys.stderr.isatty() else 30.0
-    return tqdm(total=total, initial=initial, unit=unit, desc=what, disable=quiet,
-                mininterval=seconds, maxinterval=max(10.0, seconds))  # fmt: skip
+    return tqdm(
+        total=total,
+        initial=initial,
+        unit=unit,
+        desc=what,
+        disable=quiet,
+        mininterval=seconds,
+        maxinterval=max(10.0, seconds),
+    )
 
 
 def warn(message: str) -> None:
@@ -102,7 +109,7 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as e:
         fail(str(e))
-    except resume.Stopped as e:
+    except interrupts.Stopped as e:
         print(e, *["(without --overwrite)"] * ("--overwrite" in sys.argv), file=sys.stderr)
         sys.exit(e.status)
     except KeyboardInterrupt:
@@ -127,7 +134,7 @@ def run(main: Callable[[], None]) -> None:
             fail("no space left on the disk; free some and run the same command again")
         raise
     finally:
-        resume.release_signals()
+        interrupts.release_signals()
 
 
 @contextlib.contextmanager
@@ -179,8 +186,11 @@ def duration(text: str) -> float:
 
 
 def add_time_budget(group) -> None:
-    group.add_argument("--time_budget", type=duration, help="save and leave after this time, such "
-                       "as 45m or 8h; the same command goes on")  # fmt: skip
+    group.add_argument(
+        "--time_budget",
+        type=duration,
+        help="save and leave after this time, such as 45m or 8h; the same command goes on",
+    )
 
 
 def open_fraction(text: str) -> float:
@@ -345,15 +355,23 @@ def add_training_flags(parser: Parser, of_epochs: str = "passes over the trainin
     add("--epochs", type=positive_int, default=3, help=of_epochs)
     add("--bsz", type=positive_int, default=32, help="rows per optimizer step")
     add("--lr", type=positive_float, default=2e-5, help="peak learning rate")
-    add("--weight_decay", type=non_negative_float, default=1e-2, help="AdamW's, not on "
-        "biases and LayerNorm weights")  # fmt: skip
+    add(
+        "--weight_decay",
+        type=non_negative_float,
+        default=1e-2,
+        help="AdamW's, not on biases and LayerNorm weights",
+    )
     add("--warmup_ratio", type=fraction, default=0.1, help="share of steps in which lr rises")
     add("--dropout", type=fraction, help="every dropout probability (default: encoder's own)")
 
 
 def add_keep_epochs(parser: Parser) -> None:
-    parser.add_argument("--keep_epochs", type=epoch_list, default=[], help="keep checkpoints "
-        "of these epochs too, e.g. 1,2,3 (attack.py --attack_epochs)")  # fmt: skip
+    parser.add_argument(
+        "--keep_epochs",
+        type=epoch_list,
+        default=[],
+        help="keep checkpoints of these epochs too, e.g. 1,2,3 (attack.py --attack_epochs)",
+    )
 
 
 def check_epochs(args: argparse.Namespace) -> None:

@@ -117,8 +117,11 @@ def git_commit() -> str | None:
 
 def _foreign_files(folder: Path) -> list[str]:
     """What lies in a folder besides what a run that was killed at its start leaves there."""
-    return [p.name for p in folder.iterdir()
-            if p.name != "run.lock" and not p.name.startswith(".run.json.")]  # fmt: skip
+    return [
+        p.name
+        for p in folder.iterdir()
+        if p.name != "run.lock" and not p.name.startswith(".run.json.")
+    ]
 
 
 def read_run(folder: str | Path) -> dict | None:

@@ -1,0 +1,1 @@
+"""Scripts that look closer at tickets and at adversarial texts."""

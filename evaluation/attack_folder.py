@@ -1,0 +1,137 @@
+"""An attack's folder: its settings and row ids (attack.json), a line per attacked row, written as
+it goes (rows.jsonl) and, once all rows are done, summary.json. No TextAttack.
+"""
+
+import json
+from pathlib import Path
+from typing import IO
+
+from evaluation.protocol import LETTERS, fingerprint
+from utils.cli import UserError
+from utils.files import (
+    append_jsonl,
+    lock_folder,
+    read_json,
+    read_jsonl,
+    write_atomically,
+    write_json,
+)
+
+LOCK = "attack.lock"
+
+
+def line_digest(line: dict) -> str:
+    """8 hex digits over a row's line, less its time: two attacks that agree have the same."""
+    content = {name: value for name, value in line.items() if name not in ("digest", "seconds")}
+    return fingerprint(content)[:8]
+
+
+class AttackFolder:
+    """An attack's folder: resumed where its settings are the same, refused where they differ."""
+
+    def __init__(self, folder: Path, settings: dict, ids: list[str], result_file: Path):
+        """Reads what is there and writes nothing. UserError where it is another attack's.
+
+        `ids`: of the rows to attack. `result_file`: records of many attacks, a line each.
+        """
+        self.folder = folder
+        self.result_file = result_file
+        self.settings = json.loads(json.dumps(settings))
+        self.ids = ids
+        self._lock: IO | None = None
+        self.done: dict[str, dict] = {}
+        self.summary: dict | None = None
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file; choose another --output_dir")
+        if (folder / "attack.json").is_file():
+            self._read()
+        elif folder.exists() and any(
+            p.name != LOCK and not p.name.startswith(".attack.json.") for p in folder.iterdir()
+        ):
+            raise UserError(f"{folder} is not empty and holds no attack; choose another one")
+        if result_file.is_dir() or any(p.is_file() for p in result_file.parents):
+            raise UserError(f"{result_file} cannot be a record file; choose another --result_file")
+        self._known_records()  # if that file is damaged, say so before the attack
+
+    def _read(self) -> None:
+        earlier = read_json(self.folder / "attack.json").get("settings", {})
+        if not isinstance(earlier, dict):
+            raise UserError(f"{self.folder}/attack.json is damaged")
+        names = sorted(self.settings.keys() | earlier.keys())
+        differing = [n for n in names if self.settings.get(n) != earlier.get(n)]
+        if differing:
+            shown = ", ".join(
+                f"{n} {json.dumps(earlier.get(n))} then, {json.dumps(self.settings.get(n))} now"
+                for n in differing
+            )
+            raise UserError(
+                f"{self.folder} holds an attack with other settings ({shown}); choose another "
+                "--output_dir"
+            )
+        if (self.folder / "rows.jsonl").is_file():
+            lines = read_jsonl(self.folder / "rows.jsonl")
+            self.done = {line["row_id"]: line for line in lines if line.get("row_id") in self.ids}
+            for line in self.done.values():
+                if line.get("outcome") not in LETTERS or not isinstance(line.get("queries"), int):
+                    raise UserError(f"{self.folder}/rows.jsonl is damaged: {line['row_id']}")
+                if line.get("digest", line_digest(line)) != line_digest(line):
+                    raise UserError(f"{self.folder}/rows.jsonl was altered: {line['row_id']}")
+        if (self.folder / "summary.json").is_file():
+            summary = read_json(self.folder / "summary.json")
+            if summary.get("attack_id") != self.attack_id:
+                raise UserError(f"{self.folder}/summary.json is damaged or another attack's")
+            self.summary = summary
+
+    @property
+    def attack_id(self) -> str:
+        """Of the settings, rows and checkpoint: the same attack anywhere has the same."""
+        return fingerprint([self.settings, self.ids])
+
+    def begin(self) -> None:
+        """Take the folder; drop a torn last line of an attack that was killed.
+
+        UserError where another process is at work in it.
+        """
+        self._lock = lock_folder(self.folder, LOCK)
+        if (self.folder / "attack.json").is_file():  # another's, between our look and the lock
+            self._read()
+        write_json(self.folder / "attack.json", {"settings": self.settings, "row_ids": self.ids})
+        self._write_rows()
+
+    def _write_rows(self) -> None:
+        """All lines so far, in the rows' order: several processes end theirs in any order."""
+        text = "".join(json.dumps(d, ensure_ascii=False) + "\n" for d in self.outcomes())
+        path = self.folder / "rows.jsonl"
+        write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+    def append(self, line: dict) -> None:
+        line = line | {"digest": line_digest(line)}
+        append_jsonl(self.folder / "rows.jsonl", line)
+        self.done[line["row_id"]] = line
+
+    def outcomes(self) -> list[dict]:
+        """Lines of the rows done so far, in the rows' order."""
+        return [self.done[i] for i in self.ids if i in self.done]
+
+    def finish(self, record: dict, protocol: dict) -> None:
+        """Write the protocol as a whole, and the summary, here and into the record file."""
+        self.summary = record
+        self._write_rows()
+        write_json(self.folder / "protocol.json", protocol | {"row_ids": self.ids})
+        write_json(self.folder / "summary.json", record)
+        self.publish()
+        if self._lock is not None:
+            self._lock.close()
+
+    def publish(self) -> None:
+        """Append the summary to the record file unless it stands there already."""
+        if not any(r.get("attack_id") == self.attack_id for r in self._known_records()):
+            append_jsonl(self.result_file, self.summary)
+
+    def _known_records(self) -> list[dict]:
+        if not self.result_file.is_file():
+            return []
+        records = read_jsonl(self.result_file)
+        if not records and self.result_file.stat().st_size:
+            raise UserError(f"{self.result_file} holds no records; choose another --result_file")
+        return records

@@ -1,0 +1,140 @@
+"""Readers of the attacks' outside resources. Nothing here loads a pickle."""
+
+import contextlib
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evaluation import LOCAL
+from training.batching import cache_folder
+from utils.cli import UserError
+from utils.files import sha256_of, write_atomically
+
+
+def read_neighbours(path: Path) -> dict[str, list[str]]:
+    """A JSON table: word -> list of words, nearest first. UserError where it is not one."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, IsADirectoryError) as e:
+        raise UserError(f"{path} is not JSON ({type(e).__name__})") from e
+    if isinstance(table, dict) and set(table) == {"settings", "neighbours"}:
+        table = table["neighbours"]  # a table that minilm.neighbour_table kept
+    fits = isinstance(table, dict) and all(
+        isinstance(words, list) and all(isinstance(w, str) for w in words)
+        for words in table.values()
+    )
+    if not fits or not any(table.values()):
+        raise UserError(f"{path} is no neighbour table: it must map words to lists of words")
+    # TextAttack stumbles over a candidate in which it finds no word.
+    return {word: [w for w in words if any(map(str.isalnum, w))] for word, words in table.items()}
+
+
+def read_word_vectors(path: Path) -> tuple[list[str], np.ndarray]:
+    """Words and their unit vectors, float32 (words, dimensions), from lines 'word v1 v2 ...'.
+
+    A .zip holding one such file is read as it is.
+    """
+    words: list[str] = []
+    rows: list[np.ndarray] = []
+    with _text_of(path) as lines, _told_as_damage(path):
+        for number, line in enumerate(lines, 1):
+            word, _, numbers = line.rstrip().partition(" ")
+            try:
+                row = np.array(numbers.split(), dtype=np.float32)
+            except ValueError as e:
+                raise UserError(f"{path}, line {number}: not 'word v1 v2 ...'") from e
+            if not row.size or (rows and row.size != rows[0].size) or not np.isfinite(row).all():
+                raise UserError(f"{path}, line {number}: {row.size} numbers, or not finite ones")
+            words.append(word)
+            rows.append(row)
+    if len(set(words)) < 2 or len(set(words)) != len(words):
+        raise UserError(f"{path} holds {len(words)} words, {len(set(words))} of them distinct")
+    vectors = np.stack(rows)
+    return words, vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+@contextlib.contextmanager
+def _told_as_damage(path: Path) -> Iterator[None]:
+    """A zip tells that it is torn only while it is read."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as e:
+        raise UserError(f"{path} is damaged ({type(e).__name__})") from e
+
+
+def _text_of(path: Path):
+    try:
+        if path.suffix != ".zip":
+            return open(path, encoding="utf-8", errors="replace")
+        archive = zipfile.ZipFile(path)
+        if len(archive.namelist()) != 1:
+            raise UserError(f"{path} holds {len(archive.namelist())} files, one is expected")
+        return io.TextIOWrapper(archive.open(archive.namelist()[0]), "utf-8", errors="replace")
+    except (zipfile.BadZipFile, IsADirectoryError) as e:
+        raise UserError(f"{path} is neither a text file nor a zip of one") from e
+
+
+def nearest_words(vectors: np.ndarray, count: int, device: str, chunk: int = 1024) -> np.ndarray:
+    """(words, 1 + count) indices by falling cosine, exact; column 0 is the word itself.
+
+    `vectors`: unit vectors, (words, dimensions). The layout is TextAttack's nn_matrix.
+    """
+    matrix = torch.from_numpy(vectors).to(device)
+    count = min(count, len(matrix) - 1)
+    found = []
+    for start in range(0, len(matrix), chunk):
+        cosines = matrix[start : start + chunk] @ matrix.T
+        own = torch.arange(start, start + len(cosines), device=device)
+        cosines[torch.arange(len(cosines), device=device), own] = 2.0  # first, also among doubles
+        found.append(cosines.topk(1 + count).indices.cpu())
+    return torch.cat(found).numpy()
+
+
+def kept_nearest_words(path: Path, vectors: np.ndarray, count: int, device: str) -> np.ndarray:
+    """`nearest_words` of the vectors in the file `path`, computed once and kept."""
+    kept = cache_folder() / "neighbours" / f"{sha256_of(path)[:16]}-{count}.npy"
+    try:
+        nearest = np.load(kept, allow_pickle=False)
+        if nearest.ndim == 2 and len(nearest) == len(vectors):
+            return nearest
+    except (OSError, ValueError, EOFError):
+        pass  # not there, or torn
+    nearest = nearest_words(vectors, count, device)
+    write_atomically(kept, lambda p: _save(p, nearest))
+    return nearest
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with open(path, "wb") as f:  # np.save adds a suffix to names that lack it
+        np.save(f, array, allow_pickle=False)
+
+
+def load_sentence_encoder(path: Path) -> Callable:
+    """The Universal Sentence Encoder, a TensorFlow SavedModel: list of texts -> (texts, 512)."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf  # for this alone, hence not at the top
+
+    tf.config.set_visible_devices([], "GPU")  # TensorFlow takes all GPU memory otherwise
+    try:
+        return tf.saved_model.load(str(path))
+    except (OSError, ValueError, tf.errors.OpError) as e:
+        raise UserError(f"{path} is no TensorFlow SavedModel that can be loaded") from e
+
+
+def load_masked_lm(path: Path) -> tuple:
+    """(model, tokenizer) of a masked language model in a local folder."""
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    try:
+        model = AutoModelForMaskedLM.from_pretrained(path, **LOCAL)
+        return model, AutoTokenizer.from_pretrained(path, **LOCAL)
+    except (OSError, ValueError, KeyError) as e:
+        reason = " ".join(str(e).split())[:150]
+        raise UserError(f"{path} holds no masked language model: {reason}") from e

@@ -1,0 +1,1 @@
+"""What each table is made of, and the runs that fill it."""

@@ -1,0 +1,60 @@
+"""About how long runs take, for plans alone."""
+
+import functools
+from pathlib import Path
+
+from training.data_sources import files_in, read_table
+from training.tasks import TASKS
+
+# Training rows, tokens of a mean row, and seconds to train on one token, or to attack it: measured
+# with MiniLM on two cores, all others estimates.
+TRAINING_ROWS = {
+    "sst2": 60_000,
+    "imdb": 22_500,
+    "ag_news": 108_000,
+    "qnli": 94_000,
+    "qqp": 327_000,
+    "mnli": 353_000,
+    "builtin/rotten_tomatoes": 6_700,
+    "builtin/imdb": 19_600,
+}
+TOKENS = {
+    "sst2": 14,
+    "imdb": 230,
+    "ag_news": 55,
+    "qnli": 50,
+    "qqp": 30,
+    "mnli": 40,
+    "builtin/rotten_tomatoes": 27,
+    "builtin/imdb": 230,
+}
+SECONDS_PER_TOKEN = {
+    ("cpu", "mini"): 7e-4,
+    ("cuda", "mini"): 2e-5,
+    ("cpu", "paper"): 7e-3,
+    ("cuda", "paper"): 2e-5,
+}
+ATTACK_SECONDS_PER_TOKEN = {
+    ("cpu", "mini"): 0.02,
+    ("cuda", "mini"): 0.01,
+    ("cpu", "paper"): 0.2,
+    ("cuda", "paper"): 0.02,
+}
+START_SECONDS = 12  # imports and loading, per script
+
+
+@functools.cache
+def training_rows(task: str, folder: str | None) -> int:
+    """Of a task; where they lie in a folder, as many as there are."""
+    if not folder:
+        return TRAINING_ROWS[task]
+    return len(read_table(files_in(Path(folder), TASKS[task])["train"]))
+
+
+def training_seconds(task: str, rows: float, device: str, size: str) -> float:
+    """`rows`: times the passes over them. `size`, of the encoder: mini or paper."""
+    return START_SECONDS + rows * TOKENS[task] * SECONDS_PER_TOKEN[device, size]
+
+
+def attack_seconds(task: str, rows: int, device: str, size: str) -> float:
+    return START_SECONDS + rows * TOKENS[task] * ATTACK_SECONDS_PER_TOKEN[device, size]

@@ -1,0 +1,399 @@
+"""Agreement of tickets and expected density, on tickets whose answers are known."""
+
+import csv
+import json
+import math
+
+import pytest
+import torch
+from conftest import call, fails
+from safetensors import safe_open
+
+from masking import hard_concrete, overlap, tickets
+from reporting import overlap_tables as tables
+from reporting.ticket_names import differ_in, labels, read_item, relation
+
+KINDS = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
+SHAPES = {
+    f"bert.layer.{layer}.{kind}": {"ffn_in": (32, 16), "ffn_out": (16, 32)}.get(kind, (16, 16))
+    for layer in range(2)
+    for kind in KINDS
+} | {"bert.pooler.dense": (16, 16)}
+
+
+def random_masks(density_of: dict[str, float], shape: tuple[int, int], seed: int):
+    noise = torch.Generator().manual_seed(seed)
+    return {n: torch.rand(shape, generator=noise) < d for n, d in density_of.items()}
+
+
+def measured(a, b):
+    return overlap.measures(overlap.overlaps(overlap.pack(a), overlap.pack(b)))
+
+
+def test_a_ticket_agrees_with_itself_and_not_with_its_complement():
+    masks = random_masks({"x": 0.5, "y": 0.3}, (7, 9), 0)
+    over_all, by_matrix = measured(masks, masks)
+    for found in (over_all, *by_matrix.values()):
+        assert found["removed_jaccard"] == found["kept_jaccard"] == 1
+        assert found["removed_beyond_chance"] == found["kept_beyond_chance_by_matrix"] == 1
+    half = {"x": torch.tensor([[True, False]]).repeat(5, 3)}
+    over_all, _ = measured(half, {n: ~m for n, m in half.items()})
+    assert over_all["removed_jaccard"] == over_all["kept_jaccard"] == 0
+    assert over_all["removed_chance"] == pytest.approx(1 / 3)  # 1/4 of 3/4
+    assert over_all["removed_beyond_chance"] == pytest.approx(-0.5)
+
+
+def test_two_by_two_by_hand():
+    a = {"x": torch.tensor([[False, False], [True, True]]), "y": torch.tensor([[True, True]])}
+    b = {"x": torch.tensor([[False, True], [False, True]]), "y": torch.tensor([[False, True]])}
+    over_all, by_matrix = measured(a, b)
+    # Of 6 weights a removes 2, b removes 3, both remove 1: 1 of 4. Kept: 4, 3, both 2: 2 of 5.
+    assert over_all["removed_jaccard"] == 1 / 4 and over_all["kept_jaccard"] == 2 / 5
+    # By chance: 2 * 3 / 6 = 1 in both, so 1 of 4. By matrix: 2 * 2 / 4 + 0 * 1 / 2 = 1 as well.
+    assert over_all["removed_chance"] == over_all["removed_chance_by_matrix"] == 1 / 4
+    assert by_matrix["x"]["removed_jaccard"] == 1 / 3 and by_matrix["y"]["removed_jaccard"] == 0
+    assert by_matrix["x"]["removed_chance_by_matrix"] == 1 / 3
+    assert by_matrix["x"]["removed_beyond_chance_by_matrix"] == 0
+    assert by_matrix["x"]["removed_beyond_chance"] == pytest.approx((1 / 3 - 1 / 4) / (3 / 4))
+    # Kept, by chance: 4 * 3 / 6 = 2, of 5; by matrix: 2 * 2 / 4 + 2 * 1 / 2 = 2.
+    assert over_all["kept_chance"] == over_all["kept_chance_by_matrix"] == 2 / 5
+
+
+def test_the_two_nulls_by_hand_where_densities_differ():
+    full, none = torch.ones(1, 4, dtype=torch.bool), torch.zeros(1, 4, dtype=torch.bool)
+    over_all, _ = measured({"x": full, "y": none}, {"x": full, "y": none})
+    # Each removes 4 of 8. At random 2 would be in both: 2 of 6. Given the matrices all 4: 4 of 4.
+    assert over_all["removed_chance"] == pytest.approx(1 / 3)
+    assert over_all["removed_chance_by_matrix"] == 1
+    assert math.isnan(over_all["removed_beyond_chance_by_matrix"])
+
+
+def test_chance_at_sparsity_30_percent():
+    masks = {"x": (torch.arange(1000) >= 300).reshape(10, 100)}
+    over_all, _ = measured(masks, masks)
+    assert over_all["removed_chance"] == pytest.approx(0.09 / 0.51)
+
+
+def test_random_tickets_agree_by_chance():
+    """2 * 500,000 weights: the deviation of the index is about .0005, so .003 is six of them."""
+    a, b = (random_masks({"x": 0.7, "y": 0.7}, (500, 1000), seed) for seed in (1, 2))
+    over_all, by_matrix = measured(a, b)
+    for found in (over_all, *by_matrix.values()):
+        assert found["removed_jaccard"] == pytest.approx(found["removed_chance"], abs=0.003)
+        assert found["removed_jaccard"] == pytest.approx(0.09 / 0.51, abs=0.003)
+        assert found["removed_beyond_chance_by_matrix"] == pytest.approx(0, abs=0.004)
+        assert found["kept_beyond_chance"] == pytest.approx(0, abs=0.01)
+
+
+def test_the_same_densities_by_matrix_are_told_from_the_same_weights():
+    a, b = (random_masks({"x": 0.95, "y": 0.45}, (500, 1000), seed) for seed in (1, 2))
+    over_all, _ = measured(a, b)
+    assert over_all["removed_beyond_chance"] > 0.1
+    assert over_all["removed_jaccard"] == pytest.approx(
+        over_all["removed_chance_by_matrix"], abs=0.003
+    )
+    assert over_all["removed_beyond_chance_by_matrix"] == pytest.approx(0, abs=0.004)
+
+
+def test_nothing_removed_and_padding_bits():
+    all_kept = {"x": torch.ones(3, 3, dtype=torch.bool)}  # 9 bits: 7 of the last byte are padding
+    over_all, _ = measured(all_kept, all_kept)
+    assert over_all["removed_jaccard"] == 1 and math.isnan(over_all["removed_beyond_chance"])
+    none_kept = {"x": torch.zeros(3, 3, dtype=torch.bool)}
+    found = overlap.overlaps(overlap.pack(none_kept), overlap.pack(none_kept))["x"]
+    assert found == overlap.Overlap(9, 9, 9, 9)
+
+
+def test_other_matrices_are_refused():
+    a = overlap.pack({"x": torch.ones(2, 3, dtype=torch.bool)})
+    b = overlap.pack({"x": torch.ones(3, 2, dtype=torch.bool)})
+    with pytest.raises(ValueError, match=r"x is \(2, 3\) in one and \(3, 2\) in the other"):
+        overlap.overlaps(a, b)
+    more = {"x": torch.ones(2, 3, dtype=torch.bool), "y": torch.ones(1, 1, dtype=torch.bool)}
+    with pytest.raises(ValueError, match="y is missing in one"):
+        overlap.overlaps(a, overlap.pack(more))
+
+
+def item(kind="robust", task="sst2", seed=1, epoch=5, **settings):
+    source = {
+        "kind": kind,
+        "task": task,
+        "seed": seed,
+        "epoch": epoch,
+        "encoder": {"name": "tiny", "fingerprint": "f"},
+        "settings": settings,
+    }
+    return read_item(source, "0" * 64, "somewhere")
+
+
+def test_labels_show_what_differs():
+    assert labels([item(seed=1), item(seed=2)]) == ["seed 1", "seed 2"]
+    assert labels([item(epoch=1), item(epoch=5)]) == ["epoch 1", "epoch 5"]
+    assert labels([item(), item(task="builtin/rotten_tomatoes")]) == ["sst2", "rotten_tomatoes"]
+    assert labels([item(task="imdb"), item(task="builtin/imdb")]) == ["imdb", "builtin/imdb"]
+    assert labels([item(), item()]) == ["robust (1)", "robust (2)"]
+    random = item("random", task=None, seed=7, epoch=None)
+    magnitude = item("magnitude", task=None, seed=42, epoch=None)
+    found = labels([item(), item(seed=2), random, magnitude])
+    assert found == ["robust, seed 1", "robust, seed 2", "random, seed 7", "magnitude"]
+    found = labels([item(lambda_amp=0.5), item(lambda_amp=0.1)])
+    assert found == ["lambda_amp 0.5", "lambda_amp 0.1"]
+    assert labels([item(a=1, b=1, c=1), item(a=2, b=2, c=2)]) == ["robust (1)", "robust (2)"]
+    # Beside the usual settings only what departs from them is told, however many do.
+    usual = {"a": 1, "b": 1, "c": 1}
+    found = labels([item(**usual), *(item(**usual | {key: 2}) for key in usual)])
+    assert found == ["robust", "a 2", "b 2", "c 2"]
+    assert labels([item(compile=None), item(compile=False, seed=2)]) == ["seed 1", "seed 2"]
+
+
+def test_pairs_are_counted_by_what_differs():
+    assert relation(differ_in(item(), item(seed=2))) == "seed only"
+    assert relation(differ_in(item(), item(epoch=1))) == "epoch only"
+    assert relation(differ_in(item(lr=0.1), item(task="imdb", lr=0.2))) == "task only"
+    assert relation(differ_in(item(), item("no_adversary"))) == "kind only"
+    assert relation(differ_in(item(lr=0.1), item(lr=0.2))) == "settings only"
+    assert relation(differ_in(item(), item())) == "nothing"
+    assert differ_in(item(lr=0.1), item(seed=2, lr=0.2)) == ("seed", "settings")
+    assert relation(differ_in(item(), item(seed=2, epoch=1))) == "several"
+    # What one of the two does not have, or a seed of noise beside one of a search, tells nothing.
+    noise = item("random", task=None, seed=42, epoch=None)
+    assert differ_in(item(), noise) == ("kind",)
+    assert differ_in(noise, item("random", task=None, seed=43, epoch=None)) == ("seed",)
+
+
+def test_kinds_by_layers():
+    matrices = [
+        tables.Matrix("a", "query", 1, 4),
+        tables.Matrix("b", "query", 2, 4),
+        tables.Matrix("p", "pooler", None, 4),
+    ]
+    kinds, rows = tables.grid(matrices, {"a": 0.1, "b": 0.2, "p": 0.3}.get)
+    assert kinds == ["query", "pooler"] and rows[0] == [0.1, 0.2]
+    assert math.isnan(rows[1][0]) and rows[1][1] == 0.3
+
+
+def save(path, scores, kind="robust", **facts):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    manifest = {
+        "kind": kind,
+        "task": "sst2",
+        "seed": 1,
+        "epoch": 2,
+        "encoder": {"name": "tiny", "fingerprint": "f"},
+    } | facts
+    tickets.save_scores(path, scores, {n: tuple(s.shape) for n, s in scores.items()}, manifest)
+    return path
+
+
+def random_scores(seed):
+    noise = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=noise) for name, shape in SHAPES.items()}
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Two searches with the scores of two epochs each, random scores, and a ticket's run."""
+    for seed in (1, 2):
+        folder = tmp_path / f"search{seed}"
+        save(folder / "scores_epoch1.safetensors", random_scores(10 + seed), seed=seed, epoch=1)
+        save(folder / "scores.safetensors", random_scores(seed), seed=seed)
+    save(
+        tmp_path / "random" / "scores.safetensors",
+        random_scores(5),
+        "random",
+        task=None,
+        epoch=None,
+    )
+    masks = tickets.draw(random_scores(1), SHAPES, 0.3)
+    with safe_open(tmp_path / "search1" / "scores.safetensors", "pt") as f:
+        source = json.loads(f.metadata()["manifest"])
+    tickets.save_ticket(
+        tmp_path / "run" / "ticket.safetensors", masks, {"source": source, "sparsity_asked": 0.3}
+    )
+    return tmp_path
+
+
+def rows_of(path):
+    with open(path) as f:
+        return list(csv.DictReader(f))
+
+
+def test_the_script_compares_a_ticket_with_what_scores_draw(place, capsys):
+    out = place / "out"
+    call(
+        "analysis.compare_tickets",
+        "--tickets",
+        place / "run",
+        "--scores",
+        place / "search1",
+        place / "search2",
+        place / "random",
+        "--epochs",
+        "all",
+        "--sparsity",
+        0.3,
+        0.5,
+        "--output_dir",
+        out,
+    )
+    rows = rows_of(out / "agreement.csv")
+    # 6 tickets at 30 %, 5 at 50 %: 15 + 10 pairs, each a line over all and 13 matrices.
+    assert len(rows) == 25 * 14 and sum(r["matrix"] == "all" for r in rows) == 25
+    same = [r for r in rows if r["matrix"] == "all" and not r["differ_in"]]
+    assert len(same) == 1 and float(same[0]["removed_jaccard"]) == 1
+    assert {same[0]["first"], same[0]["second"]} == {
+        "robust, seed 1, epoch 2 (1)",
+        "robust, seed 1, epoch 2 (2)",
+    }
+    pooler = [r for r in rows if r["kind"] == "pooler"]
+    assert len(pooler) == 25 and {(r["layer"], r["weights"]) for r in pooler} == {("", "256")}
+    by_hand = measured(*(tickets.draw(random_scores(s), SHAPES, 0.5) for s in (1, 2)))[0]
+    (found,) = [
+        r
+        for r in rows
+        if r["sparsity"] == "0.5"
+        and r["matrix"] == "all"
+        and r["relation"] == "seed only"
+        and "epoch 2" in r["first"]
+    ]
+    assert float(found["removed_jaccard"]) == pytest.approx(by_hand["removed_jaccard"], rel=1e-5)
+    text = (out / "agreement.md").read_text()
+    assert "## Sparsity 30 %" in text and "| kind only: robust and random |" in text
+    assert str(place) not in text and str(place) not in (out / "agreement.csv").read_text()
+    for name in ("agreement.png", "agreement.pdf", "density.png", "density.pdf"):
+        assert (out / name).stat().st_size > 5_000
+    assert "written to" in capsys.readouterr().out
+
+
+def test_expected_density_by_hand(tmp_path):
+    """Score SHIFT: open with probability 1/2. Score 0: soft gate 1/2 * 1.2 - .1 = .5."""
+    names = list(SHAPES)
+    scores = {n: torch.full(s, 20.0) for n, s in SHAPES.items()}
+    scores[names[0]][:8] = hard_concrete.SHIFT
+    scores[names[1]][:] = 0.0
+    save(tmp_path / "a" / "scores.safetensors", scores)
+    save(tmp_path / "b" / "scores.safetensors", random_scores(3), "magnitude")
+    call(
+        "analysis.compare_tickets",
+        "--scores",
+        tmp_path / "a",
+        tmp_path / "b",
+        "--sparsity",
+        0.1,
+        "--output_dir",
+        tmp_path / "out",
+    )
+    rows = rows_of(tmp_path / "out" / "density.csv")
+    assert [r["matrix"] for r in rows] == names  # magnitude has no gates
+    assert float(rows[0]["expected"]) == pytest.approx(0.75)
+    open_at_0 = 1 / (1 + math.exp(hard_concrete.SHIFT))
+    assert float(rows[1]["expected"]) == pytest.approx(open_at_0, rel=1e-5)
+    assert float(rows[1]["soft_gate"]) == pytest.approx(0.5)
+    assert float(rows[2]["expected"]) == float(rows[2]["soft_gate"]) == 1
+    # Of 4,352 weights 435 go: all 256 of the second matrix, whose scores are 0, the 128 of the
+    # first at SHIFT, and of the equal scores that are left the first 51.
+    drawn = [float(r["drawn_at_0.1"]) for r in rows[:4]]
+    assert drawn == pytest.approx([0.5 - 51 / 256, 0, 1, 1], abs=1e-5)
+    text = (tmp_path / "out" / "density.md").read_text()
+    assert "No expected density: magnitude" in text
+
+
+def test_tickets_alone_have_no_expected_density(place):
+    run, out = place / "run" / "ticket.safetensors", place / "out"
+    out.mkdir()
+    (out / "density.csv").write_text("of an earlier comparison")
+    call("analysis.compare_tickets", "--tickets", run, run, "--output_dir", out)
+    assert "stands in the score file (--scores)" in (out / "density.md").read_text()
+    assert not (out / "density.csv").exists()
+    assert "| nothing | 1 | 1.000 |" in (out / "agreement.md").read_text()
+
+
+def test_epochs_that_are_asked_for(place):
+    out = place / "out"
+    flags = ("--scores", place / "search1", "--sparsity", 0.3, "--output_dir", out)
+    call("analysis.compare_tickets", *flags, "--epochs", "1,last")
+    assert {r["differ_in"] for r in rows_of(out / "agreement.csv")} == {"epoch"}
+    # An epoch that is kept and is the last one, too, counts once.
+    save(place / "search1" / "scores_epoch2.safetensors", random_scores(1), epoch=2)
+    call("analysis.compare_tickets", *flags, "--epochs", "all")
+    assert len(rows_of(out / "agreement.csv")) == 14
+
+
+def test_at_sparsity_0_nothing_is_removed(place):
+    out = place / "out"
+    call(
+        "analysis.compare_tickets",
+        "--scores",
+        place / "search1",
+        place / "search2",
+        "--sparsity",
+        0,
+        "--output_dir",
+        out,
+    )
+    first = rows_of(out / "agreement.csv")[0]
+    assert first["removed_jaccard"] == "1" and first["removed_beyond_chance"] == ""
+
+
+def test_one_search_has_its_densities_and_nothing_to_agree_with(place, capsys):
+    out = place / "alone"
+    call(
+        "analysis.compare_tickets",
+        "--scores",
+        place / "search1",
+        "--sparsity",
+        0.3,
+        "--output_dir",
+        out,
+    )
+    assert "One ticket: nothing to compare" in capsys.readouterr().out
+    assert rows_of(out / "density.csv") and not (out / "agreement.csv").exists()
+
+
+def test_wrong_input_is_one_line_and_writes_nothing(place, capsys):
+    good, other = place / "search1" / "scores.safetensors", place / "search2"
+    out = place / "out"
+    out.mkdir()
+    (out / "agreement.md").write_text("mine")
+
+    def refused(*flags):
+        return fails(capsys, "analysis.compare_tickets", *flags, "--output_dir", out)
+
+    at = ("--sparsity", 0.3)
+    scores = random_scores(1)
+    scores[next(iter(scores))][0, 0] = float("nan")
+    nan = save(place / "nan.safetensors", scores)
+    assert "not finite" in refused("--scores", other, nan, *at)
+    assert "not a ticket file" in refused("--tickets", place / "run", good)
+    assert "not a scores file" in refused(
+        "--scores", good, place / "run" / "ticket.safetensors", *at
+    )
+    assert "no ticket file" in refused("--tickets", place / "run", place / "gone")
+    assert "no scores file" in refused("--scores", good, place / "gone", *at)
+    assert "no scores file" in refused("--scores", other, *at, "--epochs", "1,7")
+    assert "two or more" in refused("--tickets", place / "run")
+    noise = save(place / "noise.safetensors", random_scores(4), "random")
+    assert "two or more" in refused("--scores", noise, "--sparsity", 0.3, 0.5)
+    for sparsity in (1, -0.1, "nan", "x"):
+        assert "fraction removed in [0, 1)" in refused(
+            "--scores", good, other, "--sparsity", sparsity
+        )
+    assert "not a list of" in refused("--scores", other, *at, "--epochs", "first")
+    assert "--sparsity, which is missing" in refused("--scores", good, other)
+    assert "read with --scores only" in refused("--tickets", place / "run", *at)
+    assert "nothing to compare" in refused()
+    narrow = save(place / "narrow.safetensors", {"x": torch.randn(2, 2)})
+    assert "cannot be compared with the first" in refused("--scores", good, narrow, *at)
+    stranger = {"name": "another", "fingerprint": "g"}
+    strange = save(place / "strange.safetensors", random_scores(4), encoder=stranger)
+    assert "made for the encoder another (g)" in refused("--scores", good, strange, *at)
+    unsaid = save(place / "unsaid.safetensors", random_scores(4), seed="one")
+    assert "does not say of which" in refused("--scores", good, unsaid, *at)
+    pruned = save(place / "imp.safetensors", random_scores(4), "imp", up_to_sparsity=0.2)
+    assert "up to sparsity 0.2 only" in refused("--scores", good, pruned, *at)
+    masks = tickets.draw(random_scores(1), SHAPES, 0.3)
+    tickets.save_ticket(place / "bare.safetensors", masks, {})
+    assert "what it was drawn from" in refused(
+        "--tickets", place / "run", place / "bare.safetensors"
+    )
+    assert (out / "agreement.md").read_text() == "mine" and len(list(out.iterdir())) == 1

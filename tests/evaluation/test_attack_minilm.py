@@ -1,0 +1,73 @@
+"""The neighbour table of the built-in encoder, and its similarity."""
+
+import attack_tools as tools
+import pytest
+import torch
+
+from evaluation import minilm
+
+VALENCE = {"good": 1.9, "great": 3.1, "bad": -2.5, "okay": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "differ"),
+    [
+        ("good", "bad", True),
+        ("good", "great", False),
+        ("great", "okay", True),  # 2.2 apart
+        ("fair", "good", True),  # unknown counts as 0: 1.9 apart
+        ("fair", "okay", False),
+        ("like", "unlike", True),
+        ("dislike", "like", True),
+        ("useful", "useless", True),
+        ("aimless", "pointless", False),
+        ("film", "movie", False),
+    ],
+)
+def test_polarity(a, b, differ):
+    assert minilm.differ_in_polarity(a, b, VALENCE) == differ
+
+
+def test_penn_tags():
+    assert "NN" in minilm.penn_tags("film") and "VBG" in minilm.penn_tags("filming")
+    assert not minilm.penn_tags("xqzzk")
+
+
+@pytest.fixture(scope="module")
+def table():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROBUST_TICKETS_CACHE", str(tools.session_cache()))
+        table, path = minilm.neighbour_table()
+        again = minilm.neighbour_table()
+        assert again == (table, path) and path.parent.parent == tools.session_cache()
+        yield table
+
+
+def test_neighbours_are_synonyms_that_share_a_tag(table):
+    assert len(table) > 10_000 and 3 < sum(map(len, table.values())) / len(table) < 15
+    assert table["funny"][0] == "hilarious" and "exciting" not in table["boring"]
+    assert "movie" in table["film"] and "filming" not in table["film"]
+    assert not {"the", "and", "not"} & table.keys()
+    for word in ("terrible", "story", "watch", "quickly"):
+        for other in table[word]:
+            assert minilm.penn_tags(word) & minilm.penn_tags(other) and other != word
+    assert max(map(len, table.values())) == minilm.MOST_NEIGHBOURS
+
+
+def test_encodings_do_not_depend_on_the_batch():
+    encoder = minilm.MiniLM(batch_size=2)
+    texts = [
+        "a good film",
+        "a good movie",
+        "the stock market fell sharply again today",
+        "a good film",
+    ]
+    together = encoder.encode(texts)
+    assert together.shape == (4, 384) and torch.equal(together[0], together[3])
+    assert torch.allclose(together.norm(dim=1), torch.ones(4))
+    encoder.forget()
+    assert torch.allclose(encoder.encode(texts[2:3]), together[2:3], atol=1e-5)
+    cosines = together @ together.T
+    assert cosines[0, 1] > 0.85 > 0.3 > cosines[0, 2]
+    words = encoder.encode_words(["film", "movie"])
+    assert torch.allclose(words, encoder.encode(["film", "movie"]), atol=1e-5)

@@ -1,0 +1,361 @@
+"""Outside resources: found or refused in one line, and wired to TextAttack as stand-ins."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import attack_tools as tools
+import numpy as np
+import pytest
+import torch
+from attack_tools import attack_all, make_victim
+
+from evaluation import RECIPES, readers, resources
+from utils.cli import UserError
+
+NOTHING = dict.fromkeys(("neighbours", "word_vectors", "sentence_encoder", "masked_lm"))
+
+
+pytestmark = pytest.mark.usefixtures("textattack")
+
+
+@pytest.fixture(scope="module")
+def model_and_tokenizer(tmp_path_factory):
+    return tools.load(tools.tiny_bert(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """No NLTK data, an empty cache, no hub."""
+    import nltk
+
+    monkeypatch.setattr(nltk.data, "path", [])
+    monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.fixture(scope="module")
+def word_vectors(tmp_path_factory) -> Path:
+    """Vectors in the format of the counter-fitted file; words of one list lie close together."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for words in (tools.GOOD, tools.BAD, tools.OTHER):
+        centre = rng.normal(size=12)
+        for word in words:
+            vector = 3 * (centre + 0.4 * rng.normal(size=12))
+            lines.append(" ".join([word, *(f"{x:.5f}" for x in vector)]))
+    path = tmp_path_factory.mktemp("vectors") / "counter-fitted-vectors.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def sentence_encoder(tmp_path_factory) -> Path:
+    """A SavedModel called as the hub's: a list of texts -> an embedding each."""
+    import tensorflow as tf
+
+    class Encoder(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.vectors = tf.Variable(tf.random.stateless_normal((1000, 16), seed=(1, 2)))
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def __call__(self, texts):
+            words = tf.strings.split(tf.strings.lower(texts))
+            ids = tf.strings.to_hash_bucket_fast(words, 1000)
+            return tf.reduce_mean(tf.gather(self.vectors, ids), axis=1)
+
+    folder = tmp_path_factory.mktemp("use")
+    tf.saved_model.save(Encoder(), str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def masked_lm(tmp_path_factory) -> Path:
+    from transformers import BertConfig, BertForMaskedLM
+
+    folder = tmp_path_factory.mktemp("lm")
+    tokenizer = tools.tokenizer_in(folder)
+    torch.manual_seed(3)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=512,
+        initializer_range=0.5,
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def nltk_data(tmp_path_factory):
+    import nltk
+
+    folder = tools.nltk_tagger(tmp_path_factory.mktemp("nltk"))
+    pairs = list(zip(tools.GOOD, tools.BAD, strict=True)) + [("good", "great"), ("bad", "poor")]
+    tools.nltk_wordnet(folder, pairs)
+    nltk.data.path.insert(0, str(folder))
+    nltk.tag._get_tagger.cache_clear()
+    yield folder
+    nltk.data.path.remove(str(folder))
+    nltk.tag._get_tagger.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("textfooler", "tagger is missing; .*nltk.downloader averaged_perceptron_tagger_eng"),
+        ("textbugger", "counter-fitted word vectors .* curl -L .*counter-fitted-vectors.txt.zip"),
+        ("bertattack", "language model .* hf download bert-base-uncased"),
+        ("bae", "tagger is missing"),
+        ("pwws", "wordnet is missing; .*nltk.downloader wordnet"),
+        ("textfooler-neighbours", "needs --neighbours FILE"),
+    ],
+)
+def test_a_missing_resource_names_its_command(nowhere, recipe, message):
+    with pytest.raises(UserError, match=message):
+        resources.locate(recipe, NOTHING, "cpu")
+
+
+def test_the_sentence_encoder_is_named_too(nowhere, word_vectors):
+    given = NOTHING | {"word_vectors": str(word_vectors)}
+    with pytest.raises(UserError, match="Universal Sentence Encoder .* curl -L .*tar -xz"):
+        resources.locate("textbugger", given, "cpu")
+
+
+def test_given_paths_must_exist(nowhere):
+    with pytest.raises(UserError, match="there is no .*missing.txt"):
+        resources.locate("textbugger", NOTHING | {"word_vectors": "missing.txt"}, "cpu")
+    assert resources.locate("deepwordbug", NOTHING, "cpu") == {}
+
+
+def test_every_recipe_has_a_builder_and_its_resources_are_known():
+    from evaluation import recipes
+
+    assert recipes._BUILDERS.keys() == RECIPES.keys()
+
+
+def test_nothing_is_downloaded(monkeypatch):
+    import nltk
+
+    def no_network(*_):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.socket.connect", no_network)
+    assert nltk.download("omw-1.4") is False
+
+
+def test_stop_words_come_from_nltk_or_else_scikit_learn(nowhere, tmp_path):
+    import nltk
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    assert resources.provide_stop_words() == "scikit-learn"
+    assert resources.provide_stop_words() == "scikit-learn"  # found where the first call put it
+    written = tmp_path / "cache" / "nltk_data" / "corpora" / "stopwords" / "english"
+    assert set(written.read_text().split()) == set(ENGLISH_STOP_WORDS)
+    with zipfile.ZipFile(tmp_path / "stopwords.zip", "w") as archive:  # as NLTK's own package
+        archive.writestr("stopwords/english", "the\nof\n")
+    (tmp_path / "corpora").mkdir()
+    (tmp_path / "stopwords.zip").rename(tmp_path / "corpora" / "stopwords.zip")
+    nltk.data.path[:] = [str(tmp_path)]
+    assert resources.provide_stop_words() == "nltk"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["not json", "[1, 2]", '{"good": "great"}', '{"good": [1]}', "{}", '{"good": []}', "\xff"],
+)
+def test_bad_neighbour_tables(tmp_path, content):
+    path = tmp_path / "table.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match="table.json"):
+        readers.read_neighbours(path)
+
+
+def test_neighbour_tables_are_read_plain_or_with_settings(tmp_path):
+    for name, content in (("a", tools.TABLE), ("b", {"settings": {}, "neighbours": tools.TABLE})):
+        (tmp_path / name).write_text(json.dumps(content))
+        assert readers.read_neighbours(tmp_path / name) == tools.TABLE
+    # TextAttack stumbles over candidates in which it finds no word.
+    (tmp_path / "c").write_text('{"good": ["", "--", "fine"], "bad": ["!"]}')
+    assert readers.read_neighbours(tmp_path / "c") == {"good": ["fine"], "bad": []}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "good 1 2\n",
+        "good 1 2\nbad 1\n",
+        "good 1 x\n",
+        "a 1 2\na 1 2\n",
+        "a\nb\n",
+        "a 1 nan\nb 1 2\n",
+    ],
+)
+def test_bad_word_vectors(tmp_path, content):
+    path = tmp_path / "vectors.txt"
+    path.write_text(content)
+    with pytest.raises(UserError, match="vectors.txt"):
+        readers.read_word_vectors(path)
+    (tmp_path / "vectors.zip").write_text("no zip")
+    with pytest.raises(UserError, match="neither a text file nor a zip"):
+        readers.read_word_vectors(tmp_path / "vectors.zip")
+
+
+def test_word_vectors_and_their_exact_neighbours(tmp_path, word_vectors):
+    words, vectors = readers.read_word_vectors(word_vectors)
+    assert words[0] == "good" and np.allclose(np.linalg.norm(vectors, axis=1), 1)
+    with zipfile.ZipFile(tmp_path / "v.zip", "w") as archive:
+        archive.write(word_vectors, "v.txt")
+    assert np.array_equal(readers.read_word_vectors(tmp_path / "v.zip")[1], vectors)
+    nearest = readers.nearest_words(vectors, 5, "cpu", chunk=7)
+    cosines = vectors @ vectors.T
+    for i, row in enumerate(nearest):
+        assert row[0] == i and len(row) == 6
+        assert list(row[1:]) == [j for j in np.argsort(-cosines[i]) if j != i][:5]
+
+
+def test_word_neighbours_are_kept(word_vectors, monkeypatch, tmp_path):
+    monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path))
+    _, vectors = readers.read_word_vectors(word_vectors)
+    first = readers.kept_nearest_words(word_vectors, vectors, 5, "cpu")
+    [kept] = tmp_path.rglob("*.npy")
+    kept.write_bytes(kept.read_bytes()[:50])  # torn: computed again
+    assert np.array_equal(readers.kept_nearest_words(word_vectors, vectors, 5, "cpu"), first)
+    monkeypatch.setattr(readers, "nearest_words", None)
+    assert np.array_equal(readers.kept_nearest_words(word_vectors, vectors, 5, "cpu"), first)
+
+
+def test_bad_encoders_and_language_models(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"no model")
+    with pytest.raises(UserError, match="no TensorFlow SavedModel"):
+        readers.load_sentence_encoder(tmp_path)
+    with pytest.raises(UserError, match="no masked language model"):
+        readers.load_masked_lm(tmp_path)
+
+
+def build(recipe, victim, given):
+    from evaluation import recipes
+
+    paths = resources.locate(recipe, NOTHING | {k: str(v) for k, v in given.items()}, "cpu")
+    facts = resources.describe(recipe, paths)
+    assert all("name" in fact for fact in facts.values())
+    return recipes.build(recipe, victim, tools.SST2, recipes.load(recipe, paths, "cpu")), facts
+
+
+@pytest.mark.parametrize("recipe", ["textfooler", "textbugger", "bertattack-released"])
+def test_recipes_with_vectors_and_the_sentence_encoder(
+    recipe,
+    model_and_tokenizer,
+    word_vectors,
+    sentence_encoder,
+    nltk_data,
+):
+    victim = make_victim(model_and_tokenizer)
+    given = {"word_vectors": word_vectors, "sentence_encoder": sentence_encoder}
+    attack, facts = build(recipe, victim, given)
+    assert facts["word_vectors"]["name"] == "counter-fitted-vectors.txt"
+    lines = attack_all(attack, victim)
+    assert any(line["words_changed"] for line in lines)
+    if recipe == "bertattack-released":  # D5
+        described = str(attack)
+        for part in (
+            "WordSwapEmbedding",
+            "(threshold):  0.2",
+            "(window_size):  15",
+            "(metric):  cosine",
+            "(skip_text_shorter_than_window):  False",
+            "PartOfSpeech",
+            "(wir_method):  delete",
+            "(max_candidates):  50",
+        ):
+            assert part in described
+        assert "WordEmbeddingDistance" not in described
+
+
+def test_stock_recipes_stay_textattacks(
+    model_and_tokenizer,
+    word_vectors,
+    sentence_encoder,
+    nltk_data,
+):
+    """Constraint by constraint what TextAttack's build() makes, but for MNLI's column rule."""
+    from textattack.attack_recipes import TextFoolerJin2019
+
+    victim = make_victim(model_and_tokenizer)
+    given = {"word_vectors": word_vectors, "sentence_encoder": sentence_encoder}
+    ours, _ = build("textfooler", victim, given)
+    stock = TextFoolerJin2019.build(victim)  # finds our vectors where build put them
+    assert str(ours.transformation) == str(stock.transformation)
+    assert [str(c) for c in ours.constraints] == [str(c) for c in stock.constraints]
+    kept = [str(c) for c in stock.pre_transformation_constraints[:2]]
+    assert [str(c) for c in ours.pre_transformation_constraints] == kept
+    assert str(ours.search_method) == str(stock.search_method)
+
+
+@pytest.mark.parametrize("recipe", ["bertattack", "bae"])
+def test_masked_lm_recipes_are_textattacks_with_the_model_given(
+    recipe,
+    model_and_tokenizer,
+    masked_lm,
+    sentence_encoder,
+    nltk_data,
+    monkeypatch,
+):
+    from textattack.attack_recipes import BAEGarg2019, BERTAttackLi2020
+    from textattack.transformations.word_swaps import word_swap_masked_lm as stock_swap
+
+    victim = make_victim(model_and_tokenizer)
+    given = {"masked_lm": masked_lm, "sentence_encoder": sentence_encoder}
+    ours, _ = build(recipe, victim, given)
+
+    class Local:  # what TextAttack's build() asks the hub for
+        @staticmethod
+        def from_pretrained(name, **_):
+            model, tokenizer = readers.load_masked_lm(masked_lm)
+            return tokenizer if _ else model
+
+    monkeypatch.setattr(stock_swap, "AutoModelForMaskedLM", Local)
+    monkeypatch.setattr(stock_swap, "AutoTokenizer", Local)
+    stock = {"bertattack": BERTAttackLi2020, "bae": BAEGarg2019}[recipe].build(victim)
+    assert [str(c) for c in ours.constraints] == [str(c) for c in stock.constraints]
+    assert str(ours.search_method) == str(stock.search_method)
+    swaps = str(ours.transformation), str(stock.transformation)
+    assert swaps[0].replace("MaskedLMSwap", "WordSwapMaskedLM") == swaps[1]
+    _same_candidates(ours, stock)
+    lines = attack_all(ours, victim)
+    assert any(line["words_changed"] for line in lines)
+
+
+def _same_candidates(ours, stock) -> None:
+    """Also for words of several pieces, whose combinations are not all enumerated."""
+    from textattack.shared import AttackedText
+
+    stock.transformation.max_candidates = ours.transformation.max_candidates = 8
+    for text in ("a good film with a dull plot", "the ab story is very fine"):
+        for index in (1, 2, 5):
+            found = [
+                [t.text for t in attack.transformation(AttackedText(text), [], [index])]
+                for attack in (ours, stock)
+            ]
+            assert found[0] == found[1] and found[0]
+
+
+def test_pwws_ranks_by_probabilities(model_and_tokenizer, nltk_data):
+    from evaluation import recipes
+
+    victim = make_victim(model_and_tokenizer)
+    by_odds, facts = build("pwws", victim, {})
+    assert facts["wordnet"]["sha256"]
+    by_p = recipes.build("pwws", victim, tools.SST2, recipes.Loaded(), "softmax")
+    found = []
+    for attack in (by_odds, by_p):
+        lines = attack_all(attack, victim)
+        assert any(line["words_changed"] for line in lines)
+        found.append([(x["outcome"], x["perturbed"], x["queries"]) for x in lines])
+    assert found[0] == found[1]

@@ -1,0 +1,270 @@
+"""Flags, ways to choose rows, and query budgets, on models whose truth is known."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import attack_tools as tools
+import numpy as np
+import pytest
+import torch
+from conftest import fails
+from safetensors.torch import load_file, save_file
+
+import attack
+from evaluation import checks, presets, protocol
+from training.splits import Rows
+from utils.cli import UserError
+from utils.files import read_json, read_jsonl
+
+pytestmark = pytest.mark.usefixtures("textattack")
+
+
+GOOD_ROWS = [(" ".join(tools.GOOD[i : i + 3]) + " film", 1) for i in range(5)]
+BAD_ROWS = [(" ".join(tools.BAD[i : i + 3]) + " film", 0) for i in range(5)]
+TRAIN = [
+    (f"{a} and {b}", int(a in tools.GOOD))
+    for words in (tools.GOOD, tools.BAD)
+    for a, b in zip(words, words[::-1], strict=True)
+] * 2
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A word counter that was trained on TRAIN; its test rows are sorted by label."""
+    tools.write_rows(tmp_path / "data" / "train.tsv", TRAIN)
+    tools.write_rows(tmp_path / "data" / "test.tsv", BAD_ROWS + GOOD_ROWS)
+    return run_of(tmp_path, "run")
+
+
+def run_of(tmp_path, name: str, scale: float = 3.0):
+    made = tools.fake_run(tmp_path / name, tmp_path / "data" / "test.tsv")
+    for checkpoint in ("last", "best"):
+        tools.word_counter(made / checkpoint, scale)
+    about = read_json(made / "run.json")
+    about["args"] |= {"data_dir": str(tmp_path / "data"), "test_file": None}
+    (made / "run.json").write_text(json.dumps(about))
+    return made
+
+
+def say_good(run, changes: dict | None = None) -> None:
+    """Have a run's last checkpoint answer 1 to everything."""
+    path = run / "last" / "model.safetensors"
+    found = load_file(path) | (changes or {})
+    save_file(found | {"classifier.bias": torch.tensor([0.0, 50.0])}, path, {"format": "pt"})
+
+
+@pytest.fixture
+def attacked(monkeypatch, tmp_path):
+    """Run attack.py and give its record."""
+    results = tmp_path / "results.jsonl"
+
+    def call(run, *flags) -> dict:
+        arguments = ["--quiet", "--recipe", "deepwordbug", "--result_file", results, *flags]
+        monkeypatch.setattr(
+            sys, "argv", ["attack.py", "--model_name", *map(str, [run, *arguments])]
+        )
+        attack.main()
+        return read_jsonl(results)[-1]
+
+    return call
+
+
+def flags(record: dict) -> set[str]:
+    return {flag["flag"] for flag in record["flags"]}
+
+
+def test_a_sound_model_on_sound_rows_has_no_flag(run, attacked, capsys):
+    record = attacked(run)
+    assert record["attacked_rows_in_train"] == record["attacked_rows_in_dev"] == 0
+    assert record["rows_answered_differently_twice"] == 0 and record["classes_answered"] == 2
+    assert flags(record) - {"equal_importance"} == set()  # its words do weigh the same
+
+
+def test_sorted_rows_are_one_class(run, attacked, capsys):
+    record = attacked(run, "--rows", "first", "--num_examples", 4)
+    assert "one_class_sample" in flags(record)
+    assert "suspicious (one_class_sample)" in capsys.readouterr().err
+    assert "one_class_sample" not in flags(attacked(run, "--num_examples", 4))
+
+
+def test_a_constant(run, attacked):
+    say_good(run, {"classifier.weight": torch.zeros(2, 32)})
+    record = attacked(run)
+    assert record["clean_percent"] == record["aua_percent"] == 50
+    assert flags(record) >= {"one_answer", "equal_importance", "many_rows_skipped"}
+    assert "many_rows_skipped" not in flags(
+        attacked(run, "--flag_skipped_percent", 50, "--seed", 2)
+    )
+
+
+def test_a_memoriser(run, attacked, tmp_path):
+    seen = tools.write_rows(tmp_path / "seen.tsv", [("GOOD  and lovely", 1), *BAD_ROWS])
+    tools.write_rows(tmp_path / "data" / "train.tsv", [*TRAIN, ("good and lovely", 1)])
+    record = attacked(run, "--test_file", seen)
+    train_or_dev = record["attacked_rows_in_train"] + record["attacked_rows_in_dev"]
+    assert train_or_dev >= 1
+    assert flags(record) & {"trained_on_attacked_rows", "selected_on_attacked_rows"}
+
+
+def test_rows_that_epochs_were_selected_on(run, attacked, tmp_path):
+    """A dev file and a test file that share rows."""
+    tools.write_rows(tmp_path / "data" / "dev.tsv", GOOD_ROWS[:2] + BAD_ROWS[:1])
+    record = attacked(run)
+    assert record["attacked_rows_in_dev"] == 3 and "selected_on_attacked_rows" in flags(record)
+
+
+def test_data_that_are_gone_are_no_overlap_and_no_error(run, attacked, tmp_path):
+    (tmp_path / "data" / "train.tsv").unlink()
+    record = attacked(run, "--test_file", tmp_path / "data" / "test.tsv")
+    assert record["attacked_rows_in_train"] is None and not flags(record) & {
+        "trained_on_attacked_rows"
+    }
+
+
+def test_a_model_that_answers_differently_twice(run):
+    victim = tools.make_victim(tools.load(run / "last"))
+    rows = tools.sst2_rows(GOOD_ROWS)
+    assert checks.examine(victim, rows)["rows_answered_differently_twice"] == 0
+    victim.model.classifier.register_forward_hook(
+        lambda _module, _inputs, out: out + 0.01 * torch.randn_like(out)
+    )
+    assert checks.examine(victim, rows)["rows_answered_differently_twice"] == 5
+
+
+def test_texts_cut_elsewhere_than_in_training(run, attacked):
+    record = attacked(run, "--max_seq_length", 20)
+    assert record["trained_max_seq_length"] == 32 and "other_truncation" in flags(record)
+    assert "other_truncation" not in flags(attacked(run, "--seed", 1))
+
+
+def test_a_query_budget(run, attacked):
+    """Three words tell, and all must be changed: 1 query for the text, 4 to rank its words, then
+    the first word's. Without a budget GOOD_ROWS fall; BAD_ROWS end at a draw, which is label 0."""
+    free, tight = attacked(run), attacked(run, "--query_budget", 6, "--output_dir", run / "tight")
+    assert free["aua_percent"] == 50 and free["rows_out_of_budget"] == 0
+    assert tight["aua_percent"] == 100 and tight["queries_per_row"] == 6
+    assert tight["rows_out_of_budget"] == tight["rows_failed"]
+    assert "budget_exhausted" in flags(tight) - flags(free)
+    assert tight["protocol_id"] != free["protocol_id"]
+
+
+def test_several_processes_attack_as_one_does(run, attacked, tmp_path):
+    one = attacked(run, "--output_dir", tmp_path / "one")
+    two = attacked(run, "--output_dir", tmp_path / "two", "--processes", 2)
+    same = [k for k in one if k not in ("seconds", "environment")]
+    assert {k: two[k] for k in same} == {k: one[k] for k in same}
+    lines = [read_jsonl(tmp_path / name / "rows.jsonl") for name in ("one", "two")]
+    assert [line | {"seconds": 0} for line in lines[0]] == [x | {"seconds": 0} for x in lines[1]]
+
+
+def test_a_process_that_dies_is_one_line_and_the_rest_goes_on(run, tmp_path):
+    """In a process of its own, since the workers of the attack are killed by it."""
+    root = Path(__file__).resolve().parents[2]
+    command = [
+        sys.executable,
+        "-c",
+        KILLED,
+        "--quiet",
+        "--model_name",
+        run,
+        "--recipe",
+        "deepwordbug",
+        "--processes",
+        "2",
+        "--output_dir",
+        tmp_path / "a",
+    ]
+    found = subprocess.run(list(map(str, command)), cwd=root, capture_output=True, text=True)
+    errors = [x for x in found.stderr.splitlines() if x.startswith("error: ")]
+    assert found.returncode == 2 and len(errors) == 1, found.stderr
+    assert "a process of the attack ended" in errors[0] and "Traceback" not in found.stderr
+    assert not (tmp_path / "a" / "summary.json").exists()
+
+
+KILLED = """
+import multiprocessing, os, sys, threading, time
+import attack
+from utils import cli
+
+def kill_a_worker():
+    while not multiprocessing.active_children():
+        time.sleep(0.01)
+    multiprocessing.active_children()[0].kill()
+
+if __name__ == "__main__":
+    threading.Thread(target=kill_a_worker, daemon=True).start()
+    cli.run(attack.main)
+"""
+
+
+def test_a_process_that_dies_while_the_next_one_starts(run, attacked, monkeypatch):
+    """The pool closes its pipes under the start; the system's own error would be a traceback."""
+
+    def submit(*_):
+        raise OSError("handle is closed")
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
+    with pytest.raises(UserError, match="a process of the attack ended"):
+        attacked(run, "--processes", 2)
+
+
+@pytest.mark.parametrize("name", list(presets.PRESETS))
+def test_protocols_by_name(name, run, attacked, tmp_path):
+    others = ["--compared_with", run] if name == "intersection" else []
+    length = ["--max_seq_length", 60] if name == "released" else []  # this encoder has 64
+    record = attacked(run, "--attack_protocol", name, "--num_examples", 4, *others, *length)
+    expected = presets.PRESETS[name]
+    assert record["attack_protocol"] == name and record["rows"]["chosen"] == expected["rows"]
+    assert record["score_with"] == expected["score_with"]
+    first = name == "released"
+    assert record["rows"]["rows_per_label"] == ({"0": 4} if first else {"0": 2, "1": 2}) or (
+        name == "paper"
+    )
+    folder = next((run / "attacks").iterdir())
+    written = read_json(folder / "protocol.json")
+    assert written["id"] == record["protocol_id"] and len(written["row_ids"]) == 4
+    assert written["rows"]["rows_per_label"] == record["rows"]["rows_per_label"]
+
+
+def test_released_attacks_what_its_code_calls_bert_attack(monkeypatch):
+    flags = ["--model_name", "x", "--recipe", "bertattack", "--task_name", "sst2"]
+    args = attack.parse_args([*flags, "--attack_protocol", "released"])
+    assert args.recipe == "bertattack-released" and args.max_seq_length == 512
+    args = attack.parse_args([*flags, "--attack_protocol", "released", "--rows", "random"])
+    assert args.rows == "random" and args.score_with == "softmax"
+    assert attack.parse_args(flags).recipe == "bertattack"
+
+
+def test_random_rows_are_of_any_class_and_not_the_balanced_ones():
+    labels = [0] * 90 + [1] * 10
+    rows = Rows([(f"{i}",) for i in range(100)], labels, [f"test:{i}" for i in range(100)], "file")
+    chosen = [protocol.choose_rows(rows, 20, "random", seed) for seed in range(20)]
+    assert all(len(c) == 20 and len(set(c.ids)) == 20 for c in chosen)
+    ones = [sum(c.labels) for c in chosen]
+    assert len(set(ones)) > 1 and np.mean(ones) == pytest.approx(2, abs=0.9)
+    assert protocol.choose_rows(rows, 20, "balanced", 0).labels.count(1) == 10
+
+
+def test_the_intersection_is_what_all_get_right(run, attacked, tmp_path):
+    """`half` calls everything good, so that only the good rows are left."""
+    half = run_of(tmp_path, "half")
+    say_good(half)
+    record = attacked(run, "--attack_protocol", "intersection", "--compared_with", run, half)
+    assert record["clean_percent"] == 100 and record["rows"]["rows_per_label"] == {"1": 5}
+    other = attacked(half, "--attack_protocol", "intersection", "--compared_with", half, run)
+    assert other["protocol_id"] == record["protocol_id"]
+    assert len(record["rows"]["right_for"]) == 2
+
+
+def test_no_row_in_the_intersection(run, tmp_path, capsys):
+    turned = run_of(tmp_path, "turned", scale=-3.0)
+    before = sorted(tmp_path.rglob("*"))
+    attack_it = ("attack", "--model_name", run, "--recipe", "deepwordbug")
+    both = ("--rows", "intersection", "--compared_with", turned)
+    assert "no row is right for all of the 2" in fails(capsys, *attack_it, *both)
+    for half in (both[:2], both[2:]):
+        assert "need each other" in fails(capsys, *attack_it, *half)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,0 +1,240 @@
+"""Which matrices are gated in real architectures, and that gating changes nothing else."""
+
+import pytest
+import torch
+from transformers import (
+    AlbertConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    GPT2Config,
+    RobertaConfig,
+)
+
+from masking import surgery
+
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "vocab_size": 50,
+    "max_position_embeddings": 40,
+}
+CONFIGS = {
+    "bert": (BertConfig(**SIZES), 3 * 6 + 1),
+    "roberta": (RobertaConfig(**SIZES, pad_token_id=1), 3 * 6),
+    "electra": (ElectraConfig(**SIZES, embedding_size=8), 3 * 6),
+    "distilbert": (
+        DistilBertConfig(
+            dim=16, hidden_dim=32, n_layers=3, n_heads=2, vocab_size=50, max_position_embeddings=40
+        ),
+        3 * 6,
+    ),
+}
+
+
+def make(config):
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_config(config).eval()
+
+
+def inputs(config):
+    ids = torch.randint(2, 50, (2, 9), generator=torch.Generator().manual_seed(1))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_six_matrices_a_layer_and_the_pooler_never_the_head(name):
+    config, count = CONFIGS[name]
+    model = make(config)
+    found = surgery.prunable_linears(model)
+    assert len(found) == count
+    assert all(path.startswith(model.base_model_prefix + ".") for path in found)
+    assert all(model.get_submodule(path) is linear for path, linear in found.items())
+    kinds = list(surgery.matrix_kinds(list(found)).values())
+    assert kinds[:6] == list(surgery.KINDS_OF_A_LAYER) and kinds.count("query") == 3
+    for path, kind in surgery.matrix_kinds(list(found)).items():
+        letter = {"query": "q", "key": "k", "value": "v"}.get(kind)
+        assert letter is None or path.rpartition(".")[2][0] == letter
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gates_in_and_out_leave_the_model_as_it_was(name):
+    config, _ = CONFIGS[name]
+    model = make(config)
+    batch = inputs(config)
+    plain = model(**batch).logits
+    gated = surgery.install_gates(model, 0.9)
+    half = model(**batch).logits
+    assert not torch.allclose(plain, half)
+    with torch.no_grad():
+        for layer in gated.values():
+            layer.scores.fill_(100.0)
+    surgery.draw_noise(gated, torch.Generator().manual_seed(0))
+    assert torch.equal(model(**batch).logits, plain)
+    surgery.remove_gates(model, gated)
+    assert torch.equal(model(**batch).logits, plain)
+    assert set(model.state_dict()) == set(make(config).state_dict())
+
+
+def test_bert_base_has_the_papers_count():
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(BertConfig())
+    shapes = surgery.weight_shapes(model)
+    assert len(shapes) == 73 and sum(a * b for a, b in shapes.values()) == 85_524_480
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            AlbertConfig(
+                hidden_size=16,
+                num_hidden_layers=3,
+                num_attention_heads=2,
+                embedding_size=8,
+                intermediate_size=32,
+                vocab_size=50,
+            ),
+            "0 stacks of 3 layers",
+        ),
+        (GPT2Config(n_embd=16, n_layer=3, n_head=2, vocab_size=50), "layer 0 has 0 linear"),
+    ],
+)
+def test_an_encoder_that_is_not_recognised_is_an_error(config, message):
+    with pytest.raises(ValueError, match=message):
+        surgery.prunable_linears(make(config))
+
+
+def test_a_layer_with_one_linear_more_is_an_error():
+    model = make(CONFIGS["bert"][0])
+    model.bert.encoder.layer[1].extra = torch.nn.Linear(16, 16)
+    with pytest.raises(ValueError, match="layer 1 has 7 linear"):
+        surgery.prunable_linears(model)
+    model = make(CONFIGS["bert"][0])
+    model.bert.stray = torch.nn.Linear(16, 16)
+    with pytest.raises(ValueError, match="unexpected linear layer bert.stray"):
+        surgery.prunable_linears(model)
+
+
+def test_masks_of_another_encoder_do_not_fit():
+    model, other = make(CONFIGS["bert"][0]), make(CONFIGS["distilbert"][0])
+    with pytest.raises(ValueError, match="another encoder"):
+        surgery.check_masks_fit(model, surgery.weight_shapes(other))
+    shapes = surgery.weight_shapes(model)
+    surgery.check_masks_fit(model, shapes)
+    name = next(iter(shapes))
+    with pytest.raises(ValueError, match=r"is \(4, 4\) in it"):
+        surgery.check_masks_fit(model, shapes | {name: (4, 4)})
+
+
+def test_fingerprints_tell_encoders_apart():
+    a, b = make(CONFIGS["bert"][0]), make(CONFIGS["bert"][0])
+    assert surgery.encoder_fingerprint(a) == surgery.encoder_fingerprint(b)
+    with torch.no_grad():
+        b.bert.encoder.layer[2].output.dense.weight[0, 0] += 1e-3
+    assert surgery.encoder_fingerprint(a) != surgery.encoder_fingerprint(b)
+    with torch.no_grad():
+        a.classifier.weight.zero_()  # the head is no part of the encoder
+    assert surgery.encoder_fingerprint(a) == surgery.encoder_fingerprint(make(CONFIGS["bert"][0]))
+
+
+def test_new_noise_is_a_function_of_its_generator():
+    gated = surgery.install_gates(make(CONFIGS["bert"][0]), 0.9)
+    layer = next(iter(gated.values()))
+    surgery.draw_noise(gated, torch.Generator().manual_seed(5))
+    first = layer.uniform.clone()
+    surgery.draw_noise(gated, torch.Generator().manual_seed(6))
+    assert not torch.equal(first, layer.uniform)
+    surgery.draw_noise(gated, torch.Generator().manual_seed(5))
+    assert torch.equal(first, layer.uniform)
+
+
+def masks_of(model):
+    noise = torch.Generator().manual_seed(3)
+    shapes = surgery.weight_shapes(model)
+    return {n: torch.rand(shape, generator=noise) < 0.7 for n, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("which", ["ticket", "rest"])
+@pytest.mark.parametrize("law", ["normal", "matched", "shuffled"])
+def test_reinitialising_touches_the_chosen_weights_alone(which, law):
+    model = make(BertConfig(**SIZES))
+    before = {n: m.weight.detach().clone() for n, m in surgery.prunable_linears(model).items()}
+    others = {
+        n: p.detach().clone()
+        for n, p in model.named_parameters()
+        if n.removesuffix(".weight") not in before
+    }
+    masks = masks_of(model)
+    surgery.reinitialise(model, masks, which, law, 0.5, torch.Generator().manual_seed(1))
+    drawn = []
+    for name, linear in surgery.prunable_linears(model).items():
+        chosen = masks[name] if which == "ticket" else ~masks[name]
+        assert torch.equal(linear.weight[~chosen], before[name][~chosen])
+        assert (linear.weight[chosen] != before[name][chosen]).float().mean() > 0.9
+        drawn.append(linear.weight[chosen].detach())
+        if law == "shuffled":
+            assert torch.equal(drawn[-1].sort().values, before[name][chosen].sort().values)
+    std = float(torch.cat(drawn).std())
+    assert abs(std - (0.5 if law == "normal" else 0.02)) < 0.05 * std
+    assert all(torch.equal(p, others[n]) for n, p in model.named_parameters() if n in others)
+
+
+def test_the_rest_of_the_encoder_can_be_drawn_anew():
+    model = make(BertConfig(**SIZES))
+    weights = surgery.prunable_linears(model)["bert.encoder.layer.0.output.dense"].weight.clone()
+    head = model.classifier.weight.clone()
+    words = model.bert.embeddings.word_embeddings.weight.clone()
+    torch.nn.init.normal_(model.bert.encoder.layer[1].output.LayerNorm.weight)
+    surgery.reinitialise_the_rest_of_the_encoder(model, 0.02, torch.Generator().manual_seed(1))
+    assert not torch.equal(model.bert.embeddings.word_embeddings.weight, words)
+    assert (model.bert.encoder.layer[1].output.LayerNorm.weight == 1).all()
+    assert (model.bert.pooler.dense.bias == 0).all() and torch.equal(model.classifier.weight, head)
+    again = surgery.prunable_linears(model)["bert.encoder.layer.0.output.dense"].weight
+    assert torch.equal(again, weights)
+
+
+def test_densities_by_head_by_hand():
+    """Two heads of two rows each in a layer of width 4."""
+    row = {0: [True] * 4, 1: [False] * 4}
+    names = [f"layer.0.{k}" for k in surgery.KINDS_OF_A_LAYER]
+    masks = {n: torch.ones(4, 4, dtype=torch.bool) for n in names}
+    masks["layer.0.query"] = torch.tensor([row[1], row[1], row[0], row[0]])
+    masks["layer.0.key"] = torch.tensor([row[1], row[0], row[0], row[0]])
+    masks["layer.0.ffn_in"] = torch.zeros(8, 4, dtype=torch.bool)
+    masks["pooler.dense"] = torch.zeros(4, 4, dtype=torch.bool)  # is in no layer
+    found = surgery.density_by_head(masks, 2)
+    assert found["heads"] == [pytest.approx([(0 + 0.5 + 1) / 3, 1.0])]
+    assert found["mlp"] == [pytest.approx(2 / 3)]
+
+
+def test_noise_in_bytes_is_uniform_and_of_its_generator():
+    gated = surgery.install_gates(make(CONFIGS["bert"][0]), 0.9)
+    surgery.draw_noise(gated, torch.Generator().manual_seed(5), in_bytes=True)
+    first = {n: layer.uniform.clone() for n, layer in gated.items()}
+    flat = torch.cat([u.flatten(1) for u in first.values()], dim=1)
+    assert all(u.shape == (2, *gated[n].scores.shape) for n, u in first.items())
+    for byte in flat.long():  # chi squared with 255 degrees of freedom: 255 +- 23
+        counts = byte.bincount(minlength=256).float()
+        expected = len(byte) / 256
+        assert ((counts - expected) ** 2 / expected).sum() < 255 + 5 * 23
+    surgery.draw_noise(gated, torch.Generator().manual_seed(5), in_bytes=True)
+    assert all(torch.equal(layer.uniform, first[n]) for n, layer in gated.items())
+
+
+def test_compiled_gates_give_the_same_numbers():
+    """bf16, same noise: to the rounding of the gated weights."""
+    model = make(CONFIGS["bert"][0]).requires_grad_(False)
+    gated = surgery.install_gates(model, 0.9)
+    surgery.draw_noise(gated, torch.Generator().manual_seed(5), in_bytes=True)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        plain = {name: layer.gated_weight() for name, layer in gated.items()}
+        try:
+            surgery.compile_gates(gated)
+        except Exception as e:
+            pytest.skip(f"no compiler here ({type(e).__name__})")
+        for name, layer in gated.items():
+            torch.testing.assert_close(layer.gated_weight(), plain[name], rtol=2**-8, atol=1e-6)

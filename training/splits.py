@@ -1,0 +1,265 @@
+"""Rows and splits: the same in every stage.
+
+They depend on the data and the split seed alone.
+"""
+
+import argparse
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+
+from training.data_sources import Tables, builtin_tables, files_in, hub_tables, read_table
+from training.tasks import Task
+from utils.cli import UserError
+
+DEV_FRACTION = 0.1
+MOST_LABELS = 10_000  # of a custom task whose labels are numbers
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Texts (a tuple of one or two strings per row), labels from 0, and ids like 'test:17'."""
+
+    texts: list[tuple[str, ...]]
+    labels: list[int]
+    ids: list[str]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, positions: list[int]) -> "Rows":
+        def pick(values: list) -> list:
+            return [values[i] for i in positions]
+
+        return replace(self, texts=pick(self.texts), labels=pick(self.labels), ids=pick(self.ids))
+
+    def for_tokenizer(self) -> list[str] | list[tuple[str, ...]]:
+        """A string per row, or a pair of strings, as a tokenizer or victim takes them."""
+        return [text[0] if len(text) == 1 else text for text in self.texts]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over texts and labels in order."""
+        digest = hashlib.sha256(json.dumps([self.texts, self.labels]).encode())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The named splits, the task with its labels known, and what was dropped on the way."""
+
+    task: Task
+    rows: dict[str, Rows]
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Rows:
+        return self.rows[name]
+
+    def facts(self) -> dict:
+        """What a record says of the data."""
+        return {
+            "splits": {
+                name: {"rows": len(r), "source": r.source, "fingerprint": r.fingerprint}
+                for name, r in self.rows.items()
+            },
+            "training_rows_dropped": self.dropped,
+        }
+
+
+def load_splits(
+    args: argparse.Namespace, task: Task, need: tuple[str, ...] = ("train", "dev", "test")
+) -> Splits:
+    """The splits named in `need`, checked: right columns and labels, no split empty or one-class.
+
+    dev is 10 % of train, stratified, unless a dev file of its own is given; training texts that
+    also stand in test or dev are dropped and counted. --max_train_rows and --max_eval_rows then
+    draw with equal class shares.
+    """
+    frames = _sources(args, task, need)
+    task = _with_labels(task, frames)
+    rows = {name: _rows(frame, task, name, source) for name, (frame, source) in frames.items()}
+    dropped: dict[str, int] = {}
+    if "train" in rows:
+        dropped["empty"] = len(frames["train"][0]) - len(rows["train"])
+        if "test" in rows:
+            rows["train"], dropped["also_in_test"] = without(rows["train"], rows["test"])
+        if "dev" not in rows:
+            rows["train"], rows["dev"] = _split(rows["train"], DEV_FRACTION, args.split_seed)
+        rows["train"], dropped["also_in_dev"] = without(rows["train"], rows["dev"])
+    missing = [name for name in need if name not in rows]
+    if missing:
+        raise UserError(f"no {' and no '.join(missing)} rows: give --{_flag(missing[0])}")
+    rows = {name: rows[name] for name in need}
+    for name in need:
+        limit = args.max_train_rows if name == "train" else args.max_eval_rows
+        _check_classes(rows[name], task, name)
+        if limit is not None:
+            rows[name] = sample_balanced(rows[name], limit, args.split_seed)
+            _check_classes(rows[name], task, name)
+    return Splits(task, rows, dropped)
+
+
+def _flag(split: str) -> str:
+    return {"train": "train_file", "dev": "validation_file", "test": "test_file"}[split]
+
+
+def _sources(args: argparse.Namespace, task: Task, need: tuple[str, ...]) -> Tables:
+    """Split name -> (table, where it came from). Local files win over the folder, then the hub."""
+    files = {name: getattr(args, _flag(name)) for name in ("train", "dev", "test")}
+    files = {name: Path(path) for name, path in files.items() if path}
+    if args.data_dir and files:
+        raise UserError("give either --data_dir or single files, not both")
+    if args.data_dir:
+        files = files_in(Path(args.data_dir), task)
+    if "dev" in files and "test" not in files:
+        # Labelled rows given once are the reported ones (as GLUE's official dev): dev, on which
+        # epochs are selected, is then split off train, never the same rows.
+        files["test"] = files.pop("dev")
+    wanted = set(need) | ({"train"} if "dev" in need else set())
+    if "train" in wanted:
+        wanted.add("test")  # whose texts leave train: before dev is split off it, in every stage
+    if files:
+        return {n: (read_table(p), p.name) for n, p in files.items() if n in wanted}
+    if task.name.startswith("builtin/"):
+        return builtin_tables(task, args.split_seed)
+    if task.hub_id is None:
+        raise UserError(
+            f"the task {task.name} has no data of its own: give --train_file and "
+            "--test_file, or --data_dir"
+        )
+    return hub_tables(task, wanted)
+
+
+def _with_labels(task: Task, frames: Tables) -> Task:
+    """A custom task learns its label names from its training (else its only) table."""
+    if task.label_names:
+        return task
+    table = (frames.get("train") or next(iter(frames.values())))[0]
+    if task.label_column not in table:
+        return task  # _rows says which column is missing
+    source = (frames.get("train") or next(iter(frames.values())))[1]
+    lacking = [i for i, value in enumerate(table[task.label_column]) if not _is_label(value)]
+    if lacking:
+        raise UserError(f"{source}: row {lacking[0]} has no label ({len(lacking)} such rows)")
+    values = {_label_text(v) for v in table[task.label_column]}
+    if all(v.isascii() and v.isdigit() and int(v) < MOST_LABELS for v in values):
+        return replace(task, label_names=tuple(str(i) for i in range(max(map(int, values)) + 1)))
+    return replace(task, label_names=tuple(sorted(values)))
+
+
+def _is_label(value: object) -> bool:
+    """Whether a cell is a label at all: not empty, no NaN, no list."""
+    return bool(pd.api.types.is_scalar(value) and not pd.isna(value) and str(value).strip())
+
+
+def _label_text(value: object) -> str:
+    text = str(value).strip()
+    return text.removesuffix(".0")  # a parquet or json column of floats
+
+
+def _rows(table: pd.DataFrame, task: Task, split: str, source: str) -> Rows:
+    """Check columns, texts and labels of one table; ids are its row numbers, from 0."""
+    for column in (*task.text_columns, task.label_column):
+        if column not in table:
+            raise UserError(
+                f"{source}: no column {column!r} for the task {task.name} (it has "
+                f"{', '.join(map(str, table.columns))}); see --text_columns and --label_column"
+            )
+    by_name = {name.lower(): i for i, name in enumerate(task.label_names)}
+    by_name |= {str(i): i for i in range(len(task.label_names))}
+    labels, unknown = [], []
+    for number, value in enumerate(table[task.label_column]):
+        label = by_name.get(_label_text(value).lower())
+        unknown += [] if label is not None else [(number, value)]
+        labels.append(label)
+    if unknown:
+        number, value = unknown[0]
+        raise UserError(
+            f"{source}: label {str(value)!r} in row {number} ({len(unknown)} such rows); "
+            f"{task.name} has the labels 0 to {len(task.label_names) - 1} "
+            f"({', '.join(task.label_names)})"
+        )
+    texts = [
+        tuple(_text(v, source) for v in row)
+        for row in zip(*(table[c] for c in task.text_columns), strict=True)
+    ]
+    ids = [f"{split}:{i}" for i in range(len(labels))]
+    rows = Rows(texts, labels, ids, source)
+    empty = [i for i, text in enumerate(texts) if not all(part.strip() for part in text)]
+    if empty and (split != "train" or len(task.text_columns) == 1):
+        raise UserError(f"{source}: the text in row {empty[0]} is empty")
+    # The hub's QQP has two training pairs with an empty question.
+    return rows.take(sorted(set(range(len(rows))) - set(empty))) if empty else rows
+
+
+def _text(value: object, source: str) -> str:
+    """A cell's text; nothing, and the NaN that pandas puts for nothing, is an empty one."""
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return ""
+    if not isinstance(value, str | int | float):
+        raise UserError(f"{source}: a text is of type {type(value).__name__}, not a string")
+    # Neither is a character of a text, and libraries behind us take them for marks of their own.
+    return str(value).replace("\x00", " ").replace("\uffff", " ")
+
+
+def _check_classes(rows: Rows, task: Task, split: str) -> None:
+    counts = Counter(rows.labels)
+    absent = [name for i, name in enumerate(task.label_names) if not counts[i]]
+    if len(counts) < 2 or (absent and split == "train"):
+        raise UserError(
+            f"{rows.source} ({split}): {len(rows)} rows of {len(counts)} class(es), "
+            f"{task.name} has {len(task.label_names)}"
+            + (f"; no row of: {', '.join(absent[:5])}" if absent else "")
+            + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+        )
+
+
+def without(train: Rows, other: Rows) -> tuple[Rows, int]:
+    """`train` less the rows whose texts (case and spaces apart) stand in `other`; how many."""
+
+    def key(text: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(" ".join(part.lower().split()) for part in text)
+
+    seen = {key(t) for t in other.texts}
+    kept = [i for i, t in enumerate(train.texts) if key(t) not in seen]
+    return train.take(kept), len(train) - len(kept)
+
+
+def _split(rows: Rows, share: float, split_seed: int) -> tuple[Rows, Rows]:
+    """(1 - share, share) of the rows, stratified; both keep the file's order."""
+    try:
+        first, second = train_test_split(
+            np.arange(len(rows)), test_size=share, random_state=split_seed, stratify=rows.labels
+        )
+    except ValueError as e:
+        raise UserError(
+            f"{rows.source}: {len(rows)} rows are too few to split off {share:.0%} for dev ({e})"
+        ) from e
+    part = rows.take(sorted(second.tolist()))
+    return rows.take(sorted(first.tolist())), replace(
+        part, source=f"{share:.0%} of {rows.source}, split seed {split_seed}"
+    )
+
+
+def sample_balanced(rows: Rows, limit: int, seed: int) -> Rows:
+    """At most `limit` rows, as equal per class as the classes' sizes admit, in file order."""
+    if limit >= len(rows):
+        return rows
+    generator = np.random.default_rng(seed)
+    queues = {
+        label: generator.permutation([i for i, y in enumerate(rows.labels) if y == label]).tolist()
+        for label in sorted(set(rows.labels))
+    }
+    chosen: list[int] = []
+    while len(chosen) < limit:
+        for queue in queues.values():
+            if queue and len(chosen) < limit:
+                chosen.append(queue.pop())
+    return rows.take(sorted(chosen))

@@ -1,0 +1,123 @@
+"""A training that stops at a loss, taken from one with the same steps that went on behind it."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import nn
+
+from training import models
+from training.loop import Progress
+from utils.cli import UserError
+from utils.files import read_json, read_jsonl
+from utils.runs import Run, read_run
+
+FREE = ("keep_epochs", "stop_at_loss")  # arguments that change no step
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The epochs of a finished run until the one at which a training would have stopped.
+
+    `lines`: of its log, until there. `progress`: as it was there; its seconds are a share of the
+    run's, by steps.
+    """
+
+    folder: Path
+    lines: list[dict]
+    progress: Progress
+
+    def checkpoint(self, epoch: int) -> Path:
+        return self.folder / f"epoch{epoch}"
+
+
+def find(folder: Path, identity: dict, facts: dict, stop_at_loss: float) -> Trajectory:
+    """The run in `folder` until its first epoch with a mean training loss of at most
+    `stop_at_loss`, or whole where none has.
+
+    `identity`, `facts`: arguments, data and encoder of the training that it stands for. UserError
+    where the run is unfinished, damaged or another one, or has not kept the epochs.
+    """
+    found = read_run(folder)
+    if found is None or found["stage"] != "finetune" or found["status"] != "finished":
+        raise UserError(f"--from_run {folder} is no finished run of finetune.py")
+    both = found.get("args", {}), json.loads(json.dumps(identity))
+    theirs, ours = ({k: v for k, v in args.items() if k not in FREE} for args in both)
+    differing = [k for k in sorted(theirs.keys() | ours.keys()) if theirs.get(k) != ours.get(k)]
+    facts = json.loads(json.dumps(facts))
+    differing += [f"its {name} is another" for name in facts if found.get(name) != facts[name]]
+    if found.get("stop_at_loss"):
+        differing.append("it was stopped at a loss itself")
+    if differing:
+        raise UserError(
+            f"--from_run {folder} was trained with other settings: {', '.join(differing)}"
+        )
+    try:
+        lines = read_jsonl(folder / "log.jsonl")
+        seconds = read_json(folder / "result.json")["seconds_of_training"]
+        trajectory = _until(folder, lines, seconds, stop_at_loss)
+    except (KeyError, IndexError, TypeError, ValueError, OSError) as e:
+        raise UserError(f"--from_run {folder}: its log or result is damaged ({e!r})") from e
+    for epoch in (trajectory.progress.best_epoch, trajectory.progress.finished_epochs):
+        if not trajectory.checkpoint(epoch).is_dir():
+            raise UserError(
+                f"--from_run {folder} has not kept epoch {epoch}: train it with --keep_epochs, "
+                "all of its epochs, or leave --from_run out"
+            )
+        models.checkpoint_facts(trajectory.checkpoint(epoch))  # whole, or a UserError
+    return trajectory
+
+
+def _until(folder: Path, lines: list[dict], seconds: float, stop_at_loss: float) -> Trajectory:
+    ends = []
+    for line in (x for x in lines if "finished_epochs" in x):
+        ends.append(line)
+        if line["mean_training_loss"] <= stop_at_loss:
+            break
+    best = max(ends, key=lambda x: x["dev_accuracy_percent"])  # of several the first
+    last = ends[-1]
+    kept = lines[: lines.index(last) + 1]
+    progress = Progress(
+        optimizer_step=last["optimizer_step"],
+        finished_epochs=last["finished_epochs"],
+        best_epoch=best["finished_epochs"],
+        best_dev_accuracy_percent=best["dev_accuracy_percent"],
+        seconds=seconds * last["optimizer_step"] / lines[-1]["optimizer_step"],
+        skipped_steps=sum(_was_skipped(line) for line in kept if "loss" in line),
+        ended=last["mean_training_loss"] <= stop_at_loss,
+    )
+    return Trajectory(folder, kept, progress)
+
+
+def _was_skipped(line: dict) -> bool:
+    """As Progress.admits: a step whose loss or gradient is not finite is not made."""
+    return not all(
+        isinstance(line[k], int | float) and math.isfinite(line[k]) for k in ("loss", "grad_norm")
+    )
+
+
+def take(
+    trajectory: Trajectory,
+    run: Run,
+    model: nn.Module,
+    tokenizer,
+    facts: dict,
+    accelerator: Accelerator,
+) -> Progress:
+    """Write the run's best and last checkpoint and its log; `model` then holds the last one."""
+    progress = trajectory.progress
+    for name, epoch in (("best", progress.best_epoch), ("last", progress.finished_epochs)):
+        kept = trajectory.checkpoint(epoch)
+        found = models.checkpoint_facts(kept)
+        measured = {k: found[k] for k in ("epoch", "dev_accuracy_percent", "mean_training_loss")}
+        model.load_state_dict(load_file(kept / "model.safetensors"))
+        if accelerator.is_main_process:
+            models.save_checkpoint(run.folder / name, model, tokenizer, facts | measured)
+    if accelerator.is_main_process:
+        run.cut_log(0, 0)
+        for line in trajectory.lines:
+            run.log(line)
+    return progress
