@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call, fails
-from test_report import attack as record
+from record_tools import attack as record
 
 import reproduce
 from experiments import paper, planning, runner, study

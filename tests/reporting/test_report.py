@@ -1,7 +1,6 @@
 """Tables and figures of the paper from made-up records, logs and tickets; values by hand."""
 
 import csv
-import json
 import re
 import shlex
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import call, fails
+from record_tools import ROBUST_30, SEARCH, TASK, attack, controlled, rows_of, write
 
 from evaluation import records
 from evaluation.intervals import crossed_interval
@@ -17,67 +17,9 @@ from experiments.paper import CURVES, DENSE, FIGURES, ROBUST, TABLES, Model
 from experiments.scales import SCALES
 from reporting import comparisons, figures, latex, markdown, paper_tables
 from reporting.missing import command
-from training import deviations
 
-TASK = "builtin/rotten_tomatoes"
 SPARSITIES = SCALES["mini"].sparsities
 LTH = Model(kind="imp", sparsity=0.3)
-ROBUST_30 = replace(ROBUST, sparsity=0.3)
-SEARCH = deviations.SEARCH["paper"] | {"epochs": 6}
-
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def attack(model: Model = DENSE, seed: int = 42, aua: float = 20.0, **changes) -> dict:
-    """A record of a model of the mini scale, whose Clean is 80 and whose id tells its facts."""
-    ticket = None
-    if model.kind is not None:
-        ticket = {
-            "kind": model.kind,
-            "sparsity_asked": model.sparsity,
-            "sparsity": model.sparsity,
-            "reinitialised": model.reinitialise,
-        }
-    record = {
-        "kind": "attack",
-        "task": TASK,
-        "encoder": {"name": "builtin/minilm"},
-        "ticket": ticket,
-        "method": model.method,
-        "seed": seed,
-        "epochs": model.epochs or 3,
-        "protocol": "paper",
-        "checkpoint": "last",
-        "recipe": "textfooler-minilm",
-        "score_with": "log_odds",
-        "similarity_threshold": 0.85,
-        "max_seq_length": 64,
-        "training_rows": 1800,
-        "rows": {"ids_fingerprint": "a", "fingerprint": "b"},
-        "rows_attacked": 100,
-        "clean_percent": 80.0,
-        "aua_percent": aua,
-        "suc_percent": 100 * (1 - aua / 80),
-        "queries_per_row": 50.0,
-        "intervals_95": {"clean_percent": [70.0, 88.0]},
-    }
-    record |= changes
-    letters = changes.get("row_outcomes")
-    if isinstance(letters, str) and letters:  # the rates are those of the rows
-        share = {
-            name: 100 * sum(map(letters.count, counted)) / len(letters)
-            for name, counted in records.COUNTED.items()
-        }
-        record |= {"rows_attacked": len(letters)} | share
-    facts = [model.folder, seed, aua, *changes.values()]
-    return {"attack_id": "id" + re.sub(r"\W+", "-", str(facts))} | record
-
-
-def write(folder: Path, lines: list[dict], name: str = "records.jsonl") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return folder
 
 
 def report(tmp_path: Path, *targets: str, scale: str = "mini", further: tuple = ()) -> Path:
@@ -95,11 +37,6 @@ def report(tmp_path: Path, *targets: str, scale: str = "mini", further: tuple = 
         *further,
     )
     return tmp_path / "out"
-
-
-def rows_of(path: Path, **wanted: str) -> list[dict]:
-    with open(path, newline="") as f:
-        return [r for r in csv.DictReader(f) if all(r[k] == v for k, v in wanted.items())]
 
 
 def row_of(path: Path, **wanted: str) -> dict:
@@ -748,15 +685,6 @@ def test_two_protocols_are_never_in_one_comparison(tmp_path):
     assert lth["ours_mean"] == ""
     call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
     assert (tmp_path / "general" / "table.md").read_text().count("## ") == 2
-
-
-def controlled(seed: int = 42, aua: float = 60.0, **changes) -> dict:
-    """A robust ticket whose mask has seen the labels 9 times, and which ended at a loss of 0.05."""
-    told = attack(
-        ROBUST_30, seed, aua, mean_training_loss=0.05, epoch=3, label_passes=12, **changes
-    )
-    told["ticket"]["scores_sha256"] = f"scores of seed {seed}"
-    return told
 
 
 def stopped(seed: int = 42, loss: float = 0.04, of: dict | None = None, **changes) -> dict:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import call, fails
-from test_report import ROBUST_30, ROOT, SEARCH, TASK, attack, controlled, rows_of, write
+from record_tools import ROBUST_30, ROOT, SEARCH, TASK, attack, controlled, rows_of, write
 
 import reproduce
 from evaluation import records
