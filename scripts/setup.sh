@@ -55,6 +55,6 @@ version=$("$venv_python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 if [ "$version $(uname -sm)" = "3.11 Linux x86_64" ]; then
     install --require-hashes --no-deps -r "$ROOT/requirements.lock"
 fi
-# After the lock this adds nothing but the CUDA libraries of a CUDA build of torch.
+# After the lock this installs torch, in the build that suits the machine, and its CUDA libraries.
 install -r "$ROOT/requirements.txt"
 wanted >"$stamp"
