@@ -8,24 +8,35 @@ same if they agree in letters and digits, apart from case. The bracket tokens of
 preset and seed. Prints a Markdown page.
 """
 
-import argparse
+import dataclasses
 import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script from anywhere
+from training.settings import DEFAULT_SPLIT_SEED, DataSettings
 from utils import cli
+from utils.settings import REQUIRED, Role, parse, setting
 
 BRACKETS = re.compile(r"-(lrb|rrb|lsb|rsb)-")
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(__doc__.split("\n")[0])
-    add = parser.add_argument
-    add("--tasks", nargs=2, required=True, metavar="TASK", help="the two tasks to compare")
-    add("--data", help="folder with a folder per task, such as DATA/sst2/train.tsv")
-    add("--num_examples", type=cli.positive_int, default=200, help="number of attacked rows")
-    return parser.parse_args(argv)
+@dataclasses.dataclass(kw_only=True)
+class Settings:
+    """Two tasks."""
+
+    tasks: list[str] = setting(REQUIRED, "names of two tasks", nargs="+", role=Role.DATA)
+    data: str | None = setting(
+        None, "folder with a folder per task, such as DATA/sst2/train.tsv", role=Role.DATA_PLACE
+    )
+    num_examples: int = setting(200, "number of attacked rows", cli.positive_int)
+
+
+def parse_args(argv: list[str] | None = None) -> Settings:
+    args = parse(Settings, __doc__.split("\n")[0], argv)
+    if len(args.tasks) != 2:
+        cli.fail("--tasks needs two names")
+    return args
 
 
 if __name__ == "__main__":
@@ -47,14 +58,14 @@ def key(text: tuple[str, ...]) -> str:
 
 
 def load(task: str, data: str | None) -> Splits:
-    folder = Path(data) / task if data else None
-    if folder is not None and not folder.is_dir():
-        folder = None  # from the package or the hub
-    flags = [] if folder is None else ["--data_dir", str(folder)]
-    parser = cli.Parser("data of one task")
-    cli.add_data_flags(parser)
-    args = parser.parse_args(["--task_name", task, *flags])
-    return load_splits(args, resolve_task(args))
+    """The splits of a task: from its folder in `data`, else from the package or the hub."""
+    folder = Path(data or "") / task
+    settings = DataSettings(
+        task_name=task,
+        data_dir=str(folder) if data and folder.is_dir() else None,
+        split_seed=DEFAULT_SPLIT_SEED,
+    )
+    return load_splits(settings, resolve_task(settings))
 
 
 def main() -> None:
