@@ -77,6 +77,8 @@ def test_a_run_is_attacked_recorded_and_not_attacked_twice(run, attack_py, capsy
     }
     assert {k: record[k] for k in expected} == expected
     assert record["rows"]["rows_per_label"] == {"0": 3, "1": 3}
+    assert record["row_labels"] == "".join(str(row["label"]) for row in rows)
+    assert record["preset"] == "balanced"
     assert record["resources"]["stop_words"]["name"] in ("nltk", "scikit-learn")
     assert record["environment"]["versions"]["textattack"]
     before = (folder / "rows.jsonl").read_bytes()
