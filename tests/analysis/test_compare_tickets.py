@@ -168,7 +168,7 @@ def test_pairs_are_counted_by_what_differs():
     assert relation(differ_in(origin(), origin())) == "nothing"
     assert differ_in(origin(lr=0.1), origin(seed=2, lr=0.2)) == ("seed", "settings")
     assert relation(differ_in(origin(), origin(seed=2, epoch=1))) == "several"
-    # A fact that one of the two lacks does not count; nor does the seed of noise next to a search's.
+    # A fact that one of the two lacks does not count; nor does the seed of noise.
     noise = origin("random", task=None, seed=42, epoch=None)
     assert differ_in(origin(), noise) == ("kind",)
     assert differ_in(noise, origin("random", task=None, seed=43, epoch=None)) == ("seed",)
