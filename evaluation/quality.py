@@ -12,6 +12,7 @@ from evaluation.finished_attacks import AttackedRow, FinishedAttack
 from evaluation.fluency import CausalModel, NgramModel
 from evaluation.minilm import MiniLM
 from training.metrics import wilson_interval
+from training.settings import DataSettings
 from training.splits import Rows
 from training.tasks import Task
 from utils.cli import UserError
@@ -89,11 +90,11 @@ class Quality(Summary):
 
 
 def load_tools(
-    args: Namespace, flags: Namespace, task: Task, attacks: Sequence[FinishedAttack]
+    args: Namespace, data: DataSettings, task: Task, attacks: Sequence[FinishedAttack]
 ) -> Tools:
     """The judge and the language model that `args` names; the others learn from training rows.
 
-    Reads judge, checkpoint, language_model and device of `args`. `flags`: see judges.data_flags.
+    Reads judge, checkpoint, language_model and device of `args`. `data`: see judges.data_settings.
     """
     accelerator = make_accelerator(args)
     judge = language_model = None
@@ -103,7 +104,7 @@ def load_tools(
     if args.language_model:
         language_model = CausalModel(args.language_model, str(accelerator.device))
     if judge is None or language_model is None:
-        rows = judges.training_rows(flags, task, attacks)
+        rows = judges.training_rows(data, task, attacks)
         column = task.text_columns.index(task.attack_column)
         judge = judge or judges.WordsJudge(rows)
         language_model = language_model or NgramModel([text[column] for text in rows.texts])

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from evaluation.records import write_text
 from reporting.searches import Runs
-from utils.cli import UserError, settings_of_search
+from training.settings import recipe_in
+from utils.cli import UserError
 from utils.files import read_jsonl
 
 
@@ -53,7 +54,7 @@ class Search:
             if not isinstance(raw["search"].get(name), int):
                 raise ValueError(f"the search's settings lack {name}")
         epochs = [SearchEpoch.read(epoch) for epoch in raw["epochs"]]
-        settings = todays_settings(raw["search"])
+        settings = recipe_in({"settings": raw["search"]})
         return cls(raw["encoder"], raw["task"], raw["seed"], settings, raw["data"], epochs)
 
     @property
@@ -66,13 +67,6 @@ class Search:
     def kind(self) -> str:
         """Kind of its scores."""
         return "robust" if self.search["adv_steps"] > 0 else "no_adversary"
-
-
-def todays_settings(settings: dict) -> dict:
-    """Settings in today's names, with the value that a newer setting had in an earlier version."""
-    renamed = {"deviations" if k == "protocol" else k: v for k, v in settings.items()}
-    released = renamed.get("deviations") == "released"
-    return {"schedule_length": "examples" if released else "steps"} | renamed
 
 
 def update(path: Path, runs: Runs, encoder: str, tasks: Iterable[str]) -> list[Search]:
@@ -106,7 +100,7 @@ def _of_run(folder: Path, run: dict) -> Search:
             "encoder": run["encoder"]["name"],
             "task": run["task"],
             "seed": run["args"]["seed"],
-            "search": settings_of_search(run["args"]),
+            "search": recipe_in(run),
             "data": data | {"max_seq_length": run["args"].get("max_seq_length")},
             "epochs": [
                 {
