@@ -71,10 +71,10 @@ if __name__ == "__main__":
 
 import torch
 
-from evaluation.records import write_text
 from masking import hard_concrete, overlap, surgery, tickets
 from reporting import densities, overlap_figure, ticket_names
 from reporting import overlap_tables as tables
+from reporting.render import write_text
 
 Drawn = tuple[ticket_names.Item, float, overlap.Packed]  # what it is, sparsity, bits
 

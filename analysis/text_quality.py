@@ -77,9 +77,10 @@ from dataclasses import replace
 from evaluation import checkpoints, quality
 from evaluation.fluency import CausalModel, NgramModel
 from evaluation.minilm import MiniLM
-from evaluation.records import number, text_cell, write_text
 from evaluation.transfer import Finished, read_attack
 from reporting import pairs
+from reporting.csv_cells import number, text_cell
+from reporting.render import write_text
 from training.splits import Rows, load_splits, without
 from training.tasks import Task, resolve_task
 from utils.devices import make_accelerator

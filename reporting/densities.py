@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.records import number, text_cell
+from reporting.csv_cells import number, text_cell
 from reporting.figures import LOOKS, WIDTH, save
 from reporting.overlap_tables import Matrix, decimals, table
 from reporting.ticket_names import Item, labels

@@ -4,8 +4,10 @@ import csv
 import io
 from dataclasses import dataclass, field
 
-from evaluation.records import Cell, number, text_cell
+from evaluation.records import AttackRecord
 from experiments.paper import PAPER_DATASET
+from reporting.cells import Cell
+from reporting.csv_cells import by_seed, number, text_cell
 
 PANEL_HEADER = (
     "figure",
@@ -71,7 +73,7 @@ class Shown:
     maps: list[HeatMap] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     lacking: list[str] = field(default_factory=list)
-    records: list[dict] = field(default_factory=list)
+    records: list[AttackRecord] = field(default_factory=list)
 
     @property
     def empty(self) -> bool:
@@ -124,4 +126,4 @@ def csv_text(figure: str, x_name: str, shown: Shown) -> str:
 
 
 def _numbers(cell: Cell) -> list[str]:
-    return [number(cell.mean), number(cell.deviation), number(cell.n), text_cell(cell.by_seed)]
+    return [number(cell.mean), number(cell.deviation), number(cell.n), by_seed(cell)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from evaluation.records import number, text_cell
+from reporting.csv_cells import number, text_cell
 from reporting.ticket_names import Item, relation
 
 RELATIONS = (

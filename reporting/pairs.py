@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from evaluation.records import number, text_cell
+from reporting.csv_cells import number, text_cell
 from utils.runs import seed_for
 
 TEXTS = (

@@ -9,13 +9,15 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from evaluation.records import Cell, largest_group, write_text
-from experiments.paper import OWN_LAMBDA, Model
+from experiments.models import Model
+from experiments.paper import OWN_LAMBDA
 from experiments.scales import Scale
 from experiments.study import STUDIES, STUDY
 from masking.tickets import GATE_KINDS
-from reporting import figures
+from reporting import figures, render
+from reporting.cells import Cell, largest_group
 from reporting.figure_data import Panel, Point, Shown, csv_text
+from reporting.render import write_text
 from reporting.searches import PENALTY, Runs
 from training.deviations import SEARCH
 from utils.cli import UserError, settings_of_search
@@ -130,7 +132,8 @@ def _by_row(searches: list[dict], task: str) -> tuple[dict[str, list[dict]], lis
             and s["search"].get("lambda_amp", 0.5) == OWN_LAMBDA.get(task, 0.5)
         ]
         settings = {key for item in items for key in item} - {"of"}
-        keys = sorted(settings - {"protocol", *SEARCH["paper"]})  # but for the switches
+        switches = {"protocol", "deviations", "schedule_length", *SEARCH["paper"]}
+        keys = sorted(settings - switches)
         alike, left_out = largest_group(items, keys, "", "search run")
         notes += left_out
         for model, label in rows.items():
@@ -143,7 +146,7 @@ def _by_row(searches: list[dict], task: str) -> tuple[dict[str, list[dict]], lis
 
 
 def _is_of(search: dict, model: Model) -> bool:
-    return model.is_searched_as({"search": search, "scores_epoch": search["epochs"]})
+    return model.is_searched_as(search, search["epochs"])
 
 
 def _points(searches: list[dict], quantity: str) -> list[Point]:
@@ -173,4 +176,4 @@ def _table(panels: list[Panel]) -> list[str]:
 
 
 def _percent(cell: Cell) -> str:
-    return str(Cell({seed: 100 * value for seed, value in cell.values.items()}))
+    return render.cell(Cell({seed: 100 * value for seed, value in cell.values.items()}))

@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from evaluation.records import Cell, largest_group
-from experiments.paper import LAMBDAS, ROBUST
+from experiments.models import ROBUST
+from experiments.paper import LAMBDAS
 from experiments.scales import Scale
+from reporting.cells import Cell, largest_group
 from reporting.figure_data import HeatMap, Panel, Point, Shown
 from utils.cli import PLACES, UserError
 from utils.files import read_json, read_jsonl
