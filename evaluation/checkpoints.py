@@ -16,13 +16,15 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from evaluation import LOCAL
 from training import models
 from training.splits import Rows, load_splits
 from training.tasks import Task
 from utils.cli import DATA_FLAGS, UserError
 from utils.files import read_json, sha256_of
 from utils.runs import read_run
+
+# Arguments of from_pretrained: read a folder, download nothing, and run no code that is in it.
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True)

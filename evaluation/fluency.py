@@ -12,7 +12,7 @@ from nltk.util import everygrams, ngrams
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
-from evaluation import LOCAL, checkpoints
+from evaluation import checkpoints
 from training import models
 from utils.cli import UserError
 
@@ -75,7 +75,7 @@ class CausalModel:
         self.tokenizer = models.load_tokenizer(folder)
         try:
             self.model, report = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True, **LOCAL
+                folder, dtype=torch.float32, output_loading_info=True, **checkpoints.LOCAL
             )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:
             reason = " ".join(str(e).split())[:200]

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from evaluation import checkpoints
 from evaluation.fluency import CausalModel, NgramModel
 from evaluation.minilm import MiniLM
-from evaluation.protocol import SUCCESS, tally
+from evaluation.outcomes import SUCCESS, tally
 from evaluation.transfer import Finished
 from training import models
 from training.batching import encode

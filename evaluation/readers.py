@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evaluation import LOCAL
+from evaluation.checkpoints import LOCAL
 from training.batching import cache_folder
 from utils.cli import UserError
 from utils.files import sha256_of, write_atomically

@@ -24,9 +24,16 @@ from textattack.shared.utils import GLOBAL_OBJECTS
 from textattack.transformations import WordSwapEmbedding
 
 from evaluation import readers
-from evaluation.goals import LogOdds, Softmax, WeightedSaliency, watch_ranking
 from evaluation.minilm import SIMILARITY_THRESHOLDS, MiniLM
-from evaluation.textattack_parts import MaskedLMSwap, MiniLMSimilarity, NeighbourTable
+from evaluation.textattack_parts import (
+    LogOdds,
+    MaskedLMSwap,
+    MiniLMSimilarity,
+    NeighbourTable,
+    Softmax,
+    WeightedSaliency,
+    watch_ranking,
+)
 from evaluation.victim import Victim
 from training.tasks import Task
 

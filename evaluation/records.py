@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import schema
-from evaluation.protocol import LETTERS, protocol_versions
+from evaluation.outcomes import COUNTED, LETTERS, check_labels
+from evaluation.protocol import protocol_versions
 from evaluation.schema import (
     COUNT,
     ENCODER,
     FINITE,
     INTERVALS,
+    LABELS,
     MAPPING,
     OBJECTS,
     PAIR_OF_TEXTS,
@@ -56,8 +58,6 @@ ROW_SETTINGS = (
     "training_settings",
     "stop_settings",
 )
-# Letters of row_outcomes that count for a measure.
-COUNTED = {"clean_percent": "rf", "aua_percent": "r"}
 # Next to COMPARISON, what the id of an evaluation protocol stands for (evaluation/protocol.py).
 _OF_THE_PROTOCOL = (
     "precision",
@@ -179,7 +179,7 @@ class AttackRecord:
     temperature_rule: str | None = key(TEXT, None)
     split: str | None = key(TEXT, None)
     row_outcomes: str | None = key(TEXT, None)
-    row_labels: str | None = key(TEXT, None)  # index of each attacked row's class
+    row_labels: str | list[int] | None = key(LABELS, None)  # outcomes.decode_labels
     label_names: list[str] | None = key(TEXTS, None)
     training: dict[str, Any] | None = key(MAPPING, None)
     resources: dict[str, Any] | None = key(MAPPING, None)
@@ -221,6 +221,7 @@ class AttackRecord:
                 raise ValueError(f"{name} must be {rule.words}, but is 'None'")
         if self.row_outcomes is not None:
             self._check_outcomes(self.row_outcomes)
+        check_labels(self.raw)
 
     def _check_outcomes(self, letters: str) -> None:
         known = LETTERS.values()
@@ -229,8 +230,6 @@ class AttackRecord:
                 f"row_outcomes must hold one letter of {', '.join(sorted(known))} for each of "
                 f"{self.rows_attacked} rows"
             )
-        if self.row_labels is not None and len(self.row_labels) != len(letters):
-            raise ValueError(f"row_labels must hold one class for each of {len(letters)} rows")
         for measure, counted in COUNTED.items():
             share = 100 * sum(map(letters.count, counted)) / self.rows_attacked
             if abs(share - getattr(self, measure)) > 0.01:

@@ -10,8 +10,8 @@ import logging
 import os
 from pathlib import Path
 
-from evaluation import RECIPES
 from evaluation.minilm import neighbour_table
+from evaluation.presets import RECIPES
 from evaluation.readers import read_neighbours
 from training.batching import cache_folder
 from training.models import MINILM_SHA256

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.attack_folder import line_digest
-from evaluation.protocol import FAILED, SUCCESS, fingerprint
+from evaluation.outcomes import FAILED, SUCCESS
+from evaluation.protocol import fingerprint
 from training.metrics import wilson_interval
 from training.splits import Rows
 from utils.cli import UserError

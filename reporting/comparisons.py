@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.intervals import crossed_difference, mcnemar, mean_crossed_difference
+from evaluation import intervals
+from evaluation.intervals import crossed_difference, mcnemar
 from evaluation.records import STRICT_COMPARISON, AttackRecord
 from reporting.cells import Interval, one_per_seed, outcomes
 
@@ -67,13 +68,14 @@ def difference(
 def mean_difference(pairs: list[Pair], measure: str = "aua_percent") -> Difference | None:
     """The mean over data sets of mine minus theirs, over the seeds that all have.
 
-    `pairs`: (mine, theirs) of each data set. None where the records cannot show it, or where
-    fewer than two seeds are common.
+    `pairs`: (mine, theirs) of each data set. The bounds are the wider of two analyses
+    (evaluation/intervals.py). None where the records cannot show it, or where fewer than two seeds
+    are common.
     """
     seeds, lacking, tables = _paired(pairs, measure)
     if tables is None or len(seeds) < 2:
         return None
-    points, low, high = mean_crossed_difference(tables)
+    points, low, high = intervals.mean_difference(tables)
     return Difference(points, (low, high), seeds, [], [], lacking)
 
 

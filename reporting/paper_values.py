@@ -4,7 +4,7 @@ import csv
 import functools
 from pathlib import Path
 
-from evaluation import RECIPES
+from evaluation.presets import RECIPES
 from experiments.paper import PAIR_TASKS, PAPER_ATTACKS, PAPER_DATASET, SINGLE_TASKS, Row, Table
 from experiments.scales import SCALES
 from utils.cli import UserError

@@ -14,7 +14,7 @@ from conftest import call, fails, make_tokenizer, sentences
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
-from evaluation import fluency, protocol, quality
+from evaluation import fluency, outcomes, quality
 from evaluation.attack_folder import AttackFolder
 from evaluation.minilm import MiniLM
 from reporting import pairs
@@ -50,7 +50,7 @@ def line(number: int, label: int, original: str, adversarial: str | None, change
         "predicted_after": 1 - label if won else label,
         "queries": 3,
         "seconds": 0.0,
-        "outcome": protocol.SUCCESS if won else protocol.FAILED,
+        "outcome": outcomes.SUCCESS if won else outcomes.FAILED,
         "words_changed": changed,
         "words_total": total,
         "original": {"sentence": original},
@@ -59,7 +59,7 @@ def line(number: int, label: int, original: str, adversarial: str | None, change
 
 
 LINES = [line(i, *row) for i, row in enumerate(ROWS)]
-WON = [one for one in LINES if one["outcome"] == protocol.SUCCESS]
+WON = [one for one in LINES if one["outcome"] == outcomes.SUCCESS]
 
 
 def attack(run: Path, lines: list[dict], name: str = "made", **settings) -> Path:
@@ -193,7 +193,7 @@ def test_from_an_attack_to_its_table_and_sheet(run, tmp_path, capsys):
     assert (out / "quality.md").read_text() in capsys.readouterr().out
     record = json.loads((out / "quality.json").read_text())
     first, second = record["results"]
-    shown = protocol.tally(LINES)["words_changed_percent"]
+    shown = outcomes.tally(LINES)["words_changed_percent"]
     assert (
         first["words_changed_percent"] == shown == pytest.approx(100 * (1 / 5 + 2 / 4 + 1 / 3) / 3)
     )

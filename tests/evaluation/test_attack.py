@@ -122,7 +122,7 @@ def test_epochs_of_a_run(run, attack_py, tmp_path, capsys):
     assert (run / "attacks" / "deepwordbug_epoch3_first4_seed42" / "summary.json").is_file()
     assert attack_py(*command, 1, "--result_file", result, "--neighbours", "unread") == 0
     warnings = capsys.readouterr().err
-    assert "warning: all 1 rows are of one class" in warnings
+    assert "warning: all 1 attacked rows belong to the class" in warnings
     assert "warning: --neighbours is not read by the recipe deepwordbug" in warnings
 
 
@@ -220,4 +220,4 @@ def test_a_folder_with_other_settings(run, attack_py, capsys):
     assert attack_py(*command, "--num_examples", 2) == 0
     capsys.readouterr()
     assert attack_py(*command, "--num_examples", 2, "--score_with", "softmax") == 2
-    assert 'score_with "log_odds" then, "softmax" now' in capsys.readouterr().err
+    assert 'score_with was "log_odds", is now "softmax"' in capsys.readouterr().err

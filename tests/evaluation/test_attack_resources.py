@@ -10,7 +10,8 @@ import pytest
 import torch
 from attack_tools import attack_all, make_victim
 
-from evaluation import RECIPES, readers, resources
+from evaluation import readers, resources
+from evaluation.presets import RECIPES
 from utils.cli import UserError
 
 NOTHING = dict.fromkeys(("neighbours", "word_vectors", "sentence_encoder", "masked_lm"))

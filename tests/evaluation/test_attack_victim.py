@@ -89,7 +89,7 @@ def test_outputs_that_are_not_finite_are_refused(model_and_tokenizer):
 
 @pytest.mark.parametrize("labels", [2, 4])
 def test_log_odds_order_as_one_minus_p_and_do_not_saturate(labels):
-    from evaluation.goals import log_odds_against
+    from evaluation.textattack_parts import log_odds_against
 
     logits = torch.randn(
         200, labels, dtype=torch.float64, generator=torch.Generator().manual_seed(1)

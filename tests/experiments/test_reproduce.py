@@ -12,9 +12,9 @@ from conftest import call, fails
 from record_tools import attack as record
 
 import reproduce
+from evaluation.records import AttackRecord
 from experiments import paper, planning, runner, study
 from experiments.jobs import Job
-from evaluation.records import AttackRecord
 from experiments.models import Model
 from experiments.paper import FIGURES, TABLES
 from experiments.scales import SCALES
