@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from evaluation.records import COMPARISON, ROW_SETTINGS, AttackRecord
 from reporting import csv_cells, render
-from reporting.cells import Cell, largest_group, one_per_seed
+from reporting.cells import Cell, cells_by_class, largest_group, one_per_seed, worst_class
 
 # What records at several temperatures share; the ids of their protocols differ.
 SHARED = tuple(key for key in COMPARISON if key not in ("temperature_rule", "protocol_id"))
@@ -20,6 +20,7 @@ HEADER = (
     "Aua % fitted",
     "lowest Aua %",
     "at",
+    "worst class % fitted",
     "seeds",
 )
 MEASURES = (
@@ -42,12 +43,14 @@ CSV_HEADER = (
     "aua_low_95",
     "aua_high_95",
     "aua_by_seed",
+    "aua_by_class",
     "attack_ids",
 )
 LEGEND = (
     "Temperature: fitted on dev rows. ECE: expected calibration error on the attacked rows. "
     "Saturated: share of rows whose top probability is 1.0 to the last digit of float32. Fitted: "
     "attacked again with logits divided by the temperature. Lowest: over all temperatures tried. "
+    "Worst class: the class with the lowest Aua. "
     "Seeds: number of seeds that were attacked at all of the model's temperatures. ±: standard "
     "deviation over them (n - 1). Brackets: 95 % intervals. With two classes a temperature cannot "
     "change the order of candidates: it only removes the saturation of a softmax, or of logits too "
@@ -159,6 +162,7 @@ def _row(model: tuple, rules: Rules) -> list[str]:
         aua(fitted),
         aua(rules[lowest]),
         _description(lowest),
+        render.number(worst_class(cells_by_class(fitted)).mean),
         str(len(fitted)),
     ]
 
@@ -194,6 +198,7 @@ def csv_text(records: Records) -> str:
                         *(Cell.of(same, m).mean for m in MEASURES),
                         *(aua.interval or ("", "")),
                         csv_cells.by_seed(aua),
+                        csv_cells.by_class(cells_by_class(same)),
                         ";".join(r.attack_id for r in same),
                     ]
                 )

@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from evaluation import by_class
 from evaluation.intervals import crossed_interval
-from evaluation.records import COUNTED, AttackRecord
+from evaluation.outcomes import COUNTED
+from evaluation.records import AttackRecord
 
 T = TypeVar("T")
 Interval = tuple[float, float]
@@ -73,9 +75,42 @@ def interval(records: list[AttackRecord], measure: str) -> Interval | None:
     return None if table is None or len(table) < 2 else crossed_interval(table)
 
 
+def cells_by_class(records: list[AttackRecord]) -> dict[str, Cell]:
+    """Class name -> Aua on its rows; empty where a record lacks its rows' labels."""
+    raws = [r.raw for r in records]
+    of_seeds = {r.seed: by_class.rates_by_class([r.raw], "aua_percent") for r in records}
+    return {
+        name: Cell({s: of_seed[name].percent for s, of_seed in of_seeds.items()}, rate[1:])
+        for name, rate in by_class.rates_by_class(raws, "aua_percent").items()
+    }
+
+
+def worst_class(cells: dict[str, Cell]) -> Cell:
+    """The class with the lowest mean, the first of several; an empty cell without classes."""
+    return min(cells.values(), key=lambda cell: cell.mean or 0.0, default=Cell({}))
+
+
 def one_per_seed(records: Iterable[AttackRecord]) -> list[AttackRecord]:
     """The last of several attacks on one model and seed: two of them are not two seeds."""
     return list({r.seed: r for r in records}.values())
+
+
+ONE_CLASS = "one_class_survives"
+
+
+def flags_of(record: AttackRecord) -> dict[str, str]:
+    """Name -> reason; records of earlier versions do not hold the flag for one class."""
+    flags = {flag.flag: flag.why for flag in record.flags or []}
+    why = by_class.one_class_survives(record.raw)
+    return {ONE_CLASS: why} | flags if why else flags
+
+
+def marks_of(records: list[AttackRecord], missing: list[str]) -> str:
+    """Appended to a model's name. `missing`: names of the controls that lack a seed."""
+    flags = {name for record in records for name in flags_of(record)}
+    words = ["control missing"] * bool(missing) + ["suspicious"] * bool(flags - {ONE_CLASS})
+    words += ["one class survives"] * (ONE_CLASS in flags)
+    return f" ({', '.join(words)})" if words else ""
 
 
 def doubts_of(records: list[AttackRecord]) -> list[str]:
@@ -83,9 +118,9 @@ def doubts_of(records: list[AttackRecord]) -> list[str]:
     seeds: dict[str, list[int | None]] = {}
     whys: dict[str, str] = {}
     for record in records:
-        for flag in record.flags or []:
-            seeds.setdefault(flag.flag, []).append(record.seed)
-            whys.setdefault(flag.flag, flag.why)
+        for name, why in flags_of(record).items():
+            seeds.setdefault(name, []).append(record.seed)
+            whys.setdefault(name, why)
     several = len(records) > 1
     return [
         f"{name.replace('_', ' ')} ({why}{f'; seeds {seeds[name]}' if several else ''})"

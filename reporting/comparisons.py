@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation import intervals
+from evaluation import by_class, intervals
+from evaluation.by_class import Rate
 from evaluation.intervals import crossed_difference, mcnemar
 from evaluation.records import STRICT_COMPARISON, AttackRecord
 from reporting.cells import Interval, one_per_seed, outcomes
@@ -63,6 +64,38 @@ def difference(
         points, low, high = map(float, crossed_difference(a, b))
         bounds = (low, high)
     return Difference(points, bounds, seeds, [t[:2] for t in tests], [t[2] for t in tests], lacking)
+
+
+@dataclass(frozen=True)
+class ClassGains:
+    """Points of Aua by class, with 95 % intervals; `carried`: why one class carries the gain."""
+
+    points: dict[str, Rate]
+    carried: str | None
+
+
+def class_gains(mine: list[AttackRecord], theirs: list[AttackRecord]) -> ClassGains:
+    """Mine minus theirs by class; empty where records lack their rows' labels."""
+    raws = [[r.raw for r in records] for records in (mine, theirs)]
+    return ClassGains(by_class.gain_by_class(*raws), by_class.one_class_carries(*raws))
+
+
+def interaction(pairs: list[tuple[Pair, Pair]], measure: str = "aua_percent") -> Difference | None:
+    """How much more mine gains over theirs in the first of two settings than in the second.
+
+    `pairs`: of each data set, (mine, theirs) in both settings; several give their mean. None where
+    the records cannot show it, or where fewer than two seeds are common.
+    """
+    flat = [pair for both in pairs for pair in both]
+    seeds, lacking, tables = _paired(flat, measure)
+    if tables is None or len(seeds) < 2:
+        return None
+    gains = [a.astype(float) - b for a, b in tables]
+    both = list(zip(gains[::2], gains[1::2], strict=True))
+    if any(a.shape != b.shape for a, b in both):
+        return None
+    points, low, high = intervals.mean_difference(both)
+    return Difference(points, (low, high), seeds, [], [], lacking)
 
 
 def mean_difference(pairs: list[Pair], measure: str = "aua_percent") -> Difference | None:
@@ -143,6 +176,7 @@ def controls_of(ticket: list[AttackRecord], records: list[AttackRecord]) -> list
 def _same_loss(ticket: dict[int | None, AttackRecord], dense: list[AttackRecord]) -> Control:
     losses = [r.last_loss for r in ticket.values() if r.last_loss is not None]
     wanted = f"loss {statistics.fmean(losses):.3f}" if losses else "training loss unknown"
+    wanted = f"epoch of a longer schedule, {wanted}"
     stopped = [r for r in dense if _stops_for(r, ticket[r.seed])]
     reached = [r for r in stopped if r.last_loss <= r.stop_at_loss.loss]
     all_reached = len(reached) == len(stopped)

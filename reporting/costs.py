@@ -11,7 +11,7 @@ from statistics import fmean
 from evaluation.records import AttackRecord
 from masking.tickets import GATE_KINDS
 from reporting import csv_cells, render
-from reporting.cells import Cell
+from reporting.cells import Cell, cells_by_class, worst_class
 from reporting.comparisons import SAME_LOSS, Difference, difference
 from reporting.paper_tables import SubTable
 from utils.cli import UserError
@@ -29,6 +29,7 @@ HEADER = (
     "peak GiB",
     "#Query",
     "Aua %",
+    "worst class %",
     "Δ Aua vs. Fine-tune",
     "further minutes per point",
 )
@@ -39,6 +40,7 @@ CSV_HEADER = (
     "queries",
     "aua_percent",
     "aua_deviation",
+    "aua_worst_class",
     "aua_minus_fine_tune",
     "low_95",
     "high_95",
@@ -224,6 +226,7 @@ def _cells(row: CostRow) -> list[str]:
         render.number(cost.peak_bytes / 2**30, ".2f"),
         render.cell(Cell.of(row.records, "queries_per_row"), interval=False),
         render.cell(Cell.of(row.records, "aua_percent"), interval=False),
+        render.number(worst_class(cells_by_class(row.records)).mean),
         render.short(row.gain) if row.gain else render.NONE,
         render.number(row.further) + (unsure if row.further is not None else ""),
     ]
@@ -260,6 +263,7 @@ def _csv_line(sub: SubTable, row: CostRow) -> list[str]:
         Cell.of(row.records, "queries_per_row").mean,
         aua.mean,
         aua.deviation,
+        worst_class(cells_by_class(row.records)).mean,
         gain.points if gain else None,
         low,
         high,

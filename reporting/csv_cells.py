@@ -22,6 +22,10 @@ def by_seed(value: Cell) -> str:
     return text_cell(";".join(f"{seed}:{number(v)}" for seed, v in value.values.items()))
 
 
+def by_class(cells: dict[str, Cell]) -> str:
+    return text_cell(";".join(f"{name}:{number(cell.mean)}" for name, cell in cells.items()))
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], newline: str = "\r\n") -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator=newline).writerows([header, *rows])

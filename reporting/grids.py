@@ -2,10 +2,17 @@
 
 from dataclasses import dataclass, field
 
+from evaluation.by_class import Rate
 from evaluation.records import AttackRecord
 from experiments.paper import PAPER_DATASET
-from reporting.cells import Cell, doubts_of
-from reporting.comparisons import TESTS, Control, Difference, difference, missing_controls
+from reporting.cells import Cell, doubts_of, marks_of, worst_class
+from reporting.comparisons import (
+    TESTS,
+    Control,
+    Difference,
+    difference,
+    missing_controls,
+)
 from reporting.paper_tables import Line, SubTable
 from reporting.paper_values import orientation, why_not_run
 
@@ -27,7 +34,7 @@ class Number:
     spec: str = ".1f"
 
 
-Value = str | Cell | Number | Difference
+Value = str | Cell | Number | Difference | Rate
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Grid:
     comparisons: list[Comparison] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     controls: list[list[Value]] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
 
 
@@ -75,17 +83,25 @@ def _grid(sub: SubTable) -> Grid:
         )
     parts = ["paper", "ours", "diff."] if sub.of_the_paper else [""]
     columns = [("Method", [""]), ("Sparsity", [""])]
-    columns += [(HEADINGS[metric], parts) for metric in sub.metrics]
+    for metric in sub.metrics:
+        columns.append((HEADINGS[metric], parts))
+        columns += _class_columns(sub) if metric == "aua" else []
     return Grid(
         f"{_task(sub.task)}, {f'{sub.attack} ({sub.recipe})' if sub.attack else sub.recipe}",
         [remark for remark in remarks if remark],
         columns,
         [_row(sub, line) for line in sub.lines],
         _comparisons(sub),
-        [*sub.notes, *_suspicious(sub)],
-        [_control(line, control) for line in sub.lines for control in line.controls],
+        [*sub.notes, *_suspicious(sub), *carried_by_one_class(sub)],
+        [_control(sub, line, control) for line in sub.lines for control in line.controls],
+        sub.classes,
         sub.commands(),
     )
+
+
+def _class_columns(sub: SubTable) -> list[tuple[str, list[str]]]:
+    names = [*sub.classes, "worst class"] if sub.classes else []
+    return [(f"Aua {name} %", [""]) for name in names]
 
 
 def _row(sub: SubTable, line: Line) -> list[Value]:
@@ -96,14 +112,16 @@ def _row(sub: SubTable, line: Line) -> list[Value]:
             cells += [Number(line.paper.get(metric)), ours, Number(line.difference(metric), "+.1f")]
         else:
             cells.append(ours)
+        if metric == "aua" and sub.classes:
+            of_classes = line.by_class
+            cells += [of_classes.get(name, Cell({})) for name in sub.classes]
+            cells.append(worst_class(of_classes))
     return cells
 
 
 def marks(line: Line) -> str:
     """Appended to a row's name."""
-    missing = missing_controls(line.controls, line.records) if line.controls else []
-    words = ["control missing"] * bool(missing) + ["suspicious"] * bool(doubts_of(line.records))
-    return f" ({', '.join(words)})" if words else ""
+    return marks_of(line.records, missing_controls(line.controls, line.records))
 
 
 def _comparisons(sub: SubTable) -> list[Comparison]:
@@ -114,11 +132,12 @@ def _comparisons(sub: SubTable) -> list[Comparison]:
     return [Comparison(start, against)] if against else []
 
 
-def _control(line: Line, control: Control) -> list[Value]:
+def _control(sub: SubTable, line: Line, control: Control) -> list[Value]:
     """A row of the second table of a grid."""
     start: list[Value] = [line.label, f"{control.name} ({control.wanted})"]
     if not control.records:
-        return [*start, *[Number(None)] * 4, "**control missing**"]
+        return [*start, *[Number(None)] * 4, "**control missing**", *[""] * len(sub.classes)]
+    gains = line.gain_over(control).points
     against = difference(line.records, control.records)
     return [
         *start,
@@ -127,6 +146,7 @@ def _control(line: Line, control: Control) -> list[Value]:
         Cell.of(control.records, "clean_percent"),
         Cell.of(control.records, "aua_percent"),
         against or "other rows or seeds",
+        *(gains.get(name, Number(None)) for name in sub.classes),
     ]
 
 
@@ -145,6 +165,16 @@ def _suspicious(sub: SubTable) -> list[str]:
     doubts = [(label, doubts_of(records)) for label, records in models]
     notes = [f"Suspicious: {label}: {'; '.join(texts)}." for label, texts in doubts if texts]
     return list(dict.fromkeys(notes))
+
+
+def carried_by_one_class(sub: SubTable) -> list[str]:
+    """A note per ticket whose gain over a control is that of one class."""
+    notes = []
+    for line in sub.lines:
+        gains = [(control.name, line.gain_over(control).carried) for control in line.controls]
+        whys = "; ".join(f"{name}: {why}" for name, why in gains if why)
+        notes += [f"One class carries the gain of {line.label} over dense, {whys}."] if whys else []
+    return notes
 
 
 def _grid_of_the_paper(subs: list[SubTable], others_run: bool) -> Grid:

@@ -1,5 +1,6 @@
 """A table of the paper or of the study as Markdown."""
 
+from evaluation.by_class import Rate
 from experiments.paper import Table
 from reporting import render
 from reporting.cells import Cell
@@ -16,7 +17,10 @@ LEGEND = (
     "Both are shares of all attacked rows. Suc = 100 (1 - Aua / Clean). #Query: victim queries per "
     "row that was right before the attack. A row without numbers was not run. Control missing: a "
     "matched dense control of this ticket lacks a seed, so it is open whether longer or closer "
-    "fitting explains its numbers. Suspicious: see the notes."
+    "fitting explains its numbers. The control with the same training loss is an epoch from the "
+    "middle of a longer schedule: its learning rate was not annealed. Suspicious: see the notes. "
+    "One class survives: Aua of one class is far above the others', so the mean hides which class "
+    "is robust."
 )
 OF_SEARCHES = (
     " Dev: accuracy of the trained model on the dev rows. R(m): expected share of open gates in "
@@ -38,6 +42,8 @@ def text_of(value: Value) -> str:
         return render.cell(value)
     if isinstance(value, Difference):
         return render.long(value)
+    if isinstance(value, Rate):
+        return render.rate(value)
     return render.number(value.value, value.spec) if isinstance(value, Number) else value
 
 
@@ -66,8 +72,9 @@ def markdown(table: Table, subs: list[SubTable], remark: str = "") -> str:
 def _controls(grid: Grid) -> list[str]:
     if not grid.controls:
         return []
+    header = [*CONTROLS_HEADER, *(f"Δ Aua {name}" for name in grid.classes)]
     rows = [list(map(text_of, row)) for row in grid.controls]
     return [
         "Matched dense controls: the same training settings, checkpoint rule, attack and rows.",
-        render.markdown_table(CONTROLS_HEADER, rows, left=2),
+        render.markdown_table(header, rows, left=2),
     ]

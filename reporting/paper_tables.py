@@ -2,14 +2,22 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from evaluation.records import ROW_SETTINGS, STRICT_COMPARISON, AttackRecord
 from experiments.models import Model, assign
 from experiments.paper import MINI_RECIPES, PAPER_ATTACKS, TABLES, Table, mini_recipes
 from experiments.scales import Scale
 from experiments.study import STUDIES
-from reporting.cells import Cell, largest_group, one_per_seed
-from reporting.comparisons import Control, Difference, controls_of, difference
+from reporting.cells import Cell, cells_by_class, largest_group, one_per_seed
+from reporting.comparisons import (
+    ClassGains,
+    Control,
+    Difference,
+    class_gains,
+    controls_of,
+    difference,
+)
 from reporting.missing import command
 from reporting.paper_values import values_of
 
@@ -48,9 +56,22 @@ class Line:
     def ours(self, metric: str) -> Cell:
         return Cell.of(self.records, MEASURES[metric])
 
+    @cached_property
+    def by_class(self) -> dict[str, Cell]:
+        """Aua of each class, by its name."""
+        return cells_by_class(self.records)
+
     def against(self, other: "Line") -> Difference | None:
         """Aua of this model minus another's on the same rows; None if the records lack it."""
         return difference(self.records, other.records)
+
+    def gain_over(self, control: Control) -> ClassGains:
+        """Points of Aua over a control by class."""
+        return self._gains[control.name]
+
+    @cached_property
+    def _gains(self) -> dict[str, ClassGains]:
+        return {c.name: class_gains(self.records, c.records) for c in self.controls}
 
     def difference(self, metric: str) -> float | None:
         """Ours minus the paper's."""
@@ -91,6 +112,11 @@ class SubTable:
         of_rows = [r for line in self.lines for r in line.records]
         of_controls = [r for line in self.lines for c in line.controls for r in c.records]
         return list(dict.fromkeys(of_rows + of_controls))
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Names of the classes that its records tell apart, in the order of the labels."""
+        return list(dict.fromkeys(name for line in self.lines for name in line.by_class))
 
     @property
     def encoder(self) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from evaluation.by_class import Rate
 from evaluation.records import AttackRecord
 from reporting.cells import Cell
 from reporting.comparisons import Difference
@@ -33,6 +34,13 @@ def short(value: Difference) -> str:
     certainty = f"p = {_p(value.p_values[0])}" if value.bounds is None else _bounds(value)
     text = f"{points if value.is_noise else f'**{points}**'} {certainty}"
     return text + (f" ({_seeds_only(value)})" if value.lacking else "")
+
+
+def rate(value: Rate) -> str:
+    """A gain in points with its interval; bold if the interval excludes zero."""
+    points, ends = number(value.percent, "+.1f"), (value.low, value.high)
+    points = points if ends[0] <= 0 <= ends[1] else f"**{points}**"
+    return f"{points} [{number(ends[0], '+.1f')}, {number(ends[1], '+.1f')}]"
 
 
 def long(value: Difference) -> str:

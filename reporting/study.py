@@ -82,8 +82,12 @@ def _figure(subs: list[SubTable]) -> Figure:
 
 
 def _panel(axes, sub: SubTable, lines: list[Line]) -> None:
+    letters = _letters(sub.classes)
     for y, line in enumerate(lines):
         _point(axes, line.records, y, MODEL)
+        for name, cell in line.by_class.items():
+            letter = f"${letters[name]}$"
+            axes.plot(cell.mean, y - 0.25, marker=letter, color=MODEL[1], markersize=4.5)
         controls = [control for control in line.controls if control.records]
         for i, control in enumerate(controls, 1):
             _point(axes, control.records, y + 0.16 * i, LOOKS[control.name])
@@ -91,8 +95,17 @@ def _panel(axes, sub: SubTable, lines: list[Line]) -> None:
     axes.set_ylim(len(lines) - 0.3, -0.5)
     seeds, rows = len(study_summary.seeds_of(sub)), sub.records[0].rows_attacked
     title = f"{sub.task}, {sub.recipe}, {rows} rows, {seeds} seed{'s' * (seeds > 1)}"
+    title += "".join(f"; {letter}: {name}" for name, letter in letters.items())
     axes.set_title(title, loc="left")
     axes.grid(axis="y", visible=False)
+
+
+def _letters(classes: list[str]) -> dict[str, str]:
+    """A marker per class: its initial, or its number if two classes share one."""
+    initials = [name[0] for name in classes]
+    unique = len(set(initials)) == len(classes)
+    marks = initials if unique else map(str, range(1, len(classes) + 1))
+    return dict(zip(classes, marks, strict=True))
 
 
 def _point(axes, records: list[AttackRecord], y: float, look: tuple[str, str, str]) -> None:

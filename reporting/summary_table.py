@@ -2,14 +2,22 @@
 
 import textwrap
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from evaluation.records import COMPARISON, ROW_SETTINGS, AttackRecord, identity
 from reporting import calibration_table, csv_cells, render
-from reporting.cells import Cell, doubts_of, one_per_seed
-from reporting.comparisons import TESTS, Control, controls_of, difference, missing_controls
+from reporting.cells import Cell, cells_by_class, doubts_of, marks_of, one_per_seed, worst_class
+from reporting.comparisons import (
+    TESTS,
+    Control,
+    class_gains,
+    controls_of,
+    difference,
+    missing_controls,
+)
 from utils.cli import UserError
 from utils.files import read_jsonl, write_atomically
 
@@ -29,7 +37,8 @@ LEGEND = (
     "standard deviation over seeds (n - 1). Brackets: 95 % intervals; for one seed Wilson's over "
     "rows, for several over new rows and new seeds (two-way random effects). Test accuracy: on all "
     "test rows. Control missing: a dense control of this ticket (same epochs, same training loss, "
-    "same label passes) lacks a seed. Suspicious: see the notes."
+    "same label passes) lacks a seed. Suspicious: see the notes. One class survives: "
+    "Aua of one class is far above the others', so the mean hides which class is robust."
 )
 
 
@@ -46,9 +55,12 @@ class Row:
 
     @property
     def marks(self) -> str:
-        words = ["control missing"] * bool(missing_controls(self.controls, self.records))
-        words += ["suspicious"] * bool(doubts_of(self.records))
-        return f" ({', '.join(words)})" if words else ""
+        return marks_of(self.records, missing_controls(self.controls, self.records))
+
+    @cached_property
+    def by_class(self) -> dict[str, Cell]:
+        """Aua of each class, by its name."""
+        return cells_by_class(self.records)
 
     def over_seeds(self, metric: str) -> Cell:
         return Cell.of(self.records, metric)
@@ -80,6 +92,10 @@ class Comparable:
         return names
 
     @property
+    def classes(self) -> list[str]:
+        return list(dict.fromkeys(name for row in self.rows for name in row.by_class))
+
+    @property
     def notes(self) -> list[str]:
         """What is suspicious; Aua of each row minus the first one's, and minus its controls'."""
         named = list(zip(self.names, self.rows, strict=True))
@@ -96,11 +112,14 @@ class Comparable:
         for name, row in named:
             pairs = [(c, difference(row.records, c.records)) for c in row.controls if c.records]
             texts = [f"{c.name} ({c.wanted}) {render.long(d)}" for c, d in pairs if d]
-            notes += (
-                [f"Aua of {name} compared with its dense controls: {'; '.join(texts)}."]
-                if texts
-                else []
-            )
+            start = f"Aua of {name} compared with its dense controls"
+            notes += [f"{start}: {'; '.join(texts)}."] if texts else []
+            for control in row.controls:
+                gains = class_gains(row.records, control.records)
+                of_classes = [f"{c} {render.rate(rate)}" for c, rate in gains.points.items()]
+                start = f"By class, {name} minus dense ({control.name})"
+                carried = f". One class carries the gain: {gains.carried}" if gains.carried else ""
+                notes += [f"{start}: {'; '.join(of_classes)}{carried}."] if of_classes else []
         return notes
 
 
@@ -130,16 +149,19 @@ def _order(row: Row) -> tuple:
 
 
 def markdown(title: str, tables: list[Comparable]) -> str:
-    header = ["model", "sparsity", "epochs", *COLUMNS, "rows", "seeds", "test accuracy %"]
-    header += ["last training loss"]
     parts = [f"# {title}"]
     for table in tables:
+        of_classes = [f"Aua {name} %" for name in table.classes]
+        of_classes += ["Aua worst class %"] if of_classes else []
+        header = ["model", "sparsity", "epochs", *COLUMNS, *of_classes, "rows", "seeds"]
+        header += ["test accuracy %", "last training loss"]
         rows = [
             [
                 row.first.name + row.marks,
                 f"{100 * row.first.sparsity:g} %",
                 str(row.first.epochs),
                 *(render.cell(row.over_seeds(m), count=False) for m in COLUMNS.values()),
+                *_of_classes(row, table.classes),
                 str(row.first.rows_attacked),
                 str(len(row.records)),
                 render.cell(row.over_seeds("clean_full_test_percent"), count=False),
@@ -151,11 +173,19 @@ def markdown(title: str, tables: list[Comparable]) -> str:
     return render.paragraphs([*parts, LEGEND])
 
 
+def _of_classes(row: Row, classes: list[str]) -> list[str]:
+    """Aua of each class and of the worst one."""
+    cells = [row.by_class.get(name, Cell({})) for name in classes]
+    cells += [worst_class(row.by_class)] if classes else []
+    return [render.cell(cell, count=False) for cell in cells]
+
+
 def csv_text(tables: list[Comparable]) -> str:
     header = [*COMPARISON, "model", "sparsity", "epochs", "deviations", "seeds", "rows_attacked"]
     for metric in METRICS:
         further = ("deviation", "low_95", "high_95", "by_seed")
         header += [metric, *(f"{metric}_{name}" for name in further)]
+    header += ["aua_percent_by_class", "aua_percent_worst_class"]
     return csv_cells.table(header, (_csv_line(row) for table in tables for row in table.rows))
 
 
@@ -168,7 +198,7 @@ def _csv_line(row: Row) -> list[object]:
         cell = row.over_seeds(metric)
         low, high = cell.interval or ("", "")
         line += [cell.mean, cell.deviation, low, high, csv_cells.by_seed(cell)]
-    return line
+    return [*line, csv_cells.by_class(row.by_class), worst_class(row.by_class).mean]
 
 
 def draw_figure(path: Path, title: str, tables: list[Comparable]) -> None:

@@ -77,10 +77,8 @@ def test_values_deviations_and_differences_by_hand(tmp_path):
     clean = row_of(out / "table1.csv", method="RobustT", metric="clean", recipe="textfooler-minilm")
     assert (clean["paper"], clean["difference"]) == ("90.9", "-10.9")
     text = (out / "table1.md").read_text()
-    assert (
-        "| RobustT (control missing) | 30 % | 90.9 | 80.0 ± 0.0 (n=3) | −10.9 | — | 35.0 ± 5.6 (n=3) | — |"
-        in text
-    )
+    assert "| RobustT (control missing) | 30 % | 90.9 | 80.0 ± 0.0 (n=3) | −10.9 | " in text
+    assert " | −10.9 | — | 35.0 ± 5.6 (n=3) | — |" in text
     assert (
         "| Fine-tune | 0 % | 92.0 | 90.0 [70.0, 88.0] (n=1) | −2.0 | — | 20.0 (n=1) | — |" in text
     )
