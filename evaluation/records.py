@@ -80,10 +80,9 @@ def search_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     `compile` changes how a search is computed, not what it finds, so it is dropped.
     """
     renamed = {"deviations" if k == "protocol" else k: v for k, v in settings.items()}
-    if "penalty_mean" in renamed:  # a search, not an iterative pruning
-        released = renamed.get("deviations") == "released"
-        renamed = {"schedule_length": "examples" if released else "steps"} | renamed
-    return {name: value for name, value in renamed.items() if name != "compile"}
+    released = renamed.get("deviations") == "released"
+    defaults = {"schedule_length": "examples" if released else "steps"}
+    return {name: value for name, value in (defaults | renamed).items() if name != "compile"}
 
 
 @dataclass(frozen=True)

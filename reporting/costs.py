@@ -114,7 +114,7 @@ def stages_of(record: AttackRecord) -> list[tuple[str, int]]:
     earlier = (record.label_passes or own) - (record.epochs or 0)
     if ticket.kind in GATE_KINDS:
         search = ticket.search or {}
-        way = "search" if search["adv_steps"] else "search_without_adversary"
+        way = "search_without_adversary" if search.get("adv_steps") == 0 else "search"
         return [
             (method, own),
             (way, search["epochs"]),
@@ -135,7 +135,10 @@ def gradient_passes(record: AttackRecord) -> float | None:
     total = 0
     for way, epochs in stages_of(record):
         if way == "search":
-            total += epochs * record.ticket.search["adv_steps"]
+            steps = ((record.ticket and record.ticket.search) or {}).get("adv_steps")
+            if steps is None:
+                return None
+            total += epochs * steps
         elif way in ("plain", "retrain", "search_without_adversary"):
             total += epochs
         else:

@@ -18,8 +18,13 @@ def text_cell(value: object) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
+def joined(value: Cell) -> str:
+    """The values by seed."""
+    return ";".join(f"{seed}:{number(v)}" for seed, v in value.values.items())
+
+
 def by_seed(value: Cell) -> str:
-    return text_cell(";".join(f"{seed}:{number(v)}" for seed, v in value.values.items()))
+    return text_cell(joined(value))
 
 
 def by_class(cells: dict[str, Cell]) -> str:

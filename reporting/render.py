@@ -6,11 +6,11 @@ from pathlib import Path
 
 from evaluation.by_class import Rate
 from evaluation.records import AttackRecord
+from reporting import sheets
 from reporting.cells import Cell
 from reporting.comparisons import Difference
+from reporting.sheets import NONE
 from utils.files import write_atomically
-
-NONE = "—"
 
 
 def number(value: float | None, spec: str = ".1f") -> str:
@@ -71,9 +71,7 @@ def _seeds_only(value: Difference) -> str:
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """A Markdown table, its first `left` columns aligned to the left."""
-    rule = ["---"] * left + ["---:"] * (len(header) - left)
-    lines = [[text.replace("|", "\\|") for text in row] for row in (header, rule, *rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(sheets.markdown_table(header, rows, left))
 
 
 def paragraphs(parts: Iterable[str]) -> str:

@@ -10,9 +10,9 @@ from experiments.study import STUDY_RECORDS
 from reporting import costs, study_summary
 from reporting.cells import Cell
 from reporting.comparisons import SAME_EPOCHS, SAME_LOSS, SAME_PASSES
-from reporting.figures import save
 from reporting.paper_tables import Line, SubTable
 from reporting.render import write_records, write_text
+from reporting.style import save
 from reporting.summary_table import point
 
 # Okabe and Ito's colors, each with its own marker and legend.

@@ -88,8 +88,6 @@ def test_a_search_without_a_schedule_length_had_that_of_its_deviations(deviation
     assert earlier == search_settings(today) == search_settings(earlier)
     other = search_settings(today | {"schedule_length": "other"})
     assert other["schedule_length"] == "other"
-    pruning = {"protocol": "released", "lr": 0.1}  # an iterative pruning has no such setting
-    assert search_settings(pruning) == {"deviations": "released", "lr": 0.1}
 
 
 @pytest.mark.parametrize("name", [*STRICT_COMPARISON, *ROW_SETTINGS])

@@ -20,11 +20,11 @@ from reporting import (
     cells,
     comparisons,
     csv_cells,
-    figures,
     latex,
     markdown,
     paper_tables,
     paper_values,
+    style,
 )
 from reporting.missing import command
 from utils.cli import UserError
@@ -484,7 +484,7 @@ def test_figures_are_of_one_size_and_the_same_bytes_again(tmp_path):
     out = report(tmp_path, "figure1")
     first = {kind: (out / f"figure1.{kind}").read_bytes() for kind in ("png", "pdf")}
     width = int.from_bytes(first["png"][16:20], "big")
-    assert width == round(figures.WIDTH * 300)
+    assert width == round(style.WIDTH * 300)
     assert first == {
         kind: (report(tmp_path, "figure1") / f"figure1.{kind}").read_bytes() for kind in first
     }
@@ -748,7 +748,7 @@ def test_a_best_checkpoint_s_control_may_be_of_an_earlier_epoch(tmp_path):
     write(tmp_path / "runs", [ticket, dense])
     report(tmp_path, "table1", further=("--checkpoint", "best"))
     text = (tmp_path / "out" / "table1.md").read_text()
-    assert "| RobustT | same training loss (loss 0.050) | 7 | 0.300 | 80.0" in text
+    assert "| RobustT | same training loss (epoch of a longer schedule, loss 0.050) | 7 | 0.300 | 80.0" in text
 
 
 def test_a_ticket_of_the_same_scores_but_another_seed_has_another_loss(tmp_path):
