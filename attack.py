@@ -2,7 +2,7 @@
 
     python attack.py --model_name RUN_OR_CHECKPOINT --recipe textfooler-minilm --num_examples 200
 
-Every row is written as soon as it has been attacked; the same command resumes an interrupted attack.
+Every row is written as soon as it is attacked. The same command resumes an interrupted attack.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def add_attack_flags(parser: argparse.ArgumentParser) -> None:
         "--flag_skipped_percent",
         type=cli.non_negative_float,
         default=presets.FLAG_SKIPPED_PERCENT,
-        help="flag a result if more than this percentage of rows is misclassified before the attack",
+        help="flag a result if a larger percentage of rows is misclassified before the attack",
     )
     add(
         "--similarity_threshold",

@@ -22,7 +22,7 @@ from utils.runs import seed_for
 def attack_row(
     attack: Attack, victim: Victim, task: Task, rows: Rows, position: int, seed: int
 ) -> dict:
-    """Attack the row at `position` and return its line. The line depends on the row and `seed` only.
+    """Attack the row at `position` and return its line, which depends on the row and `seed` only.
 
     score_before and score_after are the goal's (log-odds against the label, or 1 - p), rounded to 5
     decimals. words_total counts the words of all columns; words_changed counts the words of the

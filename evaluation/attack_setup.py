@@ -108,7 +108,7 @@ class Setup:
     def settings(self, data: dict, rows: dict, resource_facts: dict, split: str, rule: str) -> dict:
         """The settings that identify an attack, for its folder and its record.
 
-        `data`, `rows`: from `protocol.describe_data` and `describe_rows`. `rule`: the temperature's.
+        `data`, `rows`: from `protocol.describe_data` and `describe_rows`. `rule`: of temperature.
         Settings of later versions are left out at their defaults, so that earlier attacks keep
         their id.
         """
