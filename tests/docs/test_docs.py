@@ -4,16 +4,19 @@ import argparse
 import importlib
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from utils.files import read_jsonl
+
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [
-    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md")
-] + sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md")] + sorted(
+    (ROOT / "docs").glob("*.md")
+)
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 MOST_README_LINES = 200
@@ -248,3 +251,67 @@ def test_sections_of_the_study_are_numbered_in_order():
 def test_every_deviation_has_a_row():
     text = (ROOT / "docs" / "deviations.md").read_text()
     assert re.findall(r"^\| (D\d+) ", text, re.MULTILINE) == [f"D{i}" for i in range(1, 18)]
+
+
+TABLE_TASKS = ("builtin/rotten_tomatoes", "sst2")
+
+
+def aua_by_class(recipe: str, sparsity: float | None, epochs: int) -> list[str]:
+    """Aua of the study's models, mean of three seeds: both classes of both tasks, one decimal."""
+    cells = []
+    records = read_jsonl(ROOT / "results" / "study" / "study-records.jsonl")
+    for task in TABLE_TASKS:
+        chosen = [
+            r
+            for r in records
+            if (r["kind"], r["recipe"], r["task"]) == ("attack", recipe, task)
+            and (r["ticket"] or {"sparsity_asked": None})["sparsity_asked"] == sparsity
+            and (r["ticket"] or {"kind": "robust"})["kind"] == "robust"
+            and not r.get("stop_at_loss")
+            and (r["epochs"], r["epoch"], r["score_with"]) == (epochs, epochs, "log_odds")
+        ]
+        assert sorted(r["seed"] for r in chosen) == [1, 2, 3]
+        for label in "01":
+            rows = [
+                outcome
+                for r in chosen
+                for outcome, other in zip(r["row_outcomes"], r["row_labels"], strict=True)
+                if other == label
+            ]
+            cells.append(f"{100 * rows.count('r') / len(rows):.1f}")
+    return cells
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/study.md"])
+def test_accuracies_by_class_are_those_of_the_records(name):
+    """Rows such as '| robust ticket 30 %, 10 epochs | 29.3 | **45.7** | 33.7 | **55.3** |'."""
+    recipe, count = "textfooler-neighbours", 0
+    number = r"\*{0,2}(\d+\.\d)\*{0,2}"
+    row = re.compile(
+        r"^\| (?:under `([\w-]+)`: )?(?:dense|robust ticket (\d+) %), (\d+) epochs"
+        + rf" \| {number} \| {number} \| {number} \| {number} \|$"
+    )
+    for line in (ROOT / name).read_text().splitlines():
+        if match := row.match(line):
+            attack, percent, epochs, *cells = match.groups()
+            recipe, count = attack or recipe, count + 1
+            sparsity = int(percent) / 100 if percent else None
+            assert cells == aua_by_class(recipe, sparsity, int(epochs)), line
+    assert count >= 4
+
+
+def test_overlaps_are_those_of_the_record():
+    text = (ROOT / "results" / "study" / "shared-texts.md").read_text()
+    _, *numbers = re.findall(r"\| 200 \| (\d+) \||in common: (\d+)\.", "| 200 | 0 |" + text)
+    counts = [int(a or b) for a, b in numbers]
+    for name in ("README.md", "docs/study.md"):
+        page = " ".join((ROOT / name).read_text().split())
+        assert all(f"{count:,}" in page for count in counts) and len(counts) == 3
+
+
+def test_results_are_small():
+    listed = subprocess.run(
+        ["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split("\n")
+    files = [ROOT / name for name in listed if name] or (ROOT / "results").rglob("*")
+    assert sum(path.stat().st_size for path in files if path.is_file()) <= 12_000_000
