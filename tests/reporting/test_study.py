@@ -429,6 +429,7 @@ def test_a_damaged_search_of_the_study_is_one_line(tmp_path, capsys, damage):
 
 def test_the_pages_quote_the_study_as_its_records_give_it(tmp_path):
     kept = ROOT / "results" / "study"
+    shutil.copy(kept / "costs.jsonl", tmp_path)  # for the minutes
     call(
         "report",
         "--make",
