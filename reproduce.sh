@@ -9,9 +9,12 @@
 # Targets: table1 to table4, figure1 to figure5, study (docs/study.md). All flags: sh reproduce.sh --help.
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
-if ! command -v "$PYTHON" >/dev/null; then
-    sh "$ROOT/scripts/setup.sh"
+if [ -z "${PYTHON:-}" ]; then
+    PYTHON=$ROOT/.venv/bin/python
+    [ -x "$PYTHON" ] || sh "$ROOT/scripts/setup.sh"
+elif ! command -v "$PYTHON" >/dev/null; then
+    echo "error: PYTHON=$PYTHON is not a program" >&2
+    exit 2
 fi
 export PYTHON
 exec "$PYTHON" "$ROOT/reproduce.py" "$@"

@@ -1,8 +1,18 @@
 # Sourced by the stage scripts: settings that all three share, and where their runs lie.
 # Every variable can be given in the environment.
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
-[ -x "$PYTHON" ] || PYTHON=$(command -v python3)
+
+fail() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+if [ -n "${PYTHON:-}" ]; then # a path, or a name on PATH
+    command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON is not a program"
+else
+    PYTHON=$ROOT/.venv/bin/python
+    [ -x "$PYTHON" ] || fail "$ROOT/.venv is missing; create it: sh scripts/setup.sh"
+fi
 
 MODEL=${MODEL:-bert-base-uncased} # hub name, local folder, or builtin/minilm
 DATA=${DATA:-}                    # folder with {train,dev,test} files instead of the hub
@@ -130,10 +140,7 @@ check() {
     for word in $3; do
         case " $2 " in
             *" $word "*) ;;
-            *)
-                echo "error: unknown $1 '$word'; known are $2" >&2
-                exit 2
-                ;;
+            *) fail "unknown $1 '$word'; known are $2" ;;
         esac
     done
 }
