@@ -67,3 +67,4 @@ for seed in $SEEDS; do
         done
     done
 done
+report_failures

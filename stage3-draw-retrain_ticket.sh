@@ -91,3 +91,4 @@ for seed in $SEEDS; do
         done
     done
 done
+report_failures

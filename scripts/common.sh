@@ -79,10 +79,12 @@ train_on_task() {
         --seed "$seed" --precision "$PRECISION" --protocol "$PROTOCOL" "$@"
 }
 
-# attack_run FOLDER DEFAULT_ROWS: every recipe on one run; rows attacked already are not repeated.
+# attack_run FOLDER DEFAULT_ROWS: run every recipe on one run. attack.py does not repeat attacked rows.
+# A failed attack does not stop the others; `report_failures` lists it.
+failures=
 attack_run() {
-    failed=0
     for recipe in $RECIPES; do
+        status=0
         "$PYTHON" "$ROOT/attack.py" --model_name "$1" --checkpoint "$CHECKPOINT" \
             --recipe "$recipe" --num_examples "${NUM_EXAMPLES:-$2}" --processes "$PROCESSES" \
             --attack_protocol "$ATTACK_PROTOCOL" ${COMPARED_WITH:+--compared_with $COMPARED_WITH} \
@@ -93,11 +95,18 @@ attack_run() {
             ${NEIGHBOURS:+--neighbours "$NEIGHBOURS"} \
             ${WORD_VECTORS:+--word_vectors "$WORD_VECTORS"} \
             ${SENTENCE_ENCODER:+--sentence_encoder "$SENTENCE_ENCODER"} \
-            ${MASKED_LM:+--masked_lm "$MASKED_LM"} || failed=$?
-        # One attack that cannot be run leaves the others; a signal ends them all.
-        [ "$failed" -lt 128 ] || exit "$failed"
+            ${MASKED_LM:+--masked_lm "$MASKED_LM"} || status=$?
+        [ "$status" -lt 128 ] || exit "$status" # a signal ends the script
+        [ "$status" -eq 0 ] || failures="$failures
+failed: $recipe on $1 (status $status)"
     done
-    return "$failed"
+}
+
+# Last line of a stage script: list the attacks that failed, and exit with status 1 after any.
+report_failures() {
+    [ -n "$failures" ] || return 0
+    echo "${failures#?}" >&2
+    exit 1
 }
 
 # adversary_of METHOD: the flags of a way to train on $task. FreeLB: adversarial lr, initial size,

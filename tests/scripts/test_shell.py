@@ -213,3 +213,42 @@ def test_a_python_of_that_name_must_exist(script, copied_scripts):
     done = shell(copied_scripts / script, {"PYTHON": "nowhere/python"}, "table1")
     assert done.returncode == 2 and "PYTHON=nowhere/python" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (copied_scripts / ".venv").exists()
+
+
+@pytest.fixture
+def failing_python(tmp_path) -> str:
+    """Like echo_python, but the attack textfooler exits with the status in the file `status`."""
+    path = tmp_path / "python"
+    path.write_text(
+        '#!/bin/sh\nfor a in "$@"; do printf "<%s>" "$a"; done\necho\n'
+        'case "$*" in *"--recipe textfooler "*) exit "$(cat "${0%/*}/status")" ;; esac\n'
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "runs"),
+    [
+        (STAGES[0], {"METHODS": "plain freelb", "ATTACK": "yes"}, ["dense", "dense-freelb"]),
+        (STAGES[2], {"SPARSITIES": "0.3 0.5"}, ["ticket-robust-0.3", "ticket-robust-0.5"]),
+    ],
+)
+def test_a_failed_attack_stops_nothing_but_a_signal_does(
+    script, settings, runs, failing_python, tmp_path
+):
+    settings |= {"PYTHON": failing_python, "TASKS": "sst2", "SEEDS": "1 2", "RUNS": "r"}
+    (tmp_path / "status").write_text("2")
+    done = shell(script, settings)
+    lines = done.stdout.splitlines()
+    assert sum("attack.py" in line for line in lines) == 12
+    assert sum("--output_dir" in line for line in lines) == 4
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"failed: textfooler on r/bert-base-uncased/sst2/seed{seed}/{run} (status 2)"
+        for seed in (1, 2)
+        for run in runs
+    ]
+    (tmp_path / "status").write_text("143")
+    done = shell(script, settings)
+    assert done.returncode == 143 and "textbugger" not in done.stdout and not done.stderr
