@@ -11,12 +11,13 @@
 #
 # METHODS: plain, freelb, pgd, infobert. EPOCHS, BSZ, LR, WEIGHT_DECAY and MAX_SEQ_LENGTH override
 # every block; STOP_AT_LOSS ends a training at a loss, or at that of a ticket's run folder; further
-# flags go to finetune.py as they are. All variables: scripts/common.sh.
+# flags go to finetune.py as they are. All variables: scripts/variables.sh.
 set -eu
+stage=1
+ATTACK=${ATTACK:-no}
 . "$(dirname -- "$0")/scripts/common.sh"
 TASKS=${TASKS:-imdb ag_news sst2} # further: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
 METHODS=${METHODS:-plain}
-ATTACK=${ATTACK:-no}
 check task "$KNOWN_TASKS" "$TASKS"
 check method "$KNOWN_METHODS" "$METHODS"
 

@@ -11,8 +11,11 @@
 # 1's LTH) and imp_freelb, imp_pgd, imp_infobert (under that method; Table 3, "w/o mask learning"),
 # which need no stage 1 and prune up to IMP_SPARSITY, IMP_SHARE of the weights every IMP_EPOCHS.
 # EPOCHS, BSZ, ADV_LR, MASK_LR, LAMBDA, ADV_INIT, ADV_STEPS and MAX_SEQ_LENGTH override every
-# block; further flags go to the Python script as they are. All variables: scripts/common.sh.
+# block; further flags go to the Python script as they are. All variables: scripts/variables.sh.
 set -eu
+stage=2
+[ "${ATTACK:-no}" = no ] || echo "note: stage 2 does not attack" >&2
+ATTACK=no
 . "$(dirname -- "$0")/scripts/common.sh"
 TASKS=${TASKS:-imdb ag_news sst2} # further: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
 KINDS=${KINDS:-robust}
@@ -69,7 +72,7 @@ for seed in $SEEDS; do
                     [ "$kind" = robust ] || steps=0
                     train_on_task search_ticket.py --model_name "$runs/dense" \
                         --output_dir "$folder" \
-                        --epochs "${EPOCHS:-$epochs}" --bsz "${BSZ:-$bsz}" \
+                        --epochs "${SEARCH_EPOCHS:-$epochs}" --bsz "${BSZ:-$bsz}" \
                         --lr "${MASK_LR:-$mask_lr}" --adv_lr "${ADV_LR:-$adv_lr}" \
                         --adv_init_mag "${ADV_INIT:-$adv_init}" --adv_steps "$steps" \
                         --lambda_amp "${LAMBDA:-$lambda}" --weight_decay "$weight_decay" \

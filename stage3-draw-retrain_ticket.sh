@@ -10,14 +10,15 @@
 # magnitude_finetuned (of stage 1's), complement (the robust ranking upside down). REINIT (Table 4):
 # nothing; ticket, the kept weights start from noise; rest, a dense model in which the removed ones
 # do. EPOCHS, BSZ, LR, WEIGHT_DECAY, MAX_SEQ_LENGTH override every block; further flags go to
-# retrain_ticket.py. All variables: scripts/common.sh.
+# retrain_ticket.py. All variables: scripts/variables.sh.
 set -eu
+stage=3
+ATTACK=${ATTACK:-yes}
 . "$(dirname -- "$0")/scripts/common.sh"
 TASKS=${TASKS:-imdb ag_news sst2} # further: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
 KINDS=${KINDS:-robust}
 REINIT=${REINIT:-nothing}
 SCORES_TAG=${SCORES_TAG:-} # of stage 2's folders, where they were made with a TAG
-ATTACK=${ATTACK:-yes}
 check task "$KNOWN_TASKS" "$TASKS"
 check kind "robust no_adversary imp imp_freelb imp_pgd imp_infobert random random_matched \
 magnitude magnitude_finetuned complement" "$KINDS"

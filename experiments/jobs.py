@@ -84,7 +84,7 @@ ARGUMENTS = {
     },
     "retrain": {"EPOCHS": "epochs", "LR": "lr", "MODEL": "model_name"},
     "search": {
-        "EPOCHS": "epochs",
+        "SEARCH_EPOCHS": "epochs",
         "MASK_LR": "lr",
         "ADV_STEPS": "adv_steps",
         "LAMBDA": "lambda_amp",

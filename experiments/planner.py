@@ -149,7 +149,7 @@ class Planner:
         """Of a ticket's retraining and, where its mask has seen labels, of what came before."""
         own, epochs = self._settings("search"), ticket.epochs or self.scale.epochs
         if ticket.kind in GATE_KINDS:
-            search = int(own.get("EPOCHS", SEARCH_EPOCHS.get(task, 20)))
+            search = int(own.get("SEARCH_EPOCHS", SEARCH_EPOCHS.get(task, 20)))
             return epochs + search + self.scale.epochs
         if ticket.kind.startswith("imp"):
             rounds = math.ceil(ticket.sparsity / float(own.get("IMP_SHARE", 0.1)) - 1e-9)
@@ -280,7 +280,7 @@ class Planner:
         needs: tuple[str, ...] = ()
         own = self._settings("search")
         if self.args.target in STUDIES and kind == "robust" and not tag:  # for study-epochs
-            epochs = int(own.get("EPOCHS", SEARCH_EPOCHS.get(task, 20)))
+            epochs = int(own.get("SEARCH_EPOCHS", SEARCH_EPOCHS.get(task, 20)))
             flags = ("--keep_scores", ",".join(map(str, range(1, epochs)))) * (epochs > 1)
         if kind.startswith("imp"):
             share = float(own.get("IMP_SHARE", 0.1))
@@ -291,7 +291,7 @@ class Planner:
             needs = (self._name("dense", task, seed),)
             self.add_model(Model(), task, seed, attacked=False)
             steps = int(own.get("ADV_STEPS", 5)) if kind == "robust" else 1
-            work = 1.4 * steps * int(own.get("EPOCHS", SEARCH_EPOCHS.get(task, 20)))
+            work = 1.4 * steps * int(own.get("SEARCH_EPOCHS", SEARCH_EPOCHS.get(task, 20)))
         variables |= {"KINDS": kind, "TAG": tag}
         seconds = self._training_seconds(task, work, "search")
         return self._add(

@@ -58,7 +58,7 @@ SCALES = {
             {
                 "all": {"MAX_TRAIN_ROWS": "2000", "MAX_EVAL_ROWS": "500"},
                 "finetune": {"LR": "1e-4"},
-                "search": {"EPOCHS": "4", "ADV_STEPS": "2", "IMP_EPOCHS": "1", "IMP_LR": "1e-4"},
+                "search": {"SEARCH_EPOCHS": "4", "ADV_STEPS": "2", "IMP_EPOCHS": "1", "IMP_LR": "1e-4"},
                 "retrain": {"LR": "1e-4"},
             },
             100,
@@ -75,7 +75,7 @@ SCALES = {
             {
                 "finetune": {"LR": "5e-5"},
                 "search": {
-                    "EPOCHS": str(STUDY_SEARCH_EPOCHS),
+                    "SEARCH_EPOCHS": str(STUDY_SEARCH_EPOCHS),
                     "ADV_STEPS": "3",
                     "IMP_EPOCHS": "1",
                     "IMP_LR": "5e-5",

@@ -1,11 +1,27 @@
-# Sourced by the stage scripts: settings that all three share, and where their runs lie.
-# Every variable can be given in the environment.
+# The stage scripts source this file, with `stage` and ATTACK set: checks, defaults, and functions
+# that they share. scripts/variables.sh lists the variables that you can set.
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+. "$ROOT/scripts/variables.sh"
 
 fail() {
     echo "error: $1" >&2
     exit 2
 }
+
+# check WHAT KNOWN GIVEN: every given word is a known one; checked before anything runs.
+check() {
+    for word in $3; do
+        case " $2 " in
+            *" $word "*) ;;
+            *) fail "unknown $1 '$word'; known are $2" ;;
+        esac
+    done
+}
+
+KNOWN_TASKS="imdb ag_news sst2 qnli qqp mnli builtin/rotten_tomatoes builtin/imdb"
+KNOWN_METHODS="plain freelb pgd infobert"
+check ATTACK "yes no" "$ATTACK"
+check_variables "$stage" "$ATTACK"
 
 if [ -n "${PYTHON:-}" ]; then # a path, or a name on PATH
     command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON is not a program"
@@ -14,31 +30,17 @@ else
     [ -x "$PYTHON" ] || fail "$ROOT/.venv is missing; create it: sh scripts/setup.sh"
 fi
 
-MODEL=${MODEL:-bert-base-uncased} # hub name, local folder, or builtin/minilm
-DATA=${DATA:-}                    # folder with {train,dev,test} files instead of the hub
+MODEL=${MODEL:-bert-base-uncased}
+DATA=${DATA:-}
 SEEDS=${SEEDS:-42}
-GPUS=${GPUS:-}                    # CUDA ids, such as 0 or 0,1; empty: all that are visible
+GPUS=${GPUS:-}
 RUNS=${RUNS:-$ROOT/runs}
-PRECISION=${PRECISION:-auto}      # auto, bf16 or fp32
-PROTOCOL=${PROTOCOL:-paper}       # paper, or released (D1, D2, D9, D10, D13, D14)
-CHECKPOINT=${CHECKPOINT:-last}    # which checkpoint is attacked: last, best (on dev), or both
-SCORE_WITH=${SCORE_WITH:-}        # where not the protocol's: log_odds or softmax
-ATTACK_PROTOCOL=${ATTACK_PROTOCOL:-balanced} # or paper, released, intersection
-COMPARED_WITH=${COMPARED_WITH:-}  # run folders, for the intersection
-ROWS=${ROWS:-}                    # attacked rows, where not the protocol's: balanced, random, first
-TEMPERATURE=${TEMPERATURE:-}      # list such as 1,fitted (attack.py); empty: 1
-PROCESSES=${PROCESSES:-1}         # that attack rows at the same time
-QUERY_BUDGET=${QUERY_BUDGET:-}    # victim queries per row; empty: any
-ATTACK_EPOCHS=${ATTACK_EPOCHS:-}  # attack these epochs instead, such as 1,2,3 (see --keep_epochs)
-NUM_EXAMPLES=${NUM_EXAMPLES:-}    # attacked rows per result; empty: the paper's number
-TAG=${TAG:-}                      # put behind the names of the run folders that a stage makes
-MAX_TRAIN_ROWS=${MAX_TRAIN_ROWS:-}
-MAX_EVAL_ROWS=${MAX_EVAL_ROWS:-}
-# Files that some attacks need; see README, "What the attacks need".
-NEIGHBOURS=${NEIGHBOURS:-}
-WORD_VECTORS=${WORD_VECTORS:-}
-SENTENCE_ENCODER=${SENTENCE_ENCODER:-}
-MASKED_LM=${MASKED_LM:-}
+TAG=${TAG:-}
+PRECISION=${PRECISION:-auto}
+PROTOCOL=${PROTOCOL:-paper}
+CHECKPOINT=${CHECKPOINT:-last}
+ATTACK_PROTOCOL=${ATTACK_PROTOCOL:-balanced}
+PROCESSES=${PROCESSES:-1}
 # The paper's three attacks, or without a hub the one that packages alone can run.
 case $MODEL in
     builtin/*) RECIPES=${RECIPES:-textfooler-minilm} ;;
@@ -139,17 +141,4 @@ scores_of() {
 # Where the runs of one encoder, task and seed lie.
 runs_of() {
     printf '%s/%s/%s/seed%s' "$RUNS" "$(basename -- "$MODEL")" "$1" "$2"
-}
-
-KNOWN_TASKS="imdb ag_news sst2 qnli qqp mnli builtin/rotten_tomatoes builtin/imdb"
-KNOWN_METHODS="plain freelb pgd infobert"
-
-# check WHAT KNOWN GIVEN: every given word is a known one; said before anything is run.
-check() {
-    for word in $3; do
-        case " $2 " in
-            *" $word "*) ;;
-            *) fail "unknown $1 '$word'; known are $2" ;;
-        esac
-    done
 }

@@ -51,7 +51,7 @@ def test_stage_scripts_know_every_task_and_pass_overrides_on(script, echo_python
             "RUNS": f"{tmp_path}/a b",
             "ATTACK": "no",
             "TASKS": "imdb ag_news sst2 qnli qqp mnli builtin/imdb",
-            "EPOCHS": "7",
+            "SEARCH_EPOCHS" if script == STAGES[1] else "EPOCHS": "7",
             "DATA": "a folder",
         },
         "--quiet",
@@ -252,3 +252,85 @@ def test_a_failed_attack_stops_nothing_but_a_signal_does(
     (tmp_path / "status").write_text("143")
     done = shell(script, settings)
     assert done.returncode == 143 and "textbugger" not in done.stdout and not done.stderr
+
+
+READ_BY = {  # the documented variables, and the stages that read them
+    line.split()[0]: set(re.findall(r"\d(?=a?\s)", line[17:26]))
+    for line in (ROOT / "scripts" / "variables.sh").read_text().split("'")[1].strip().splitlines()
+}
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_the_table_of_variables_lists_what_each_stage_reads(script):
+    """A variable that a script takes from outside occurs as ${NAME: or as "NAME="."""
+    stage, common = script[5], (ROOT / "scripts" / "common.sh").read_text()
+    text = (ROOT / script).read_text() + common
+    taken = set(re.findall(r"\$\{([A-Z_]+):", text)) - {"PYTHON", "OMP_WAIT_POLICY"}
+    of_attacks = set(re.findall(r"\$\{([A-Z_]+):", common[common.index("attack_run FOLDER") :]))
+    documented = {name for name, stages in READ_BY.items() if stage in stages}
+    of_attacks |= {"CHECKPOINT", "ATTACK_PROTOCOL", "PROCESSES", "RECIPES"}
+    assert documented - of_attacks == taken - of_attacks
+    assert of_attacks <= set(READ_BY)
+
+
+@pytest.mark.parametrize(
+    ("script", "variable", "hint"),
+    [
+        (STAGES[0], "SPARSITIES", ""),
+        (STAGES[0], "SEARCH_EPOCHS", " (use EPOCHS)"),
+        (STAGES[1], "EPOCHS", " (use SEARCH_EPOCHS or IMP_EPOCHS)"),
+        (STAGES[1], "LR", " (use MASK_LR or IMP_LR)"),
+        (STAGES[1], "REINIT", ""),
+        (STAGES[2], "METHODS", ""),
+        (STAGES[2], "ADV_STEPS", ""),
+    ],
+)
+def test_a_variable_that_a_stage_does_not_read_is_an_error(script, variable, hint, echo_python):
+    done = shell(script, {"PYTHON": echo_python, variable: "1"})
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr == f"error: stage {script[5]} does not read {variable}{hint}; unset it\n"
+
+
+def test_variables_of_attacks_may_be_set_for_all_stages(echo_python):
+    settings = {"PYTHON": echo_python, "TASKS": "sst2", "RECIPES": "pwws", "NUM_EXAMPLES": "7"}
+    for script in STAGES[:2]:
+        done = shell(script, settings)
+        assert done.returncode == 0 and "attack.py" not in done.stdout
+        note = "note: this stage does not attack, so it does not read RECIPES NUM_EXAMPLES\n"
+        assert done.stderr == note
+    for script in (STAGES[0], STAGES[2]):
+        done = shell(script, settings | {"ATTACK": "yes"})
+        assert "<--recipe><pwws><--num_examples><7>" in done.stdout and not done.stderr
+
+
+def test_longer_training_does_not_change_the_search(echo_python):
+    settings = {"PYTHON": echo_python, "TASKS": "sst2", "KINDS": "robust imp"}
+    done = shell(STAGES[1], settings | {"SEARCH_EPOCHS": "6", "IMP_EPOCHS": "2"})
+    robust, imp = done.stdout.splitlines()
+    assert "<--epochs><6>" in robust and "<--epochs><2>" in imp
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_misspelt_variables_and_carriage_returns_are_named(script, echo_python):
+    settings = {"PYTHON": echo_python, "TASKS": "sst2"}
+    done = shell(script, settings | {"SEED": "3"})
+    assert done.stderr == "warning: SEED is not read; the variable is SEEDS\n"
+    for name in ("TASKS", "SEEDS", "MODEL"):
+        done = shell(script, settings | {name: "sst2\r"})
+        assert done.returncode == 2 and not done.stdout
+        assert done.stderr.startswith(f"error: {name} contains a carriage return")
+    done = shell(script, settings | {"ATTACK": "true"})
+    assert done.returncode in (0, 2) and "attack.py" not in done.stdout
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_stage_3_reads_the_scores_of_a_tagged_search(echo_python):
+    settings = {"PYTHON": echo_python, "TASKS": "sst2", "KINDS": "robust imp random_matched"}
+    done = shell(STAGES[2], settings | {"SCORES_TAG": "-long", "TAG": "-x", "ATTACK": "no"})
+    robust, imp, made, matched = done.stdout.splitlines()
+    assert "/search-robust-long>" in robust and "/ticket-robust-0.3-x>" in robust
+    assert "/scores-imp-long>" in imp and "/ticket-imp-0.3-x>" in imp
+    # The random scores are those of the tagged search, in a folder of their own.
+    assert "/search-robust-long><--output_dir>" in made
+    assert made.endswith("/scores-random_matched-long>")
+    assert "/scores-random_matched-long>" in matched
