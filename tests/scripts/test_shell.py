@@ -334,3 +334,22 @@ def test_stage_3_reads_the_scores_of_a_tagged_search(echo_python):
     assert "/search-robust-long><--output_dir>" in made
     assert made.endswith("/scores-random_matched-long>")
     assert "/scores-random_matched-long>" in matched
+
+
+def test_the_quickstart_ignores_settings_of_the_shell(copied_scripts, echo_python):
+    shutil.copy(ROOT / "requirements.txt", copied_scripts)
+    python = copied_scripts / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "requirements.txt", copied_scripts / ".venv" / "requirements.installed")
+    shutil.copy(echo_python, python)
+    (copied_scripts / "runs" / "quickstart").mkdir(parents=True)
+
+    def commands(**settings: str) -> str:
+        done = shell(copied_scripts / "quickstart.sh", settings)
+        assert done.returncode == 0, done.stderr
+        (copied_scripts / "runs" / "quickstart" / "all-done").unlink()
+        return done.stdout
+
+    usual = commands()
+    assert usual.count("attack.py") == 3 and usual.count("--output_dir") == 6
+    assert commands(**dict.fromkeys(READ_BY, "7"), PYTHON="/nowhere") == usual
