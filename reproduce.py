@@ -1,15 +1,15 @@
-"""Run what a table or figure of the paper still lacks, then write it (see reproduce.sh).
+"""Run what a table or figure of the paper lacks, then write it (see reproduce.sh).
 
     sh reproduce.sh table1 --scale mini [--tasks sst2 --seeds 1 2 3] [--dry_run]
 
-Prints a plan first. What is finished is reused, what several tables share is run once, and
-interrupted runs go on where they were stopped. How a run is made is in the stage scripts alone.
+Prints a plan first. Finished runs are reused, also by other tables, and interrupted runs resume. An
+environment variable such as LR or SEARCH_EPOCHS overrides a setting of the scripts
+(experiments/commands.py).
 """
 
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from experiments.paper import FIGURES, TABLES
 from experiments.scales import SCALES, tables_of, tasks_of
-from experiments.study import STUDIES, STUDY_RECIPE, STUDY_RECORDS
+from experiments.study import STUDIES, STUDY_RECORDS
 from utils import cli, interrupts
 
 ROOT = Path(__file__).resolve().parent
@@ -93,29 +93,28 @@ def parse_args(argv: list[str] | None = None):
 
 
 if __name__ == "__main__":
-    cli.run(parse_args)  # what is wrong with them is said before the imports, which take seconds
+    cli.run(parse_args)  # answer wrong arguments before the imports below, which take seconds
 
+from experiments import planner, recorded
 from experiments.jobs import Job, duration
-from experiments.planning import can_run, make_plan, recorded_attacks
 from experiments.runner import execute
-from utils.files import write_atomically
 
 
 def show(jobs: list[Job], args) -> None:
-    """The plan: every run, whether it is there already, and about how long it takes."""
-    kept = recorded_attacks(args) if args.target in STUDIES else {}
-    if kept:
+    """The plan: every run, its state, and its expected time."""
+    recorded_attacks = recorded.attacks_of(args) if args.target in STUDIES else {}
+    if recorded_attacks:
         print(
-            f"{len(kept)} attacks are recorded in {args.output_dir}; the runs below are those "
-            "that rows and controls without a record need"
+            f"{len(recorded_attacks)} attacks are recorded in {args.output_dir}; the plan holds "
+            "what rows and controls without a record need"
         )
     if not jobs:
         print("nothing is missing")
         return
-    print(f"{'run':58} {'state':9} expected")
+    print(f"{'run':58} {'state':10} expected")
     for job in jobs:
         left = "-" if job.finished else duration(job.seconds_left)
-        print(f"{job.name:58} {job.state:9} {left}")
+        print(f"{job.name:58} {job.state:10} {left}")
     missing = [job for job in jobs if not job.finished]
     total = duration(sum(job.seconds_left for job in missing))
     print(
@@ -124,121 +123,62 @@ def show(jobs: list[Job], args) -> None:
     )
 
 
-def records_of(args) -> list[str]:
-    """Where records lie: the runs, and for the study those that are kept in its results."""
-    kept = Path(args.output_dir) / STUDY_RECORDS
-    places = [str(kept)] if args.target in STUDIES and kept.is_file() else []
-    return [*places, args.runs] if Path(args.runs).is_dir() or not places else places
-
-
 def write_report(args) -> int:
-    tasks = args.tasks
-    if args.target in STUDIES:  # whatever is run now, what was recorded before stays in the tables
+    """Tables and figures from the records; the exit status."""
+    is_study = args.target in STUDIES
+    output = Path(args.output_dir)
+    places, tasks = [args.runs], args.tasks
+    if is_study:  # the tables keep what was recorded before, whatever runs now
         tasks = list(dict.fromkeys([*tasks_of(args.target, SCALES[args.scale]), *tasks]))
-    command = [
-        sys.executable,
-        str(ROOT / "report.py"),
-        "--make",
-        args.target,
-        "--scale",
-        args.scale,
-        "--tasks",
-        *tasks,
-        "--records",
-        *records_of(args),
-        "--output_dir",
-        args.output_dir,
-        "--checkpoint",
-        os.environ.get("CHECKPOINT", "last"),
-        *(["--encoder", args.encoder] if args.encoder else []),
-        "--seeds",
-        *map(str, args.seeds),
-        "--further_flags",
-        shlex.join(args.further_flags),
-    ]
-    status = subprocess.run(command).returncode
-    if args.target in STUDIES:
+        if (output / STUDY_RECORDS).is_file():
+            runs = [args.runs] if Path(args.runs).is_dir() else []
+            places = [str(output / STUDY_RECORDS), *runs]
+    words = ["--make", args.target, "--scale", args.scale, "--tasks", *tasks]
+    words += ["--records", *places, "--output_dir", args.output_dir]
+    words += ["--checkpoint", os.environ.get("CHECKPOINT") or "last"]
+    words += ["--encoder", args.encoder] if args.encoder else []
+    words += ["--seeds", *map(str, args.seeds)]
+    words += ["--further_flags", shlex.join(args.further_flags)]
+    status = subprocess.run([sys.executable, str(ROOT / "report.py"), *words]).returncode
+    if is_study:
         encoder = Path(args.encoder or SCALES[args.scale].encoder).name
-        keep_tickets(Path(args.runs) / encoder, Path(args.output_dir) / "tickets")
-        status = compare_kept_tickets(Path(args.output_dir)) or status
+        recorded.keep_tickets(Path(args.runs) / encoder, output / "tickets")
+        status = compare_kept_tickets(output) or status
     return status
 
 
-def check_study(jobs: list[Job]) -> None:
-    """Said before the first of many trainings, not at its attack."""
-    lacks = []
-    recipes = {recipe for job in jobs for recipe in job.variables["RECIPES"].split()}
-    if STUDY_RECIPE in recipes and not can_run(STUDY_RECIPE):
-        lacks.append("NEIGHBOURS=FILE and NLTK_DATA=FOLDER in the environment")
-    if any(job.variables["TASKS"] == "sst2" and "DATA" not in job.variables for job in jobs):
-        lacks.append("--data FOLDER with the whole sentences in sst2/train.tsv and sst2/dev.tsv")
-    if lacks:
-        cli.fail(
-            f"the tables are made from what is recorded; to run what is missing give "
-            f"{' and '.join(lacks)} (docs/study.md says where they come from)"
-        )
-
-
-def drop_epochs(jobs: list[Job]) -> None:
-    """Remove the epochs that a run has kept once nothing is left to be taken from them: a hundred
-    megabytes each of the small encoder, a hundred of them for each task and seed."""
-    for source in (job for job in jobs if "--keep_epochs" in job.flags and job.trained):
-        taken = [job for job in jobs if str(source.folder) in job.flags]
-        if taken and all(job.trained for job in taken):
-            for epoch in source.folder.glob("epoch[0-9]*"):
-                shutil.rmtree(epoch)
-
-
-def keep_tickets(runs: Path, folder: Path) -> None:
-    """Copies of the robust tickets' files beside the study's records: runs are kept nowhere, and
-    these are small. Trained longer or from other weights a ticket is the same one."""
-    for file in sorted(runs.glob("**/ticket-robust-*/ticket.safetensors")):
-        *task, seed, name = file.parent.relative_to(runs).parts
-        if not re.search(r"-epochs\d+$|-reinit_", name):
-            kept = folder / f"{'-'.join((*task, seed, name.removeprefix('ticket-')))}.safetensors"
-            if kept.is_file() and kept.read_bytes() != file.read_bytes():
-                print(f"{file} is another ticket than {kept}, which stays", file=sys.stderr)
-                continue
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(kept, lambda p, file=file: shutil.copyfile(file, p))
-
-
 def compare_kept_tickets(folder: Path) -> int:
-    """How far the tickets beside the study's records agree, across seeds, epochs and tasks."""
+    """How far the tickets kept with the study agree across seeds, epochs and tasks."""
     files = sorted(map(str, (folder / "tickets").glob("*-robust-0.*.safetensors")))
     sparsities = Counter(re.search(r"-robust-(0\.\d+)", Path(file).name)[1] for file in files)
     if not sparsities or max(sparsities.values()) < 2:
         return 0
-    command = [
-        sys.executable,
-        str(ROOT / "analysis" / "compare_tickets.py"),
-        "--tickets",
-        *files,
-        "--output_dir",
-        str(folder / "agreement-of-tickets"),
-    ]
-    return subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+    script, output = ROOT / "analysis" / "compare_tickets.py", folder / "agreement-of-tickets"
+    words = ["--tickets", *files, "--output_dir", str(output)]
+    return subprocess.run(
+        [sys.executable, str(script), *words], stdout=subprocess.DEVNULL
+    ).returncode
 
 
 def main() -> None:
     args = parse_args()
     interrupts.limit_time(args.time_budget)
-    jobs = make_plan(args)
+    jobs = planner.make_plan(args)
     show(jobs, args)
     if args.dry_run:
         return
     if not jobs:
         sys.exit(write_report(args))
     interrupts.raise_on_signals("when it is run again")
-    if args.target in STUDIES:  # takes seconds; what is missing can take days
+    if args.target in STUDIES:  # the report takes seconds; what is missing can take days
         if (Path(args.output_dir) / STUDY_RECORDS).is_file():
             write_report(args)
-        check_study([job for job in jobs if not job.finished])
-    failed = execute(jobs, args.gpus, args.jobs, drop_epochs)
+        recorded.check_inputs([job for job in jobs if not job.finished])
+    failed = execute(jobs, args.gpus, args.jobs, recorded.drop_epochs)
     status = write_report(args)
     if failed:
         names = ", ".join(job.name for job in failed)
-        cli.fail(f"not run or failed: {names}; mend what the lines above say and run this again")
+        cli.fail(f"failed or not run: {names}; fix what the lines above report and run this again")
     sys.exit(status)
 
 
