@@ -5,7 +5,7 @@
 #   sh stage2-search-ticket.sh
 #   TASKS="sst2" SEEDS="1 2 3" sh stage2-search-ticket.sh
 #   KINDS="robust no_adversary imp imp_freelb" sh stage2-search-ticket.sh
-#   PROTOCOL=released TASKS=sst2 RUNS=runs-released sh stage2-search-ticket.sh
+#   DEVIATIONS=released TASKS=sst2 RUNS=runs-released sh stage2-search-ticket.sh
 #
 # KINDS: robust; no_adversary (K = 0; Table 3, "w/o Adv"); imp (iterative magnitude pruning; Table
 # 1's LTH) and imp_freelb, imp_pgd, imp_infobert (under that method; Table 3, "w/o mask learning"),

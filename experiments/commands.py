@@ -7,20 +7,22 @@ another meaning in stages 1 and 3.
 """
 
 import contextlib
-import functools
 import importlib
 import io
 import json
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from experiments.hyperparameters import Adversary, Training
+from experiments.hyperparameters import Training
+from training.methods import MethodSettings
+from training.settings import DataSettings, StageSettings, resolve_data_settings
 from utils.cli import UserError
-from utils.runs import NOT_IDENTITY
+from utils.settings import Role, identity_of, names_of, variable_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,15 +35,11 @@ SHORT_NAMES = {
     ("prune_iteratively", "share_per_round"): "IMP_SHARE",
 }
 # Flags whose plain variable is for stages 1 and 3 only. A batch has one size in all stages.
-TRAINING_ONLY = set(Training.__dataclass_fields__) - {"bsz"}
-BASELINES_ONLY = set(Adversary.__dataclass_fields__)
-# Where inputs lie and what is done again: a plan decides it, no variable does.
-DECIDED = (
-    *("model_name", "output_dir", "overwrite", "result_file", "seed", "from_run", "stop_at_loss"),
-    *("dataset_name", "task_name", "data_dir", "train_file", "validation_file", "test_file"),
-    *("text_columns", "label_column", "keep_epochs", "keep_scores", "scores", "sparsity"),
-    *("reinitialise", "method", "to_sparsity", "attack_epochs", "recipe", "num_examples"),
-)
+TRAINING_ONLY = {*Training.__dataclass_fields__} - {"bsz"}
+BASELINES_ONLY = {*names_of(MethodSettings, *Role)}
+ALL_STAGES = {*names_of(StageSettings, *Role)}  # for attack.py these are other settings
+# What a plan decides itself: no variable changes it.
+DECIDED = (Role.SEED, Role.PLACE, Role.DATA_PLACE, Role.KEEP)
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,7 @@ class Command:
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that define the run, as run.json holds them."""
-        settings = {k: v for k, v in vars(self.args).items() if k not in NOT_IDENTITY}
-        return json.loads(json.dumps(settings))
+        return json.loads(json.dumps(identity_of(self.args)))
 
 
 def make(script: str, planned: dict[str, Any], tuned: dict[str, Any] | None = None) -> Command:
@@ -68,12 +65,13 @@ def make(script: str, planned: dict[str, Any], tuned: dict[str, Any] | None = No
 
     `planned`: flags and values that no variable changes; a value of None leaves out the flag.
     `tuned`: hyper-parameters, which the environment overrides, as it does every other setting of
-    the script that is neither in `planned` nor in DECIDED.
+    the script whose role is not in DECIDED.
     """
     settings = (tuned or {}) | planned
     args = parse(script, words_of(settings))
     overrides, variables = {}, {}
-    for name in vars(args).keys() - planned.keys() - set(DECIDED):
+    decided = names_of(type(args), *DECIDED) if is_dataclass(args) else ()
+    for name in vars(args).keys() - planned.keys() - set(decided):
         for variable in variables_of(script, name, planned.get("method", "plain")):
             if os.environ.get(variable):
                 overrides[name], variables[name] = _given(args, name, variable), variable
@@ -91,26 +89,20 @@ def make(script: str, planned: dict[str, Any], tuned: dict[str, Any] | None = No
 
 def variables_of(script: str, name: str, method: str = "plain") -> Iterable[str]:
     """Environment variables that set a flag of a script, the most specific one first."""
-    plain, prefix = name.upper(), PREFIXES.get(script, "")
+    plain, prefix = variable_of(name), PREFIXES.get(script, "")
     if method != "plain" and name in BASELINES_ONLY:
         yield f"{method.upper()}_{plain}"
     if (script, name) in SHORT_NAMES:
         yield SHORT_NAMES[script, name]
     if prefix:
         yield prefix + plain
-    is_other = name in TRAINING_ONLY if prefix else name in BASELINES_ONLY
-    if script == "prune_iteratively":
-        is_other |= name in BASELINES_ONLY
-    if script == "attack":
-        is_other = name in _flags_of_stage_1()
-    if not is_other:
+    other = {
+        "attack": ALL_STAGES,
+        "search_ticket": TRAINING_ONLY,
+        "prune_iteratively": TRAINING_ONLY | BASELINES_ONLY,
+    }
+    if name not in other.get(script, BASELINES_ONLY):
         yield plain
-
-
-@functools.cache
-def _flags_of_stage_1() -> frozenset[str]:
-    """Names that mean the training's in a variable without prefix, such as BSZ or PRECISION."""
-    return frozenset(vars(parse("finetune", ("--model_name", "x", "--output_dir", "x"))))
 
 
 def _given(args: Any, name: str, variable: str) -> str | bool:
@@ -142,19 +134,17 @@ def words_of(settings: dict[str, Any]) -> tuple[str, ...]:
     return tuple(words)
 
 
-@functools.cache
+@cache
 def parse(script: str, words: tuple[str, ...]) -> Any:
     """What the script's parse_args makes of the words; UserError with its message if it refuses."""
     module = importlib.import_module(script)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return module.parse_args(list(words))
+            args = module.parse_args(list(words))
     except SystemExit as e:
         message = complaint.getvalue().strip().splitlines()[-1].removeprefix("error: ")
         raise UserError(message.split(" (see ")[0]) from e
-
-
-def flags(group: Any) -> dict[str, Any]:
-    """The flags that a group of hyper-parameters sets."""
-    return asdict(group)
+    if isinstance(args, DataSettings):
+        resolve_data_settings(args)  # as the script does before it writes run.json
+    return args

@@ -1,14 +1,14 @@
 """From a model of a table to its runs: what it is made from, how it is trained and attacked."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from experiments import commands, estimates
 from experiments.commands import Command
 from experiments.hyperparameters import HYPERPARAMETERS, Hyperparameters
-from experiments.jobs import Attack, Job
+from experiments.jobs import RENAMED, Attack, Job
 from experiments.paper import DENSE, Model, controls_of, scores_folder
 from experiments.scales import Scale
 from masking.tickets import GATE_KINDS
@@ -91,18 +91,18 @@ class Pipeline:
             "model_name": self.scale.encoder,
             "epochs": epochs,
             "keep_epochs": keep_epochs or attacked_epochs,
+            "method": model.method,
         }
         needs: tuple[str, ...] = ()
         prepare = None
         if model.stop_at is not None:
             planned["stop_at_loss"] = place.folder / model.stop_at.folder
-            planned["from_run"] = taken_from
             needs = (place.name(model.stop_at.folder),)
             if taken_from is not None:
                 needs += (place.name(taken_from.name),)
         if model.kind is None:
             script = "finetune"
-            planned |= {"method": model.method} if model.method != "plain" else {}
+            planned["from_run"] = taken_from
         else:
             script = "retrain_ticket"
             needs, scores = self._scores_for(model, place)
@@ -163,7 +163,7 @@ class Pipeline:
         if model.kind in FROM_SEARCH:
             return (self.add_search("robust", place),), own_folder
         if model.kind in GATE_KINDS:
-            switches = dict(model.search or ())
+            switches = {RENAMED.get(name, name): value for name, value in model.search or ()}
             name = self.add_search(model.kind, place, model.search_tag, switches)
             return (name,), Path(f"{own_folder}{model.scores_tag}")
         if not model.kind.startswith("imp"):
@@ -228,31 +228,29 @@ class Pipeline:
         folder = place.folder / (scores_folder(kind) + tag)
         highest = max(self.scale.sparsities) if tag else place.tuned.sparsity
         planned = {"model_name": self.scale.encoder, "to_sparsity": highest}
-        if kind != "imp":
-            planned["method"] = kind.removeprefix("imp_")
+        planned["method"] = kind.removeprefix("imp").removeprefix("_") or "plain"
         return self._training("prune_iteratively", folder, place, planned, place.tuned.pruning)
 
     def _training(
         self, script: str, folder: Path, place: Place, planned: dict[str, Any], tuned: Any
     ) -> Command:
         """The command of a training: hyper-parameters, then the scale's, then the plan's own."""
-        method = planned.get("method")
-        settings = {"max_seq_length": place.tuned.max_seq_length} | commands.flags(tuned)
-        settings |= commands.flags(place.tuned.adversary(method)) if method else {}
+        method = planned.get("method", "plain")
+        settings = {"max_seq_length": place.tuned.max_seq_length} | asdict(tuned)
+        settings |= asdict(place.tuned.adversary(method)) if method != "plain" else {}
         settings |= self.scale.settings.get("all", {}) | self.scale.settings.get(script, {})
-        planned = {
-            "output_dir": folder,
-            "task_name": place.task,
-            "data_dir": self.data_of(place.task),
-            "seed": place.seed,
-        } | planned
+        of_place = {"task_name": place.task, "data_dir": self.data_of(place.task)}
+        of_place |= {"seed": place.seed, "output_dir": folder}
+        unused = dict.fromkeys(("dataset_name", "text_columns", "label_column", "overwrite"))
+        planned = unused | of_place | planned
         return commands.make(script, planned, settings)
 
     def _attacks(
         self, run: Path, place: Place, attacked_epochs: tuple[int, ...]
     ) -> tuple[Attack, ...]:
         planned = {"model_name": run, "num_examples": self._attacked_rows(place)}
-        planned["attack_epochs"] = attacked_epochs or None
+        planned |= {"attack_epochs": attacked_epochs or None, "output_dir": None}
+        planned["result_file"] = None
         return tuple(
             Attack(commands.make("attack", planned | {"recipe": recipe}), run)
             for recipe in self.recipes

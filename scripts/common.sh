@@ -37,7 +37,7 @@ GPUS=${GPUS:-}
 RUNS=${RUNS:-$ROOT/runs}
 TAG=${TAG:-}
 PRECISION=${PRECISION:-auto}
-PROTOCOL=${PROTOCOL:-paper}
+DEVIATIONS=${DEVIATIONS:-paper}
 CHECKPOINT=${CHECKPOINT:-last}
 ATTACK_PROTOCOL=${ATTACK_PROTOCOL:-balanced}
 PROCESSES=${PROCESSES:-1}
@@ -78,7 +78,7 @@ train_on_task() {
         --max_seq_length "${MAX_SEQ_LENGTH:-$max_seq_length}" \
         ${MAX_TRAIN_ROWS:+--max_train_rows "$MAX_TRAIN_ROWS"} \
         ${MAX_EVAL_ROWS:+--max_eval_rows "$MAX_EVAL_ROWS"} \
-        --seed "$seed" --precision "$PRECISION" --protocol "$PROTOCOL" "$@"
+        --seed "$seed" --precision "$PRECISION" --deviations "$DEVIATIONS" "$@"
 }
 
 # attack_run FOLDER DEFAULT_ROWS: run every recipe on one run. attack.py does not repeat attacked rows.

@@ -9,7 +9,7 @@ RUNS              1 2 3   folder of all runs (default: runs)
 TAG               1 2 3   appended to the names of the run folders that the stage makes
 GPUS              1 2 3   CUDA ids, such as 0 or 0,1 (default: all visible)
 PRECISION         1 2 3   auto (default), bf16 or fp32
-PROTOCOL          1 2 3   paper (default), or released: the choices of the released code
+DEVIATIONS        1 2 3   paper (default), or released: the choices of the released code
 MAX_SEQ_LENGTH    1 2 3   maximum length of a text in tokens
 MAX_TRAIN_ROWS    1 2 3   maximum number of training rows
 MAX_EVAL_ROWS     1 2 3   maximum number of dev rows and of test rows

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from experiments.commands import Command
 from experiments.jobs import Attack, Job
 from experiments.paper import FIGURES, TABLES, Model
 from experiments.scales import SCALES
+from training.settings import FolderSettings
 from utils.cli import UserError
 from utils.files import write_json
 
@@ -206,7 +206,7 @@ def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):
     assert search.training.args.penalty_mean == "matrices"
     assert jobs["search-robust"].training.args.penalty_mean == "entries"
     released = planned("released search (D1, D2, D9, D14)")["search-robust-protocol_released"]
-    assert released.training.words[-2:] == ("--protocol", "released")
+    assert released.training.args.deviations == "released"
     ticket = jobs["ticket-robust-0.3-penalty_mean_matrices"]
     assert ticket.training.args.scores == str(search.folder)
     assert ticket.needs == ("builtin/rotten_tomatoes/seed1/search-robust-penalty_mean_matrices",)
@@ -486,7 +486,7 @@ def test_the_variables_of_the_stages_work_in_a_plan(tmp_path, monkeypatch):
     decided |= {"RECIPES", "NUM_EXAMPLES", "ATTACK_EPOCHS", "IMP_SPARSITY"}
     values = {
         "PRECISION": "fp32",
-        "PROTOCOL": "released",
+        "DEVIATIONS": "released",
         "CHECKPOINT": "best",
         "ATTACK_PROTOCOL": "paper",
         "ROWS": "random",
@@ -657,11 +657,13 @@ def fake_scripts(tmp_path, monkeypatch):
     def make(name: str, *needs: str, attacks: tuple[int, ...] = ()) -> Job:
         """`attacks`: the exit status of each attack."""
         folder = tmp_path / "runs" / name
-        training = Command("train", (str(folder), str(journal)), Namespace())
+        training = Command("train", (str(folder), str(journal)), FolderSettings(output_dir="x"))
         made = []
         for number, status in enumerate(attacks):
             place = folder / "attacks" / str(number)
-            command = Command("attack", (str(place), str(journal), str(status)), Namespace())
+            command = Command(
+                "attack", (str(place), str(journal), str(status)), FolderSettings(output_dir="x")
+            )
             made.append(FakeAttack(command, folder, place))
         return Job(name, "sst2", 1, folder, training, 1.0, needs=needs, attacks=tuple(made))
 
