@@ -7,92 +7,95 @@ environment variable such as LR or SEARCH_EPOCHS overrides a setting of the scri
 (experiments/commands.py).
 """
 
+import argparse
 import os
 import re
 import shlex
 import subprocess
 import sys
-from argparse import BooleanOptionalAction
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.paper import FIGURES, TABLES
 from experiments.scales import SCALES, tables_of, tasks_of
 from experiments.study import STUDIES, STUDY_RECORDS
+from training.settings import DeviceSettings
 from utils import cli, interrupts
+from utils.settings import add_flags, changed, setting
 
 ROOT = Path(__file__).resolve().parent
 
 
-def parse_args(argv: list[str] | None = None):
+@dataclass(kw_only=True)
+class Settings:
+    """Runs."""
+
+    scale: str | None = setting(
+        None,
+        "paper: BERT-base and hub data; mini: MiniLM and built-in or local data; study: the "
+        "study's own (required, except for the study)",
+        choices=tuple(SCALES),
+    )
+    tasks: list | None = setting(None, "tasks (default: those of the table or scale)", nargs="+")
+    seeds: list | None = setting(
+        None,
+        "seeds of all stages (default: 42; 1 2 3 for the study)",
+        cli.non_negative_int,
+        nargs="+",
+    )
+    rows: list | None = setting(None, "names of the rows of a table (default: all)", nargs="+")
+    recipes: list | None = setting(
+        None, "attacks (default: those of the table; at mini scale those that can run)", nargs="+"
+    )
+    data: str | None = setting(None, "folder with a folder per task, such as DATA/sst2/train.tsv")
+    encoder: str | None = setting(
+        None, "hub name or local folder of an encoder (default: that of the scale)"
+    )
+    num_examples: int | None = setting(
+        None, "number of attacked rows (default: that of the scale)", cli.positive_int
+    )
+    runs: str | None = setting(None, "folder of the runs (default: runs, or runs/SCALE)")
+    output_dir: str | None = setting(
+        None,
+        "folder of the tables and figures (default: results/SCALE; results/study-ENCODER for the "
+        "study with --encoder)",
+    )
+    controls: bool = setting(True, "also train and attack the dense controls of a table's tickets")
+    gpus: str | None = setting(
+        None, "CUDA ids such as 0,1, with one run on each at a time (default: all visible)"
+    )
+    jobs: int = setting(1, "number of parallel runs on a CPU", cli.positive_int)
+    time_budget: float | None = changed(DeviceSettings, "time_budget", None)
+    dry_run: bool = setting(False, "only print the plan")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(__doc__.split("\n")[0])
-    add = parser.add_argument
-    add("target", choices=[*TABLES, *FIGURES, *STUDIES], help="what to make")
-    add(
-        "--scale",
-        choices=list(SCALES),
-        help="paper: BERT-base, hub data; mini: MiniLM, built-in "
-        "or local data; study: the study's (its default)",
-    )
-    add("--tasks", nargs="+", help="tasks (default: the table's, or the scale's)")
-    add(
-        "--seeds",
-        nargs="+",
-        type=cli.non_negative_int,
-        help="seeds of all stages (default: 42; of the study 1 2 3)",
-    )
-    add("--rows", nargs="+", help="only these rows of a table, by their labels")
-    add(
-        "--recipes",
-        nargs="+",
-        help="attacks (default: the paper's columns; at mini scale those that can be run here)",
-    )
-    add("--data", help="folder with a folder per task, such as DATA/sst2/train.tsv")
-    add("--encoder", help="another encoder than the scale's: hub name or local folder")
-    add("--num_examples", type=cli.positive_int, help="attacked rows (default: the scale's)")
-    add("--runs", help="folder of the runs (default: runs, or runs/mini)")
-    add(
-        "--output_dir",
-        help="where tables and figures go (default: results/SCALE, of the "
-        "study with another --encoder results/study-ENCODER)",
-    )
-    add(
-        "--controls",
-        action=BooleanOptionalAction,
-        default=True,
-        help="train and attack the matched dense models beside every ticket of a table, too",
-    )
-    add("--gpus", help="CUDA ids such as 0,1, one run on each at a time (default: all visible)")
-    add("--jobs", type=cli.positive_int, default=1, help="runs at a time on a CPU")
-    add(
-        "--time_budget",
-        type=cli.duration,
-        help="save and stop after this time, such as 45m or 8h; the same command resumes",
-    )
-    add("--dry_run", action=BooleanOptionalAction, default=False, help="print the plan only")
+    targets = [*TABLES, *FIGURES, *STUDIES]
+    parser.add_argument("target", choices=targets, help="table, figure or study to make")
+    add_flags(parser, Settings)
     args = parser.parse_args(argv)
     if args.rows and not tables_of(args.target):
-        parser.error(f"--rows chooses rows of a table, and {args.target} has none")
-    if args.target in STUDIES:
-        args.scale = args.scale or "study"
-        if args.scale != "study":
-            parser.error(f"--scale {args.scale}: the study has a scale of its own, study")
+        raise cli.UserError(f"--rows chooses rows of a table, but {args.target} has none")
+    is_study = args.target in STUDIES
+    args.scale = args.scale or ("study" if is_study else None)
+    if is_study and args.scale != "study":
+        raise cli.UserError(f"--scale {args.scale}: the study has its own scale; leave out --scale")
     if args.scale is None:
-        parser.error("the following arguments are required: --scale")
-    scale = SCALES[args.scale]
-    # For the commands that the report prints: without them the runs would be others.
+        raise cli.UserError(f"--scale is missing: choose one of {', '.join(SCALES)}")
+    # The commands that the report prints need them: without them the runs would be others.
     args.further_flags = [
         word
         for name in ("recipes", "data", "encoder", "num_examples", "runs", "output_dir")
         if (given := getattr(args, name)) is not None
-        for word in (f"--{name}", *(map(str, given) if isinstance(given, list) else [str(given)]))
+        for word in (f"--{name}", *map(str, given if isinstance(given, list) else [given]))
     ]
-    args.tasks = args.tasks or list(tasks_of(args.target, scale))
-    args.seeds = args.seeds or ([1, 2, 3] if args.target in STUDIES else [42])
+    args.tasks = args.tasks or list(tasks_of(args.target, SCALES[args.scale]))
+    args.seeds = args.seeds or ([1, 2, 3] if is_study else [42])
     args.runs = args.runs or str(ROOT / ("runs" if args.scale == "paper" else f"runs/{args.scale}"))
-    # The study that the repository keeps is its scale's encoder's.
-    is_other = args.target in STUDIES and args.encoder
-    of_encoder = f"-{Path(args.encoder).name}" if is_other else ""
+    # The study in the repository is that of the scale's encoder.
+    of_encoder = f"-{Path(args.encoder).name}" if is_study and args.encoder else ""
     args.output_dir = args.output_dir or str(ROOT / "results" / (args.scale + of_encoder))
     return args
 

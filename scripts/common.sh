@@ -41,13 +41,13 @@ DEVIATIONS=${DEVIATIONS:-paper}
 CHECKPOINT=${CHECKPOINT:-last}
 ATTACK_PROTOCOL=${ATTACK_PROTOCOL:-balanced}
 PROCESSES=${PROCESSES:-1}
-# The paper's three attacks, or without a hub the one that packages alone can run.
+# The three attacks of the paper; without a hub the one that needs packages only.
 case $MODEL in
     builtin/*) RECIPES=${RECIPES:-textfooler-minilm} ;;
     *) RECIPES=${RECIPES:-bertattack textfooler textbugger} ;;
 esac
 
-# Threads that wait without spinning: little slower alone, twice as fast beside another job.
+# Threads that wait without spinning: slightly slower alone, twice as fast next to another job.
 OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 export OMP_WAIT_POLICY
 
@@ -56,7 +56,7 @@ if [ -n "$GPUS" ]; then
     export CUDA_VISIBLE_DEVICES
 fi
 
-# train SCRIPT FLAGS...: on one device, or over several GPUs, one process on each.
+# train SCRIPT FLAGS...: on one device, or with one process on each of several GPUs.
 train() {
     script=$1
     shift
@@ -70,7 +70,7 @@ train() {
     esac
 }
 
-# The data flags of a task ($task, $max_seq_length), before further flags of a training script.
+# train_on_task SCRIPT FLAGS...: train with the data of $task, $max_seq_length, $seed.
 train_on_task() {
     script=$1
     shift
@@ -81,7 +81,7 @@ train_on_task() {
         --seed "$seed" --precision "$PRECISION" --deviations "$DEVIATIONS" "$@"
 }
 
-# attack_run FOLDER DEFAULT_ROWS: run every recipe on one run. attack.py does not repeat attacked rows.
+# attack_run FOLDER DEFAULT_ROWS: run every recipe on one run; attacked rows are not repeated.
 # A failed attack does not stop the others; `report_failures` lists it.
 failures=
 attack_run() {
@@ -104,17 +104,16 @@ failed: $recipe on $1 (status $status)"
     done
 }
 
-# Last line of a stage script: list the attacks that failed, and exit with status 1 after any.
+# Last line of a stage script: list the failed attacks; exit with status 1 if there are any.
 report_failures() {
     [ -n "$failures" ] || return 0
     echo "${failures#?}" >&2
     exit 1
 }
 
-# adversary_of METHOD: the flags of a way to train on $task. FreeLB: adversarial lr, initial size,
-# bound, K. Its authors state them for the GLUE tasks (their ALBERT runs); IMDB, AG News and the
-# built-in data have SST-2's, which is our choice. InfoBERT: its authors' for ANLI, everywhere. PGD:
-# FreeLB's, our choice.
+# adversary_of METHOD: the flags of a training method on $task (ascent, initial size, bound, K). The
+# authors of FreeLB state them for the GLUE tasks (their ALBERT runs). IMDB, AG News and the built-in
+# data use those of SST-2 (our choice), and so does PGD. InfoBERT has its authors' for ANLI.
 adversary_of() {
     case $task in
         qnli) freelb="0.05 0.1 0 3" ;;
@@ -130,7 +129,7 @@ adversary_of() {
     printf '%s' "--method $1 --adv_lr $2 --adv_init_mag $3 --adv_max_norm $4 --adv_steps $5"
 }
 
-# Folder of a kind of scores, below the runs of a task and seed.
+# scores_of KIND: name of the run folder of a kind of scores.
 scores_of() {
     case $1 in
         robust | no_adversary) printf 'search-%s' "$1" ;;
@@ -138,7 +137,7 @@ scores_of() {
     esac
 }
 
-# Where the runs of one encoder, task and seed lie.
+# runs_of TASK SEED: folder of the runs of $MODEL.
 runs_of() {
     printf '%s/%s/%s/seed%s' "$RUNS" "$(basename -- "$MODEL")" "$1" "$2"
 }
