@@ -70,15 +70,12 @@ class Attack:
         return differing
 
     def _is_compared_with(self, rows: dict[str, Any]) -> bool:
-        from evaluation import checkpoints  # here: it imports transformers, which takes seconds
+        from evaluation import attack_setup, checkpoints  # here: these imports take seconds
 
         args = self.command.args
-        targets = [
-            target
-            for name in (*args.compared_with, args.model_name)
-            for target in checkpoints.find_targets(name, args.checkpoint, None)
-        ]
-        return sorted({*map(checkpoints.weights_digest, targets)}) == sorted({*rows["right_for"]})
+        targets = checkpoints.find_targets(args.model_name, args.checkpoint, None)
+        compared = attack_setup.compared_models(args, targets)
+        return {checkpoints.weights_digest(target) for target in compared} == {*rows["right_for"]}
 
 
 @dataclass

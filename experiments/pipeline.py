@@ -8,8 +8,8 @@ from typing import Any
 from experiments import commands, estimates
 from experiments.commands import Command
 from experiments.hyperparameters import HYPERPARAMETERS, Hyperparameters
-from experiments.jobs import RENAMED, Attack, Job
-from experiments.paper import DENSE, Model, controls_of, scores_folder
+from experiments.jobs import Attack, Job
+from experiments.models import DENSE, Model, controls_of, scores_folder
 from experiments.scales import Scale
 from masking.tickets import GATE_KINDS
 from utils.cli import UserError
@@ -163,7 +163,7 @@ class Pipeline:
         if model.kind in FROM_SEARCH:
             return (self.add_search("robust", place),), own_folder
         if model.kind in GATE_KINDS:
-            switches = {RENAMED.get(name, name): value for name, value in model.search or ()}
+            switches = dict(model.search or ())
             name = self.add_search(model.kind, place, model.search_tag, switches)
             return (name,), Path(f"{own_folder}{model.scores_tag}")
         if not model.kind.startswith("imp"):

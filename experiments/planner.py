@@ -5,12 +5,13 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from evaluation import RECIPES
+from evaluation.presets import RECIPES
 from experiments import recorded
 from experiments.available import recipes_of
 from experiments.hyperparameters import HYPERPARAMETERS
 from experiments.jobs import Job
-from experiments.paper import CURVES, EPOCHS_FIGURE, LAMBDAS, ROBUST, Row, Table
+from experiments.models import ROBUST
+from experiments.paper import CURVES, EPOCHS_FIGURE, LAMBDAS, Row, Table
 from experiments.pipeline import Pipeline, Place
 from experiments.scales import SCALES, tables_of
 from experiments.study import STUDIES
@@ -35,7 +36,7 @@ def make_plan(args: Namespace) -> list[Job]:
         recipes_of(args),
         args.data,
         args.num_examples,
-        {record["task"]: record.get("training_rows") for record in records.values()},
+        {record.task: record.training_rows for record in records.values()},
         keep_search_epochs=is_study,
     )
     for seed in args.seeds:

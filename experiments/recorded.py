@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from evaluation.records import read_records
+from evaluation.records import AttackRecord, read_records
 from experiments import estimates
 from experiments.available import can_run
 from experiments.jobs import Job, differences
@@ -20,16 +20,17 @@ from utils.files import public_name, write_atomically
 Key = tuple[str, int, str, str]  # task, seed, names of the folders of the run and of the attack
 
 
-def attacks_of(args: Namespace) -> dict[Key, dict[str, Any]]:
+def attacks_of(args: Namespace) -> dict[Key, AttackRecord]:
     """The kept records of the encoder's attacks."""
     path = Path(args.output_dir) / STUDY_RECORDS
     if not path.is_file() or not path.stat().st_size:
         return {}
     encoder = public_name(args.encoder or SCALES[args.scale].encoder)
     return {
-        (r["task"], r["seed"], *r["made_in"]): r
+        # Earlier versions wrote protocol for deviations.
+        (r.task, r.seed, r.made_in[0].replace("-protocol_", "-deviations_"), r.made_in[1]): r
         for r in read_records([path])
-        if r.get("made_in") and r["encoder"] == encoder
+        if r.made_in and r.encoder == encoder
     }
 
 
@@ -38,7 +39,7 @@ def _keys(job: Job) -> list[Key]:
 
 
 def refuse_other_settings(
-    jobs: list[Job], records: dict[Key, dict[str, Any]], pipeline: Pipeline, output_dir: str
+    jobs: list[Job], records: dict[Key, AttackRecord], pipeline: Pipeline, output_dir: str
 ) -> None:
     """UserError if a record was made with other settings: it is neither skipped nor mixed with new
     ones in one file."""
@@ -49,10 +50,10 @@ def refuse_other_settings(
             if key not in records:
                 continue
             record = records[key]
-            of_scores = (record["ticket"] or {}).get("search") or {}
+            of_scores = (record.ticket.search if record.ticket else None) or {}
             differing = [
                 *differences(job.training.identity, _settings(record)),
-                *attack.differing(record),
+                *attack.differing(record.raw),
                 *_other_rows(record, job, pipeline),
             ]
             for other in before:
@@ -65,19 +66,19 @@ def refuse_other_settings(
                 )
 
 
-def _settings(record: dict[str, Any]) -> dict[str, Any]:
+def _settings(record: AttackRecord) -> dict[str, Any]:
     """What the run.json of a recorded run held, as far as the record tells."""
-    held = (record.get("training") or {}) | {
-        "epochs": record["epochs"],
-        "protocol": record.get("protocol"),
-        "max_seq_length": record.get("trained_max_seq_length"),
+    held = (record.training or {}) | {
+        "epochs": record.epochs,
+        "deviations": record.deviations,
+        "max_seq_length": record.raw.get("trained_max_seq_length"),
     }
     return {name: value for name, value in held.items() if value is not None}
 
 
-def _other_rows(record: dict[str, Any], job: Job, pipeline: Pipeline) -> list[str]:
+def _other_rows(record: AttackRecord, job: Job, pipeline: Pipeline) -> list[str]:
     """Whether --data or MAX_TRAIN_ROWS give other training rows than the record's."""
-    there, data = record.get("training_rows"), pipeline.data_of(job.task)
+    there, data = record.training_rows, pipeline.data_of(job.task)
     here = estimates.training_rows(job.task, str(data)) if data else there or 0
     here = min(here, job.training.args.max_train_rows or here)
     # A tenth of a task's rows may be split off as dev, and rows are dropped that are in test.
@@ -85,7 +86,7 @@ def _other_rows(record: dict[str, Any], job: Job, pipeline: Pipeline) -> list[st
     return [] if is_same else [f"{there} training rows, not {here}"]
 
 
-def without_recorded(jobs: list[Job], records: dict[Key, dict[str, Any]]) -> list[Job]:
+def without_recorded(jobs: list[Job], records: dict[Key, AttackRecord]) -> list[Job]:
     """The jobs with an attack that is not recorded, and the jobs that they need."""
     wanted: set[str] = set()
     for job in reversed(jobs):  # a job comes after those that it needs

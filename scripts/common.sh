@@ -39,7 +39,7 @@ TAG=${TAG:-}
 PRECISION=${PRECISION:-auto}
 DEVIATIONS=${DEVIATIONS:-paper}
 CHECKPOINT=${CHECKPOINT:-last}
-ATTACK_PROTOCOL=${ATTACK_PROTOCOL:-balanced}
+ATTACK_PRESET=${ATTACK_PRESET:-balanced}
 PROCESSES=${PROCESSES:-1}
 # The three attacks of the paper; without a hub the one that needs packages only.
 case $MODEL in
@@ -89,7 +89,7 @@ attack_run() {
         status=0
         "$PYTHON" "$ROOT/attack.py" --model_name "$1" --checkpoint "$CHECKPOINT" \
             --recipe "$recipe" --num_examples "${NUM_EXAMPLES:-$2}" --processes "$PROCESSES" \
-            --attack_protocol "$ATTACK_PROTOCOL" ${COMPARED_WITH:+--compared_with $COMPARED_WITH} \
+            --preset "$ATTACK_PRESET" ${COMPARED_WITH:+--compared_with $COMPARED_WITH} \
             ${ROWS:+--rows "$ROWS"} ${SCORE_WITH:+--score_with "$SCORE_WITH"} \
             ${TEMPERATURE:+--temperature "$TEMPERATURE"} \
             ${QUERY_BUDGET:+--query_budget "$QUERY_BUDGET"} \

@@ -11,7 +11,7 @@ import pytest
 from experiments import commands
 from experiments.hyperparameters import HYPERPARAMETERS
 from experiments.jobs import Job
-from experiments.paper import Model
+from experiments.models import Model
 from experiments.pipeline import Pipeline, Place
 from experiments.scales import SCALES
 

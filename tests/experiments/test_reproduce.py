@@ -13,10 +13,12 @@ from record_tools import attack as record
 
 import reproduce
 from evaluation import checkpoints
+from evaluation.records import AttackRecord
 from experiments import commands, planner, recorded, runner, study
 from experiments.commands import Command
 from experiments.jobs import Attack, Job
-from experiments.paper import FIGURES, TABLES, Model
+from experiments.models import Model
+from experiments.paper import FIGURES, TABLES
 from experiments.scales import SCALES
 from training.settings import FolderSettings
 from utils.cli import UserError
@@ -205,7 +207,9 @@ def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):
     search = jobs["search-robust-penalty_mean_matrices"]
     assert search.training.args.penalty_mean == "matrices"
     assert jobs["search-robust"].training.args.penalty_mean == "entries"
-    released = planned("released search (D1, D2, D9, D14)")["search-robust-protocol_released"]
+    released = planned("released search (D1, D2, D9, D14, D17)")[
+        "search-robust-deviations_released"
+    ]
     assert released.training.args.deviations == "released"
     ticket = jobs["ticket-robust-0.3-penalty_mean_matrices"]
     assert ticket.training.args.scores == str(search.folder)
@@ -430,7 +434,7 @@ def test_runs_may_move_and_keep_more_than_the_plan_needs(tmp_path, monkeypatch):
 
 
 def test_the_models_of_an_intersection_are_compared(tmp_path, monkeypatch):
-    monkeypatch.setenv("ATTACK_PROTOCOL", "intersection")
+    monkeypatch.setenv("ATTACK_PRESET", "intersection")
     for name, weights in (("a", b"1"), ("b", b"2"), ("dense", b"3")):
         (tmp_path / name / "last").mkdir(parents=True)
         (tmp_path / name / "last" / "config.json").write_text("{}")
@@ -460,7 +464,7 @@ def test_the_models_of_an_intersection_are_compared(tmp_path, monkeypatch):
         ("PRECISION", "fp8", "invalid choice: 'fp8'"),
         ("CHECKPOINT", "first", "invalid choice: 'first'"),
         ("TEMPERATURE", "warm", "not a number above 0"),
-        ("ATTACK_PROTOCOL", "mine", "invalid choice: 'mine'"),
+        ("ATTACK_PRESET", "mine", "invalid choice: 'mine'"),
         ("QUERY_BUDGET", "0", "whole number >= 1"),
         ("COMPARED_WITH", "runs/a", "--compared_with"),
         ("MAX_TRAIN_ROWS", "2e3", "not a whole number"),
@@ -488,7 +492,7 @@ def test_the_variables_of_the_stages_work_in_a_plan(tmp_path, monkeypatch):
         "PRECISION": "fp32",
         "DEVIATIONS": "released",
         "CHECKPOINT": "best",
-        "ATTACK_PROTOCOL": "paper",
+        "ATTACK_PRESET": "paper",
         "ROWS": "random",
         "SCORE_WITH": "softmax",
         "LR": "0.5",
@@ -613,14 +617,17 @@ def test_reproduce_refuses(tmp_path, capsys, flags, message):
 
 def test_a_model_knows_its_records():
     robust = Model(kind="robust", sparsity=0.3)
-    ticket = {"kind": "robust", "sparsity_asked": 0.3}
-    record = {"ticket": ticket, "epochs": 3}
-    assert robust.owns(record, 3) and not robust.owns(record, 4)
-    assert not Model().owns(record, 3) and Model().owns({"ticket": None, "epochs": 3}, 3)
+    raw = record(robust)
+
+    def owned(model: Model, epochs: int = 3, **changes) -> bool:
+        return model.owns(AttackRecord.read(raw | changes), epochs)
+
+    assert owned(robust) and not owned(robust, 4)
+    assert not owned(Model()) and owned(Model(), ticket=None)
     for change in ({"kind": "imp"}, {"sparsity_asked": 0.5}, {"reinitialised": "rest"}):
-        assert not robust.owns(record | {"ticket": ticket | change}, 3)
-    assert not robust.owns(record | {"method": "freelb"}, 3)
-    assert Model(method="freelb").owns({"ticket": None, "epochs": 3, "method": "freelb"}, 3)
+        assert not owned(robust, ticket=raw["ticket"] | change)
+    assert not owned(robust, method="freelb")
+    assert owned(Model(method="freelb"), ticket=None, method="freelb")
 
 
 @pytest.fixture

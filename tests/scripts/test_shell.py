@@ -268,7 +268,7 @@ def test_the_table_of_variables_lists_what_each_stage_reads(script):
     taken = set(re.findall(r"\$\{([A-Z_]+):", text)) - {"PYTHON", "OMP_WAIT_POLICY"}
     of_attacks = set(re.findall(r"\$\{([A-Z_]+):", common[common.index("attack_run FOLDER") :]))
     documented = {name for name, stages in READ_BY.items() if stage in stages}
-    of_attacks |= {"CHECKPOINT", "ATTACK_PROTOCOL", "PROCESSES", "RECIPES"}
+    of_attacks |= {"CHECKPOINT", "ATTACK_PRESET", "PROCESSES", "RECIPES"}
     assert documented - of_attacks == taken - of_attacks
     assert of_attacks <= set(READ_BY)
 
