@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from evaluation.protocol import LETTERS, fingerprint
-from utils.cli import UserError
+from utils.cli import UserError, warn
 from utils.files import (
     append_jsonl,
     lock_folder,
@@ -16,6 +16,7 @@ from utils.files import (
     write_atomically,
     write_json,
 )
+from utils.process_state import current_threads, resume_threads
 
 LOCK = "attack.lock"
 
@@ -41,6 +42,7 @@ class AttackFolder:
         self._lock: IO | None = None
         self.done: dict[str, dict] = {}
         self.summary: dict | None = None
+        self.threads: int | None = None  # of the rows in `done`
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file; choose another --output_dir")
         if (folder / "attack.json").is_file():
@@ -54,7 +56,8 @@ class AttackFolder:
         self._known_records()  # if that file is damaged, say so before the attack
 
     def _read(self) -> None:
-        earlier = read_json(self.folder / "attack.json").get("settings", {})
+        facts = read_json(self.folder / "attack.json")
+        earlier, self.threads = facts.get("settings", {}), facts.get("threads")
         if not isinstance(earlier, dict):
             raise UserError(f"{self.folder}/attack.json is damaged")
         names = sorted(self.settings.keys() | earlier.keys())
@@ -90,12 +93,18 @@ class AttackFolder:
     def begin(self) -> None:
         """Take the folder; drop a torn last line of an attack that was killed.
 
+        An attack that resumes uses the threads that it began with: ties between candidates can
+        depend on the last bit of a logit.
+
         UserError where another process is at work in it.
         """
         self._lock = lock_folder(self.folder, LOCK)
         if (self.folder / "attack.json").is_file():  # another's, between our look and the lock
             self._read()
-        write_json(self.folder / "attack.json", {"settings": self.settings, "row_ids": self.ids})
+        if self.done and (warning := resume_threads(self.threads, f"the attack in {self.folder}")):
+            warn(warning)
+        facts = {"settings": self.settings, "row_ids": self.ids, "threads": current_threads()}
+        write_json(self.folder / "attack.json", facts)
         self._write_rows()
 
     def _write_rows(self) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from evaluation import LOCAL
 from training.batching import cache_folder
+from utils import process_state
 from utils.cli import UserError
 from utils.files import sha256_of, write_atomically
 
@@ -118,8 +119,10 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 def load_sentence_encoder(path: Path) -> Callable:
     """The Universal Sentence Encoder, a TensorFlow SavedModel: list of texts -> (texts, 512)."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf  # for this alone, hence not at the top
+    # TensorFlow, needed for this alone, reports on the CPU and sets variables of its own.
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
+    with process_state.environment(TF_CPP_MIN_LOG_LEVEL=level):
+        import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")  # TensorFlow takes all GPU memory otherwise
     try:

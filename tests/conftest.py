@@ -1,10 +1,15 @@
 """A tiny encoder, a learnable data set, and scripts called in this process."""
 
+import contextlib
 import importlib
 import json
+import os
 import random
+import signal
 import sys
 from pathlib import Path
+
+os.environ.setdefault("USE_TF", "0")  # as cli.run does before a script imports transformers
 
 import pytest
 import torch
@@ -12,7 +17,7 @@ from accelerate.state import AcceleratorState
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from utils import cli
+from utils import cli, devices, interrupts, process_state
 
 GOOD = ["good", "great", "funny", "fine", "happy", "bright", "sweet", "smart"]
 BAD = ["bad", "awful", "dull", "poor", "sad", "dark", "sour", "silly"]
@@ -21,13 +26,90 @@ PLAIN += ["was", "is", "very", "quite", "and", "with", "of", "in"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--order",
+        choices=["default", "reverse", "random"],
+        default="default",
+        help="order of the test files, and of the tests in a file",
+    )
+    parser.addoption("--order_seed", type=int, default=0, help="seed of --order random")
+    parser.addoption(
+        "--no-bf16", action="store_true", help="run as on a CPU that does not compute in bf16"
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("--no-bf16"):
+        devices.computes_in_bf16 = lambda cpu: False
+
+
+def pytest_collection_modifyitems(config, items):
+    """Files stay together, so that each module's fixtures are made once."""
+    order = config.getoption("--order")
+    if order == "reverse":
+        items.reverse()
+    elif order == "random":
+        draw = random.Random(config.getoption("--order_seed"))
+        by_file = {}
+        for item in items:
+            by_file.setdefault(item.path, []).append(item)
+        files = draw.sample(list(by_file.values()), len(by_file))
+        items[:] = [item for tests in files for item in draw.sample(tests, len(tests))]
+
+
+def state_of_process() -> dict[str, object]:
+    """What a test must leave as it was, except the generators, which each test gets anew."""
+    handlers = {number.name: signal.getsignal(number) for number in interrupts.SIGNALS}
+    timer = {"timer": signal.getitimer(signal.ITIMER_REAL)[0]}
+    folder = {"working folder": os.getcwd()}
+    values = process_state.settings()
+    environment = dict(values.pop("environment"))
+    environment.pop("PYTEST_CURRENT_TEST", None)
+    return values | environment | handlers | timer | folder
+
+
+def differences(before: dict, after: dict) -> list[str]:
+    return [
+        f"{name}: {before.get(name)!r} before, {after.get(name)!r} after"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+@contextlib.contextmanager
+def leaving_the_process_alone():
+    before = state_of_process()
+    yield
+    changed = differences(before, state_of_process())
+    assert not changed, "left changed for the tests that follow: " + "; ".join(changed)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_state(tmp_path_factory):
+    """Never the user's cache, and no GPU: results must not depend on the machine."""
+    with leaving_the_process_alone(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def module_state(session_state):
+    """The fixtures of a module put back what they change, such as the environment."""
+    with leaving_the_process_alone():
+        yield
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """Never the user's cache, and no CUDA: results must not depend on the machine."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(folder))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    AcceleratorState._reset_state(True)  # nor the precision that another test has chosen
+def each_test_state(module_state, request):
+    """Each test starts from the same generators and puts back everything else.
+
+    Fixtures that the test requests are set up later and torn down earlier.
+    """
+    AcceleratorState._reset_state(True)  # not the precision that another test has chosen
+    with process_state.seeded(0), leaving_the_process_alone():
+        yield
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -53,7 +135,6 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_encoder(folder: Path, hidden: int = 16, layers: int = 2, seed: int = 0) -> Path:
-    torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(SPECIAL + GOOD + BAD + PLAIN),
         hidden_size=hidden,
@@ -63,7 +144,8 @@ def make_encoder(folder: Path, hidden: int = 16, layers: int = 2, seed: int = 0)
         max_position_embeddings=128,
         initializer_range=0.2,
     )
-    BertForSequenceClassification(config).save_pretrained(folder)
+    with process_state.seeded(seed):
+        BertForSequenceClassification(config).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return folder
 

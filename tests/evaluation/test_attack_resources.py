@@ -11,6 +11,7 @@ import torch
 from attack_tools import attack_all, make_victim
 
 from evaluation import RECIPES, readers, resources
+from utils import process_state
 from utils.cli import UserError
 
 NOTHING = dict.fromkeys(("neighbours", "word_vectors", "sentence_encoder", "masked_lm"))
@@ -52,7 +53,8 @@ def word_vectors(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def sentence_encoder(tmp_path_factory) -> Path:
     """A SavedModel called as the hub's: a list of texts -> an embedding each."""
-    import tensorflow as tf
+    with process_state.environment():  # TensorFlow sets variables when it is imported
+        import tensorflow as tf
 
     class Encoder(tf.Module):
         def __init__(self):
@@ -146,23 +148,29 @@ def test_nothing_is_downloaded(monkeypatch):
         raise AssertionError("the network was asked")
 
     monkeypatch.setattr("socket.socket.connect", no_network)
-    assert nltk.download("omw-1.4") is False
+    download = nltk.download
+    with resources.prepared_nltk():
+        assert nltk.download("omw-1.4") is False
+    assert nltk.download is download
 
 
-def test_stop_words_come_from_nltk_or_else_scikit_learn(nowhere, tmp_path):
+def test_stop_words_come_from_nltk_or_else_scikit_learn(nowhere, tmp_path, monkeypatch):
     import nltk
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    assert resources.provide_stop_words() == "scikit-learn"
-    assert resources.provide_stop_words() == "scikit-learn"  # found where the first call put it
+    for _ in range(2):  # the second time they are where the first one put them
+        with resources.prepared_nltk() as source:
+            assert source == "scikit-learn"
     written = tmp_path / "cache" / "nltk_data" / "corpora" / "stopwords" / "english"
     assert set(written.read_text().split()) == set(ENGLISH_STOP_WORDS)
     with zipfile.ZipFile(tmp_path / "stopwords.zip", "w") as archive:  # as NLTK's own package
         archive.writestr("stopwords/english", "the\nof\n")
     (tmp_path / "corpora").mkdir()
     (tmp_path / "stopwords.zip").rename(tmp_path / "corpora" / "stopwords.zip")
-    nltk.data.path[:] = [str(tmp_path)]
-    assert resources.provide_stop_words() == "nltk"
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    with resources.prepared_nltk() as source:
+        assert source == "nltk"
+    assert nltk.data.path == [str(tmp_path)]
 
 
 @pytest.mark.parametrize(
@@ -322,7 +330,8 @@ def test_masked_lm_recipes_are_textattacks_with_the_model_given(
 
     monkeypatch.setattr(stock_swap, "AutoModelForMaskedLM", Local)
     monkeypatch.setattr(stock_swap, "AutoTokenizer", Local)
-    stock = {"bertattack": BERTAttackLi2020, "bae": BAEGarg2019}[recipe].build(victim)
+    with resources.prepared_nltk():
+        stock = {"bertattack": BERTAttackLi2020, "bae": BAEGarg2019}[recipe].build(victim)
     assert [str(c) for c in ours.constraints] == [str(c) for c in stock.constraints]
     assert str(ours.search_method) == str(stock.search_method)
     swaps = str(ours.transformation), str(stock.transformation)
