@@ -10,8 +10,9 @@ import contextlib
 from pathlib import Path
 
 from evaluation import RECIPES, presets
+from training.settings import DataSettings, resolve_data_settings
 from training.tasks import Task, check_task, resolve_task
-from utils import cli, interrupts
+from utils import cli, interrupts, settings
 
 SOURCES = ("data_dir", "train_file", "validation_file", "test_file")
 RESOURCES = ("neighbours", "word_vectors", "sentence_encoder", "masked_lm")
@@ -27,7 +28,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=cli.epoch_list,
         help="attack these epochs of a run instead, such as 1,3 (see --keep_epochs)",
     )
-    cli.add_data_flags(parser)
+    settings.add_flags(parser, DataSettings)
     g = parser.add_argument_group("attack")
     g.add_argument("--recipe", choices=list(RECIPES), required=True, help="the attack")
     g.add_argument(
@@ -123,7 +124,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--result_file",
         help="JSON lines that the summary is appended to (default: the run's records.jsonl)",
     )
-    cli.add_time_budget(g)
+    g.add_argument(
+        "--time_budget",
+        type=cli.duration,
+        help="save and stop after this time, such as 45m or 8h; the same command resumes",
+    )
     g.add_argument(
         "--quiet", action=argparse.BooleanOptionalAction, default=False, help="no progress bar"
     )
@@ -198,7 +203,7 @@ def main() -> None:
     for target, order, rule in (
         (t, o, r) for t, o in zip(targets, orders, strict=True) for r in args.temperature
     ):
-        settings = {
+        attack_settings = {
             "task": task.name,
             "checkpoint": target.name,
             "checkpoint_sha256": checkpoints.weights_digest(target),
@@ -215,13 +220,15 @@ def main() -> None:
             "resources": resource_facts,
         }
         if args.split == "dev":  # to select on, never to be reported
-            settings["split"] = "dev"
+            attack_settings["split"] = "dev"
         if args.query_budget is not None:
-            settings["query_budget"] = args.query_budget
+            attack_settings["query_budget"] = args.query_budget
         if rule != "1":
-            settings["temperature_rule"] = rule
+            attack_settings["temperature_rule"] = rule
         result_file = Path(args.result_file or target.home / "records.jsonl")
-        folder = AttackFolder(output_dir(args, target, rule), settings, rows.ids, result_file)
+        folder = AttackFolder(
+            output_dir(args, target, rule), attack_settings, rows.ids, result_file
+        )
         if folder.summary is None:
             attacks.append((target, order, rule, folder))
         else:
@@ -303,8 +310,10 @@ def task_of(args: argparse.Namespace, target) -> Task:
         earlier = dict(target.run["args"])
         if any(getattr(args, name) for name in SOURCES):
             earlier |= dict.fromkeys(SOURCES)  # rows from elsewhere: the run's sources stay out
-        cli.inherit_data_flags(args, earlier)
-    elif args.task_name is None and args.dataset_name is None:
+    else:
+        earlier = {}
+    resolve_data_settings(args, earlier)
+    if target.run is None and args.task_name is None and args.dataset_name is None:
         raise cli.UserError(f"{target.folder} is no run of ours: say with --task_name what it does")
     from evaluation.checkpoints import with_checkpoint_labels
 

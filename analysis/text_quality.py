@@ -80,6 +80,7 @@ from evaluation.minilm import MiniLM
 from evaluation.records import number, text_cell, write_text
 from evaluation.transfer import Finished, read_attack
 from reporting import pairs
+from training.settings import DataSettings, data_settings_in
 from training.splits import Rows, load_splits, without
 from training.tasks import Task, resolve_task
 from utils.devices import make_accelerator
@@ -101,26 +102,25 @@ COLUMNS = {
 }
 
 
-def data_flags(args: Namespace, attack: Finished) -> Namespace:
-    """What `load_splits` reads: the data flags of the run above the attack, then those given."""
+def data_settings(args: Namespace, attack: Finished) -> DataSettings:
+    """Those of the run above the attack, then those given on the command line."""
     task, run = attack.settings.get("task"), read_run(attack.folder.resolve().parent.parent) or {}
-    earlier = {name: run.get("args", {}).get(name) for name in cli.DATA_FLAGS}
-    if (earlier["task_name"] or earlier["dataset_name"]) != task:  # attacked on another one's rows
-        earlier = dict.fromkeys(cli.DATA_FLAGS)
+    earlier = data_settings_in(run.get("args", {}))
+    if (earlier.task_name or earlier.dataset_name) != task:  # the attack has another task's rows
+        earlier = data_settings_in({})
     if args.data_dir or args.train_file:
-        earlier |= dict.fromkeys(SOURCES)
+        earlier = replace(earlier, **dict.fromkeys(SOURCES))
     given = {n: getattr(args, n) for n in ("data_dir", "train_file", "label_column")}
-    earlier |= {name: value for name, value in given.items() if value}
-    if earlier["split_seed"] is None:
-        earlier["split_seed"] = cli.DEFAULT_SPLIT_SEED
-    # All training rows, however few the run used: two runs' attacks have one judge.
-    earlier |= {"max_train_rows": args.max_train_rows, "max_eval_rows": None}
-    earlier |= {
-        "dataset_name": None,
-        "task_name": task,
-        "text_columns": ",".join(attack.lines[0]["original"]),
-    }
-    return Namespace(**earlier)
+    return replace(
+        earlier,
+        **{name: value for name, value in given.items() if value},
+        # All training rows, however few the run used: two runs' attacks have one judge.
+        max_train_rows=args.max_train_rows,
+        max_eval_rows=None,
+        dataset_name=None,
+        task_name=task,
+        text_columns=",".join(attack.lines[0]["original"]),
+    )
 
 
 def check_attacks(attacks: list[Finished]) -> None:
@@ -137,7 +137,7 @@ def check_attacks(attacks: list[Finished]) -> None:
         seen[attack.attack_id] = attack.folder
 
 
-def training_rows(flags: Namespace, task: Task, attacks: list[Finished]) -> Rows:
+def training_rows(flags: DataSettings, task: Task, attacks: list[Finished]) -> Rows:
     """The task's training rows, less the texts that were attacked."""
     try:
         rows = load_splits(flags, task, ("train",))["train"]
@@ -238,7 +238,7 @@ def main() -> None:
     args = parse_args()
     attacks = [read_attack(folder) for folder in args.attacks]
     check_attacks(attacks)
-    flags = data_flags(args, attacks[0])
+    flags = data_settings(args, attacks[0])
     task = resolve_task(flags)
     if not task.label_names:  # a custom task has those of the attacked checkpoint
         task = replace(task, label_names=tuple(attacks[0].summary.get("label_names") or ()))

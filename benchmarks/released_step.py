@@ -1,12 +1,12 @@
 """The released code's search step, written anew from its description: the yardstick for speed.
 
 Plain PyTorch from the formulas alone, without masking/ or training/, so that its equality with
-`--protocol released` (tests/benchmarks/test_benchmarks.py) is one of two independent programs. What
-makes it slow and different: eager gates in fp32; weights that are never frozen, whose gradients
-accumulate over the run and enter the clip norm; the L0 gradient added after the clip; R(m) as the
-mean of the matrices' means; a clock of lambda that counts the tensors of the batches; the
-transformers library's AdamW of 2021; new gates and dropout in every pass; shuffled batches padded
-to their longest row. D1 and so on are the rows of the README's table of differences.
+`--deviations released` (tests/benchmarks/test_benchmarks.py) is one of two independent programs.
+What makes it slow and different: eager gates in fp32; weights that are never frozen, whose
+gradients accumulate over the run and enter the clip norm; the L0 gradient added after the clip;
+R(m) as the mean of the matrices' means; a clock of lambda that counts the tensors of the batches;
+the transformers library's AdamW of 2021; new gates and dropout in every pass; shuffled batches
+padded to their longest row. D1 and so on are the rows of the README's table of differences.
 """
 
 import math

@@ -12,18 +12,22 @@ results/benchmarks/training_steps.jsonl and training_steps.md.
 """
 
 import argparse
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import common
 import released_step
 import torch
+import torch.nn.functional as F
 
+import finetune
 import retrain_ticket
 import search_ticket
 from masking import surgery, tickets
 from training import adversary, optim
 from training.batching import Encoded, collate, epoch_batches
+from training.prediction import inputs_of
 from utils import cli, devices
 
 # The ratios of seconds that the table shows.
@@ -70,9 +74,9 @@ class Bench:
             precision=args.precision,
             device=args.device,
         )
-        self.search_args = search_ticket.parse_args(
-            [*flags, "--adv_steps", str(args.adv_steps), *args.search_flags]
-        )
+        passes = common.flags(adv_steps=args.adv_steps)
+        self.search_args = search_ticket.parse_args([*flags, *passes, *args.search_flags])
+        self.freelb_args = finetune.parse_args([*flags, *passes, "--method", "freelb"])
         self.train_args = retrain_ticket.parse_args([*flags, "--scores", "-", "--sparsity", "0.3"])
         self.accelerator = devices.make_accelerator(self.search_args)
         self.precision = "bf16" if self.accelerator.mixed_precision == "bf16" else "fp32"
@@ -96,35 +100,21 @@ class Bench:
 
     def _draws(self, model, args, draw_gates=None) -> adversary.Draws:
         hidden = model.get_input_embeddings().embedding_dim
-        return adversary.Draws(hidden, args, self.accelerator, draw_gates)
+        return adversary.Draws(hidden, args, args.seed, self.accelerator, draw_gates)
 
     def search(self) -> Callable[[int], object]:
         model, args = self._model(), self.search_args
         gated = surgery.install_gates(model, args.mask_p)
-        model.requires_grad_(False)
-        scores = [layer.scores.requires_grad_() for layer in gated.values()]
-        optimizer = optim.make_adamw(args.adamw, scores, args.lr, args.weight_decay)
         in_bytes = search_ticket.prepare_fast_gates(gated, args, self.accelerator, passes=10**6)
         draws = self._draws(model, args, lambda g: surgery.draw_noise(gated, g, in_bytes))
+        search = search_ticket.Search(model, gated, args, self.accelerator, draws)
         skips, steps = optim.Skips(), iter(range(1, 10**9))
 
         def step(j: int):
             number = next(steps)
             draws.start_step(number, self.batches[j], self.shapes[j])
-            return search_ticket.search_step(
-                model,
-                gated,
-                optimizer,
-                self.batches[j],
-                args,
-                args.lr,
-                args.lambda_amp,
-                draws.redraw,
-                draws.delta,
-                self.accelerator,
-                number,
-                skips,
-            )
+            admits = functools.partial(skips.admits, number)
+            return search.step(self.batches[j], args.lr, args.lambda_amp, admits)
 
         return step
 
@@ -147,11 +137,15 @@ class Bench:
         return step
 
     def dense_adversarial(self) -> Callable[[int], object]:
-        model = self._model()
+        model, args = self._model(), self.freelb_args
         model.requires_grad_(False)
         weights = [m.weight.requires_grad_() for m in surgery.prunable_linears(model).values()]
         optimizer = optim.make_adamw("torch", weights, 2e-5, 0.01)
-        return self._dense_step(model, weights, optimizer, self.search_args)
+
+        def backward(batch: dict, draws: adversary.Draws):
+            return adversary.backward(model, batch, args, draws, self.accelerator, None)[0]
+
+        return self._dense_step(model, weights, optimizer, args, backward)
 
     def dense(self) -> Callable[[int], object]:
         return self._plain(self._model())
@@ -165,25 +159,34 @@ class Bench:
         return self._plain(model)
 
     def _plain(self, model) -> Callable[[int], object]:
-        groups = optim.decay_groups(model, self.train_args.weight_decay)
-        optimizer = optim.make_adamw("torch", groups, self.train_args.lr, 0.0)
-        return self._dense_step(model, list(model.parameters()), optimizer, self.train_args)
+        args = self.train_args
+        groups = optim.decay_groups(model, args.weight_decay)
+        optimizer = optim.make_adamw("torch", groups, args.lr, 0.0)
 
-    def _dense_step(self, model, weights, optimizer, args) -> Callable[[int], object]:
+        def backward(batch: dict, draws: adversary.Draws):
+            draws.redraw(0)
+            with self.accelerator.autocast():
+                logits = model(**inputs_of(batch)).logits
+            loss = F.cross_entropy(logits.float(), batch["labels"], reduction="sum")
+            loss = loss * batch["row_weight"]
+            loss.backward()
+            return loss.detach()[None]
+
+        return self._dense_step(model, list(model.parameters()), optimizer, args, backward)
+
+    def _dense_step(self, model, weights, optimizer, args, backward) -> Callable[[int], object]:
         draws = self._draws(model, args)
         skips, steps = optim.Skips(), iter(range(1, 10**9))
 
         def step(j: int):
             number = next(steps)
             draws.start_step(number, self.batches[j], self.shapes[j])
-            logged = adversary.backward(
-                model, self.batches[j], args, draws.redraw, draws.delta, self.accelerator
-            )
+            losses = backward(self.batches[j], draws)
             norm = optim.clip(weights, args.max_grad_norm)
-            if skips.admits(number, logged["loss_per_pass"], norm):
+            if skips.admits(number, losses, norm):
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            return logged
+            return losses
 
         return step
 

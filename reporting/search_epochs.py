@@ -18,7 +18,8 @@ from reporting import figures
 from reporting.figure_data import Panel, Point, Shown, csv_text
 from reporting.searches import PENALTY, Runs
 from training.deviations import SEARCH
-from utils.cli import UserError, settings_of_search
+from training.settings import recipe_in
+from utils.cli import UserError
 from utils.files import read_jsonl
 
 NAME = f"{STUDY.name}-searches"
@@ -78,7 +79,7 @@ def _search(folder: Path, run: dict) -> dict:
             "encoder": run["encoder"]["name"],
             "task": run["task"],
             "seed": run["args"]["seed"],
-            "search": settings_of_search(run["args"]),
+            "search": recipe_in(run),
             "data": data | {"max_seq_length": run["args"].get("max_seq_length")},
             "epochs": [],
         }

@@ -8,7 +8,8 @@ from evaluation.records import Cell, largest_group
 from experiments.paper import LAMBDAS, ROBUST
 from experiments.scales import Scale
 from reporting.figure_data import HeatMap, Panel, Point, Shown
-from utils.cli import PLACES, UserError
+from training.settings import recipe_in
+from utils.cli import UserError
 from utils.files import read_json, read_jsonl
 
 PENALTY, DECIDED = "R(m)", "gates at 0 or 1"
@@ -62,7 +63,7 @@ def _alike(
     found: list[dict], may_differ: set[str], scale: Scale, noun: str
 ) -> tuple[list[dict], list[str]]:
     """The largest group that has all settings in common but seed, place and `may_differ`."""
-    own = PLACES | {"seed", "folder", "density", "compile"} | may_differ
+    own = {"seed", "folder", "density"} | may_differ
     keys = sorted({key for item in found for key in item} - own)
     return largest_group(found, keys, scale.encoder, noun)
 
@@ -73,11 +74,11 @@ def _plain(settings: dict) -> dict:
 
 def _search(folder: Path, run: dict) -> dict:
     try:
-        args = _plain(run["args"])
+        args, seed = _plain(recipe_in(run)), run["args"]["seed"]
         return args | {
             "folder": folder,
             "encoder": run["encoder"]["name"],
-            "seed": args["seed"],
+            "seed": seed,
             "lambda_amp": args["lambda_amp"],
         }
     except (KeyError, TypeError, AttributeError) as e:
@@ -141,7 +142,7 @@ def _ticket(folder: Path) -> dict:
     manifest = read_json(folder / "ticket.json")
     try:
         source = manifest["source"]
-        return _plain(source.get("settings", {})) | {
+        return _plain(recipe_in(source)) | {
             "folder": folder,
             "kind": source["kind"],
             "seed": source["seed"],

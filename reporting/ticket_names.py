@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from training.settings import recipe_in
 from utils.cli import UserError
 
 FACTS = ("kind", "task", "seed", "epoch")
@@ -42,7 +43,7 @@ class Item:
 def read_item(source: dict, sha256: str, where: str) -> Item:
     """From the manifest of a score file, or from `source` of a ticket's. UserError if not whole."""
     encoder, task, epoch = source.get("encoder"), source.get("task"), source.get("epoch")
-    settings = source.get("settings", {})
+    settings = recipe_in(source)
     wanted = (
         (source.get("kind"), str),
         (source.get("seed"), int),
