@@ -5,7 +5,7 @@ modules import it, which may be done only after `resources.import_textattack`.
 """
 
 # Recipe -> what it needs. All but TextFooler's kin also use NLTK's stop words, for which
-# `resources.prepared_nltk` has a substitute.
+# `provide_stop_words` has a substitute.
 RECIPES: dict[str, tuple[str, ...]] = {
     "textfooler": ("word_vectors", "sentence_encoder", "tagger"),
     "textbugger": ("word_vectors", "sentence_encoder"),

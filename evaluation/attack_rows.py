@@ -1,10 +1,11 @@
 """One row attacked, and its line."""
 
-import contextlib
+import random
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
 
+import numpy as np
+import torch
 from textattack import Attack
 from textattack.attack_results import FailedAttackResult, SkippedAttackResult
 from textattack.shared import AttackedText
@@ -13,7 +14,6 @@ from evaluation.protocol import FAILED, SKIPPED, SUCCESS
 from evaluation.victim import Victim
 from training.splits import Rows
 from training.tasks import Task
-from utils import process_state
 from utils.runs import seed_for
 
 
@@ -32,11 +32,10 @@ def attack_row(
     # TextAttack clears its caches after a search, but not after a row that it skips.
     victim.forget()
     attack.clear_cache()
+    _seed_everything(seed_for(seed, "attack", row_id))
     text = AttackedText(OrderedDict(zip(task.text_columns, rows.texts[position], strict=True)))
     attack.search_method.first_scores = []
-    # TextAttack draws from the global generators.
-    with process_state.seeded(seed_for(seed, "attack", row_id)), _column_separator():
-        result = attack.attack(text, label)
+    result = attack.attack(text, label)
     before, after = result.original_result, result.perturbed_result
     outcome = SUCCESS
     if isinstance(result, SkippedAttackResult):
@@ -81,15 +80,8 @@ def _columns(text: AttackedText, task: Task) -> dict[str, str]:
     return dict(zip(task.text_columns, parts, strict=True))
 
 
-@contextlib.contextmanager
-def _column_separator() -> Iterator[None]:
-    """Join columns by U+FFFF, which is in no text and no word.
-
-    TextAttack joins columns while it looks words up by name: with its own <SPLIT>, it takes a
-    second column apart that starts with "I" or "S".
-    """
-    before, AttackedText.SPLIT_TOKEN = AttackedText.SPLIT_TOKEN, "\uffff"
-    try:
-        yield
-    finally:
-        AttackedText.SPLIT_TOKEN = before
+def _seed_everything(seed: int) -> None:
+    """TextAttack draws from the global generators of random and numpy."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

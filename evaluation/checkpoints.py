@@ -1,7 +1,6 @@
 """Which checkpoint is attacked, what is known of it, and whose labels its logits are."""
 
 import hashlib
-import logging
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,13 +13,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from evaluation import LOCAL
 from training import models
 from training.settings import data_settings_in
 from training.splits import Rows, load_splits
 from training.tasks import Task
-from utils import process_state
 from utils.cli import UserError
 from utils.files import read_json, sha256_of
 from utils.runs import read_run
@@ -158,16 +157,16 @@ def rows_it_was_made_with(target: Target, task: Task) -> dict[str, Rows | None]:
 
 def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model (float32, CPU, no dropout) and tokenizer; UserError where weights are missing."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # missing weights are reported below, in one line
     try:
-        # Missing weights are reported below, in one line.
-        with process_state.logging_level(logging.ERROR, "transformers"):
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                target.folder,
-                dtype=torch.float32,
-                local_files_only=True,
-                output_loading_info=True,
-                trust_remote_code=False,
-            )
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            target.folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
     except (
         OSError,
         ValueError,
@@ -179,6 +178,8 @@ def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenize
     ) as e:
         reason = " ".join(str(e).split())[:200]
         raise UserError(f"{target.folder} holds no classifier that can be loaded: {reason}") from e
+    finally:
+        logging.set_verbosity(level)
     if report["missing_keys"]:
         raise UserError(
             f"{target.folder} is no fine-tuned classifier: it has no weights for "

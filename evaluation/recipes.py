@@ -26,7 +26,6 @@ from textattack.transformations import WordSwapEmbedding
 from evaluation import readers
 from evaluation.goals import LogOdds, Softmax, WeightedSaliency, watch_ranking
 from evaluation.minilm import SIMILARITY_THRESHOLDS, MiniLM
-from evaluation.resources import prepared_nltk
 from evaluation.textattack_parts import MaskedLMSwap, MiniLMSimilarity, NeighbourTable
 from evaluation.victim import Victim
 from training.tasks import Task
@@ -78,8 +77,7 @@ def build(
     """
     if similarity_threshold is None:
         similarity_threshold = SIMILARITY_THRESHOLDS.get(recipe)
-    with prepared_nltk():
-        made = _BUILDERS[recipe](victim, loaded, similarity_threshold)
+    made = _BUILDERS[recipe](victim, loaded, similarity_threshold)
     constraints = [
         c
         for c in made.pre_transformation_constraints + made.constraints

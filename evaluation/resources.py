@@ -4,12 +4,10 @@ Nothing here loads a pickle, and nothing is downloaded behind the user's back: a
 missing ends in one line with the command that fetches it. No TextAttack at import.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
-import warnings
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 from evaluation import RECIPES
@@ -17,7 +15,6 @@ from evaluation.minilm import neighbour_table
 from evaluation.readers import read_neighbours
 from training.batching import cache_folder
 from training.models import MINILM_SHA256
-from utils import process_state
 from utils.cli import UserError
 from utils.files import sha256_of, write_atomically
 
@@ -136,8 +133,8 @@ def describe(recipe: str, paths: dict[str, Path]) -> dict:
             facts[name] = {"name": "builtin/minilm", "sha256": MINILM_SHA256[:16]}
     if recipe.startswith("textfooler"):
         return facts | {"stop_words": {"name": "textfooler"}}
-    with prepared_nltk() as source:
-        return facts | {"stop_words": {"name": source, "sha256": _stop_words_digest()}}
+    source = provide_stop_words()
+    return facts | {"stop_words": {"name": source, "sha256": _stop_words_digest()}}
 
 
 def _digest(path: Path) -> str:
@@ -161,61 +158,55 @@ def _stop_words_digest() -> str:
     return hashlib.sha256(" ".join(sorted(stopwords.words("english"))).encode()).hexdigest()[:16]
 
 
-@contextlib.contextmanager
-def prepared_nltk() -> Iterator[str]:
-    """Let NLTK find stop words and download nothing. Yields whose words: nltk's or scikit-learn's.
+def provide_stop_words() -> str:
+    """Let NLTK find stop words, which TextAttack reads at import; says whose they are.
 
-    TextAttack asks for both when it is imported and when an attack is built. Where NLTK has no
-    stop words, scikit-learn's list is written to our cache folder in NLTK's layout.
+    Where NLTK has none, scikit-learn's list is put into our cache folder in NLTK's layout.
     """
     import nltk
 
-    folders, download = list(nltk.data.path), nltk.download
-    nltk.download = _refuse_download
-    try:
-        yield _provide_stop_words()
-    finally:
-        nltk.data.path[:] = folders
-        nltk.download = download
-
-
-def _provide_stop_words() -> str:
-    import nltk
-
     folder = cache_folder() / "nltk_data"
-    ours = folder / "corpora" / "stopwords" / "english"
+    own = folder / "corpora" / "stopwords" / "english"
     try:
-        place = nltk.data.find("corpora/stopwords/english")
-        return "scikit-learn" if str(place) == str(ours) else "nltk"
+        found = nltk.data.find("corpora/stopwords/english")
+        return "scikit-learn" if str(found) == str(own) else "nltk"
     except LookupError:
-        if not ours.is_file():
-            from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-            text = "\n".join(sorted(ENGLISH_STOP_WORDS)) + "\n"
-            write_atomically(ours, lambda p: p.write_text(text, encoding="utf-8"))
+        text = "\n".join(sorted(ENGLISH_STOP_WORDS)) + "\n"
+        write_atomically(own, lambda p: p.write_text(text, encoding="utf-8"))
         nltk.data.path.append(str(folder))
         return "scikit-learn"
 
 
-def _refuse_download(*_, **__) -> bool:
-    """In place of nltk.download, which WordNet's swap calls: `locate` has checked what it needs."""
-    return False
-
-
 def import_textattack(device: str) -> None:
-    """Import TextAttack, which takes ten seconds, so that it downloads nothing.
+    """Import TextAttack (ten seconds) with everything in place, so that it downloads nothing.
 
-    TextAttack reads its cache folder and device from the environment at import. It also moves the
-    hub's cache and the like there; all of the environment is put back.
+    TextAttack takes its cache folder and device from the environment; it also redirects the hub's
+    cache, which is undone.
     """
+    import nltk
     import transformers  # noqa: F401  reads the hub's cache folder before TextAttack moves it
 
+    provide_stop_words()
+    nltk.download = _refuse_download
     cache = cache_folder() / "textattack"
     cache.mkdir(parents=True, exist_ok=True)
     (cache / "post_install_check_3").touch()  # else its import starts six downloads
-    variables = {"TA_CACHE_DIR": str(cache), "TA_DEVICE": device}
-    with prepared_nltk(), process_state.environment(**variables), warnings.catch_warnings():
-        # jieba, a dependency for Chinese; you can do nothing about it.
-        warnings.filterwarnings("ignore", "pkg_resources is deprecated", module="jieba")
+    before = dict(os.environ)
+    os.environ.update(TA_CACHE_DIR=str(cache), TA_DEVICE=device)
+    try:
         import textattack
+    finally:
+        for key in os.environ.keys() - before.keys():
+            del os.environ[key]
+        os.environ.update(before)
     textattack.shared.utils.logger.setLevel(logging.ERROR)  # "unknown if model is compatible"
+    # Columns are joined by this while words are sought by name: with TextAttack's own <SPLIT>, a
+    # second column that starts with "I" or "S" is taken apart. U+FFFF is in no text and no word.
+    textattack.shared.AttackedText.SPLIT_TOKEN = "\uffff"
+
+
+def _refuse_download(*_, **__) -> bool:
+    """In place of nltk.download, which WordNet's swap calls: what is needed was checked before."""
+    return False

@@ -148,29 +148,23 @@ def test_nothing_is_downloaded(monkeypatch):
         raise AssertionError("the network was asked")
 
     monkeypatch.setattr("socket.socket.connect", no_network)
-    download = nltk.download
-    with resources.prepared_nltk():
-        assert nltk.download("omw-1.4") is False
-    assert nltk.download is download
+    assert nltk.download("omw-1.4") is False
 
 
-def test_stop_words_come_from_nltk_or_else_scikit_learn(nowhere, tmp_path, monkeypatch):
+def test_stop_words_come_from_nltk_or_else_scikit_learn(nowhere, tmp_path):
     import nltk
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    for _ in range(2):  # the second time they are where the first one put them
-        with resources.prepared_nltk() as source:
-            assert source == "scikit-learn"
+    assert resources.provide_stop_words() == "scikit-learn"
+    assert resources.provide_stop_words() == "scikit-learn"  # found where the first call put it
     written = tmp_path / "cache" / "nltk_data" / "corpora" / "stopwords" / "english"
     assert set(written.read_text().split()) == set(ENGLISH_STOP_WORDS)
     with zipfile.ZipFile(tmp_path / "stopwords.zip", "w") as archive:  # as NLTK's own package
         archive.writestr("stopwords/english", "the\nof\n")
     (tmp_path / "corpora").mkdir()
     (tmp_path / "stopwords.zip").rename(tmp_path / "corpora" / "stopwords.zip")
-    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
-    with resources.prepared_nltk() as source:
-        assert source == "nltk"
-    assert nltk.data.path == [str(tmp_path)]
+    nltk.data.path[:] = [str(tmp_path)]
+    assert resources.provide_stop_words() == "nltk"
 
 
 @pytest.mark.parametrize(
@@ -330,8 +324,7 @@ def test_masked_lm_recipes_are_textattacks_with_the_model_given(
 
     monkeypatch.setattr(stock_swap, "AutoModelForMaskedLM", Local)
     monkeypatch.setattr(stock_swap, "AutoTokenizer", Local)
-    with resources.prepared_nltk():
-        stock = {"bertattack": BERTAttackLi2020, "bae": BAEGarg2019}[recipe].build(victim)
+    stock = {"bertattack": BERTAttackLi2020, "bae": BAEGarg2019}[recipe].build(victim)
     assert [str(c) for c in ours.constraints] == [str(c) for c in stock.constraints]
     assert str(ours.search_method) == str(stock.search_method)
     swaps = str(ours.transformation), str(stock.transformation)
