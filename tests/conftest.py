@@ -44,8 +44,19 @@ def pytest_configure(config):
         devices.computes_in_bf16 = lambda cpu: False
 
 
+# Fixtures that take seconds: TextAttack's import, whole runs of the stages, MiniLM's table.
+SLOW_FIXTURES = {"textattack", "runs", "run", "whole", "three_rounds", "place", "table"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects by markers
 def pytest_collection_modifyitems(config, items):
-    """Files stay together, so that each module's fixtures are made once."""
+    """Mark tests with slow fixtures as slow, and order the tests.
+
+    The tests of a file stay together, so that each module's fixtures are made once.
+    """
+    for item in items:
+        if SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker("slow")
     order = config.getoption("--order")
     if order == "reverse":
         items.reverse()
@@ -152,12 +163,12 @@ def make_encoder(folder: Path, hidden: int = 16, layers: int = 2, seed: int = 0)
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory) -> Path:
-    """A folder with a random two-layer BERT and its tokenizer."""
+    """Folder of a two-layer BERT with random weights and its tokenizer."""
     return make_encoder(tmp_path_factory.mktemp("encoder") / "tiny-bert")
 
 
 def sentences(count: int, seed: int) -> list[tuple[str, int]]:
-    """Sentences whose label (0, 1) is that of the three words in them that tell."""
+    """Sentences and labels (0, 1). Three words of each sentence, GOOD or BAD, give its label."""
     draw = random.Random(seed)
     rows = []
     for i in range(count):
@@ -177,7 +188,7 @@ def write_tsv(path: Path, rows: list[tuple], header: str = "sentence\tlabel") ->
 
 @pytest.fixture(scope="session")
 def sst2_folder(tmp_path_factory) -> Path:
-    """train.tsv and dev.tsv with GLUE's columns: as GLUE's, dev is the test here."""
+    """train.tsv and dev.tsv with GLUE's columns. As for GLUE, dev serves as test."""
     folder = tmp_path_factory.mktemp("data") / "sst2"
     write_tsv(folder / "train.tsv", sentences(240, 1))
     write_tsv(folder / "dev.tsv", sentences(60, 2))
@@ -186,8 +197,10 @@ def sst2_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def textattack():
-    """TextAttack imported, with one cache for all tests. By a fixture and not by a test, since its
-    import holds on to the standard error that it finds."""
+    """TextAttack, imported with one cache for all tests.
+
+    A fixture imports it, because TextAttack keeps the standard error of the moment of its import.
+    """
     import attack_tools
 
     from evaluation import resources
@@ -199,9 +212,9 @@ def textattack():
 
 
 def call(script: str, *arguments) -> None:
-    """Run a script's main in this process, as `python SCRIPT.py ARGUMENTS`."""
+    """Run a script's main in this process, like `python SCRIPT.py ARGUMENTS`."""
     module = importlib.import_module(script)
-    AcceleratorState._reset_state(True)  # a process of its own would start without one
+    AcceleratorState._reset_state(True)  # a new process would have none
     old, sys.argv = sys.argv, [f"{script}.py", *map(str, arguments)]
     try:
         cli.run(module.main)
@@ -210,7 +223,7 @@ def call(script: str, *arguments) -> None:
 
 
 def fails(capsys, script: str, *arguments) -> str:
-    """The one line with which a script refuses (status 2, no traceback)."""
+    """The one line with which a script refuses its arguments: status 2, no traceback."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         call(script, *arguments)

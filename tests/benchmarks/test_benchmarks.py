@@ -150,6 +150,7 @@ def test_the_yardstick_imports_nothing_of_ours():
     }
 
 
+@pytest.mark.slow
 def test_steps_are_measured_and_written(tmp_path, monkeypatch):
     """The whole benchmark on a BERT of one layer: every variant, its work, record and table."""
     import training_steps

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import differences, state_of_process
 
+from training.settings import FolderSettings
 from utils import cli, devices, process_state, runs
 
 
@@ -104,12 +105,13 @@ def test_another_number_of_threads_is_reported(earlier, variables, why, own_thre
 
 
 def test_a_run_records_and_keeps_its_threads(own_threads, tmp_path):
-    run = runs.Run(tmp_path / "run", "x", {})
+    settings = FolderSettings(output_dir=str(tmp_path / "run"))
+    run = runs.Run(tmp_path / "run", "x", settings)
     run.begin({})
     assert run.manifest["environment"]["threads"] == 2
     run.save_state({})
     run._lock.close()
     torch.set_num_threads(1)
-    again = runs.Run(tmp_path / "run", "x", {})
+    again = runs.Run(tmp_path / "run", "x", settings)
     again.begin({})
     assert torch.get_num_threads() == 2 == again.manifest["environment"]["threads"]
