@@ -29,6 +29,7 @@ SEARCH = {
         "penalty_mean": "entries",
         "adv_gradient": "mean",
         "adamw": "torch",
+        "max_grad_norm": 1.0,
         "schedule_length": "steps",
     },
     "released": {
@@ -37,6 +38,7 @@ SEARCH = {
         "penalty_mean": "matrices",
         "adv_gradient": "mean",
         "adamw": "released",
+        "max_grad_norm": 1.0,
         "schedule_length": "examples",
     },
 }
@@ -58,8 +60,8 @@ class Deviations:
     )
     max_grad_norm: float | None = setting(
         None,
-        "D13: total gradient norm at which to clip, 0 for none (default: 1.0; in stages 1 and 3 of "
-        "the released code 0)",
+        "D13: total gradient norm at which to clip, 0 for none (default: 1.0; with --deviations "
+        "released 0 in stages 1 and 3)",
         cli.non_negative_float,
     )
 
