@@ -2,13 +2,13 @@
 
 import contextlib
 import importlib.util
+import logging
 import os
 import re
 import shutil
 from pathlib import Path
 
 import torch
-from huggingface_hub.utils import logging as hub_logging
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -18,9 +18,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from training.tasks import Task
+from utils import process_state
 from utils.cli import UserError
 from utils.files import public_name, read_json, sha256_of, write_json
 from utils.runs import seed_for
@@ -63,9 +63,10 @@ def resolve_model_name(name: str) -> str:
 def _loading(what: str, name: str):
     """One clear line for the many ways in which loading fails."""
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-    hub_logging.set_verbosity_error()  # its retries without a network fill the screen
     try:
-        yield
+        # Without a network, the hub's retries fill the screen.
+        with process_state.logging_level(logging.ERROR, "huggingface_hub"):
+            yield
     except UserError:
         raise
     except Exception as e:  # hostile or torn files raise nearly everything
@@ -111,8 +112,9 @@ def load_pretrained(
         config.id2label = dict(enumerate(label_names))
         config.label2id = {label: i for i, label in enumerate(label_names)}
         _set_dropout(config, dropout)
-        torch.manual_seed(seed_for(seed, "classifier"))
-        with _quiet_about_new_weights():
+        # The library draws missing weights from the global generator.
+        seeded = process_state.seeded(seed_for(seed, "classifier"))
+        with seeded, process_state.logging_level(logging.ERROR, "transformers"):
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 path,
                 config=config,
@@ -157,17 +159,6 @@ def _draw_head(model: PreTrainedModel, seed: int) -> None:
                 module.weight.normal_(0.0, std, generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
-
-
-@contextlib.contextmanager
-def _quiet_about_new_weights():
-    """The library's notice that a classifier is new is true by design here."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
 
 
 def label_order(config: PretrainedConfig, folder: Path, task: Task) -> list[int]:
@@ -229,7 +220,7 @@ def load_checkpoint(
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _set_dropout(config, dropout)
         order = None if task is None else label_order(config, Path(folder), task)
-        with _quiet_about_new_weights():
+        with process_state.logging_level(logging.ERROR, "transformers"):
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 config=config,
