@@ -1,6 +1,6 @@
 #!/bin/sh
-# Set up if needed, then run lint, format, spelling and type checks, and all tests. --fast skips the tests marked slow.
-# All other arguments go to pytest, such as --order random (see tests/conftest.py).
+# Set up if needed, then run lint, format, spelling and type checks, and all tests. --fast skips the
+# tests marked slow. All other arguments go to pytest, such as --order random (tests/conftest.py).
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 if [ "${1:-}" = --fast ]; then

@@ -1,6 +1,7 @@
 """The pages: every command parses, every file, section, flag and variable they name exists."""
 
 import argparse
+import ast
 import importlib
 import re
 import shlex
@@ -315,3 +316,43 @@ def test_results_are_small():
     ).stdout.split("\n")
     files = [ROOT / name for name in listed if name] or (ROOT / "results").rglob("*")
     assert sum(path.stat().st_size for path in files if path.is_file()) <= 12_000_000
+
+
+def helps_of(parsers) -> Iterator[tuple[str, str, str]]:
+    """Script, flag and help of every flag of the scripts that are not benchmarks."""
+    for script, parser in parsers.items():
+        for action in parser._actions:
+            if action.option_strings and not script.startswith("benchmarks/"):
+                yield script, action.option_strings[0], action.help or ""
+
+
+def test_help_states_no_default_of_none(parsers):
+    for script, parser in parsers.items():
+        assert "(default: None)" not in parser.format_help(), script
+
+
+def test_every_flag_is_read(parsers):
+    """A flag's name occurs in the code as an attribute or as a string, besides its declaration."""
+    used: set[str] = set()
+    for path in ROOT.glob("**/*.py"):
+        if {".venv", "tests"} & set(path.relative_to(ROOT).parts):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                used.add(node.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                used.add(node.value)
+    for script, flag, _ in helps_of(parsers):
+        name = flag.removeprefix("--")
+        assert name in used | {"-h", "help"}, f"{script} declares {flag} and never reads it"
+
+
+STAGES = ("finetune", "search_ticket", "retrain_ticket", "prune_iteratively", "make_scores")
+
+
+def test_a_flag_of_the_stages_has_one_help(parsers):
+    stages = {script: parsers[script] for script in (f"{name}.py" for name in STAGES)}
+    helps: dict[str, set[str]] = {}
+    for _, flag, text in helps_of(stages):
+        helps.setdefault(flag, set()).add(text)
+    assert not {flag: texts for flag, texts in helps.items() if len(texts) > 1}
