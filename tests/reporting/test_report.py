@@ -748,7 +748,10 @@ def test_a_best_checkpoint_s_control_may_be_of_an_earlier_epoch(tmp_path):
     write(tmp_path / "runs", [ticket, dense])
     report(tmp_path, "table1", further=("--checkpoint", "best"))
     text = (tmp_path / "out" / "table1.md").read_text()
-    assert "| RobustT | same training loss (epoch of a longer schedule, loss 0.050) | 7 | 0.300 | 80.0" in text
+    assert (
+        "| RobustT | same training loss (epoch of a longer schedule, loss 0.050) | 7 | 0.300 | 80.0"
+        in text
+    )
 
 
 def test_a_ticket_of_the_same_scores_but_another_seed_has_another_loss(tmp_path):
