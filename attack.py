@@ -10,8 +10,9 @@ import contextlib
 from pathlib import Path
 
 from evaluation import presets
+from training.settings import DataSettings
 from training.tasks import check_task
-from utils import cli, interrupts
+from utils import cli, interrupts, settings
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -30,7 +31,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=cli.epoch_list,
         help="epochs of a run to attack instead of --checkpoint, such as 1,3 (see --keep_epochs)",
     )
-    cli.add_data_flags(parser)
+    settings.add_flags(parser, DataSettings)
     add_attack_flags(parser)
     add_resource_flags(parser)
     add_run_flags(parser)
@@ -126,8 +127,7 @@ def add_resource_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("run")
-    add = group.add_argument
+    add = parser.add_argument_group("run").add_argument
     add(
         "--processes",
         type=cli.positive_int,
@@ -148,7 +148,11 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         "--result_file",
         help="JSON-lines file to append the record to (default: records.jsonl of the run)",
     )
-    cli.add_time_budget(group)
+    add(
+        "--time_budget",
+        type=cli.duration,
+        help="save and stop after this time, such as 45m or 8h; the same command resumes",
+    )
     add(
         "--quiet",
         action=argparse.BooleanOptionalAction,
@@ -208,10 +212,10 @@ def main() -> None:
             args, target, order, task, rows, paths, max_seq_length, device
         )
         for rule in args.temperature:
-            settings = setup.settings(data_facts, row_facts, resource_facts, args.split, rule)
+            identity = setup.settings(data_facts, row_facts, resource_facts, args.split, rule)
             result_file = Path(args.result_file or target.home / "records.jsonl")
             place = attack_setup.output_dir(args, target, rule)
-            folder = AttackFolder(place, settings, rows.ids, result_file)
+            folder = AttackFolder(place, identity, rows.ids, result_file)
             if folder.summary is None:
                 attacks.append((setup, rule, folder))
             else:

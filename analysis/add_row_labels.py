@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from training.settings import DEFAULT_SPLIT_SEED
 from utils import cli
 from utils.cli import UserError
 
@@ -33,7 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--split_seed",
         type=cli.non_negative_int,
-        default=cli.DEFAULT_SPLIT_SEED,
+        default=DEFAULT_SPLIT_SEED,
         help="split seed of the runs",
     )
     parser.add_argument(
@@ -104,10 +105,11 @@ def labels_of_rows(record: dict, args: argparse.Namespace, draws: dict) -> list[
 
 def load_split(record: dict, args: argparse.Namespace, limit: int | None):
     """The split that the rows were chosen from; None if its data are not available."""
+    from training.settings import data_settings_in
     from training.splits import load_splits
     from training.tasks import resolve_task
 
-    flags = dict.fromkeys(cli.DATA_FLAGS) | {
+    flags = {
         "task_name": record["task"],
         "data_dir": args.data_dir.get(record["task"]),
         "split_seed": args.split_seed,
@@ -115,7 +117,7 @@ def load_split(record: dict, args: argparse.Namespace, limit: int | None):
     }
     name = record.get("split", "test")
     try:
-        options = argparse.Namespace(**flags)
+        options = data_settings_in(flags)
         return load_splits(options, resolve_task(options), (name,))[name]
     except UserError as e:
         cli.warn(f"no {name} rows of {record['task']}: {e}")

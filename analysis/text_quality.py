@@ -83,12 +83,12 @@ def main() -> None:
 
     attacks = [finished_attacks.read_attack(folder) for folder in args.attacks]
     finished_attacks.check_same_task(attacks)
-    flags = judges.data_flags(args, attacks[0])
-    task = resolve_task(flags)
+    data = judges.data_settings(args, attacks[0])
+    task = resolve_task(data)
     if not task.label_names:  # a custom task
         task = replace(task, label_names=attacks[0].label_names)
     successes = [quality.successful(attack, task) for attack in attacks]
-    tools = quality.load_tools(args, flags, task, attacks) if any(successes) else None
+    tools = quality.load_tools(args, data, task, attacks) if any(successes) else None
 
     results, sheet = [], []
     for attack, rows in zip(attacks, successes, strict=True):

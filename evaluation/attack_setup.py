@@ -15,6 +15,7 @@ from evaluation import calibration, checkpoints, protocol, resources
 from evaluation.checkpoints import Target
 from evaluation.minilm import SIMILARITY_THRESHOLDS
 from evaluation.presets import RECIPES, RESOURCE_FLAGS
+from training.settings import resolve_data_settings
 from training.splits import Rows, load_splits
 from training.tasks import Task, resolve_task
 from utils import cli
@@ -142,12 +143,11 @@ def task_of(args: Namespace, target: Target) -> Task:
 
     Fills in `args` with the inherited data flags. Raises UserError if no task is known.
     """
-    if target.run is not None:
-        earlier = dict(target.run["args"])
-        if any(getattr(args, name) for name in SOURCES):
-            earlier |= dict.fromkeys(SOURCES)  # a given source replaces all sources of the run
-        cli.inherit_data_flags(args, earlier)
-    elif args.task_name is None and args.dataset_name is None:
+    earlier = dict(target.run["args"]) if target.run is not None else {}
+    if any(getattr(args, name) for name in SOURCES):
+        earlier |= dict.fromkeys(SOURCES)  # a given source replaces all sources of the run
+    resolve_data_settings(args, earlier)
+    if target.run is None and args.task_name is None and args.dataset_name is None:
         raise UserError(f"{target.folder} has no run.json; give --task_name")
     return checkpoints.with_checkpoint_labels(resolve_task(args), target)
 

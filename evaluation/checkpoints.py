@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from argparse import Namespace
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,9 +16,10 @@ from transformers import (
 from transformers.utils import logging
 
 from training import models
+from training.settings import data_settings_in
 from training.splits import Rows, load_splits
 from training.tasks import Task
-from utils.cli import DATA_FLAGS, UserError
+from utils.cli import UserError
 from utils.files import read_json, sha256_of
 from utils.runs import read_run
 
@@ -161,9 +161,8 @@ def rows_it_was_made_with(target: Target, task: Task) -> dict[str, Rows | None]:
     nothing = {"train": None, "dev": None}
     if target.run is None:
         return nothing
-    known = dict.fromkeys(DATA_FLAGS) | target.run.get("args", {})
     try:
-        splits = load_splits(Namespace(**known), task, ("train", "dev"))
+        splits = load_splits(data_settings_in(target.run.get("args", {})), task, ("train", "dev"))
     except UserError:
         return nothing
     return {name: splits[name] for name in nothing}

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from accelerate import Accelerator
@@ -14,9 +15,9 @@ from evaluation.finished_attacks import FinishedAttack
 from training import models
 from training.batching import encode
 from training.prediction import predict
+from training.settings import DataSettings, data_settings_in
 from training.splits import Rows, load_splits, without
 from training.tasks import Task
-from utils import cli
 from utils.cli import UserError, explain
 from utils.runs import read_run
 
@@ -83,33 +84,34 @@ class CheckpointJudge:
         return predict(self.model, encoded, 64, self.accelerator)[:, self.order].argmax(axis=1)
 
 
-def data_flags(args: Namespace, attack: FinishedAttack) -> Namespace:
-    """The data flags of the run whose model was attacked, replaced by those that were given.
+def data_settings(args: Namespace, attack: FinishedAttack) -> DataSettings:
+    """The data settings of the run whose model was attacked, replaced by those that are given.
 
     Reads data_dir, train_file, label_column and max_train_rows of `args`.
     """
     run = read_run(attack.run_folder) or {}
-    flags = {name: run.get("args", {}).get(name) for name in cli.DATA_FLAGS}
-    if (flags["task_name"] or flags["dataset_name"]) != attack.task:  # it attacked another task
-        flags = dict.fromkeys(cli.DATA_FLAGS)
+    settings = data_settings_in(run.get("args", {}))
+    if (settings.task_name or settings.dataset_name) != attack.task:  # it attacked another task
+        settings = data_settings_in({})
     if args.data_dir or args.train_file:
-        flags |= dict.fromkeys(SOURCES)
+        settings = replace(settings, **dict.fromkeys(SOURCES))
     given = {n: getattr(args, n) for n in ("data_dir", "train_file", "label_column")}
-    flags |= {name: value for name, value in given.items() if value}
-    if flags["split_seed"] is None:
-        flags["split_seed"] = cli.DEFAULT_SPLIT_SEED
-    # All training rows, however few the run used: the attacks on two runs have the same judge.
-    flags |= {"max_train_rows": args.max_train_rows, "max_eval_rows": None}
-    columns = ",".join(attack.rows[0].original)
-    return Namespace(
-        **flags | {"dataset_name": None, "task_name": attack.task, "text_columns": columns}
+    return replace(
+        settings,
+        **{name: value for name, value in given.items() if value},
+        # All training rows, however few the run used: the attacks on two runs have the same judge.
+        max_train_rows=args.max_train_rows,
+        max_eval_rows=None,
+        dataset_name=None,
+        task_name=attack.task,
+        text_columns=",".join(attack.rows[0].original),
     )
 
 
-def training_rows(flags: Namespace, task: Task, attacks: Sequence[FinishedAttack]) -> Rows:
+def training_rows(settings: DataSettings, task: Task, attacks: Sequence[FinishedAttack]) -> Rows:
     """The task's training rows without the texts that were attacked."""
     try:
-        rows = load_splits(flags, task, ("train",))["train"]
+        rows = load_splits(settings, task, ("train",))["train"]
     except UserError as e:
         raise UserError(
             f"the judge and the trigrams need the task's training rows ({e}): give --train_file "

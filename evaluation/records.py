@@ -30,6 +30,7 @@ from evaluation.schema import (
     key,
 )
 from masking.tickets import GATE_KINDS
+from training.settings import recipe_in
 from utils.cli import UserError, explain
 from utils.files import read_jsonl
 
@@ -75,14 +76,13 @@ class NoRecords(UserError):
 
 
 def search_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """How scores were searched, in today's names, with the value that a newer setting had then.
+    """How scores were searched, in today's names."""
+    return recipe_in({"settings": settings})
 
-    `compile` changes how a search is computed, not what it finds, so it is dropped.
-    """
-    renamed = {"deviations" if k == "protocol" else k: v for k, v in settings.items()}
-    released = renamed.get("deviations") == "released"
-    defaults = {"schedule_length": "examples" if released else "steps"}
-    return {name: value for name, value in (defaults | renamed).items() if name != "compile"}
+
+def training_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """How weights were trained. Earlier versions wrote the gradient that the method implies."""
+    return {name: value for name, value in settings.items() if name != "adv_gradient"}
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class AttackRecord:
     row_outcomes: str | None = key(TEXT, None)
     row_labels: str | list[int] | None = key(LABELS, None)  # outcomes.decode_labels
     label_names: list[str] | None = key(TEXTS, None)
-    training: dict[str, Any] | None = key(MAPPING, None)
+    training: dict[str, Any] | None = key(MAPPING, None, convert=training_settings)
     resources: dict[str, Any] | None = key(MAPPING, None)
     environment: dict[str, Any] | None = key(MAPPING, None)
     made_in: list[str] | None = key(PAIR_OF_TEXTS, None)  # folders of the run and of the attack

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from evaluation.quality import Quality
+from evaluation.quality import Quality, Summary
 from reporting import sheets
 from reporting.sheets import NONE, decimals, markdown_table
 
@@ -21,7 +21,8 @@ COLUMNS = {
 }
 TEXTS = ("model", "recipe", "attack_id", "folder", "empty_because")
 INTERVALS = ("judge_accuracy_interval_95", "label_kept_interval_95")
-NUMBERS = [name for name in Quality.__dataclass_fields__ if name not in (*TEXTS, *INTERVALS)]
+NUMBERS = ["rows_attacked"]
+NUMBERS += [n for n in Summary.__dataclass_fields__ if n not in INTERVALS]
 
 
 def markdown(results: Sequence[Quality], language_model: dict, judge: dict) -> str:

@@ -25,7 +25,7 @@ from training.deviations import SEARCH
 NAME = f"{STUDY.name}-searches"
 QUANTITIES = {PENALTY: "open_gates_percent", "dev accuracy": "dev_accuracy_ticket_percent"}
 # The settings in which the rows of the study's tables may differ.
-SWITCHES = {"deviations", "schedule_length", *SEARCH["paper"]}
+SWITCHES = {"deviations", *SEARCH["paper"]}
 
 
 def write(runs: Runs, scale: Scale, tasks: Iterable[str], folder: Path) -> list[Path]:

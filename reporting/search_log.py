@@ -9,7 +9,8 @@ from pathlib import Path
 from evaluation.records import search_settings
 from reporting.render import write_text
 from reporting.searches import Runs
-from utils.cli import UserError, settings_of_search
+from training.settings import recipe_in
+from utils.cli import UserError
 from utils.files import read_jsonl
 
 
@@ -100,7 +101,7 @@ def _of_run(folder: Path, run: dict) -> Search:
             "encoder": run["encoder"]["name"],
             "task": run["task"],
             "seed": run["args"]["seed"],
-            "search": settings_of_search(run["args"]),
+            "search": recipe_in(run),
             "data": data | {"max_seq_length": run["args"].get("max_seq_length")},
             "epochs": [
                 {

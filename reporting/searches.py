@@ -10,7 +10,8 @@ from experiments.paper import LAMBDAS
 from experiments.scales import Scale
 from reporting.cells import Cell, largest_group
 from reporting.figure_data import HeatMap, Panel, Point, Shown
-from utils.cli import PLACES, UserError
+from training.settings import recipe_in
+from utils.cli import UserError
 from utils.files import read_json, read_jsonl
 
 PENALTY, DECIDED = "R(m)", "gates at 0 or 1"
@@ -80,10 +81,9 @@ def over_steps(runs: Runs, task: str, scale: Scale, lambdas: bool) -> Shown:
 def _alike(
     candidates: list[Found], may_differ: set[str], scale: Scale, noun: str
 ) -> tuple[list[Found], list[str]]:
-    """The largest group whose settings agree, except seed, places and `may_differ`."""
-    free = PLACES | {"seed", "compile"} | may_differ
+    """The largest group whose encoder and settings agree, except `may_differ`."""
     items = [_plain(c.settings) | {"encoder": c.encoder, "found": c} for c in candidates]
-    keys = sorted({key for item in items for key in item} - free - {"found"})
+    keys = sorted({key for item in items for key in item} - may_differ - {"found"})
     group, notes = largest_group(items, keys, scale.encoder, noun)
     return [item["found"] for item in group], notes
 
@@ -94,10 +94,11 @@ def _plain(settings: dict) -> dict:
 
 def _search(folder: Path, run: dict) -> Found:
     try:
-        args = run["args"]
-        settings = dict(args) | {"lambda_amp": args["lambda_amp"]}
-        return Found(folder, run["encoder"]["name"], args["seed"], settings)
-    except (KeyError, TypeError, ValueError) as e:
+        settings = recipe_in(run)
+        if "lambda_amp" not in settings:
+            raise KeyError("lambda_amp")
+        return Found(folder, run["encoder"]["name"], run["args"]["seed"], settings)
+    except (KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{folder}/run.json lacks {e}") from e
 
 
@@ -152,10 +153,10 @@ def _robust_ticket(folder: Path, sparsity: float) -> Found | None:
     manifest = read_json(folder / "ticket.json")
     try:
         source, encoder = manifest["source"], manifest["rewound_to"]["name"]
-        settings, density = dict(source.get("settings", {})), manifest.get("density_by_head")
+        settings, density = recipe_in(source), manifest.get("density_by_head")
         wanted = source["kind"] == "robust" and abs(manifest["sparsity_asked"] - sparsity) < 1e-9
         return Found(folder, encoder, source["seed"], settings, density) if wanted else None
-    except (KeyError, TypeError, AttributeError, ValueError) as e:
+    except (KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{folder}/ticket.json lacks {e}") from e
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from training.settings import recipe_in
 from utils.cli import UserError
 
 FACTS = ("kind", "task", "seed", "epoch")
@@ -42,7 +43,7 @@ class Origin:
     def read(cls, source: dict, sha256: str, where: str) -> "Origin":
         """From the manifest of a score file, or from `source` in a ticket's. UserError names it."""
         encoder, task, epoch = source.get("encoder"), source.get("task"), source.get("epoch")
-        settings = source.get("settings", {})
+        settings = source.get("recipe", source.get("settings", {}))
         expected = (
             (source.get("kind"), str),
             (source.get("seed"), int),
@@ -56,7 +57,7 @@ class Origin:
                 f"{where}: its manifest lacks the kind, seed or encoder of the scores: make the "
                 "file again"
             )
-        texts = {k: str(v) for k, v in settings.items() if k not in NOT_SETTINGS}
+        texts = {k: str(v) for k, v in recipe_in(source).items() if k not in NOT_SETTINGS}
         for name in ("of", "matched_to", "complement_of"):
             if name in source:
                 digest = str(source.get(f"{name}_sha256", ""))[:6]

@@ -9,7 +9,7 @@ from reporting import search_log
 from utils.cli import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = {"epochs": 1, "adv_steps": 3, "lr": 0.1}
+SETTINGS = {"epochs": 1, "adv_steps": 3, "lr": 0.1, "lambda_clock": "steps"}
 
 
 def line(**settings) -> dict:

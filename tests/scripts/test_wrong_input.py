@@ -217,7 +217,7 @@ CASES = [
     ("finetune", {"--keep_epochs": 9}, "beyond --epochs 3"),
     ("finetune", {"--keep_epochs": "1,x"}, "'x' is not a whole number"),
     ("finetune", {"--precision": "fp8"}, "invalid choice: 'fp8'"),
-    ("finetune", {"--protocol": "mine"}, "invalid choice: 'mine'"),
+    ("finetune", {"--deviations": "mine"}, "invalid choice: 'mine'"),
     ("finetune", {"--device": "cuda"}, "sees no CUDA device"),
     ("finetune", {"--no_such_flag": 1}, "unrecognized arguments: --no_such_flag"),
     ("finetune", {"--epoch": 1}, "unrecognized arguments: --epoch"),
