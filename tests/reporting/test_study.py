@@ -441,7 +441,7 @@ def test_the_page_quotes_the_study_s_summary():
     """Its rows may leave out the marks after a model's name, and the summary's further tables."""
     summary = (ROOT / "results" / "study" / "study-summary.md").read_text()
     known = {_cells(line) for line in summary.splitlines() if line.startswith("|")}
-    quoted, is_summary = [], False
+    quoted, is_summary, head = [], False, "Δ Aua vs. dense (same epochs)"
     for line in (ROOT / "docs" / "study.md").read_text().splitlines():
         is_summary = line.startswith("|") and (
             is_summary or "Δ Aua vs. dense (same epochs)" in line
