@@ -136,6 +136,7 @@ def main() -> None:
         run.begin(
             {
                 "task": task.name,
+                "label_names": labels,
                 "encoder": encoder,
                 "data": splits.facts(),
                 "sparsity_after_round": sparsities,

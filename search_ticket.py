@@ -345,6 +345,7 @@ def main() -> None:
         run.begin(
             {
                 "task": task.name,
+                "label_names": splits.task.label_names,
                 "encoder": facts["encoder"],
                 "data": splits.facts(),
                 "gates": manifest["gates"],

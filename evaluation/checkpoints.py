@@ -3,7 +3,7 @@
 import hashlib
 import re
 from argparse import Namespace
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from transformers import (
 from transformers.utils import logging
 
 from evaluation import LOCAL
-from training import models
+from training import labels, models
 from training.splits import Rows, load_splits
 from training.tasks import Task
 from utils.cli import DATA_FLAGS, UserError
@@ -117,15 +117,12 @@ def _target(folder: Path, name: str, run_folder: Path | None, run: dict | None) 
 
 def with_checkpoint_labels(task: Task, target: Target) -> Task:
     """A custom task, which has no labels of its own, takes the checkpoint's; others stay."""
-    if task.label_names:
-        return task
-    names = models.label_names(_config(target))
-    return replace(task, label_names=tuple(n or str(i) for i, n in enumerate(names)))
+    return labels.task_with_labels_of(task, _config(target), target.facts)
 
 
 def label_order(target: Target, task: Task) -> list[int]:
     """order[i] is the logit of the task's label i. UserError where labels do not fit."""
-    return models.label_order(_config(target), target.folder, task)
+    return labels.label_order(_config(target), target.folder, task)
 
 
 def _config(target: Target):

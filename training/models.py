@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from training import labels
 from training.tasks import Task
 from utils.cli import UserError
 from utils.files import public_name, read_json, sha256_of, write_json
@@ -170,40 +170,6 @@ def _quiet_about_new_weights():
         transformers_logging.set_verbosity(level)
 
 
-def label_order(config: PretrainedConfig, folder: Path, task: Task) -> list[int]:
-    """order[i] is the logit of the task's label i. UserError where labels do not fit.
-
-    The checkpoint's label names decide where it has real ones; LABEL_0, LABEL_1 ... (what
-    transformers writes where nobody named them) are taken in the task's order.
-    """
-    names = label_names(config)
-    if len(names) != len(task.label_names):
-        raise UserError(
-            f"{folder} has {len(names)} labels, {task.name} has {len(task.label_names)} "
-            f"({', '.join(task.label_names)})"
-        )
-    if not any(names):
-        return list(range(len(names)))
-    by_name = {_plain(name): i for i, name in enumerate(names) if name}
-    wanted = [_plain(name) for name in task.label_names]
-    if sorted(by_name) != sorted(wanted):
-        raise UserError(
-            f"{folder} names its labels {', '.join(n or '?' for n in names)}; {task.name} "
-            f"has {', '.join(task.label_names)}: rename them in its config.json (id2label)"
-        )
-    return [by_name[name] for name in wanted]
-
-
-def label_names(config: PretrainedConfig) -> list[str | None]:
-    """The configuration's label names by logit; None for one that is only a number."""
-    names = [str(config.id2label.get(i, "")) for i in range(config.num_labels)]
-    return [None if re.fullmatch(r"(LABEL_)?\d*", name) else name for name in names]
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
 def _put_labels_in_order(model: PreTrainedModel, order: list[int]) -> None:
     """Reorder the head's rows, so that logit i is the task's label i."""
     inside = set(model.base_model.modules())
@@ -228,7 +194,7 @@ def load_checkpoint(
     with _loading("checkpoint", str(folder)):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _set_dropout(config, dropout)
-        order = None if task is None else label_order(config, Path(folder), task)
+        order = None if task is None else labels.label_order(config, Path(folder), task)
         with _quiet_about_new_weights():
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 folder,
