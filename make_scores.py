@@ -80,7 +80,9 @@ def from_encoder(args) -> tuple[dict, dict, dict]:
         scores = {name: torch.rand(shape, generator=noise) for name, shape in shapes.items()}
         return scores, shapes, {"encoder": encoder}
     if args.finetuned:
+        fresh = surgery.not_pretrained(model)
         model = models.load_checkpoint(args.finetuned, None, "eager")
+        surgery.mark_not_pretrained(model, fresh)
         with cli.explain(f"{args.finetuned}: "):
             surgery.check_masks_fit(model, shapes)
     linears = surgery.prunable_linears(model)

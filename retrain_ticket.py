@@ -102,19 +102,13 @@ def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
     with cli.explain():
         scores, shapes, source = tickets.load_scores(path)
         tickets.check_origin(source, path)
-    with cli.explain(f"{path}: "):
-        surgery.check_masks_fit(model, shapes)
-        masks = tickets.draw(scores, shapes, args.sparsity)
-        fingerprint = surgery.encoder_fingerprint(model)
+    scores, shapes = models.scores_for(
+        model, args.model_name, path, scores, shapes, source["encoder"], args.allow_other_encoder
+    )
     with cli.explain():
         tickets.check_order(source, args.sparsity, path)
-    learnt_for = source["encoder"]
-    if learnt_for["fingerprint"] != fingerprint and not args.allow_other_encoder:
-        raise cli.UserError(
-            f"{path} was made for the encoder {learnt_for['name']} ({learnt_for['fingerprint']}), "
-            f"{args.model_name} is another one ({fingerprint}): rewind to the encoder that stage 1 "
-            "started from, or pass --allow_other_encoder"
-        )
+        masks = tickets.draw(scores, shapes, args.sparsity)
+    fingerprint = surgery.encoder_fingerprint(model)
     kept_facts = (
         "kind",
         "task",

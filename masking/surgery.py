@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # are checked against it.
 KINDS_OF_A_LAYER = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
 
+# The configuration's key for the names of matrices that the pre-trained checkpoint did not hold.
+NOT_PRETRAINED = "not_pretrained_matrices"
+
 
 def _layer_stack(base: nn.Module, depth: int, model_name: str) -> tuple[str, nn.ModuleList]:
     """The one outermost ModuleList of `depth` layers in the encoder."""
@@ -44,8 +47,29 @@ def _linears(module: nn.Module) -> dict[str, nn.Module]:
     return {name: m for name, m in module.named_modules() if isinstance(m, gateable)}
 
 
-def prunable_linears(model: PreTrainedModel) -> dict[str, nn.Module]:
+def mark_not_pretrained(model: PreTrainedModel, names: list[str]) -> None:
+    """Exclude matrices (module paths) that no pre-training made from the prunable ones.
+
+    The configuration holds them, so that the model's checkpoints do as well.
+    """
+    if names:
+        setattr(model.config, NOT_PRETRAINED, list(names))
+    elif hasattr(model.config, NOT_PRETRAINED):
+        delattr(model.config, NOT_PRETRAINED)
+
+
+def not_pretrained(model: PreTrainedModel) -> list[str]:
+    """Module paths of the matrices that mark_not_pretrained excluded."""
+    return list(getattr(model.config, NOT_PRETRAINED, []))
+
+
+def prunable_linears(
+    model: PreTrainedModel, with_not_pretrained: bool = False
+) -> dict[str, nn.Module]:
     """Full module path -> linear, for the six matrices of every layer and the encoder's pooler.
+
+    A pooler that the pre-trained checkpoint did not hold (see mark_not_pretrained) is random,
+    differs from seed to seed, and is excluded unless `with_not_pretrained`.
 
     Embeddings (with ELECTRA's projection), LayerNorms, biases and the classification head,
     dense layers of the head included, are not among them. BERT-base: 73 matrices, 85,524,480
@@ -71,7 +95,8 @@ def prunable_linears(model: PreTrainedModel) -> dict[str, nn.Module]:
     for name, module in _linears(base).items():
         full = f"{prefix}.{name}"
         if name == "pooler.dense":
-            found[full] = module
+            if with_not_pretrained or full not in not_pretrained(model):
+                found[full] = module
         elif full not in found and not name.startswith("embeddings"):
             raise ValueError(f"{model_name} is not supported: unexpected linear layer {full}")
     return found
@@ -108,13 +133,14 @@ def weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
     return {name: tuple(m.weight.shape) for name, m in prunable_linears(model).items()}
 
 
-def encoder_fingerprint(model: PreTrainedModel) -> str:
+def encoder_fingerprint(model: PreTrainedModel, with_not_pretrained: bool = False) -> str:
     """16 hex digits over the names, shapes and values of the prunable matrices.
 
-    Tells whether a score file was learnt for this very pre-trained encoder; shapes alone do not.
+    Tells whether a score file was learned for this very pre-trained encoder; shapes alone do not.
+    `with_not_pretrained` gives the fingerprint of earlier versions, which included a random pooler.
     """
     digest = hashlib.sha256()
-    for name, module in prunable_linears(model).items():
+    for name, module in prunable_linears(model, with_not_pretrained).items():
         weight = module.weight.detach().float().cpu().contiguous()
         digest.update(f"{name}{tuple(weight.shape)}".encode())
         digest.update(weight.numpy().data)

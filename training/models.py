@@ -4,11 +4,12 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import torch
 from huggingface_hub.utils import logging as hub_logging
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -19,9 +20,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from masking import surgery
+from masking.tickets import Shapes
 from training import labels
 from training.tasks import Task
-from utils.cli import UserError
+from utils.cli import UserError, warn
 from utils.files import public_name, read_json, sha256_of, write_json
 from utils.runs import seed_for
 
@@ -82,12 +85,68 @@ def _loading(what: str, name: str):
 
 
 def encoder_facts(name: str, model: PreTrainedModel, fingerprint: str) -> dict:
-    """Which pre-trained encoder a checkpoint, a score file or a ticket belongs to."""
-    return {
+    """Which pre-trained encoder a checkpoint, a score file or a ticket belongs to.
+
+    Prints a line where the encoder has matrices that its checkpoint does not hold.
+    """
+    facts = {
         "name": public_name(name),
         "architecture": type(model).__name__,
         "fingerprint": fingerprint,
     }
+    if fresh := surgery.not_pretrained(model):
+        facts["not_pretrained"] = fresh
+        print(
+            f"{facts['name']} holds no weights for {', '.join(fresh)}: drawn from the seed, not "
+            "gated or pruned, and not in the encoder's fingerprint",
+            file=sys.stderr,
+        )
+    return facts
+
+
+def scores_for(
+    model: PreTrainedModel,
+    name: str,
+    path: Path,
+    scores: dict[str, Tensor],
+    shapes: Shapes,
+    learned_for: dict,
+    allow_other: bool,
+) -> tuple[dict[str, Tensor], Shapes]:
+    """The scores and weight shapes of a score file, checked to be those of this encoder.
+
+    `name` is the encoder's; `learned_for`: the encoder in the file's manifest. UserError where the
+    matrices differ, or where the fingerprints do and not `allow_other`. Score files of earlier
+    versions also rank a pooler that the encoder's checkpoint does not hold. Its scores are dropped.
+    Such a file's fingerprint includes the random pooler of one seed; with another seed the
+    encoder's name and architecture decide.
+    """
+    ignored = [n for n in surgery.not_pretrained(model) if n in shapes]
+    scores = {n: s for n, s in scores.items() if n not in ignored}
+    shapes = {n: s for n, s in shapes.items() if n not in ignored}
+    try:
+        surgery.check_masks_fit(model, shapes)
+        fingerprint = surgery.encoder_fingerprint(model, with_not_pretrained=bool(ignored))
+    except ValueError as e:
+        raise UserError(f"{path}: {e}") from e
+    if ignored:
+        warn(
+            f"{path} has scores for {', '.join(ignored)}, for which the encoder's checkpoint holds "
+            "no weights: they are ignored"
+        )
+    if learned_for["fingerprint"] == fingerprint or allow_other:
+        return scores, shapes
+    same_name = learned_for.get("name") == public_name(name)
+    if ignored and same_name and learned_for.get("architecture") == type(model).__name__:
+        warn(
+            f"{path}: only the encoder's name is compared, its fingerprint includes random weights"
+        )
+        return scores, shapes
+    raise UserError(
+        f"{path} was made for the encoder {learned_for['name']} ({learned_for['fingerprint']}), "
+        f"{name} is another one ({fingerprint}): rewind to the encoder that stage 1 started from, "
+        "or pass --allow_other_encoder"
+    )
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -124,12 +183,15 @@ def load_pretrained(
             )
     # The head may be new, and a pooler that no pre-training made; the rest must have been there.
     inside = model.base_model_prefix + "."
-    lost = [key for key in _not_loaded(report) if key.startswith(inside) and ".pooler." not in key]
+    fresh = [key for key in _not_loaded(report) if key.startswith(inside)]
+    lost = [key for key in fresh if ".pooler." not in key]
     if lost:
         raise UserError(
             f"{name}: {len(lost)} weights of the encoder are missing or have another shape than "
             f"its config.json says, such as {lost[0]}"
         )
+    pooler = inside + "pooler.dense"
+    surgery.mark_not_pretrained(model, [pooler] if f"{pooler}.weight" in fresh else [])
     _draw_head(model, seed)
     return model
 
