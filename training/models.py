@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import inspect
 import os
 import shutil
 import sys
@@ -11,6 +12,7 @@ import torch
 from huggingface_hub.utils import logging as hub_logging
 from torch import Tensor, nn
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -66,6 +68,7 @@ def resolve_model_name(name: str) -> str:
 def _loading(what: str, name: str):
     """One clear line for the many ways in which loading fails."""
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+    level = hub_logging.get_verbosity()
     hub_logging.set_verbosity_error()  # its retries without a network fill the screen
     try:
         yield
@@ -82,6 +85,8 @@ def _loading(what: str, name: str):
             + ("in the cache, and the hub is switched off" if offline else "to be had from the hub")
             + f" ({type(e).__name__}); where there is a network, fetch it with: hf download {name}"
         ) from e
+    finally:
+        hub_logging.set_verbosity(level)
 
 
 def encoder_facts(name: str, model: PreTrainedModel, fingerprint: str) -> dict:
@@ -150,9 +155,31 @@ def scores_for(
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in a model's folder, with the inputs that the model takes and a padding token.
+
+    Without a padding token of its own it pads with the token that the model's configuration names.
+    UserError where there is none.
+    """
     path = resolve_model_name(name)
     with _loading("tokenizer", path):
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError):
+        return tokenizer  # loading the model reports it
+    classifier = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    if classifier is not None:  # a BERT tokenizer gives token types, which DistilBERT cannot take
+        inputs = inspect.signature(classifier.forward).parameters
+        tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n in inputs]
+    if tokenizer.pad_token is None:
+        pad = getattr(config, "pad_token_id", None)
+        if pad is None or not 0 <= pad < len(tokenizer):
+            raise UserError(
+                f"the tokenizer of {name} has no padding token: name one as pad_token in its "
+                "tokenizer_config.json"
+            )
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+    return tokenizer
 
 
 def load_pretrained(
@@ -170,8 +197,8 @@ def load_pretrained(
         config.id2label = dict(enumerate(label_names))
         config.label2id = {label: i for i, label in enumerate(label_names)}
         _set_dropout(config, dropout)
-        torch.manual_seed(seed_for(seed, "classifier"))
-        with _quiet_about_new_weights():
+        with torch.random.fork_rng(devices=[]), _quiet_about_new_weights():
+            torch.manual_seed(seed_for(seed, "classifier"))
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 path,
                 config=config,
