@@ -5,6 +5,7 @@ from pathlib import Path
 
 from training.data_sources import files_in, read_table
 from training.tasks import TASKS
+from utils.cli import UserError
 
 # Training rows, tokens of a mean row, and seconds to train on one token, or to attack it: measured
 # with MiniLM on two cores, all others estimates.
@@ -48,7 +49,10 @@ def training_rows(task: str, folder: str | None) -> int:
     """Of a task; where they lie in a folder, as many as there are."""
     if not folder:
         return TRAINING_ROWS[task]
-    return len(read_table(files_in(Path(folder), TASKS[task])["train"]))
+    files = files_in(Path(folder), TASKS[task])
+    if "train" not in files:
+        raise UserError(f"{folder} has no train file: put train.tsv (csv, jsonl, parquet) there")
+    return len(read_table(files["train"]))
 
 
 def training_seconds(task: str, rows: float, device: str, size: str) -> float:
