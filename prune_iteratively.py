@@ -48,7 +48,7 @@ if __name__ == "__main__":
 import torch
 from torch import Tensor
 
-from masking import surgery, tickets
+from masking import encoders, surgery, ticket_files, tickets
 from training import adversary, loop, models, optim, prediction
 from training.batching import collate, encode, epoch_batches
 from training.splits import load_splits
@@ -122,8 +122,8 @@ def main() -> None:
     models.check_length(model, args.max_seq_length)
     models.check_tokenizer(model, tokenizer)
     with cli.explain():
-        fingerprint = surgery.encoder_fingerprint(model)
-        shapes = surgery.weight_shapes(model)
+        fingerprint = encoders.encoder_fingerprint(model)
+        shapes = encoders.weight_shapes(model)
     encoder = models.encoder_facts(args.model_name, model, fingerprint)
     removed_in = {name: torch.zeros(shape, dtype=torch.int16) for name, shape in shapes.items()}
     magnitudes = {name: torch.zeros(shape) for name, shape in shapes.items()}
@@ -218,7 +218,7 @@ def main() -> None:
             raise
         found["dev_accuracy_percent"] = accuracy
         prune(
-            surgery.prunable_linears(model), removed_in, magnitudes, round_, sparsities[round_ - 1]
+            encoders.prunable_linears(model), removed_in, magnitudes, round_, sparsities[round_ - 1]
         )
         found["sparsity_after"] = tickets.sparsity_of({n: r == 0 for n, r in removed_in.items()})
         progress.dev_accuracy_percent = accuracy
@@ -252,7 +252,7 @@ def main() -> None:
             "settings": {k: v for k, v in run.identity.items() if k not in cli.PLACES},
             "environment": environment(),
         }
-        tickets.save_scores(
+        ticket_files.save_scores(
             run.folder / "scores.safetensors",
             tickets.survival_scores(removed_in, magnitudes),
             shapes,

@@ -82,7 +82,7 @@ if __name__ == "__main__":
 
 import torch
 
-from masking import hard_concrete, surgery, tickets
+from masking import encoders, hard_concrete, surgery, ticket_files, tickets
 from masking.tickets import GATE_KINDS
 from training import adversary, loop, models, optim
 from training.batching import collate, encode, epoch_batches
@@ -98,17 +98,17 @@ def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
 
     `expected_density_percent`: 100 R(m) of the scores, where they are gates.
     """
-    path = tickets.score_file(args.scores)
+    path = ticket_files.score_file(args.scores)
     with cli.explain():
-        scores, shapes, source = tickets.load_scores(path)
-        tickets.check_origin(source, path)
+        scores, shapes, source = ticket_files.load_scores(path)
+        ticket_files.check_origin(source, path)
     scores, shapes = models.scores_for(
         model, args.model_name, path, scores, shapes, source["encoder"], args.allow_other_encoder
     )
     with cli.explain():
-        tickets.check_order(source, args.sparsity, path)
+        ticket_files.check_order(source, args.sparsity, path)
         masks = tickets.draw(scores, shapes, args.sparsity)
-    fingerprint = surgery.encoder_fingerprint(model)
+    fingerprint = encoders.encoder_fingerprint(model)
     kept_facts = (
         "kind",
         "task",
@@ -159,9 +159,9 @@ def redraw_weights(args, model, masks: tickets.Masks) -> None:
 def main() -> None:
     args = parse_args()
     interrupts.limit_time(args.time_budget)
-    if not tickets.score_file(args.scores).is_file():
-        raise cli.UserError(f"no scores file at {tickets.score_file(args.scores)}")
-    scores_run = read_run(tickets.score_file(args.scores).parent)
+    if not ticket_files.score_file(args.scores).is_file():
+        raise cli.UserError(f"no scores file at {ticket_files.score_file(args.scores)}")
+    scores_run = read_run(ticket_files.score_file(args.scores).parent)
     cli.inherit_data_flags(args, (scores_run or {}).get("args", {}))
     task = resolve_task(args)
     args.max_seq_length = args.max_seq_length or task.max_seq_length
@@ -239,7 +239,7 @@ def main() -> None:
     accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
     if accelerator.is_main_process:
         run.begin({**facts, "data": splits.facts(), "optimizer_steps": total_steps})
-        written = tickets.save_ticket(run.folder / "ticket.safetensors", masks, manifest)
+        written = ticket_files.save_ticket(run.folder / "ticket.safetensors", masks, manifest)
         write_json(run.folder / "ticket.json", written)
     accelerator.wait_for_everyone()
     progress = loop.restore(run, trained, optimizer, accelerator)

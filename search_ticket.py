@@ -111,9 +111,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from masking import hard_concrete, surgery, tickets
+from masking import encoders, hard_concrete, surgery, ticket_files, tickets
 from masking.layers import GatedLinear
-from training import adversary, models, optim, prediction
+from training import adversary, checkpoints, models, optim, prediction
 from training.batching import collate, encode, epoch_batches
 from training.splits import load_splits
 from utils import devices
@@ -207,7 +207,7 @@ def dev_measures(model, gated, dev, args, accelerator) -> dict:
     scores = {name: layer.scores.detach() for name, layer in gated.items()}
     shapes = {name: tuple(layer.weight.shape) for name, layer in gated.items()}
     masks = tickets.draw(scores, shapes, args.sparsity)
-    kinds = surgery.matrix_kinds(list(gated))
+    kinds = encoders.matrix_kinds(list(gated))
     found = {}
     for name, gates in (("soft_gates", surgery.soft_gates(gated)), ("ticket", masks)):
         surgery.fix_gates(gated, gates)
@@ -283,7 +283,7 @@ def read_stage_1(args) -> tuple[Path, dict]:
         raise cli.UserError(f"the run in {args.model_name} is not finished: run it again first")
     cli.inherit_data_flags(args, run["args"])
     checkpoint = Path(args.model_name) / args.start_from
-    return checkpoint, models.checkpoint_facts(checkpoint)
+    return checkpoint, checkpoints.checkpoint_facts(checkpoint)
 
 
 def main() -> None:
@@ -308,7 +308,9 @@ def main() -> None:
         encode(splits[name], tokenizer, args.max_seq_length, args.token_type_ids)
         for name in ("train", "dev")
     )
-    model = models.load_checkpoint(checkpoint, splits.task, args.attn_implementation, args.dropout)
+    model = checkpoints.load_checkpoint(
+        checkpoint, splits.task, args.attn_implementation, args.dropout
+    )
     models.check_length(model, args.max_seq_length)
     models.check_tokenizer(model, tokenizer)
     with cli.explain():
@@ -457,7 +459,7 @@ def main() -> None:
             names += [f"scores_epoch{epoch}.safetensors"] if epoch in epochs_to_keep else []
             names += ["scores_best.safetensors"] if improved and "best" in args.keep_scores else []
             for name in names:
-                tickets.save_scores(
+                ticket_files.save_scores(
                     run.folder / name,
                     dict(zip(gated, scores, strict=True)),
                     shapes,

@@ -72,7 +72,7 @@ if __name__ == "__main__":
 import torch
 
 from evaluation.records import write_text
-from masking import hard_concrete, overlap, surgery, tickets
+from masking import encoders, hard_concrete, overlap, ticket_files, tickets
 from reporting import densities, overlap_figure, ticket_names
 from reporting import overlap_tables as tables
 
@@ -92,7 +92,7 @@ def score_files(folder: Path, epochs: list) -> list[Path]:
     paths = [kept[epoch] for epoch in sorted(kept)]
     if last.is_file() or not paths:
         with cli.explain():
-            _, _, manifest = tickets.load_scores(last)
+            _, _, manifest = ticket_files.load_scores(last)
         paths = [path for epoch, path in sorted(kept.items()) if epoch != manifest.get("epoch")]
         paths.append(last)
     return paths
@@ -102,7 +102,7 @@ def read_tickets(paths: list[str]) -> Iterator[tuple[Path, Drawn]]:
     for given in map(Path, paths):
         path = given / "ticket.safetensors" if given.is_dir() else given
         with cli.explain():
-            masks, manifest = tickets.load_ticket(path)
+            masks, manifest = ticket_files.load_ticket(path)
         source = manifest.get("source")
         asked = manifest.get("sparsity_asked", manifest.get("sparsity"))
         if not isinstance(source, dict) or not isinstance(asked, int | float):
@@ -116,12 +116,12 @@ def draw_from_scores(args, gates: list[densities.Gates]) -> Iterator[tuple[Path,
     for given in map(Path, args.scores):
         for path in score_files(given, args.epochs) if given.is_dir() else [given]:
             with cli.explain():
-                scores, shapes, manifest = tickets.load_scores(path)
+                scores, shapes, manifest = ticket_files.load_scores(path)
             item = ticket_names.read_item(manifest, manifest["sha256"], str(path))
             drawn = {}
             for sparsity in args.sparsity:
                 with cli.explain():
-                    tickets.check_order(manifest, sparsity, path)
+                    ticket_files.check_order(manifest, sparsity, path)
                 masks = tickets.draw(scores, shapes, sparsity)
                 drawn[sparsity] = tickets.density_by(masks, {name: name for name in masks})
                 yield path, (item, sparsity, overlap.pack(masks))
@@ -183,7 +183,7 @@ def compare(found: list[Drawn], alone: bool) -> tuple[list[tables.Section], list
 
 def matrices_of(packed: overlap.Packed) -> list[tables.Matrix]:
     names = list(packed.shapes)
-    kinds, layers = surgery.matrix_kinds(names), surgery.matrix_layers(names)
+    kinds, layers = encoders.matrix_kinds(names), encoders.matrix_layers(names)
     return [
         tables.Matrix(n, kinds[n], layers[n], out * into)
         for n, (out, into) in packed.shapes.items()

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from evaluation import LOCAL
 from training import labels, models
+from training.checkpoints import checkpoint_facts
 from training.splits import Rows, load_splits
 from training.tasks import Task
 from utils.cli import DATA_FLAGS, UserError
@@ -112,7 +113,7 @@ def _target(folder: Path, name: str, run_folder: Path | None, run: dict | None) 
         hint = "; its run is not finished" if unfinished else ""
         raise UserError(f"{folder} is no checkpoint: it has no config.json{hint}")
     ours = (folder / "checkpoint.json").is_file()
-    return Target(folder, name, run_folder, run, models.checkpoint_facts(folder) if ours else {})
+    return Target(folder, name, run_folder, run, checkpoint_facts(folder) if ours else {})
 
 
 def with_checkpoint_labels(task: Task, target: Target) -> Task:

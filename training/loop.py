@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from training import models, optim, prediction
+from training import checkpoints, optim, prediction
 from training.batching import Encoded
 from training.infobert import InfoBERT
 from training.splits import Splits
@@ -163,7 +163,7 @@ def restore(run: Run, trained: nn.Module, optimizer, accelerator: Accelerator) -
         trained.load_state_dict(state["trained"])
         optimizer.load_state_dict(state["optimizer"])
     if accelerator.is_main_process:
-        models.recover_checkpoints(run.folder)
+        checkpoints.recover_checkpoints(run.folder)
         run.cut_log(progress.optimizer_step, progress.finished_epochs)
     interrupts.note_signals()
     return progress
@@ -249,7 +249,7 @@ def end_epoch(
         }
         due = {"last": is_last, "best": improved, f"epoch{epoch}": epoch in args.keep_epochs}
         for name in (name for name, is_due in due.items() if is_due):
-            models.save_checkpoint(run.folder / name, model, tokenizer, found)
+            checkpoints.save_checkpoint(run.folder / name, model, tokenizer, found)
     progress.finished_epochs = epoch
     # The last epoch's end always, for the test evaluation that follows.
     if points.due_at_epoch_end(progress.optimizer_step, accelerator) or is_last:
@@ -271,7 +271,7 @@ def finish(
     found, records = {}, []
     for name in ("last", "best"):
         accelerator.wait_for_everyone()
-        checkpoint = models.checkpoint_facts(run.folder / name)
+        checkpoint = checkpoints.checkpoint_facts(run.folder / name)
         same_as_last = name == "best" and checkpoint["epoch"] == progress.finished_epochs
         if not same_as_last:
             if name == "best":

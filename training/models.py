@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import inspect
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -22,12 +21,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from masking import surgery
+from masking import encoders
 from masking.tickets import Shapes
-from training import labels
-from training.tasks import Task
 from utils.cli import UserError, warn
-from utils.files import public_name, read_json, sha256_of, write_json
+from utils.files import public_name, sha256_of
 from utils.runs import seed_for
 
 # The published all-MiniLM-L6-v2 (22.7 M parameters, 6 layers), which the package carries.
@@ -65,7 +62,7 @@ def resolve_model_name(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _loading(what: str, name: str):
+def loading(what: str, name: str):
     """One clear line for the many ways in which loading fails."""
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
     level = hub_logging.get_verbosity()
@@ -99,7 +96,7 @@ def encoder_facts(name: str, model: PreTrainedModel, fingerprint: str) -> dict:
         "architecture": type(model).__name__,
         "fingerprint": fingerprint,
     }
-    if fresh := surgery.not_pretrained(model):
+    if fresh := encoders.not_pretrained(model):
         facts["not_pretrained"] = fresh
         print(
             f"{facts['name']} holds no weights for {', '.join(fresh)}: drawn from the seed, not "
@@ -126,12 +123,12 @@ def scores_for(
     Such a file's fingerprint includes the random pooler of one seed; with another seed the
     encoder's name and architecture decide.
     """
-    ignored = [n for n in surgery.not_pretrained(model) if n in shapes]
+    ignored = [n for n in encoders.not_pretrained(model) if n in shapes]
     scores = {n: s for n, s in scores.items() if n not in ignored}
     shapes = {n: s for n, s in shapes.items() if n not in ignored}
     try:
-        surgery.check_masks_fit(model, shapes)
-        fingerprint = surgery.encoder_fingerprint(model, with_not_pretrained=bool(ignored))
+        encoders.check_masks_fit(model, shapes)
+        fingerprint = encoders.encoder_fingerprint(model, with_not_pretrained=bool(ignored))
     except ValueError as e:
         raise UserError(f"{path}: {e}") from e
     if ignored:
@@ -161,7 +158,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     UserError where there is none.
     """
     path = resolve_model_name(name)
-    with _loading("tokenizer", path):
+    with loading("tokenizer", path):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
@@ -191,13 +188,13 @@ def load_pretrained(
     A head that the checkpoint brings along is drawn anew all the same.
     """
     path = resolve_model_name(name)
-    with _loading("model", path):
+    with loading("model", path):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         config.num_labels = len(label_names)
         config.id2label = dict(enumerate(label_names))
         config.label2id = {label: i for i, label in enumerate(label_names)}
-        _set_dropout(config, dropout)
-        with torch.random.fork_rng(devices=[]), _quiet_about_new_weights():
+        set_dropout(config, dropout)
+        with torch.random.fork_rng(devices=[]), quiet_about_new_weights():
             torch.manual_seed(seed_for(seed, "classifier"))
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 path,
@@ -210,7 +207,7 @@ def load_pretrained(
             )
     # The head may be new, and a pooler that no pre-training made; the rest must have been there.
     inside = model.base_model_prefix + "."
-    fresh = [key for key in _not_loaded(report) if key.startswith(inside)]
+    fresh = [key for key in not_loaded(report) if key.startswith(inside)]
     lost = [key for key in fresh if ".pooler." not in key]
     if lost:
         raise UserError(
@@ -218,18 +215,18 @@ def load_pretrained(
             f"its config.json says, such as {lost[0]}"
         )
     pooler = inside + "pooler.dense"
-    surgery.mark_not_pretrained(model, [pooler] if f"{pooler}.weight" in fresh else [])
+    encoders.mark_not_pretrained(model, [pooler] if f"{pooler}.weight" in fresh else [])
     _draw_head(model, seed)
     return model
 
 
-def _not_loaded(report: dict) -> list[str]:
+def not_loaded(report: dict) -> list[str]:
     """Keys that from_pretrained filled with fresh values."""
     mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
     return sorted({*report["missing_keys"], *mismatched})
 
 
-def _set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
+def set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
     for key in DROPOUTS if dropout is not None else ():
         if key in config.to_dict():
             setattr(config, key, dropout)
@@ -249,7 +246,7 @@ def _draw_head(model: PreTrainedModel, seed: int) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_about_new_weights():
+def quiet_about_new_weights():
     """The library's notice that a classifier is new is true by design here."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
@@ -257,97 +254,6 @@ def _quiet_about_new_weights():
         yield
     finally:
         transformers_logging.set_verbosity(level)
-
-
-def _put_labels_in_order(model: PreTrainedModel, order: list[int]) -> None:
-    """Reorder the head's rows, so that logit i is the task's label i."""
-    inside = set(model.base_model.modules())
-    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m not in inside]
-    head = next(m for m in reversed(heads) if m.out_features == len(order))
-    with torch.no_grad():
-        head.weight.copy_(head.weight[order].clone())
-        if head.bias is not None:
-            head.bias.copy_(head.bias[order].clone())
-    names = [model.config.id2label[i] for i in order]
-    model.config.id2label = dict(enumerate(names))
-    model.config.label2id = {name: i for i, name in enumerate(names)}
-
-
-def load_checkpoint(
-    folder: str | Path, task: Task | None, attention: str, dropout: float | None = None
-) -> PreTrainedModel:
-    """A fine-tuned classifier from a folder, float32, its logits in the task's label order.
-
-    UserError where its labels are not those of `task` (None: any labels, as they are).
-    """
-    with _loading("checkpoint", str(folder)):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        _set_dropout(config, dropout)
-        order = None if task is None else labels.label_order(config, Path(folder), task)
-        with _quiet_about_new_weights():
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                attn_implementation=attention,
-                output_loading_info=True,
-                trust_remote_code=False,
-            )
-    lost = _not_loaded(report)
-    if lost:
-        raise UserError(
-            f"{folder} is no whole checkpoint: it lacks {len(lost)} weights, such as {lost[0]}"
-        )
-    if order is not None and order != sorted(order):
-        _put_labels_in_order(model, order)
-    return model
-
-
-def save_checkpoint(
-    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: dict
-) -> None:
-    """An ordinary checkpoint folder, with what we know of it in checkpoint.json.
-
-    Written beside and renamed; the folder that was there stays until the new one is whole.
-    """
-    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
-    recover_checkpoints(folder.parent)
-    new.mkdir(parents=True)
-    model.save_pretrained(new)
-    tokenizer.save_pretrained(new)
-    sums = {p.name: sha256_of(p) for p in sorted(new.iterdir())}
-    write_json(new / "checkpoint.json", facts | {"sha256": sums})
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def recover_checkpoints(run_folder: Path) -> None:
-    """Put back what a process that was killed between two renamings left; remove the rest."""
-    for old in run_folder.glob(".*.old"):
-        folder = run_folder / old.name[1:].removesuffix(".old")
-        if not folder.exists():
-            old.rename(folder)
-    for left in [*run_folder.glob(".*.old"), *run_folder.glob(".*.new")]:
-        shutil.rmtree(left)
-
-
-def checkpoint_facts(folder: Path) -> dict:
-    """checkpoint.json of a checkpoint that one of our stages wrote, less the checksums.
-
-    UserError where it is missing, or where the weights are no longer those that were written.
-    """
-    path = folder / "checkpoint.json"
-    if not path.is_file():
-        raise UserError(f"{folder} is not a complete checkpoint of ours: it has no checkpoint.json")
-    facts = read_json(path)
-    for name, written in facts.pop("sha256", {}).items():
-        if not (folder / name).is_file() or sha256_of(folder / name) != written:
-            raise UserError(
-                f"{folder / name} is missing or damaged: it is not the file that the run wrote"
-            )
-    return facts
 
 
 def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

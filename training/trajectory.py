@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
-from training import models
+from training import checkpoints
 from training.loop import Progress
 from utils.cli import UserError
 from utils.files import read_json, read_jsonl
@@ -67,7 +67,7 @@ def find(folder: Path, identity: dict, facts: dict, stop_at_loss: float) -> Traj
                 f"--from_run {folder} has not kept epoch {epoch}: train it with --keep_epochs, "
                 "all of its epochs, or leave --from_run out"
             )
-        models.checkpoint_facts(trajectory.checkpoint(epoch))  # whole, or a UserError
+        checkpoints.checkpoint_facts(trajectory.checkpoint(epoch))  # whole, or a UserError
     return trajectory
 
 
@@ -111,11 +111,11 @@ def take(
     progress = trajectory.progress
     for name, epoch in (("best", progress.best_epoch), ("last", progress.finished_epochs)):
         kept = trajectory.checkpoint(epoch)
-        found = models.checkpoint_facts(kept)
+        found = checkpoints.checkpoint_facts(kept)
         measured = {k: found[k] for k in ("epoch", "dev_accuracy_percent", "mean_training_loss")}
         model.load_state_dict(load_file(kept / "model.safetensors"))
         if accelerator.is_main_process:
-            models.save_checkpoint(run.folder / name, model, tokenizer, facts | measured)
+            checkpoints.save_checkpoint(run.folder / name, model, tokenizer, facts | measured)
     if accelerator.is_main_process:
         run.cut_log(0, 0)
         for line in trajectory.lines:

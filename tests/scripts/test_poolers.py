@@ -8,7 +8,7 @@ from conftest import call, fails, make_encoder
 from safetensors.torch import load_file
 from transformers import BertForSequenceClassification, BertModel
 
-from masking import surgery, tickets
+from masking import encoders, ticket_files, tickets
 from training import models
 from utils.files import read_json
 from utils.runs import read_run
@@ -47,32 +47,32 @@ def test_a_random_pooler_is_not_prunable_and_a_pretrained_one_is(bare, encoder):
     fresh, whole = (
         models.load_pretrained(str(e), ("a", "b"), 1, None, "eager") for e in (bare, encoder)
     )
-    assert surgery.not_pretrained(fresh) == [POOLER] and surgery.not_pretrained(whole) == []
-    assert len(surgery.weight_shapes(fresh)) == 12 and POOLER in surgery.weight_shapes(whole)
-    assert POOLER in surgery.prunable_linears(fresh, with_not_pretrained=True)
+    assert encoders.not_pretrained(fresh) == [POOLER] and encoders.not_pretrained(whole) == []
+    assert len(encoders.weight_shapes(fresh)) == 12 and POOLER in encoders.weight_shapes(whole)
+    assert POOLER in encoders.prunable_linears(fresh, with_not_pretrained=True)
     other = models.load_pretrained(str(bare), ("a", "b"), 2, None, "eager")
     poolers = [m.get_submodule(POOLER).weight for m in (fresh, other)]
     assert not torch.equal(*poolers)
-    assert surgery.encoder_fingerprint(fresh) == surgery.encoder_fingerprint(other)
+    assert encoders.encoder_fingerprint(fresh) == encoders.encoder_fingerprint(other)
     for with_pooler in (True, False):
-        assert surgery.encoder_fingerprint(whole, with_pooler) == (
-            surgery.encoder_fingerprint(whole)
+        assert encoders.encoder_fingerprint(whole, with_pooler) == (
+            encoders.encoder_fingerprint(whole)
         )
-    assert not hasattr(whole.config, surgery.NOT_PRETRAINED)  # its checkpoints stay as they were
+    assert not hasattr(whole.config, encoders.NOT_PRETRAINED)  # its checkpoints stay as they were
 
 
 def test_a_checkpoint_of_ours_used_as_an_encoder_has_a_pooler(runs):
     model = models.load_pretrained(str(runs / "dense" / "last"), ("a", "b"), 1, None, "eager")
-    assert POOLER in surgery.weight_shapes(model)
+    assert POOLER in encoders.weight_shapes(model)
 
 
 def test_the_ticket_of_one_seed_is_retrained_with_another(runs, bare, tmp_path, capsys):
-    scores, _, manifest = tickets.load_scores(runs / "search" / "scores.safetensors")
+    scores, _, manifest = ticket_files.load_scores(runs / "search" / "scores.safetensors")
     assert len(scores) == 12 and manifest["encoder"]["not_pretrained"] == [POOLER]
     call(*retrain(bare, runs / "search", tmp_path / "ticket", "--seed", 2))
     captured = capsys.readouterr().err
     assert captured.count("bare-bert holds no weights for bert.pooler.dense") == 1
-    masks, ticket = tickets.load_ticket(tmp_path / "ticket" / "ticket.safetensors")
+    masks, ticket = ticket_files.load_ticket(tmp_path / "ticket" / "ticket.safetensors")
     assert POOLER not in masks
     assert ticket["rewound_to"]["fingerprint"] == manifest["encoder"]["fingerprint"]
     weights = load_file(tmp_path / "ticket" / "last" / "model.safetensors")
@@ -84,12 +84,12 @@ def test_the_ticket_of_one_seed_is_retrained_with_another(runs, bare, tmp_path, 
 
 def earlier_scores(runs, bare, path, seed: int, **encoder):
     """A score file as earlier versions wrote it: with the pooler, in fingerprint and scores."""
-    scores, shapes, manifest = tickets.load_scores(runs / "search" / "scores.safetensors")
+    scores, shapes, manifest = ticket_files.load_scores(runs / "search" / "scores.safetensors")
     model = models.load_pretrained(str(bare), ("a", "b"), seed, None, "eager")
     old = {k: v for k, v in manifest["encoder"].items() if k != "not_pretrained"}
-    old["fingerprint"] = surgery.encoder_fingerprint(model, with_not_pretrained=True)
-    pooler = surgery.prunable_linears(model, with_not_pretrained=True)[POOLER].weight.shape
-    tickets.save_scores(
+    old["fingerprint"] = encoders.encoder_fingerprint(model, with_not_pretrained=True)
+    pooler = encoders.prunable_linears(model, with_not_pretrained=True)[POOLER].weight.shape
+    ticket_files.save_scores(
         path,
         scores | {POOLER: torch.full(pooler, -9.0)},
         shapes | {POOLER: tuple(pooler)},
@@ -108,8 +108,8 @@ def test_score_files_with_the_pooler_stay_usable(runs, bare, tmp_path, capsys, s
     captured = capsys.readouterr().err
     assert "has scores for bert.pooler.dense" in captured and "they are ignored" in captured
     assert ("only the encoder's name is compared" in captured) == (seed == 2)
-    masks, _ = tickets.load_ticket(tmp_path / "ticket" / "ticket.safetensors")
-    new_scores, shapes, _ = tickets.load_scores(runs / "search" / "scores.safetensors")
+    masks, _ = ticket_files.load_ticket(tmp_path / "ticket" / "ticket.safetensors")
+    new_scores, shapes, _ = ticket_files.load_scores(runs / "search" / "scores.safetensors")
     new = tickets.draw(new_scores, shapes, 0.5)
     assert list(masks) == list(new) and all(torch.equal(masks[n], new[n]) for n in new)
 
@@ -124,13 +124,13 @@ def test_scores_with_the_pooler_of_another_encoder_are_refused(runs, bare, tmp_p
 def test_magnitudes_of_a_finetuned_checkpoint_of_an_earlier_version(runs, bare, tmp_path):
     best = shutil.copytree(runs / "dense" / "best", tmp_path / "best")
     model = BertForSequenceClassification.from_pretrained(best)
-    surgery.mark_not_pretrained(model, [])
+    encoders.mark_not_pretrained(model, [])
     model.save_pretrained(best)
     (best / "checkpoint.json").unlink()
     call(
         *("make_scores", "--kind", "magnitude", "--model_name", bare, "--finetuned", best),
         *("--output_dir", tmp_path / "scores"),
     )
-    scores, _, _ = tickets.load_scores(tmp_path / "scores" / "scores.safetensors")
+    scores, _, _ = ticket_files.load_scores(tmp_path / "scores" / "scores.safetensors")
     assert len(scores) == 12 and POOLER not in scores
     assert "not_pretrained" in read_json(tmp_path / "scores" / "run.json")["encoder"]
