@@ -3,92 +3,96 @@
     python finetune.py --model_name bert-base-uncased --dataset_name glue --task_name sst2 \\
         --output_dir FOLDER [--method freelb]
 
-With --stop_at_loss, the control of a ticket: a dense model that fits its training rows as well.
-Keeps the last epoch's checkpoint and that of the best dev accuracy, both ordinary checkpoints.
+Keeps the checkpoints of the last epoch and of the best dev accuracy. With --stop_at_loss it trains
+a ticket's control: a dense model that fits its training rows as closely.
 """
 
 import argparse
+import dataclasses
 import math
 from pathlib import Path
 
-from training import deviations, methods
+from training.settings import StageSettings, check_kept_epochs, complete, resolve_data_settings
 from training.tasks import check_task, resolve_task
 from utils import cli, interrupts
+from utils.settings import Role, parse, setting
 
 
-def parse_args(argv: list[str] | None = None):
-    parser = cli.Parser(__doc__.split("\n")[0])
-    parser.add_argument(
-        "--model_name",
-        required=True,
-        help="pre-trained encoder: hub name, local folder, or builtin/minilm",
+@dataclasses.dataclass(kw_only=True)
+class Settings(StageSettings):
+    """Fine-tuning."""
+
+    stop_at_loss: str | None = setting(
+        None,
+        "end with the first epoch whose mean training loss is at most this number, or that of the "
+        "last epoch of this run folder of a ticket; --epochs is then the maximum",
+        role=Role.KEEP,
     )
-    cli.add_data_flags(parser)
-    cli.add_run_flags(parser)
-    deviations.add_training_flags(parser)
-    cli.add_training_flags(parser)
-    cli.add_keep_epochs(parser)
-    parser.add_argument(
-        "--stop_at_loss",
-        help="end with the first epoch whose mean training loss "
-        "is at most this: a number, or a ticket's run folder, whose last epoch's "
-        "it is; --epochs is then the most, and the lr falls over it",
+    from_run: str | None = setting(
+        None,
+        "with --stop_at_loss: a finished run with the same settings that kept every epoch, from "
+        "which the epoch is taken instead of trained again",
+        role=Role.OUTPUT,
     )
-    parser.add_argument(
-        "--from_run",
-        help="with --stop_at_loss: a finished run of the same "
-        "settings that kept every epoch (--keep_epochs); the epoch is taken from "
-        "it, not trained again",
-    )
-    methods.add_flags(parser)
-    args = parser.parse_args(argv)
+
+
+def parse_args(argv: list[str] | None = None) -> Settings:
+    args = parse(Settings, __doc__.split("\n")[0], argv)
     if args.from_run and not args.stop_at_loss:
-        parser.error("--from_run is of use with --stop_at_loss only")
+        raise cli.UserError("--from_run needs --stop_at_loss")
     if args.from_run and args.keep_epochs:
-        parser.error("--from_run takes one epoch: it has no others for --keep_epochs")
+        raise cli.UserError("--from_run takes one epoch: leave out --keep_epochs")
     check_task(args)
-    deviations.apply_protocol(args, deviations.TRAINING)
-    methods.apply_method(args)
-    cli.check_epochs(args)
+    complete(args)
+    check_kept_epochs(args)
     return args
 
 
 if __name__ == "__main__":
-    cli.run(parse_args)  # what is wrong with them is said before the imports, which take seconds
+    cli.run(parse_args)  # answer wrong arguments before the imports below, which take seconds
 
+import torch.nn.functional as F
 
 from masking import encoders
 from training import adversary, checkpoints, loop, models, optim, trajectory
-from training.batching import collate, encode, epoch_batches
+from training.batching import collate, encode
+from training.prediction import inputs_of
 from training.splits import load_splits
 from utils import devices
-from utils.interrupts import SavePoints
-from utils.runs import Run, read_run, seed_for
+from utils.runs import Run, read_run
 
 
 def loss_to_reach(text: str | None) -> dict | None:
-    """What --stop_at_loss names: the loss and, where it is a run's, whose it is."""
+    """What --stop_at_loss names: the loss and, where it is a run's, which ticket's it is."""
     if text is None:
         return None
     if not Path(text).is_dir():
         try:
             return {"loss": cli.positive_float(text), "ticket": None}
         except argparse.ArgumentTypeError as e:
-            raise cli.UserError(f"--stop_at_loss: {e}, and no run folder") from e
+            raise cli.UserError(f"--stop_at_loss: {e}, nor a run folder") from e
     run = read_run(text)
     if run is None or run.get("stage") != "retrain":
-        raise cli.UserError(f"--stop_at_loss {text} is no run folder of retrain_ticket.py")
+        raise cli.UserError(f"--stop_at_loss {text} is not a run folder of retrain_ticket.py")
     if run.get("status") != "finished":
-        raise cli.UserError(f"the run in {text} is not finished: run it again first")
+        raise cli.UserError(f"the run in {text} is not finished: run the same command again")
     loss = checkpoints.checkpoint_facts(Path(text) / "last")["mean_training_loss"]
     return {"loss": loss, "ticket": run["ticket"], "seed": run["seed"], "epochs": run["epochs"]}
 
 
-def warn_unless_reached(progress: loop.Progress, to_reach: dict | None, epochs: int) -> None:
-    if to_reach and not progress.ended:
+def take_epoch(args, run, model, tokenizer, about_run, facts, accelerator) -> loop.Counters:
+    """--from_run: copy the epoch at which this training would have stopped."""
+    same = {name: about_run[name] for name in ("data", "encoder")}
+    source = trajectory.find(Path(args.from_run), args, same, facts["stop_at_loss"]["loss"])
+    loop.begin(run, about_run | {"taken_from": source.folder.name}, accelerator)
+    return trajectory.take(source, run, model, tokenizer, facts, accelerator)
+
+
+def warn_unless_reached(at: loop.Counters, to_reach: dict | None, epochs: int) -> None:
+    if to_reach and not at.ended:
         cli.warn(
-            f"after {epochs} epochs the mean training loss is still above "
-            f"{to_reach['loss']:.4g}: the control is not matched"
+            f"after {epochs} epochs the mean training loss is still above {to_reach['loss']:.4g}: "
+            "the control is not matched"
         )
 
 
@@ -96,15 +100,17 @@ def main() -> None:
     args = parse_args()
     interrupts.limit_time(args.time_budget)
     to_reach = loss_to_reach(args.stop_at_loss)
+    resolve_data_settings(args)
     task = resolve_task(args)
     args.max_seq_length = args.max_seq_length or task.max_seq_length
-    run = Run(args.output_dir, "finetune", vars(args))
+    run = Run(args.output_dir, "finetune", args)
     if run.finished:
         print(f"{run.folder} is finished; nothing to do")
         return
 
     # Data and model.
     accelerator = devices.make_accelerator(args)
+    loop.check_processes(args, accelerator)
     splits = load_splits(args, task)
     labels = splits.task.label_names
     tokenizer = models.load_tokenizer(args.model_name)
@@ -119,103 +125,64 @@ def main() -> None:
     train, dev, test = (
         encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev", "test")
     )
-    models.fit_memory(model, args)
-    model.to(accelerator.device).train()
-    regularizer = loop.make_regularizer(model, args, accelerator)
-    trained = loop.trained_modules(model, regularizer)
-    optimizer = optim.make_adamw(
-        args.adamw, optim.decay_groups(trained, args.weight_decay), args.lr, 0.0
-    )
-    draws = adversary.Draws(model.get_input_embeddings().embedding_dim, args, accelerator)
-    steps_per_epoch = -(-len(train) // args.bsz)
-    total_steps = args.epochs * steps_per_epoch
+    trainee = loop.make_trainee(model, args, accelerator)
+    draws, optimizer = trainee.draws, trainee.optimizer
+    total_steps = args.epochs * -(-len(train) // args.bsz)
 
-    facts = {
-        "stage": "finetune",
-        "task": task.name,
-        "label_names": labels,
-        "encoder": encoder,
-        "ticket": None,
-        "method": args.method,
-        "seed": args.seed,
-        "protocol": args.protocol,
-        "max_seq_length": args.max_seq_length,
-        "epochs": args.epochs,
-        "training_rows": len(train),
-        "label_passes": args.epochs,
-        "stop_at_loss": to_reach,
-        "training": loop.settings_of(args),
-    }
-    source = None
+    facts = loop.stage_facts("finetune", args, labels, task.name, encoder, len(train))
+    facts |= {"ticket": None, "label_passes": args.epochs, "stop_at_loss": to_reach}
+    about_run = {**facts, "data": splits.facts(), "optimizer_steps": total_steps}
     if args.from_run:
-        same = {"data": splits.facts(), "encoder": encoder}
-        source = trajectory.find(Path(args.from_run), run.identity, same, to_reach["loss"])
-    accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
-    if accelerator.is_main_process:
-        origin = {"taken_from": source.folder.name} if source else {}
-        run.begin({**facts, **origin, "data": splits.facts(), "optimizer_steps": total_steps})
-    accelerator.wait_for_everyone()
-    if source:
-        progress = trajectory.take(source, run, model, tokenizer, facts, accelerator)
-        warn_unless_reached(progress, to_reach, args.epochs)
-        loop.finish(run, progress, model, test, accelerator, args, facts, splits)
+        at = take_epoch(args, run, trainee.model, tokenizer, about_run, facts, accelerator)
+        warn_unless_reached(at, to_reach, args.epochs)
+        loop.finish(run, at, model, test, accelerator, args.bsz, facts, splits)
         return
-    progress = loop.restore(run, trained, optimizer, accelerator)
-    step = progress.optimizer_step
-    points = SavePoints(args.checkpoint_every)
+    loop.begin(run, about_run, accelerator)
+    training = loop.Loop(run, args, accelerator, total_steps, trainee.snapshot)
+    if training.saved is not None:
+        trainee.load(training.saved)
 
-    # Loop.
-    bar = cli.progress_bar(
-        total_steps, step, "step", "finetune", args.quiet or not accelerator.is_main_process
-    )
-    last = progress.finished_epochs if progress.ended else args.epochs
-    for epoch in range(progress.finished_epochs + 1, last + 1):
-        batches = epoch_batches(
-            train.lengths, args.bsz, seed_for(args.seed, "batches", epoch), args.group_by_length
-        )
-        for positions in batches[step - (epoch - 1) * steps_per_epoch :]:
-            step += 1
-            warmup_steps = args.warmup_ratio * total_steps
-            lr = args.lr * optim.linear_schedule(step - 1, warmup_steps, total_steps)
+    # Training.
+    last_epoch = training.at.finished_epochs if training.at.ended else args.epochs
+    for epoch in range(training.at.finished_epochs + 1, last_epoch + 1):
+        for positions in training.batches(train.lengths, args.bsz, epoch):
             arrays = collate(train, positions)
             batch = devices.to_device(arrays, accelerator)
-            draws.start_step(step, batch, arrays["input_ids"].shape)
-            logged = adversary.backward(
-                model, batch, args, draws.redraw, draws.delta, accelerator, regularizer
-            )
-            logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
-            devices.sum_over_processes(accelerator, trained.parameters())
-            grad_norm = optim.clip(trained.parameters(), args.max_grad_norm)
+            draws.start_step(training.step, batch, arrays["input_ids"].shape)
+            if args.method == "plain":
+                draws.redraw(0)  # dropout
+                parts, logged = [], {}
+                for rows, _ in adversary.micro_batches(batch, None, args.micro_bsz):
+                    with accelerator.autocast():
+                        logits = model(**inputs_of(rows)).logits
+                    loss = F.cross_entropy(logits.float(), rows["labels"], reduction="sum")
+                    loss = loss * rows["row_weight"]  # a share of the batch's mean
+                    loss.backward()
+                    parts.append(loss.detach())
+                losses = adversary.total(parts)[None]
+            else:  # FreeLB, PGD, InfoBERT: several passes, with a perturbation of the embeddings
+                losses, logged = adversary.backward(
+                    model, batch, args, draws, accelerator, trainee.regularizer
+                )
+            losses = accelerator.reduce(losses, "sum")
+            devices.sum_over_processes(accelerator, trainee.modules.parameters())
+            grad_norm = optim.clip(trainee.modules.parameters(), args.max_grad_norm)
+            lr = optim.lr_at(training.step, args.lr, args.warmup_ratio, total_steps)
             optim.set_lr(optimizer, lr)
-            if progress.admits(step, logged["loss_per_pass"], grad_norm):
+            if training.admits(losses, grad_norm):
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            training.end_step({"epoch": epoch, "lr": lr, "grad_norm": grad_norm, **logged}, losses)
 
-            progress.note(step, epoch, lr, logged, grad_norm)
-            bar.update()
-            bar.set_postfix(progress.in_short(), refresh=False)
-            loop.save_where_due(points, run, progress, trained, optimizer, accelerator)
-        loop.end_epoch(
-            points,
-            run,
-            progress,
-            epoch,
-            trained,
-            tokenizer,
-            optimizer,
-            accelerator,
-            args,
-            facts,
-            dev,
-            to_reach["loss"] if to_reach else -math.inf,
-        )
-        bar.set_postfix(progress.in_short())
-        if progress.ended:
+        # Dev accuracy, checkpoints, log, resume point.
+        stop_at = to_reach["loss"] if to_reach else -math.inf
+        loop.evaluate_epoch(training, epoch, model, tokenizer, dev, args, facts, stop_at)
+        if training.at.ended:
             break
 
-    bar.close()
-    warn_unless_reached(progress, to_reach, args.epochs)
-    loop.finish(run, progress, model, test, accelerator, args, facts, splits)
+    training.close()
+    warn_unless_reached(training.at, to_reach, args.epochs)
+    loop.finish(run, training.at, model, test, accelerator, args.bsz, facts, splits)
 
 
 if __name__ == "__main__":

@@ -12,51 +12,48 @@ complement: another score file's ranking upside down: drawn at sparsity 1 - s, t
 the weights that the other one removes at sparsity s (but one, where both round a half).
 """
 
+import dataclasses
+
+from training.settings import FolderSettings, ModelSettings, TicketSettings
 from utils import cli
+from utils.settings import REQUIRED, Role, changed, parse, setting
 
 FROM_SCORES = ("random_matched", "complement")  # the other kinds come from an encoder
 
 
-def parse_args(argv: list[str] | None = None):
-    parser = cli.Parser(__doc__.split("\n")[0])
-    add = parser.add_argument
-    add(
-        "--kind",
-        choices=["magnitude", "random", "random_matched", "complement"],
-        required=True,
-        help="what the scores are",
+@dataclasses.dataclass(kw_only=True)
+class Settings(FolderSettings):
+    """Scores."""
+
+    kind: str = setting(
+        REQUIRED,
+        "what the scores are",
+        choices=("magnitude", "random", "random_matched", "complement"),
     )
-    add(
-        "--model_name",
-        help="pre-trained encoder: hub name, local folder, or builtin/minilm (magnitude, random)",
+    model_name: str | None = changed(ModelSettings, "model_name", None)
+    finetuned: str | None = setting(
+        None,
+        "with --kind magnitude: fine-tuned checkpoint whose weights are ranked",
+        role=Role.PLACE,
     )
-    add("--finetuned", help="fine-tuned checkpoint whose weights' magnitude counts (magnitude)")
-    add(
-        "--scores",
-        help="score file, or folder holding scores.safetensors (random_matched, complement)",
-    )
-    add("--seed", type=cli.non_negative_int, default=42, help="seed of the noise")
-    add("--output_dir", required=True, help="folder for scores.safetensors")
-    add(
-        "--overwrite",
-        action=cli.BooleanOptionalAction,
-        default=False,
-        help="discard what an earlier run left in --output_dir",
-    )
-    args = parser.parse_args(argv)
+    scores: str | None = changed(TicketSettings, "scores", None)
+
+
+def parse_args(argv: list[str] | None = None) -> Settings:
+    args = parse(Settings, __doc__.split("\n")[0], argv)
     needed = "scores" if args.kind in FROM_SCORES else "model_name"
     if getattr(args, needed) is None:
-        parser.error(f"--kind {args.kind} needs --{needed}")
+        raise cli.UserError(f"--kind {args.kind} needs --{needed}")
     unread = "model_name" if needed == "scores" else "scores"
     if getattr(args, unread) is not None:
-        parser.error(f"--{unread} is not read by --kind {args.kind}")
+        raise cli.UserError(f"--{unread} is not read by --kind {args.kind}: leave it out")
     if args.finetuned and args.kind != "magnitude":
-        parser.error("--finetuned goes with --kind magnitude alone")
+        raise cli.UserError("--finetuned needs --kind magnitude")
     return args
 
 
 if __name__ == "__main__":
-    cli.run(parse_args)  # what is wrong with them is said before the imports, which take seconds
+    cli.run(parse_args)  # answer wrong arguments before the imports below, which take seconds
 
 from pathlib import Path
 
@@ -64,6 +61,7 @@ import torch
 
 from masking import encoders, ticket_files, tickets
 from training import checkpoints, models
+from training.settings import recipe_in
 from utils.files import sha256_of
 from utils.runs import Run, environment, seed_for
 
@@ -89,8 +87,8 @@ def from_encoder(args) -> tuple[dict, dict, dict]:
     scores = {name: linear.weight.detach().abs() for name, linear in linears.items()}
     facts = {"encoder": encoder, "of": "finetuned" if args.finetuned else "pretrained"}
     if args.finetuned and (Path(args.finetuned) / "checkpoint.json").is_file():
-        # As a search counts the fine-tuning that it started from.
-        facts["label_passes"] = checkpoints.checkpoint_facts(Path(args.finetuned))["epochs"]
+        # As a search counts the fine-tuning that it starts from.
+        facts["label_passes"] = checkpoints.checkpoint_facts(Path(args.finetuned))["epoch"]
     return scores, shapes, facts
 
 
@@ -109,7 +107,7 @@ def from_scores(args) -> tuple[dict, dict, dict]:
             facts["label_passes"] = manifest["label_passes"]
         elif "sparsity_after_round" in manifest:  # IMP's order needs all of its rounds
             rounds = len(manifest["sparsity_after_round"])
-            facts["label_passes"] = rounds * manifest["settings"]["epochs"]
+            facts["label_passes"] = rounds * recipe_in(manifest)["epochs"]
         return scores, shapes, facts
     noise = torch.Generator().manual_seed(seed_for(args.seed, "random matched scores"))
     for name, s in scores.items():
@@ -131,7 +129,7 @@ def _facts(manifest: dict, path: Path, relation: str) -> dict:
 
 def main() -> None:
     args = parse_args()
-    run = Run(args.output_dir, "scores", vars(args))
+    run = Run(args.output_dir, "scores", args)
     if run.finished:
         print(f"{run.folder} is finished; nothing to do")
         return

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from argparse import BooleanOptionalAction
 from collections import Counter
 from pathlib import Path
 
@@ -57,14 +58,18 @@ def parse_args(argv: list[str] | None = None):
     )
     add(
         "--controls",
-        action=cli.BooleanOptionalAction,
+        action=BooleanOptionalAction,
         default=True,
         help="train and attack the matched dense models beside every ticket of a table, too",
     )
     add("--gpus", help="CUDA ids such as 0,1, one run on each at a time (default: all visible)")
     add("--jobs", type=cli.positive_int, default=1, help="runs at a time on a CPU")
-    cli.add_time_budget(parser)
-    add("--dry_run", action=cli.BooleanOptionalAction, default=False, help="print the plan only")
+    add(
+        "--time_budget",
+        type=cli.duration,
+        help="save and stop after this time, such as 45m or 8h; the same command resumes",
+    )
+    add("--dry_run", action=BooleanOptionalAction, default=False, help="print the plan only")
     args = parser.parse_args(argv)
     if args.rows and not tables_of(args.target):
         parser.error(f"--rows chooses rows of a table, and {args.target} has none")

@@ -7,94 +7,99 @@ The kind of ticket is the kind of score file (search_ticket.py, make_scores.py).
 checkpoints whose pruned weights are exactly 0.0, and the ticket, one bit per weight.
 """
 
-from training import deviations, methods
+import dataclasses
+
+from training.settings import (
+    StageSettings,
+    TicketSettings,
+    check_kept_epochs,
+    complete,
+    resolve_data_settings,
+)
 from training.tasks import check_task, resolve_task
 from utils import cli, interrupts
+from utils.settings import Role, parse, setting
 
 
-def parse_args(argv: list[str] | None = None):
-    parser = cli.Parser(__doc__.split("\n")[0])
-    add = parser.add_argument
-    add(
-        "--model_name",
-        required=True,
-        help="pre-trained encoder to rewind to: hub name, local folder, or builtin/minilm",
-    )
-    add("--scores", required=True, help="score file, or folder holding scores.safetensors")
-    add("--sparsity", type=cli.sparsity, required=True, help="fraction of weights removed")
-    add(
-        "--allow_other_encoder",
-        action=cli.BooleanOptionalAction,
-        default=False,
-        help="accept scores learnt for another encoder of the same shape",
-    )
-    g = parser.add_argument_group("what the weights start from (Table 4)")
-    add = g.add_argument
-    add(
-        "--reinitialise",
-        choices=["nothing", "ticket", "rest"],
-        default="nothing",
-        help="ticket: the kept weights start from noise, not from the pre-trained ones; rest: a "
+@dataclasses.dataclass(kw_only=True)
+class ReinitSettings:
+    """What the weights start from (the paper's Table 4)."""
+
+    reinitialise: str = setting(
+        "nothing",
+        "ticket: the kept weights start from noise, not from the pre-trained weights; rest: a "
         "dense model, in which the removed weights start from noise",
+        choices=("nothing", "ticket", "rest"),
+        role=Role.TICKET,
     )
-    add(
-        "--reinit_law",
-        choices=["normal", "matched", "shuffled"],
-        help="noise: N(0, --reinit_std); normal with each matrix's own mean and deviation; the "
-        "same weights in another order (default: normal)",
+    reinit_law: str | None = setting(
+        None,
+        "law of the noise: N(0, --reinit_std); normal with each matrix's own mean and deviation; "
+        "the same weights in another order (default: normal)",
+        choices=("normal", "matched", "shuffled"),
+        role=Role.TICKET,
     )
-    add(
-        "--reinit_std",
-        type=cli.positive_float,
-        help="of --reinit_law normal, and of the "
-        "embeddings with --reinit_scope encoder (default: 0.02)",
+    reinit_std: float | None = setting(
+        None,
+        "standard deviation of --reinit_law normal, and of the embeddings with --reinit_scope "
+        "encoder (default: 0.02)",
+        cli.positive_float,
+        role=Role.TICKET,
     )
-    add(
-        "--reinit_scope",
-        choices=["matrices", "encoder"],
-        help="only weights of the prunable matrices, or embeddings, biases and LayerNorms of the "
-        "encoder, too (default: matrices)",
+    reinit_scope: str | None = setting(
+        None,
+        "matrices: only weights of the prunable matrices; encoder: its embeddings, biases and "
+        "LayerNorms as well (default: matrices)",
+        choices=("matrices", "encoder"),
+        role=Role.TICKET,
     )
-    cli.add_data_flags(parser)
-    cli.add_run_flags(parser)
-    deviations.add_training_flags(parser)
-    cli.add_training_flags(parser)
-    cli.add_keep_epochs(parser)
-    methods.add_flags(parser)
-    args = parser.parse_args(argv)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Settings(TicketSettings, ReinitSettings, StageSettings):
+    """Retraining."""
+
+    allow_other_encoder: bool = setting(
+        False, "accept scores learned for another encoder of the same shape", role=Role.TICKET
+    )
+
+
+def parse_args(argv: list[str] | None = None) -> Settings:
+    args = parse(Settings, __doc__.split("\n")[0], argv)
     check_task(args)
-    deviations.apply_protocol(args, deviations.TRAINING)
-    methods.apply_method(args)
-    cli.check_epochs(args)
+    check_kept_epochs(args)
     no_std = args.reinit_law in ("matched", "shuffled") and args.reinit_scope != "encoder"
     if no_std and args.reinit_std is not None:
         raise cli.UserError(f"--reinit_std is not read with --reinit_law {args.reinit_law}")
     for name, default in (("law", "normal"), ("std", 0.02), ("scope", "matrices")):
         if args.reinitialise == "nothing" and getattr(args, f"reinit_{name}") is not None:
-            raise cli.UserError(f"--reinit_{name} is read with --reinitialise ticket or rest only")
+            raise cli.UserError(f"--reinit_{name} needs --reinitialise ticket or rest")
         if getattr(args, f"reinit_{name}") is None:
             setattr(args, f"reinit_{name}", default)
+    complete(args)
     return args
 
 
 if __name__ == "__main__":
-    cli.run(parse_args)  # what is wrong with them is said before the imports, which take seconds
+    cli.run(parse_args)  # answer wrong arguments before the imports below, which take seconds
 
 import torch
+import torch.nn.functional as F
 
 from masking import encoders, hard_concrete, surgery, ticket_files, tickets
 from masking.tickets import GATE_KINDS
 from training import adversary, loop, models, optim
-from training.batching import collate, encode, epoch_batches
+from training.batching import collate, encode
+from training.prediction import inputs_of
+from training.settings import recipe_in
 from training.splits import load_splits
 from utils import devices
 from utils.files import write_json
-from utils.interrupts import SavePoints
 from utils.runs import Run, environment, read_run, seed_for
 
 
-def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
-    """The masks, and the manifest: where they come from, what was asked and what was got.
+def draw_ticket(args: Settings, model) -> tuple[tickets.Masks, dict]:
+    """The masks, and the manifest: where they come from, what was asked and what it came to.
 
     `expected_density_percent`: 100 R(m) of the scores, where they are gates.
     """
@@ -109,26 +114,17 @@ def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
         ticket_files.check_order(source, args.sparsity, path)
         masks = tickets.draw(scores, shapes, args.sparsity)
     fingerprint = encoders.encoder_fingerprint(model)
-    kept_facts = (
-        "kind",
-        "task",
-        "seed",
-        "epoch",
-        "encoder",
-        "settings",
-        "of",
-        "matched_to",
-        "complement_of",
-        "sparsity_after_round",
-        "label_passes",
-    )
+    about_scores = ("kind", "task", "seed", "epoch", "encoder", "of", "matched_to", "complement_of")
+    about_scores += ("sparsity_after_round", "label_passes")
+    origin = {k: source[k] for k in about_scores if k in source}
+    origin |= {"recipe": recipe_in(source), "sha256": source["sha256"]}
+    is_gates = source["kind"] in GATE_KINDS
+    penalty = hard_concrete.penalty(list(scores.values())) if is_gates else None
     manifest = {
         "sparsity_asked": args.sparsity,
-        "source": {k: source[k] for k in kept_facts if k in source} | {"sha256": source["sha256"]},
+        "source": origin,
         "rewound_to": models.encoder_facts(args.model_name, model, fingerprint),
-        "expected_density_percent": 100 * float(hard_concrete.penalty(list(scores.values())))
-        if source["kind"] in GATE_KINDS
-        else None,
+        "expected_density_percent": None if penalty is None else 100 * float(penalty),
         "density_by_head": surgery.density_by_head(masks, model.config.num_attention_heads),
         "density_by_matrix": tickets.density_by(masks, {name: name for name in masks}),
         "environment": environment(),
@@ -137,18 +133,18 @@ def draw_ticket(args, model) -> tuple[tickets.Masks, dict]:
 
 
 def label_passes_of(source: dict, sparsity: float) -> int:
-    """Epochs over the labels that went into a ticket's mask.
+    """Passes over the labels that a ticket's mask has seen.
 
-    Iterative pruning has as many rounds behind it as the sparsity took; noise has seen no label.
+    Iterative pruning has seen as many rounds as the sparsity took; noise has seen no label.
     """
     after_round = source.get("sparsity_after_round")
     if not after_round:
         return source.get("label_passes") or 0
     rounds = sum(reached < sparsity - 1e-9 for reached in after_round) + 1
-    return min(rounds, len(after_round)) * source["settings"]["epochs"]
+    return min(rounds, len(after_round)) * source["recipe"]["epochs"]
 
 
-def redraw_weights(args, model, masks: tickets.Masks) -> None:
+def reinitialise(args: Settings, model, masks: tickets.Masks) -> None:
     """Table 4: the ticket's weights, or all others, start from noise."""
     noise = torch.Generator().manual_seed(seed_for(args.seed, "reinitialisation"))
     surgery.reinitialise(model, masks, args.reinitialise, args.reinit_law, args.reinit_std, noise)
@@ -156,22 +152,47 @@ def redraw_weights(args, model, masks: tickets.Masks) -> None:
         surgery.reinitialise_the_rest_of_the_encoder(model, args.reinit_std, noise)
 
 
+def ticket_facts(args: Settings, masks: tickets.Masks, manifest: dict) -> dict:
+    """What a record says of the ticket. Warns where the ticket removes whole matrices."""
+    source = manifest["source"]
+    facts = {
+        "kind": source["kind"],
+        "sparsity_asked": args.sparsity,
+        "sparsity": tickets.sparsity_of(masks),
+        "scores_epoch": source.get("epoch"),
+        "scores_seed": source["seed"],
+        "scores_sha256": source["sha256"],
+        "reinitialised": args.reinitialise,
+        "expected_density_percent": manifest["expected_density_percent"],
+        "search": source["recipe"],
+    }
+    emptied = [name for name, d in manifest["density_by_matrix"].items() if d == 0]
+    if emptied:
+        facts["emptied_matrices"] = emptied
+        cli.warn(f"the ticket removes all weights of {len(emptied)} matrices, such as {emptied[0]}")
+    if args.reinitialise != "nothing":
+        names = ("reinit_law", "reinit_std", "reinit_scope")
+        facts |= {name: getattr(args, name) for name in names}
+    return facts
+
+
 def main() -> None:
     args = parse_args()
     interrupts.limit_time(args.time_budget)
     if not ticket_files.score_file(args.scores).is_file():
-        raise cli.UserError(f"no scores file at {ticket_files.score_file(args.scores)}")
+        raise cli.UserError(f"there is no score file at {ticket_files.score_file(args.scores)}")
     scores_run = read_run(ticket_files.score_file(args.scores).parent)
-    cli.inherit_data_flags(args, (scores_run or {}).get("args", {}))
+    resolve_data_settings(args, (scores_run or {}).get("args", {}))
     task = resolve_task(args)
     args.max_seq_length = args.max_seq_length or task.max_seq_length
-    run = Run(args.output_dir, "retrain", vars(args))
+    run = Run(args.output_dir, "retrain", args)
     if run.finished:
         print(f"{run.folder} is finished; nothing to do")
         return
 
-    # Data and model: the pre-trained weights, a fresh classifier, the ticket.
+    # Data and model: the pre-trained weights, a new classifier, the ticket.
     accelerator = devices.make_accelerator(args)
+    loop.check_processes(args, accelerator)
     splits = load_splits(args, task)
     labels = splits.task.label_names
     tokenizer = models.load_tokenizer(args.model_name)
@@ -185,116 +206,67 @@ def main() -> None:
         encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev", "test")
     )
     if args.reinitialise != "nothing":
-        redraw_weights(args, model, masks)
-    models.fit_memory(model, args)
-    model.to(accelerator.device).train()
+        reinitialise(args, model, masks)
+    trainee = loop.make_trainee(model, args, accelerator)
     if args.reinitialise != "rest":
         surgery.apply_ticket(model, masks)
-    regularizer = loop.make_regularizer(model, args, accelerator)
-    trained = loop.trained_modules(model, regularizer)
-    optimizer = optim.make_adamw(
-        args.adamw, optim.decay_groups(trained, args.weight_decay), args.lr, 0.0
-    )
-    draws = adversary.Draws(model.get_input_embeddings().embedding_dim, args, accelerator)
-    steps_per_epoch = -(-len(train) // args.bsz)
-    total_steps = args.epochs * steps_per_epoch
+    draws, optimizer = trainee.draws, trainee.optimizer
+    total_steps = args.epochs * -(-len(train) // args.bsz)
 
-    source = manifest["source"]
-    ticket = {
-        "kind": source["kind"],
-        "sparsity_asked": args.sparsity,
-        "sparsity": tickets.sparsity_of(masks),
-        "scores_epoch": source.get("epoch"),
-        "scores_seed": source["seed"],
-        "scores_sha256": source["sha256"],
-        "reinitialised": args.reinitialise,
-        "expected_density_percent": manifest["expected_density_percent"],
-        "search": cli.settings_of_search(source.get("settings", {})),
-    }
-    emptied = [name for name, d in manifest["density_by_matrix"].items() if d == 0]
-    if emptied:
-        ticket["emptied_matrices"] = emptied
-        cli.warn(f"the ticket removes all weights of {len(emptied)} matrices, such as {emptied[0]}")
-    if args.reinitialise != "nothing":
-        ticket |= {
-            "reinit_law": args.reinit_law,
-            "reinit_std": args.reinit_std,
-            "reinit_scope": args.reinit_scope,
-        }
-    facts = {
-        "stage": "retrain",
-        "task": task.name,
-        "label_names": labels,
-        "encoder": manifest["rewound_to"],
-        "ticket": ticket,
-        "method": args.method,
-        "seed": args.seed,
-        "protocol": args.protocol,
-        "max_seq_length": args.max_seq_length,
-        "epochs": args.epochs,
-        "training_rows": len(train),
-        "label_passes": args.epochs + label_passes_of(source, args.sparsity),
-        "training": loop.settings_of(args),
-    }
-    accelerator.wait_for_everyone()  # before anything is written, all have looked at the folder
+    ticket = ticket_facts(args, masks, manifest)
+    facts = loop.stage_facts("retrain", args, labels, task.name, manifest["rewound_to"], len(train))
+    passes = args.epochs + label_passes_of(manifest["source"], args.sparsity)
+    facts |= {"ticket": ticket, "label_passes": passes}
+    about_run = {**facts, "data": splits.facts(), "optimizer_steps": total_steps}
+    loop.begin(run, about_run, accelerator)
     if accelerator.is_main_process:
-        run.begin({**facts, "data": splits.facts(), "optimizer_steps": total_steps})
-        written = ticket_files.save_ticket(run.folder / "ticket.safetensors", masks, manifest)
-        write_json(run.folder / "ticket.json", written)
-    accelerator.wait_for_everyone()
-    progress = loop.restore(run, trained, optimizer, accelerator)
-    step = progress.optimizer_step
-    points = SavePoints(args.checkpoint_every)
-
-    # Loop.
-    bar = cli.progress_bar(
-        total_steps, step, "step", "retrain", args.quiet or not accelerator.is_main_process
-    )
-    for epoch in range(progress.finished_epochs + 1, args.epochs + 1):
-        batches = epoch_batches(
-            train.lengths, args.bsz, seed_for(args.seed, "batches", epoch), args.group_by_length
+        whole_manifest = ticket_files.save_ticket(
+            run.folder / "ticket.safetensors", masks, manifest
         )
-        for positions in batches[step - (epoch - 1) * steps_per_epoch :]:
-            step += 1
-            warmup_steps = args.warmup_ratio * total_steps
-            lr = args.lr * optim.linear_schedule(step - 1, warmup_steps, total_steps)
+        write_json(run.folder / "ticket.json", whole_manifest)
+    training = loop.Loop(run, args, accelerator, total_steps, trainee.snapshot)
+    if training.saved is not None:
+        trainee.load(training.saved)
+
+    # Training.
+    for epoch in range(training.at.finished_epochs + 1, args.epochs + 1):
+        for positions in training.batches(train.lengths, args.bsz, epoch):
             arrays = collate(train, positions)
             batch = devices.to_device(arrays, accelerator)
-            draws.start_step(step, batch, arrays["input_ids"].shape)
-            logged = adversary.backward(
-                model, batch, args, draws.redraw, draws.delta, accelerator, regularizer
-            )
-            logged["loss_per_pass"] = accelerator.reduce(logged["loss_per_pass"], "sum")
-            devices.sum_over_processes(accelerator, trained.parameters())
-            grad_norm = optim.clip(trained.parameters(), args.max_grad_norm)
+            draws.start_step(training.step, batch, arrays["input_ids"].shape)
+            if args.method == "plain":
+                draws.redraw(0)  # dropout
+                parts, logged = [], {}
+                for rows, _ in adversary.micro_batches(batch, None, args.micro_bsz):
+                    with accelerator.autocast():
+                        logits = model(**inputs_of(rows)).logits
+                    loss = F.cross_entropy(logits.float(), rows["labels"], reduction="sum")
+                    loss = loss * rows["row_weight"]  # a share of the batch's mean
+                    loss.backward()  # zeroes the gradients of pruned weights
+                    parts.append(loss.detach())
+                losses = adversary.total(parts)[None]
+            else:  # FreeLB, PGD, InfoBERT: several passes, with a perturbation of the embeddings
+                losses, logged = adversary.backward(
+                    model, batch, args, draws, accelerator, trainee.regularizer
+                )
+            losses = accelerator.reduce(losses, "sum")
+            devices.sum_over_processes(accelerator, trainee.modules.parameters())
+            grad_norm = optim.clip(trainee.modules.parameters(), args.max_grad_norm)
+            lr = optim.lr_at(training.step, args.lr, args.warmup_ratio, total_steps)
             optim.set_lr(optimizer, lr)
-            if progress.admits(step, logged["loss_per_pass"], grad_norm):
+            if training.admits(losses, grad_norm):
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            training.end_step({"epoch": epoch, "lr": lr, "grad_norm": grad_norm, **logged}, losses)
 
-            progress.note(step, epoch, lr, logged, grad_norm)
-            bar.update()
-            bar.set_postfix(progress.in_short(), refresh=False)
-            loop.save_where_due(points, run, progress, trained, optimizer, accelerator)
-        loop.end_epoch(
-            points,
-            run,
-            progress,
-            epoch,
-            trained,
-            tokenizer,
-            optimizer,
-            accelerator,
-            args,
-            facts,
-            dev,
-        )
-        bar.set_postfix(progress.in_short())
-    bar.close()
+        # Dev accuracy, checkpoints, log, resume point.
+        loop.evaluate_epoch(training, epoch, model, tokenizer, dev, args, facts)
+
+    training.close()
     unpruned = surgery.count_unpruned(model, masks)
     if unpruned and args.reinitialise != "rest":
         raise RuntimeError(f"{unpruned} pruned weights are not 0.0 after training")
-    loop.finish(run, progress, model, test, accelerator, args, facts, splits)
+    loop.finish(run, training.at, model, test, accelerator, args.bsz, facts, splits)
 
 
 if __name__ == "__main__":

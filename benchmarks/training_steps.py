@@ -11,18 +11,23 @@ the same rows, shuffled. Appends to results/benchmarks/training_steps.jsonl and 
 """
 
 import argparse
+import functools
 from collections.abc import Callable
 
 import common
 import released_step
 import torch
+import torch.nn.functional as F
 
 import retrain_ticket
 import search_ticket
 from masking import encoders, surgery, tickets
 from training import adversary, optim
 from training.batching import Encoded, collate, epoch_batches
+from training.methods import AdversarySettings
+from training.prediction import inputs_of
 from utils import devices
+from utils.settings import Role, names_of
 
 # (name, over which, target): the ratios of seconds that the table shows.
 RATIOS = (("search", "dense_adversarial"), ("released", "search"), ("retrain", "dense"))
@@ -78,6 +83,11 @@ class Bench:
             [*flags, "--adv_steps", str(args.adv_steps), *args.search_flags]
         )
         self.train_args = retrain_ticket.parse_args([*flags, "--scores", "-", "--sparsity", "0.3"])
+        self.adversarial_args = retrain_ticket.parse_args(
+            [*flags, "--scores", "-", "--sparsity", "0.3", "--method", "freelb"]
+        )
+        for name in names_of(AdversarySettings, Role.RECIPE):  # the search's passes
+            setattr(self.adversarial_args, name, getattr(self.search_args, name))
         self.accelerator = devices.make_accelerator(self.search_args)
         self.precision = "bf16" if self.accelerator.mixed_precision == "bf16" else "fp32"
         rows = rows or common.draw_rows(args.lengths, 50 * args.bsz, seed=0)
@@ -99,36 +109,22 @@ class Bench:
 
     def _draws(self, model, args, draw_gates=None) -> adversary.Draws:
         hidden = model.get_input_embeddings().embedding_dim
-        return adversary.Draws(hidden, args, self.accelerator, draw_gates)
+        return adversary.Draws(hidden, args, args.seed, self.accelerator, draw_gates)
 
     def search(self) -> Callable[[int], object]:
         model = common.load_model(self.args.encoder, self.args.device)
         args = self.search_args
         gated = surgery.install_gates(model, args.mask_p)
-        model.requires_grad_(False)
-        scores = [layer.scores.requires_grad_() for layer in gated.values()]
-        optimizer = optim.make_adamw(args.adamw, scores, args.lr, args.weight_decay)
         in_bytes = search_ticket.prepare_fast_gates(gated, args, self.accelerator, passes=10**6)
         draws = self._draws(model, args, lambda g: surgery.draw_noise(gated, g, in_bytes))
+        search = search_ticket.Search(model, gated, args, self.accelerator, draws)
         skips, steps = optim.Skips(), iter(range(1, 10**9))
 
         def step(j: int):
             number = next(steps)
             draws.start_step(number, self.batches[j], self.shapes[j])
-            return search_ticket.search_step(
-                model,
-                gated,
-                optimizer,
-                self.batches[j],
-                args,
-                args.lr,
-                args.lambda_amp,
-                draws.redraw,
-                draws.delta,
-                self.accelerator,
-                number,
-                skips,
-            )
+            admits = functools.partial(skips.admits, number)
+            return search.step(self.batches[j], args.lr, args.lambda_amp, admits)
 
         return step
 
@@ -157,7 +153,7 @@ class Bench:
         model.requires_grad_(False)
         weights = [m.weight.requires_grad_() for m in encoders.prunable_linears(model).values()]
         optimizer = optim.make_adamw("torch", weights, 2e-5, 0.01)
-        return self._dense_step(model, weights, optimizer, self.search_args)
+        return self._dense_step(model, weights, optimizer, self.adversarial_args)
 
     def dense(self) -> Callable[[int], object]:
         return self._plain(common.load_model(self.args.encoder, self.args.device))
@@ -182,14 +178,21 @@ class Bench:
         def step(j: int):
             number = next(steps)
             draws.start_step(number, self.batches[j], self.shapes[j])
-            logged = adversary.backward(
-                model, self.batches[j], args, draws.redraw, draws.delta, self.accelerator
-            )
+            batch = self.batches[j]
+            if args.method == "plain":
+                draws.redraw(0)
+                with self.accelerator.autocast():
+                    logits = model(**inputs_of(batch)).logits
+                loss = F.cross_entropy(logits.float(), batch["labels"])
+                loss.backward()
+                losses = loss.detach()[None]
+            else:
+                losses, _ = adversary.backward(model, batch, args, draws, self.accelerator, None)
             norm = optim.clip(weights, args.max_grad_norm)
-            if skips.admits(number, logged["loss_per_pass"], norm):
+            if skips.admits(number, losses, norm):
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            return logged
+            return losses
 
         return step
 

@@ -1,12 +1,16 @@
-"""An attack's folder: its settings and row ids (attack.json), a line per attacked row, written as
-it goes (rows.jsonl) and, once all rows are done, summary.json. No TextAttack.
+"""The folder of an attack, which makes an attack resumable.
+
+attack.json holds its settings and row ids; rows.jsonl a line per attacked row, written when the row
+is done; protocol.json and summary.json are written after the last row. This module does not import
+TextAttack.
 """
 
 import json
 from pathlib import Path
 from typing import IO
 
-from evaluation.protocol import LETTERS, fingerprint
+from evaluation.outcomes import LETTERS
+from evaluation.protocol import fingerprint
 from utils.cli import UserError
 from utils.files import (
     append_jsonl,
@@ -21,18 +25,19 @@ LOCK = "attack.lock"
 
 
 def line_digest(line: dict) -> str:
-    """8 hex digits over a row's line, less its time: two attacks that agree have the same."""
+    """8 hex digits of a row's line without its time; equal for two attacks that agree."""
     content = {name: value for name, value in line.items() if name not in ("digest", "seconds")}
     return fingerprint(content)[:8]
 
 
 class AttackFolder:
-    """An attack's folder: resumed where its settings are the same, refused where they differ."""
+    """The folder of one attack. It is resumed if its settings are equal and refused otherwise."""
 
     def __init__(self, folder: Path, settings: dict, ids: list[str], result_file: Path):
-        """Reads what is there and writes nothing. UserError where it is another attack's.
+        """Read what the folder holds and write nothing.
 
-        `ids`: of the rows to attack. `result_file`: records of many attacks, a line each.
+        `ids`: of the rows to attack. `result_file`: JSON-lines file of the records of many attacks.
+        Raises UserError if the folder holds anything else, another attack, or damaged files.
         """
         self.folder = folder
         self.result_file = result_file
@@ -48,20 +53,22 @@ class AttackFolder:
         elif folder.exists() and any(
             p.name != LOCK and not p.name.startswith(".attack.json.") for p in folder.iterdir()
         ):
-            raise UserError(f"{folder} is not empty and holds no attack; choose another one")
+            raise UserError(
+                f"{folder} is not empty and holds no attack; choose another --output_dir"
+            )
         if result_file.is_dir() or any(p.is_file() for p in result_file.parents):
             raise UserError(f"{result_file} cannot be a record file; choose another --result_file")
-        self._known_records()  # if that file is damaged, say so before the attack
+        self._known_records()  # reports a damaged file before the attack
 
     def _read(self) -> None:
         earlier = read_json(self.folder / "attack.json").get("settings", {})
         if not isinstance(earlier, dict):
-            raise UserError(f"{self.folder}/attack.json is damaged")
+            raise UserError(f"{self.folder}/attack.json is damaged; choose another --output_dir")
         names = sorted(self.settings.keys() | earlier.keys())
         differing = [n for n in names if self.settings.get(n) != earlier.get(n)]
         if differing:
             shown = ", ".join(
-                f"{n} {json.dumps(earlier.get(n))} then, {json.dumps(self.settings.get(n))} now"
+                f"{n} was {json.dumps(earlier.get(n))}, is now {json.dumps(self.settings.get(n))}"
                 for n in differing
             )
             raise UserError(
@@ -72,49 +79,69 @@ class AttackFolder:
             lines = read_jsonl(self.folder / "rows.jsonl")
             self.done = {line["row_id"]: line for line in lines if line.get("row_id") in self.ids}
             for line in self.done.values():
-                if line.get("outcome") not in LETTERS or not isinstance(line.get("queries"), int):
-                    raise UserError(f"{self.folder}/rows.jsonl is damaged: {line['row_id']}")
-                if line.get("digest", line_digest(line)) != line_digest(line):
-                    raise UserError(f"{self.folder}/rows.jsonl was altered: {line['row_id']}")
+                self._check(line)
         if (self.folder / "summary.json").is_file():
             summary = read_json(self.folder / "summary.json")
             if summary.get("attack_id") != self.attack_id:
-                raise UserError(f"{self.folder}/summary.json is damaged or another attack's")
+                raise UserError(
+                    f"{self.folder}/summary.json is damaged or belongs to another attack; delete "
+                    "it and run the same command again"
+                )
             self.summary = summary
+
+    def _check(self, line: dict) -> None:
+        """Raise UserError for a line that no attack can have written."""
+        wrong = ""
+        if line.get("outcome") not in LETTERS or not isinstance(line.get("queries"), int):
+            wrong = "is damaged"
+        elif line.get("digest", line_digest(line)) != line_digest(line):
+            wrong = "was altered"
+        if wrong:
+            raise UserError(
+                f"{self.folder}/rows.jsonl {wrong}: {line['row_id']}; delete its line and run the "
+                "same command again"
+            )
 
     @property
     def attack_id(self) -> str:
-        """Of the settings, rows and checkpoint: the same attack anywhere has the same."""
+        """Fingerprint of the settings (with the checkpoint's digest) and the rows."""
         return fingerprint([self.settings, self.ids])
 
     def begin(self) -> None:
-        """Take the folder; drop a torn last line of an attack that was killed.
+        """Lock the folder and drop the torn last line that a killed attack can leave.
 
-        UserError where another process is at work in it.
+        Raises UserError if another process is attacking rows in this folder.
         """
         self._lock = lock_folder(self.folder, LOCK)
-        if (self.folder / "attack.json").is_file():  # another's, between our look and the lock
+        if (self.folder / "attack.json").is_file():  # another process may have written since
             self._read()
         write_json(self.folder / "attack.json", {"settings": self.settings, "row_ids": self.ids})
         self._write_rows()
 
     def _write_rows(self) -> None:
-        """All lines so far, in the rows' order: several processes end theirs in any order."""
+        """Write all lines in the order of the rows; several processes finish them in any order."""
         text = "".join(json.dumps(d, ensure_ascii=False) + "\n" for d in self.outcomes())
         path = self.folder / "rows.jsonl"
         write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
 
     def append(self, line: dict) -> None:
+        """Write the line of an attacked row, with its digest."""
         line = line | {"digest": line_digest(line)}
         append_jsonl(self.folder / "rows.jsonl", line)
         self.done[line["row_id"]] = line
 
+    def copy_rows(self, other: "AttackFolder") -> None:
+        """Append the lines of an equal attack for the rows that this one lacks."""
+        for line in other.outcomes():
+            if line["row_id"] not in self.done:
+                self.append({name: value for name, value in line.items() if name != "digest"})
+
     def outcomes(self) -> list[dict]:
-        """Lines of the rows done so far, in the rows' order."""
+        """Lines of the rows done so far, in the order of the rows."""
         return [self.done[i] for i in self.ids if i in self.done]
 
     def finish(self, record: dict, protocol: dict) -> None:
-        """Write the protocol as a whole, and the summary, here and into the record file."""
+        """Write protocol.json and summary.json, and append the summary to the record file."""
         self.summary = record
         self._write_rows()
         write_json(self.folder / "protocol.json", protocol | {"row_ids": self.ids})
@@ -124,7 +151,7 @@ class AttackFolder:
             self._lock.close()
 
     def publish(self) -> None:
-        """Append the summary to the record file unless it stands there already."""
+        """Append the summary to the record file, unless the file has it already."""
         if not any(r.get("attack_id") == self.attack_id for r in self._known_records()):
             append_jsonl(self.result_file, self.summary)
 

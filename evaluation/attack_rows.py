@@ -1,8 +1,10 @@
-"""One row attacked, and its line."""
+"""Attack one row and describe the outcome in one line."""
 
+import contextlib
 import random
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from textattack import Attack
 from textattack.attack_results import FailedAttackResult, SkippedAttackResult
 from textattack.shared import AttackedText
 
-from evaluation.protocol import FAILED, SKIPPED, SUCCESS
+from evaluation.outcomes import FAILED, SKIPPED, SUCCESS
 from evaluation.victim import Victim
 from training.splits import Rows
 from training.tasks import Task
@@ -20,22 +22,22 @@ from utils.runs import seed_for
 def attack_row(
     attack: Attack, victim: Victim, task: Task, rows: Rows, position: int, seed: int
 ) -> dict:
-    """Attack one row; its line. What comes out depends on the row and `seed`, on no other row.
+    """Attack the row at `position` and return its line, which depends on the row and `seed` only.
 
-    scores: the goal's (log-odds against the label, or 1 - p), to 5 decimals. words_total counts
-    all columns' words, words_changed those of the original text that are no longer there.
-    equal_importance: the search could not rank the words. out_of_budget: the attack failed when its
-    query budget was spent.
+    score_before and score_after are the goal's (log-odds against the label, or 1 - p), rounded to 5
+    decimals. words_total counts the words of all columns; words_changed counts the words of the
+    original text that are no longer there. equal_importance: the search could not rank the words.
+    out_of_budget: the attack failed when its query budget was spent.
     """
     start = time.monotonic()
     row_id, label = rows.ids[position], rows.labels[position]
-    # TextAttack clears its caches after a search, but not after a row that it skips.
+    # TextAttack clears its caches after a search, but not after a skipped row.
     victim.forget()
     attack.clear_cache()
-    _seed_everything(seed_for(seed, "attack", row_id))
     text = AttackedText(OrderedDict(zip(task.text_columns, rows.texts[position], strict=True)))
     attack.search_method.first_scores = []
-    result = attack.attack(text, label)
+    with _seeded(seed_for(seed, "attack", row_id)):
+        result = attack.attack(text, label)
     before, after = result.original_result, result.perturbed_result
     outcome = SUCCESS
     if isinstance(result, SkippedAttackResult):
@@ -64,10 +66,10 @@ def attack_row(
 
 
 def words_changed(text: AttackedText) -> int:
-    """Words of the original that were replaced, split or deleted on the way to `text`.
+    """Number of words of the original that were replaced, split or deleted on the way to `text`.
 
-    TextAttack's own measure compares the texts position by position, so that one space put into
-    a word makes all words after it differ.
+    TextAttack's own measure compares texts position by position, so that one inserted space makes
+    all later words differ.
     """
     modified = text.attack_attrs["modified_indices"]
     positions = text.attack_attrs["original_index_map"].tolist()
@@ -80,8 +82,16 @@ def _columns(text: AttackedText, task: Task) -> dict[str, str]:
     return dict(zip(task.text_columns, parts, strict=True))
 
 
-def _seed_everything(seed: int) -> None:
-    """TextAttack draws from the global generators of random and numpy."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators that TextAttack draws from, and restore them afterwards."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):  # an attack draws nothing on a GPU
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

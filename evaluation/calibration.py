@@ -1,27 +1,27 @@
-"""How sure a classifier is, and one temperature that makes it as sure as it is right."""
+"""Calibration of a classifier: its confidence, and the temperature that matches it to accuracy."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-ECE_BINS = 15  # equally wide; Guo et al., ICML 2017
+ECE_BINS = 15  # of equal width (Guo et al., ICML 2017)
 TEMPERATURE_BOUNDS = (1e-3, 1e4)
-MOST_DEV_ROWS = 2000  # that a temperature is fitted on; one number needs no more
+MOST_DEV_ROWS = 2000  # rows that a temperature is fitted on; one parameter needs no more
 
 
 def temperature_of(rule: str, fitted: float | None) -> float:
-    """The number that a rule stands for; `fitted`: the temperature that was fitted on dev."""
+    """The temperature of a rule such as 2, fitted or 4xfitted; `fitted`: the one fitted on dev."""
     if not rule.endswith("fitted"):
         return float(rule)
     return float(rule.removesuffix("fitted").removesuffix("x") or 1) * fitted
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """T that minimises the mean loss of softmax(logits / T) (Guo et al. 2017, temperature scaling).
+    """The T that minimizes the mean cross entropy of softmax(logits / T) (Guo et al., ICML 2017).
 
-    `logits`: (rows, labels), `labels`: (rows,). As in Platt (1999) the label counts 1 - 1 / (rows +
-    2) and the others share the rest, so that there is a T where all rows are right, too. Within
-    TEMPERATURE_BOUNDS; at one of them where no T fits.
+    `logits`: (rows, labels); `labels`: (rows,). As in Platt (1999), the target of the label is
+    1 - 1 / (rows + 2) and the other labels share the rest, so that a minimum exists even if every
+    row is right. T stays within TEMPERATURE_BOUNDS, and is at a bound if no T fits.
     """
     logits = np.asarray(logits, np.float64)
     rows, classes = logits.shape
@@ -34,21 +34,22 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         return float((logsumexp(scaled, axis=1) - (targets * scaled).sum(axis=1)).mean())
 
     bounds = tuple(np.log(TEMPERATURE_BOUNDS))
-    # The loss is convex in 1 / T, so it has one valley in log T, too.
+    # The loss is convex in 1 / T, so it has one minimum in log T.
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
 def at_bound(temperature: float) -> bool:
+    """Whether a fitted temperature is within 10 % of a bound, which means that none fits."""
     low, high = TEMPERATURE_BOUNDS
     return temperature < 1.1 * low or temperature > high / 1.1
 
 
 def measures(logits: np.ndarray, labels: np.ndarray) -> dict:
-    """Of (rows, labels) float64 logits: expected calibration error, mean top probability, and the
-    share of rows whose top probability is 1.0 to the last digit in float32; all in percent.
+    """Expected calibration error, mean top probability and share of saturated rows, in percent.
 
-    ECE: rows in ECE_BINS bins of their top probability; mean over rows of |accuracy - mean top
-    probability| of their bin.
+    `logits`: float64 (rows, labels); `labels`: (rows,). ECE sorts rows into ECE_BINS bins by their
+    top probability and averages |accuracy - mean top probability| of the bins over rows. A row is
+    saturated if its top probability is exactly 1.0 in float32.
     """
     probabilities = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
     top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
@@ -62,7 +63,7 @@ def measures(logits: np.ndarray, labels: np.ndarray) -> dict:
 
 
 def _softmax_float32(logits: np.ndarray) -> np.ndarray:
-    """As an attack by probabilities sees it: TextAttack's softmax over float32 logits."""
+    """The probabilities that an attack ranks by: TextAttack's softmax over float32 logits."""
     z = logits.astype(np.float32)
     e = np.exp(z - z.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)

@@ -1,8 +1,7 @@
-"""Which checkpoint is attacked, what is known of it, and whose labels its logits are."""
+"""Checkpoints to attack: finding and loading them, their facts, and the order of their labels."""
 
 import hashlib
 import re
-from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,22 +15,25 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from evaluation import LOCAL
 from training import labels, models
 from training.checkpoints import checkpoint_facts
+from training.settings import data_settings_in
 from training.splits import Rows, load_splits
 from training.tasks import Task
-from utils.cli import DATA_FLAGS, UserError
+from utils.cli import UserError
 from utils.files import read_json, sha256_of
 from utils.runs import read_run
+
+# Arguments of from_pretrained: read a folder, download nothing, and run no code that is in it.
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True)
 class Target:
-    """A checkpoint folder. `name`: last, best or epochN in a run, else the folder's own name.
+    """A checkpoint folder. `name`: last, best or epochN in a run, else the folder's name.
 
-    `facts`: its checkpoint.json, `run`: the run.json above it; {} and None for a checkpoint that
-    no stage of ours wrote.
+    `facts`: its checkpoint.json; `run`: the run.json of its run. They are {} and None for a
+    checkpoint that another program wrote.
     """
 
     folder: Path
@@ -42,12 +44,14 @@ class Target:
 
     @property
     def home(self) -> Path:
-        """The folder under which attacks on it are kept: the run's, else its own."""
+        """The folder that its attacks are stored in: the run's, or its own without a run."""
         return self.run_folder or self.folder
 
     def known(self, task: Task) -> dict:
-        """For the record: checkpoint.json, or as much of it as another's checkpoint tells; and
-        the accuracy on the whole test split and the last training loss, where its run tells."""
+        """Record entries: checkpoint.json, or what another program's checkpoint states.
+
+        A run adds the accuracy on its whole test split and its last training loss.
+        """
         config = AutoConfig.from_pretrained(self.folder, **LOCAL)
         architecture = (config.architectures or [None])[0]
         facts = {
@@ -64,45 +68,47 @@ class Target:
         if self.run_folder is not None and path.is_file():
             evaluated = read_json(path).get("checkpoints", {})
             facts["clean_full_test_percent"] = evaluated.get(self.name, {}).get("clean_percent")
-            # Of the run's end, whichever checkpoint this is: what --stop_at_loss goes by.
+            # The loss at the end of the run, for every checkpoint: --stop_at_loss compares it.
             facts["last_training_loss"] = evaluated.get("last", {}).get("mean_training_loss")
         return facts | {"task": task.name}
 
 
 def find_targets(model_name: str, checkpoint: str, epochs: list[int] | None) -> list[Target]:
-    """Checkpoints to attack: one, or one per epoch. UserError where there is none.
+    """The checkpoints to attack: one, two, or one per epoch. Raises UserError if one is missing.
 
-    `model_name`: a run folder (then `checkpoint` or `epochs` choose inside it) or a checkpoint's.
-    `checkpoint`: last, best, or both.
+    `model_name`: a run folder, in which `checkpoint` (last, best or both) or `epochs` choose, or a
+    checkpoint folder.
     """
     folder = Path(model_name)
     if not folder.is_dir():
         raise UserError(
-            f"no folder {model_name}: give a run or a checkpoint folder (a model of the hub is "
-            f"fetched with: hf download {model_name} --local-dir FOLDER)"
+            f"no folder {model_name}; give a run folder or a checkpoint folder (download a model "
+            f"of the hub with: hf download {model_name} --local-dir FOLDER)"
         )
     run = read_run(folder)
     if run is None:
         if epochs:
-            raise UserError(f"--attack_epochs needs a run folder; {folder} has no run.json")
+            raise UserError(f"{folder} has no run.json; --attack_epochs needs a run folder")
         parent = folder.resolve().parent
         above = read_run(parent)
         return [_target(folder, folder.resolve().name, parent if above else None, above)]
     if run.get("stage") == "search":
-        raise UserError(f"{folder} holds a search: draw and retrain a ticket from it first")
+        raise UserError(
+            f"{folder} holds a search; draw and retrain a ticket from it with retrain_ticket.py"
+        )
     if not epochs:
         names = ("last", "best") if checkpoint == "both" else (checkpoint,)
         return [_target(folder / name, name, folder, run) for name in names]
     missing = [e for e in epochs if not (folder / f"epoch{e}" / "config.json").is_file()]
     if missing:
-        kept = sorted(
+        present = sorted(
             int(p.name.removeprefix("epoch"))
             for p in folder.glob("epoch*")
             if re.fullmatch(r"epoch\d+", p.name)
         )
         raise UserError(
-            f"{folder} kept no checkpoint of epoch {', '.join(map(str, missing))} (kept: "
-            f"{', '.join(map(str, kept)) or 'none'}); see --keep_epochs of the training script"
+            f"{folder} has no checkpoint of epoch {', '.join(map(str, missing))} (it has: "
+            f"{', '.join(map(str, present)) or 'none'}); see --keep_epochs of the training script"
         )
     return [_target(folder / f"epoch{e}", f"epoch{e}", folder, run) for e in epochs]
 
@@ -110,19 +116,22 @@ def find_targets(model_name: str, checkpoint: str, epochs: list[int] | None) -> 
 def _target(folder: Path, name: str, run_folder: Path | None, run: dict | None) -> Target:
     if not (folder / "config.json").is_file():
         unfinished = run is not None and run.get("status") != "finished"
-        hint = "; its run is not finished" if unfinished else ""
-        raise UserError(f"{folder} is no checkpoint: it has no config.json{hint}")
+        hint = "finish its run first" if unfinished else "give a run or checkpoint folder"
+        raise UserError(f"{folder} is not a checkpoint: it has no config.json; {hint}")
     ours = (folder / "checkpoint.json").is_file()
     return Target(folder, name, run_folder, run, checkpoint_facts(folder) if ours else {})
 
 
 def with_checkpoint_labels(task: Task, target: Target) -> Task:
-    """A custom task, which has no labels of its own, takes the checkpoint's; others stay."""
+    """Give a custom task, which has no labels yet, the labels of the checkpoint."""
     return labels.task_with_labels_of(task, _config(target), target.facts)
 
 
 def label_order(target: Target, task: Task) -> list[int]:
-    """order[i] is the logit of the task's label i. UserError where labels do not fit."""
+    """order[i] is the index of the logit for the task's label i.
+
+    Raises UserError if the labels do not match.
+    """
     return labels.label_order(_config(target), target.folder, task)
 
 
@@ -130,34 +139,40 @@ def _config(target: Target):
     try:
         return AutoConfig.from_pretrained(target.folder, **LOCAL)
     except (OSError, ValueError, KeyError) as e:
-        raise UserError(f"{target.folder}/config.json is no configuration that can be read") from e
+        raise UserError(
+            f"{target.folder}/config.json is not a readable configuration; save the model again"
+        ) from e
 
 
 def weights_digest(target: Target) -> str:
-    """16 hex digits over the weight files, to tell whether a checkpoint is still the same."""
+    """16 hex digits of the SHA-256 of the weight files, which identify a checkpoint."""
     files = [p for p in sorted(target.folder.iterdir()) if p.suffix in (".safetensors", ".bin")]
     digest = hashlib.sha256("".join(sha256_of(p) for p in files).encode())
     return digest.hexdigest()[:16]
 
 
 def rows_it_was_made_with(target: Target, task: Task) -> dict[str, Rows | None]:
-    """The train and dev rows of the target's run, by the run's own data flags; None where there is
-    no run, or where its data are no longer to be had."""
+    """The train rows and dev rows of the target's run, loaded by the run's data flags.
+
+    They are None without a run, or if the data of the run are no longer available.
+    """
     nothing = {"train": None, "dev": None}
     if target.run is None:
         return nothing
-    known = dict.fromkeys(DATA_FLAGS) | target.run.get("args", {})
     try:
-        splits = load_splits(Namespace(**known), task, ("train", "dev"))
+        splits = load_splits(data_settings_in(target.run.get("args", {})), task, ("train", "dev"))
     except UserError:
         return nothing
     return {name: splits[name] for name in nothing}
 
 
 def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model (float32, CPU, no dropout) and tokenizer; UserError where weights are missing."""
+    """Model (float32, CPU, evaluation mode) and tokenizer.
+
+    Raises UserError if the folder cannot be loaded or lacks weights.
+    """
     level = logging.get_verbosity()
-    logging.set_verbosity_error()  # missing weights are reported below, in one line
+    logging.set_verbosity_error()  # missing weights are reported below
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             target.folder,
@@ -176,13 +191,13 @@ def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenize
         SafetensorError,
     ) as e:
         reason = " ".join(str(e).split())[:200]
-        raise UserError(f"{target.folder} holds no classifier that can be loaded: {reason}") from e
+        raise UserError(f"{target.folder} is not a loadable classifier: {reason}") from e
     finally:
         logging.set_verbosity(level)
     if report["missing_keys"]:
         raise UserError(
-            f"{target.folder} is no fine-tuned classifier: it has no weights for "
-            f"{', '.join(sorted(report['missing_keys'])[:3])}"
+            f"{target.folder} is not a fine-tuned classifier: it has no weights for "
+            f"{', '.join(sorted(report['missing_keys'])[:3])}; run finetune.py first"
         )
     tokenizer = models.load_tokenizer(str(target.folder))
     models.check_tokenizer(model, tokenizer)

@@ -1,4 +1,4 @@
-"""Intervals for new rows and new seeds, and paired comparisons, from outcomes row by row."""
+"""Intervals for new rows and new seeds, and paired comparisons, from the outcome of each row."""
 
 import math
 
@@ -8,13 +8,13 @@ from scipy.stats import t as student_t
 
 
 def crossed_variance(*tables: np.ndarray) -> tuple[float, float]:
-    """Variance of the mean over data sets of (seeds, rows) outcomes, and its degrees of freedom.
+    """Variance of the mean of (seeds, rows) outcomes over data sets, and its degrees of freedom.
 
-    All seeds are measured on the same rows, so a row's difficulty is common to them and a seed's
-    luck to the rows, and to the data sets, which count alike and are taken as given: the two-way
-    random-effects analysis of variance, one observation a cell, with Satterthwaite's (1946) degrees
-    of freedom. Of one data set Var = (MS_seeds + MS_rows - MS_rest) / (seeds * rows). At least two
-    seeds, the same of all data sets, and two rows.
+    All seeds share the same rows, and all rows and data sets share the same seeds. The model is a
+    two-way random-effects analysis of variance with one observation per cell and Satterthwaite's
+    (1946) degrees of freedom; data sets are fixed and have equal weight. For one data set,
+    Var = (MS_seeds + MS_rows - MS_rest) / (seeds * rows). It needs at least two rows and two seeds,
+    the same seeds in every data set.
     """
     seeds = len(tables[0])
     by_seed = np.mean([table.mean(axis=1) for table in tables], axis=0)
@@ -24,21 +24,21 @@ def crossed_variance(*tables: np.ndarray) -> tuple[float, float]:
     for table in tables:
         rows, share = table.shape[1], 1 / len(tables) ** 2
         by_row = table.mean(axis=0)
-        own = share * by_row.var(ddof=1) / rows
-        left = table - table.mean(axis=1, keepdims=True) - by_row + table.mean()
-        left = share * (left**2).sum() / ((seeds - 1) * (rows - 1)) / (seeds * rows)
-        spread += own**2 / (rows - 1) + left**2 / ((seeds - 1) * (rows - 1))
-        of_rows, rest = of_rows + own, rest + left
-    # Never below what either effect alone would give.
+        row_part = share * by_row.var(ddof=1) / rows
+        residual = table - table.mean(axis=1, keepdims=True) - by_row + table.mean()
+        rest_part = share * (residual**2).sum() / ((seeds - 1) * (rows - 1)) / (seeds * rows)
+        spread += row_part**2 / (rows - 1) + rest_part**2 / ((seeds - 1) * (rows - 1))
+        of_rows, rest = of_rows + row_part, rest + rest_part
+    # At least the variance of either effect alone.
     total = max(of_seeds + of_rows - rest, of_seeds, of_rows)
     return total, max(1.0, total**2 / spread) if spread else math.inf
 
 
 def crossed_interval(outcomes: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a percentage for new rows and new seeds; `outcomes`: bool, (seeds, rows).
+    """95 % interval of a percentage over new rows and new seeds; `outcomes`: bool (seeds, rows).
 
-    Wilson's interval, with t in place of z, at the number of independent rows that have the
-    variance of `crossed_variance`: it stays within 0 and 100 and is not empty at either end.
+    Wilson's interval with t instead of z, for the number of independent rows that would have the
+    variance of `crossed_variance`. It stays within 0 and 100 and is never empty.
     """
     outcomes = np.asarray(outcomes, float)
     seeds, rows = outcomes.shape
@@ -46,22 +46,25 @@ def crossed_interval(outcomes: np.ndarray) -> tuple[float, float]:
     variance, freedom = crossed_variance(outcomes)
     n = min(p * (1 - p) / variance, seeds * rows) if variance > 0 else rows
     q = student_t.ppf(0.975, freedom)
-    centre = (p + q * q / (2 * n)) / (1 + q * q / n)
+    center = (p + q * q / (2 * n)) / (1 + q * q / n)
     half = q / (1 + q * q / n) * math.sqrt(p * (1 - p) / n + q * q / (4 * n * n))
-    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+    return 100 * max(0.0, center - half), 100 * min(1.0, center + half)
 
 
 def crossed_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
-    """(a - b, low, high) in points, 95 %, of two models on the same rows with the same seeds."""
+    """(mean of a - b, low, high) in points, 95 %, for two models on equal rows with equal seeds.
+
+    `a`, `b`: bool (seeds, rows).
+    """
     return mean_crossed_difference([(a, b)])
 
 
 def mean_crossed_difference(
     pairs: list[tuple[np.ndarray, np.ndarray]],
 ) -> tuple[float, float, float]:
-    """The mean of a - b over data sets, (mean, low, high) in points, 95 %.
+    """Mean of a - b over data sets, (mean, low, high) in points, 95 %.
 
-    `pairs`: of each data set two (seeds, rows) outcomes, with the same seeds throughout.
+    `pairs`: two bool (seeds, rows) outcomes per data set, with the same seeds in all of them.
     """
     differences = [np.asarray(a, float) - np.asarray(b, float) for a, b in pairs]
     variance, freedom = crossed_variance(*differences)
@@ -71,10 +74,10 @@ def mean_crossed_difference(
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> tuple[int, int, float]:
-    """Rows where only a is right, where only b is, and the exact two-sided p (McNemar 1947).
+    """(rows where only a is right, rows where only b is right, exact two-sided p) (McNemar, 1947).
 
-    `a`, `b`: bool, (rows,), of the same rows. Under the null either is as likely on a row where
-    they differ, so the smaller count is binomial with 1/2.
+    `a`, `b`: bool (rows,), on the same rows. Under the null hypothesis either case is equally
+    likely on a row where they differ, so the count is binomial with probability 1/2.
     """
     a, b = np.asarray(a, bool), np.asarray(b, bool)
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())

@@ -1,5 +1,7 @@
-"""Word neighbours and sentence encodings from packages alone: the MiniLM encoder, lemminflect's
-dictionary, vaderSentiment's word polarities. No TextAttack here.
+"""Word neighbors and sentence encodings from installed packages only.
+
+They use the MiniLM encoder, lemminflect's dictionary and vaderSentiment's word polarities. This
+module does not import TextAttack.
 """
 
 import hashlib
@@ -15,26 +17,26 @@ from training.batching import cache_folder
 from training.models import MINILM_SHA256, resolve_model_name
 from utils.files import write_json
 
-# TextFooler takes the 50 nearest words with a cosine of at least 0.7 (paper) or 0.5 (code), of
-# counter-fitted vectors, in which antonyms are far apart. Seen with MiniLM on the words of SST-2's
-# training sentences: above 0.6 nearly all are synonyms or other forms of the word; from 0.5 to 0.6
-# good ones (boring: dull .59, stale .54; compelling: appealing .56) stand among loose ones (script:
-# code .57; director: role .58), many of which fail the sentence check; below 0.5 few fit.
+# TextFooler uses the 50 nearest words with a cosine of at least 0.7 (paper) or 0.5 (code) between
+# counter-fitted vectors, in which antonyms are far apart. With MiniLM, on the words of SST-2's
+# training sentences, nearly all words above 0.6 are synonyms or other forms of the word. From 0.5
+# to 0.6 good neighbors (boring: dull .59, stale .54; compelling: appealing .56) mix with loose ones
+# (script: code .57; director: role .58), many of which fail the sentence check. Below 0.5 few fit.
 MINIMUM_COSINE = 0.5
-# About 7 a word pass all checks at 0.5; the cap bounds the cost of words with dozens.
+# About 7 neighbors per word pass all checks at 0.5. This bounds the cost of words with dozens.
 MOST_NEIGHBOURS = 15
-# Of VADER's scale from -4 to 4, words that it does not know being 0. Opposite signs are barred at
-# any distance. Without this bound, attacked training sentences had badly -> extremely (2 apart)
-# and decent -> terrible (2.1) in them; at 1 the attack loses terrible -> bad and the like.
+# On VADER's scale from -4 to 4, where unknown words are 0. Opposite signs are excluded at any
+# distance. Without this bound, attacked training sentences contained badly -> extremely (2 apart)
+# and decent -> terrible (2.1). At 1 the attack loses swaps such as terrible -> bad.
 MOST_POLARITY_CHANGE = 1.5
 
-# Cosine of the encodings of the 15 words around a swap, before and after it, at least. Seen on 400
-# single swaps in training sentences: below 0.8 most are wrong (loneliness -> suicide, movie ->
-# tragedy), at 0.80-0.85 about half (dull -> boring, but downhill -> upward), above 0.85 a minority
-# (uneven -> vertical), above 0.95 few. On 40 attacked training sentences, 35 of them right before,
-# TextFooler had 27, 25 and 24 successes at 0.8, 0.85 and 0.9; on the counter-fitted table, which
-# needs the check less, 23, 23 and 21. TextBugger's paper has 0.8 (of another encoder); its
-# misspellings mostly pass that, 33 successes of 35.
+# Minimum cosine between the encodings of the 15 words around a swap, before and after it. Among 400
+# single swaps in training sentences, most below 0.8 are wrong (loneliness -> suicide, movie ->
+# tragedy), about half at 0.80-0.85 (dull -> boring, but downhill -> upward), a minority above 0.85
+# (uneven -> vertical), and few above 0.95. On 40 attacked training sentences, 35 of which were
+# right before, TextFooler succeeded on 27, 25 and 24 at 0.8, 0.85 and 0.9; with the counter-fitted
+# table, which needs the check less, on 23, 23 and 21. TextBugger's paper uses 0.8 (with another
+# encoder); its misspellings mostly pass that, with 33 successes of 35.
 SIMILARITY_THRESHOLDS = {
     "textfooler-minilm": 0.85,
     "textbugger-minilm": 0.8,
@@ -45,7 +47,7 @@ _NEGATIONS = ("un", "in", "im", "il", "ir", "dis", "non", "mis", "anti")
 
 
 class MiniLM:
-    """Mean-pooled encodings of texts, each of length 1, remembered until `forget`."""
+    """Mean-pooled encodings of texts, as unit vectors, cached until `forget`."""
 
     def __init__(self, device: str = "cpu", batch_size: int = 64):
         folder = resolve_model_name("builtin/minilm")
@@ -59,9 +61,9 @@ class MiniLM:
         self._known.clear()
 
     def encode(self, texts: list[str]) -> torch.Tensor:
-        """(len(texts), 384) float32 on the CPU."""
+        """Encodings as float32 (texts, 384) on the CPU."""
         new = sorted(set(texts) - self._known.keys(), key=lambda t: (len(t), t))
-        for start in range(0, len(new), self.batch_size):  # like lengths: little padding
+        for start in range(0, len(new), self.batch_size):  # similar lengths need little padding
             part = new[start : start + self.batch_size]
             batch = self.tokenizer(
                 part, padding=True, truncation=True, max_length=256, return_tensors="pt"
@@ -71,7 +73,7 @@ class MiniLM:
         return torch.stack([self._known[text] for text in texts])
 
     def encode_words(self, words: list[str]) -> torch.Tensor:
-        """As `encode`, for words of the tokenizer's vocabulary: [CLS] word [SEP], no padding."""
+        """Encodings of words of the vocabulary, as [CLS] word [SEP]: float32 (words, 384)."""
         start, end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         ids = [[start, i, end] for i in self.tokenizer.convert_tokens_to_ids(words)]
         parts = torch.tensor(ids).split(512)
@@ -85,8 +87,10 @@ class MiniLM:
         return torch.nn.functional.normalize(mean).cpu()
 
     def words(self) -> list[str]:
-        """Whole words of the tokenizer's vocabulary that lemminflect's dictionary knows, less
-        scikit-learn's stop words; sorted."""
+        """Sorted whole words of the vocabulary that lemminflect knows, without stop words.
+
+        The stop words are scikit-learn's.
+        """
         from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
         whole = (w for w in self.tokenizer.get_vocab() if re.fullmatch("[a-z]{2,}", w))
@@ -94,7 +98,7 @@ class MiniLM:
 
 
 def penn_tags(word: str) -> frozenset[str]:
-    """Penn tags that lemminflect's dictionary admits for a lower-case word; may be none."""
+    """Penn tags of a lower-case word in lemminflect's dictionary; empty for an unknown word."""
     import lemminflect
 
     return frozenset(
@@ -107,10 +111,10 @@ def penn_tags(word: str) -> frozenset[str]:
 
 
 def differ_in_polarity(a: str, b: str, valence: dict[str, float]) -> bool:
-    """Whether two words say opposite things, as far as their form and polarity tell.
+    """Whether two words differ in polarity, by their valence or by their form.
 
-    `valence`: word -> polarity from -4 to 4. Apart from that: like and dislike, pointless and any
-    word that does not end so.
+    `valence`: word -> polarity from -4 to 4. By form, a word differs from its negation (like,
+    dislike), and a word in -less (pointless) from any word without this ending.
     """
     x, y = valence.get(a, 0.0), valence.get(b, 0.0)
     if x * y < 0 or abs(x - y) > MOST_POLARITY_CHANGE:
@@ -122,10 +126,10 @@ def differ_in_polarity(a: str, b: str, valence: dict[str, float]) -> bool:
 
 
 def neighbour_table(device: str = "cpu") -> tuple[dict[str, list[str]], Path]:
-    """Word -> nearest words, best first, and the file that keeps the table (some 12 s, once).
+    """The table word -> nearest words, best first, and its file, which is written once (12 s).
 
-    Neighbours are within `MiniLM.words`, share a Penn tag ("film" is not replaced by "filming",
-    nor "tells" by "told"), and do not differ in polarity.
+    Neighbors are in `MiniLM.words`, share a Penn tag ("filming" is not a neighbor of "film", nor
+    "told" of "tells"), and do not differ in polarity.
     """
     settings = {
         "encoder": MINILM_SHA256,

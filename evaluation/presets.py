@@ -1,33 +1,59 @@
-"""What attack.py's arguments stand for. Light: they are checked before the heavy imports."""
+"""Names that attack.py accepts: recipes, presets and temperature rules.
+
+This module imports nothing heavy, so that a script can check its arguments first.
+"""
 
 import re
 
 from utils.cli import UserError
 
-# Ways to evaluate, by name (--attack_protocol); a flag of its own overrides each setting.
+# Recipe -> the resources it needs. All recipes except TextFooler and its variants also use NLTK's
+# stop words, for which `resources.provide_stop_words` has a substitute.
+RECIPES: dict[str, tuple[str, ...]] = {
+    "textfooler": ("word_vectors", "sentence_encoder", "tagger"),
+    "textbugger": ("word_vectors", "sentence_encoder"),
+    "bertattack": ("masked_lm", "sentence_encoder"),
+    "bertattack-released": ("word_vectors", "sentence_encoder", "tagger"),
+    "bae": ("masked_lm", "sentence_encoder", "tagger"),
+    "pwws": ("wordnet",),
+    "deepwordbug": (),
+    "textfooler-minilm": ("minilm_table", "minilm"),
+    "textbugger-minilm": ("minilm_table", "minilm"),
+    "textfooler-neighbours": ("neighbours", "tagger", "minilm"),
+}
+
+# Resources that a flag of the same name can point to.
+RESOURCE_FLAGS = ("neighbours", "word_vectors", "sentence_encoder", "masked_lm")
+
+# Values of --preset. An explicit flag overrides the preset's value.
 PRESETS = {
-    # Ours: an equal share of each class, and candidates ranked where nothing saturates.
+    # The default: the same number of rows per class, and candidates ranked by log-odds, which
+    # cannot saturate.
     "balanced": {"rows": "balanced", "score_with": "log_odds", "max_seq_length": None},
-    # The paper's text (B.2): random rows, whatever their classes, TextAttack's defaults. It states
-    # no length; the training's (None) is the one that its models were made for.
+    # The paper's text (B.2): random rows of any class and TextAttack's defaults. The paper states
+    # no length; None is the length that the model was trained with.
     "paper": {"rows": "random", "score_with": "softmax", "max_seq_length": None},
-    # The released code: the file's first rows (D6), texts cut at 512 tokens (D11); and under the
-    # name of BERT-Attack another attack (D5).
+    # The released code: the first rows of the file (D6), texts cut at 512 tokens (D11), and a
+    # different attack under the name of BERT-Attack (D5).
     "released": {"rows": "first", "score_with": "softmax", "max_seq_length": 512},
-    # Rows that all compared models get right, so that Clean is 100 for each and Aua compares
-    # nothing but what the attack does.
+    # Rows that all compared models classify correctly: Clean is 100 % for each of them, and Aua
+    # compares only the effect of the attack.
     "intersection": {"rows": "intersection", "score_with": "log_odds", "max_seq_length": None},
 }
 RELEASED_RECIPES = {"bertattack": "bertattack-released"}  # D5
 
-SWEEP = ("0.25xfitted", "fitted", "4xfitted")  # of temperatures
-FLAG_SKIPPED_PERCENT = 25.0  # of the attacked rows: where more were wrong before, it is flagged
+SWEEP = ("0.25xfitted", "fitted", "4xfitted")  # the temperature rules that "sweep" stands for
+FLAG_SKIPPED_PERCENT = 25.0  # flag an attack in which more rows were misclassified before it
 
 
 def temperature_rules(text: str) -> list[str]:
-    """'1,fitted' -> ["1", "fitted"]: of a number, fitted, 4xfitted, sweep (which is SWEEP)."""
+    """Parse a list of temperature rules: '1,4xfitted' -> ["1", "4xfitted"]; sweep is SWEEP.
+
+    Equal rules are merged and numbers are written in their shortest form. Raises UserError for
+    anything else.
+    """
     words = [part.strip() for part in text.split(",") if part.strip()]
-    found: list[str] = []
+    rules: list[str] = []
     for word in words:
         for rule in SWEEP if word == "sweep" else (word,):
             factor_and_rest = re.fullmatch(r"(?:(.+)x)?fitted|(.+)", rule)
@@ -38,12 +64,12 @@ def temperature_rules(text: str) -> list[str]:
                 value = 0.0
             if not 0 < value < float("inf"):
                 raise UserError(
-                    f"--temperature {word!r} is not a number above 0, fitted, a "
+                    f"--temperature {word!r} is not valid; give a number above 0, fitted, a "
                     "multiple such as 4xfitted, or sweep"
                 )
             fitted = rule.endswith("fitted")
             plain = f"{value:g}" if not fitted else "fitted" if value == 1 else f"{value:g}xfitted"
-            found += [plain] * (plain not in found)
-    if not found:
-        raise UserError("--temperature names no temperature")
-    return found
+            rules += [plain] * (plain not in rules)
+    if not rules:
+        raise UserError("--temperature is empty; give a number or fitted")
+    return rules

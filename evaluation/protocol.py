@@ -1,4 +1,7 @@
-"""Which rows are attacked, how, and what is computed from their outcomes. No TextAttack."""
+"""The evaluation protocol: everything that defines an attack except the model; and the record.
+
+This module does not import TextAttack.
+"""
 
 import hashlib
 import json
@@ -6,24 +9,23 @@ from collections import Counter
 
 import numpy as np
 
+from evaluation import by_class
 from evaluation.checks import flags_of
-from training.metrics import wilson_interval
+from evaluation.outcomes import LETTERS, encode_labels, tally
 from training.splits import Rows, sample_balanced
 from utils.runs import environment, seed_for
 
-SUCCESS, FAILED, SKIPPED = "success", "failed", "skipped"
-# A record keeps a letter for each attacked row, in the rows' order: right after the attack, fooled
-# by it, wrong before. Intervals over seeds and paired comparisons are made from them.
-LETTERS = {FAILED: "r", SUCCESS: "f", SKIPPED: "w"}
-
 
 def choose_rows(rows: Rows, count: int, how: str, seed: int) -> Rows:
-    """The rows to attack, in file order; all of them where there are no more than `count`.
+    """Choose `count` rows to attack, or all rows if there are fewer. They stay in file order.
 
-    balanced: as equal per class as the classes' sizes admit, by seed (never by model); also of an
-    intersection, for which `rows` are those that all models get right. random: by seed, whatever
-    their classes. first: the file's first `count`, as the released code does (D6); IMDB's are one
-    class.
+    `how` is one of:
+    - balanced: draw the same number of rows per class, as far as the classes are large enough.
+    - intersection: as balanced; `rows` must be those that all compared models classify correctly.
+    - random: draw rows of any class.
+    - first: take the first rows of the file, as the released code does (D6). In IMDB these all
+      belong to one class.
+    The draw depends on `seed`, never on the model.
     """
     count = min(count, len(rows))
     if how == "first":
@@ -36,12 +38,12 @@ def choose_rows(rows: Rows, count: int, how: str, seed: int) -> Rows:
 
 
 def describe_data(split: Rows) -> dict:
-    """For the record: the split that rows were chosen from."""
+    """Record entry for the split that the rows were chosen from."""
     return {"source": split.source, "rows": len(split), "fingerprint": split.fingerprint}
 
 
 def describe_rows(chosen: Rows, how: str, seed: int) -> dict:
-    """For the record: how many, of which classes, from where, and a fingerprint of their ids."""
+    """Record entry for the chosen rows: number, classes, choice, and fingerprints."""
     return {
         "chosen": how,
         "seed": None if how == "first" else seed,
@@ -53,46 +55,9 @@ def describe_rows(chosen: Rows, how: str, seed: int) -> dict:
 
 
 def fingerprint(thing: object) -> str:
-    """16 hex digits over anything that JSON can hold."""
+    """16 hex digits of the SHA-256 of a value's JSON form."""
     text = json.dumps(thing, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def tally(outcomes: list[dict]) -> dict:
-    """Measures of an attack from its rows' lines (keys outcome, queries, words_changed,
-    words_total). Percentages; intervals are Wilson's, at 95 %.
-
-    clean: rows that were right before the attack; aua: rows that are right after it; both of all
-    attacked rows. suc = 100 * (1 - aua / clean), None where no row was right. queries_per_row is
-    the mean over rows that were not skipped, words_changed_percent the mean share of words
-    changed over rows where the attack succeeded.
-    """
-    rows = len(outcomes)
-    failed = sum(o["outcome"] == FAILED for o in outcomes)
-    won = [o for o in outcomes if o["outcome"] == SUCCESS]
-    right = failed + len(won)
-    queries = [o["queries"] for o in outcomes if o["outcome"] != SKIPPED]
-    shares = [100 * o["words_changed"] / o["words_total"] for o in won]
-    return {
-        "rows_attacked": rows,
-        "rows_skipped": rows - right,
-        "rows_failed": failed,
-        "rows_successful": len(won),
-        "clean_percent": 100 * right / rows,
-        "aua_percent": 100 * failed / rows,
-        "suc_percent": 100 * (1 - failed / right) if right else None,
-        "queries_per_row": _mean(queries),
-        "words_changed_percent": _mean(shares),
-        "intervals_95": {
-            "clean_percent": wilson_interval(right, rows),
-            "aua_percent": wilson_interval(failed, rows),
-            "suc_percent": wilson_interval(len(won), right),
-        },
-    }
-
-
-def _mean(values: list) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def folder_name(
@@ -105,44 +70,37 @@ def folder_name(
     temperature: str = "1",
     split: str = "test",
 ) -> str:
-    """Name of an attack's folder inside its run's attacks/. `temperature`: its rule."""
+    """Name of an attack's folder inside attacks/ of its run. `temperature` is a rule's name."""
     parts = [recipe, checkpoint, f"{rows}{num_examples}", f"seed{seed}"]
     parts += ["softmax"] * (score_with == "softmax") + ["dev"] * (split == "dev")
     return "_".join(parts + [f"T{temperature}"] * (temperature != "1"))
 
 
-# Settings that say which model was attacked and where, not how.
-OF_THE_VICTIM = {"checkpoint", "checkpoint_sha256", "label_order", "device"}
+# Settings that identify the attacked model and the device. They are not part of the protocol.
+MODEL_SETTINGS = {"checkpoint", "checkpoint_sha256", "label_order", "device"}
 VERSIONS = ("textattack", "transformers", "tokenizers", "nltk", "tensorflow")
 
 
 def protocol_versions(environment_facts: dict) -> dict:
-    """Of runs.environment() the versions that an outcome can depend on."""
+    """The library versions in `runs.environment()` that an outcome can depend on."""
     versions = environment_facts.get("versions", {})
     return {name: versions[name] for name in VERSIONS if name in versions}
 
 
 def describe_protocol(settings: dict, row_ids: list[str], parts: list[str]) -> dict:
-    """All that defines an evaluation but the model: two with one `id` may stand in one comparison.
+    """Everything that defines an evaluation except the model. Equal `id`s are comparable.
 
-    Data, rows and their classes, length, precision, recipe with each of its `parts` (search,
-    transformation, constraints, as TextAttack describes them), resources by fingerprint, scores,
-    seed, and the versions of the libraries that an outcome can depend on.
+    It holds the data, the rows and their classes, the length, the precision, the recipe with its
+    `parts` (search, transformation and constraints as TextAttack describes them), the fingerprints
+    of the resources, the score, the seed, and the library versions that an outcome can depend on.
     """
-    described = {name: value for name, value in settings.items() if name not in OF_THE_VICTIM}
+    described = {name: value for name, value in settings.items() if name not in MODEL_SETTINGS}
     described |= {
         "row_ids": fingerprint(row_ids),
         "parts": parts,
         "versions": protocol_versions(environment()),
     }
     return {"id": fingerprint(described)[:12], **described}
-
-
-def so_far(outcomes: list[dict]) -> str:
-    """For the progress line."""
-    t = tally(outcomes)
-    suc = "-" if t["suc_percent"] is None else f"{t['suc_percent']:.1f} %"
-    return f"clean {t['clean_percent']:.1f} %, aua {t['aua_percent']:.1f} %, suc {suc}"
 
 
 def summary(
@@ -153,18 +111,20 @@ def summary(
     protocol: dict,
     skipped_percent: float,
 ) -> dict:
-    """The self-describing record of a finished attack, and what in it is suspicious.
+    """The record of a finished attack, with flags for whatever makes its numbers doubtful.
 
-    `facts`: what is known of the checkpoint, and what was measured around the attack; `protocol`:
-    of describe_protocol; `skipped_percent`: share of skipped rows above which it is flagged.
+    `facts`: what the checkpoint states about itself and what was measured around the attack.
+    `outcomes`: the lines of the attacked rows. `protocol`: from `describe_protocol`.
+    `skipped_percent`: flag the attack if a larger share of rows was misclassified before it.
     """
-    found = {
+    record = {
         "kind": "attack",
         **facts,
         "trained_max_seq_length": facts.get("max_seq_length"),
         **{name: value for name, value in settings.items() if name != "task"},
         **tally(outcomes),
         "row_outcomes": "".join(LETTERS[o["outcome"]] for o in outcomes),
+        "row_labels": encode_labels([o["label"] for o in outcomes]),
         "rows_of_equal_importance": sum(bool(o.get("equal_importance")) for o in outcomes),
         "rows_out_of_budget": sum(bool(o.get("out_of_budget")) for o in outcomes),
         "attack_id": attack_id,
@@ -173,11 +133,11 @@ def summary(
         "seconds": round(sum(o["seconds"] for o in outcomes), 3),
         "environment": environment(),
     }
-    return found | {"flags": flags_of(found, skipped_percent)}
+    return record | {"flags": flags_of(record, skipped_percent)}
 
 
 def in_words(summary: dict) -> str:
-    """One line for the terminal."""
+    """The summary as one line for the terminal."""
 
     def percent(name: str) -> str:
         value, interval = summary[name], summary["intervals_95"].get(name)
@@ -186,16 +146,19 @@ def in_words(summary: dict) -> str:
         return f"{value:.1f} %" + (f" ({interval[0]:.1f}-{interval[1]:.1f})" if interval else "")
 
     queries = summary["queries_per_row"]
+    by_name = by_class.rates_by_class([summary])
+    classes = ", ".join(f"{name} {rate.percent:.1f} %" for name, rate in by_name.items())
     return (
         f"{summary['recipe']}{_at(summary)}, {summary['rows_attacked']} rows, protocol "
         f"{summary['protocol_id']}: clean {percent('clean_percent')}, "
-        f"aua {percent('aua_percent')}, suc {percent('suc_percent')}, "
-        f"{'-' if queries is None else round(queries, 1)} queries a row, "
+        f"aua {percent('aua_percent')} (by class: {classes}), suc {percent('suc_percent')}, "
+        f"{'-' if queries is None else round(queries, 1)} queries per row, "
         f"{percent('words_changed_percent')} of the words changed"
     )
 
 
 def _at(summary: dict) -> str:
+    """The temperature in words; empty if it is 1."""
     if "temperature_rule" not in summary:
         return ""
     return f" at temperature {summary['temperature']:.3g} ({summary['temperature_rule']})"

@@ -1,13 +1,14 @@
-"""The attacks by name: TextAttack's recipes with each outside resource given, and offline kin.
+"""The recipes: TextAttack's with their resources passed in, and variants that need no download.
 
-TextAttack's own build() makes the recipes that can be made so; what a name of ours changes stands
-here, each constant with what its paper says and what the code behind it does.
+TextAttack's build() makes a recipe where it can. Where a recipe differs, each constant states what
+the paper says and what its code does.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import nltk
 from textattack import Attack, attack_recipes
 from textattack.constraints.grammaticality import PartOfSpeech
 from textattack.constraints.overlap import MaxWordsPerturbed
@@ -24,16 +25,23 @@ from textattack.shared.utils import GLOBAL_OBJECTS
 from textattack.transformations import WordSwapEmbedding
 
 from evaluation import readers
-from evaluation.goals import LogOdds, Softmax, WeightedSaliency, watch_ranking
 from evaluation.minilm import SIMILARITY_THRESHOLDS, MiniLM
-from evaluation.textattack_parts import MaskedLMSwap, MiniLMSimilarity, NeighbourTable
+from evaluation.textattack_parts import (
+    LogOdds,
+    MaskedLMSwap,
+    MiniLMSimilarity,
+    NeighbourTable,
+    Softmax,
+    WeightedSaliency,
+    watch_ranking,
+)
 from evaluation.victim import Victim
 from training.tasks import Task
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A recipe's resources in memory; None for those it does not need."""
+    """The resources of a recipe in memory; None for those that it does not need."""
 
     embedding: WordEmbedding | None = None
     sentence_encoder: Callable | None = None
@@ -42,12 +50,12 @@ class Loaded:
 
 
 def load(recipe: str, paths: dict[str, Path], device: str) -> Loaded:
-    """Read what `resources.locate` found. UserError for a file that is not what it should be."""
+    """Read the files that `resources.locate` returned. Raises UserError for a damaged file."""
     embedding = None
     if "word_vectors" in paths:
         words, vectors = readers.read_word_vectors(paths["word_vectors"])
-        # 50: the most that any recipe asks for.
-        nearest = readers.kept_nearest_words(paths["word_vectors"], vectors, 50, device)
+        # 50 is the largest number of neighbors that a recipe uses.
+        nearest = readers.cached_nearest_words(paths["word_vectors"], vectors, 50, device)
         index = {word: i for i, word in enumerate(words)}
         embedding = WordEmbedding(vectors, index, words, nearest)
     elif "neighbours" in paths:
@@ -72,38 +80,39 @@ def build(
 ) -> Attack:
     """The recipe as a TextAttack Attack on `victim`.
 
-    `score_with`: log_odds or softmax (see goals). `similarity_threshold` replaces the recipe's
-    own, for recipes with MiniLM's similarity. `query_budget`: victim queries per row; None: any.
+    `score_with`: log_odds or softmax (`textattack_parts`). `similarity_threshold`: replaces that of
+    a recipe with MiniLM's similarity. `query_budget`: maximum number of victim queries per row;
+    None means unlimited.
     """
     if similarity_threshold is None:
         similarity_threshold = SIMILARITY_THRESHOLDS.get(recipe)
-    made = _BUILDERS[recipe](victim, loaded, similarity_threshold)
+    recipe_attack = _BUILDERS[recipe](victim, loaded, similarity_threshold)
     constraints = [
         c
-        for c in made.pre_transformation_constraints + made.constraints
-        # TextFooler's own rule knows MNLI's columns only.
+        for c in recipe_attack.pre_transformation_constraints + recipe_attack.constraints
+        # TextFooler's own rule covers only the columns of MNLI.
         if not isinstance(c, InputColumnModification)
     ]
     if len(task.text_columns) > 1:
-        # D12. The columns must be given in the order of the input, or the rule never fires.
+        # D12. The rule never applies unless it gets the columns in the order of the input.
         others = set(task.text_columns) - {task.attack_column}
         constraints.insert(0, InputColumnModification(list(task.text_columns), others))
     for constraint in constraints:
         if isinstance(constraint, UniversalSentenceEncoder):
             constraint.model = loaded.sentence_encoder
-    search = made.search_method
+    search = recipe_attack.search_method
     if recipe == "pwws" and score_with == "log_odds":
         search = WeightedSaliency()
-    # Batches are cut by the victim, which sorts all candidates by length first.
+    # The victim cuts the batches itself, after it has sorted all candidates by length.
     goal = {"log_odds": LogOdds, "softmax": Softmax}[score_with](
         victim, model_batch_size=2**20, query_budget=query_budget or float("inf")
     )
     watch_ranking(search)
-    return Attack(goal, constraints, made.transformation, search)
+    return Attack(goal, constraints, recipe_attack.transformation, search)
 
 
 def describe(attack: Attack) -> list[str]:
-    """The parts of an attack in TextAttack's own words, each on one line."""
+    """TextAttack's description of each part of an attack, one line per part."""
     parts = [
         attack.search_method,
         attack.transformation,
@@ -114,62 +123,77 @@ def describe(attack: Attack) -> list[str]:
 
 
 def _stock(recipe: type, victim: Victim, loaded: Loaded) -> Attack:
-    """TextAttack's recipe. Its word vectors, pickles that it would download, are replaced by ours
-    through the table where it looks for vectors that are loaded already."""
+    """TextAttack's recipe with our word vectors, which it finds in its table of loaded vectors.
+
+    Without them it would download pickles.
+    """
     GLOBAL_OBJECTS["textattack_counterfitted_GLOVE_embedding"] = loaded.embedding
     return recipe.build(victim)
 
 
 def _textfooler(victim: Victim, loaded: Loaded, _) -> Attack:
-    """Jin et al., AAAI 2020. 50 counter-fitted neighbours; word cosine >= 0.7 in the paper, 0.5 in
-    its code and here; USE angular similarity >= 0.84 (0.5 before the angle is divided by pi) on
-    windows of 15 words, texts shorter than that exempt, against the text of the step before."""
+    """Jin et al., AAAI 2020.
+
+    50 counter-fitted neighbors. Word cosine: >= 0.7 in the paper, >= 0.5 in its code and here. USE
+    angular similarity >= 0.84 (0.5 before the angle is divided by pi), on windows of 15 words,
+    compared with the text of the previous step; shorter texts are exempt.
+    """
     return _stock(attack_recipes.TextFoolerJin2019, victim, loaded)
 
 
 def _textbugger(victim: Victim, loaded: Loaded, _) -> Attack:
-    """Li et al., NDSS 2019. Five bugs; the paper takes 5 GloVe neighbours and USE cosine >= 0.8,
-    TextAttack counter-fitted ones and 0.8 as angular similarity."""
+    """Li et al., NDSS 2019.
+
+    Five bugs. The paper uses 5 GloVe neighbors and USE cosine >= 0.8; TextAttack uses
+    counter-fitted neighbors and angular similarity >= 0.8.
+    """
     return _stock(attack_recipes.TextBuggerLi2018, victim, loaded)
 
 
 def _pwws(victim: Victim, loaded: Loaded, _) -> Attack:
-    """Ren et al., ACL 2019. WordNet synonyms; without the paper's swap of named entities, which
-    needs the whole data set."""
-    return _stock(attack_recipes.PWWSRen2019, victim, loaded)
+    """Ren et al., ACL 2019.
+
+    WordNet synonyms, without the paper's swap of named entities, which needs the whole data set.
+    """
+    # WordNet's swap downloads data that `resources.locate` has found already.
+    download, nltk.download = nltk.download, lambda *_, **__: False
+    try:
+        return _stock(attack_recipes.PWWSRen2019, victim, loaded)
+    finally:
+        nltk.download = download
 
 
 def _deepwordbug(victim: Victim, loaded: Loaded, _) -> Attack:
-    """Gao et al., SPW 2018. Four character bugs, edit distance at most 30 (paper and code)."""
+    """Gao et al., SPW 2018. Four character bugs; edit distance <= 30 in the paper and the code."""
     return _stock(attack_recipes.DeepWordBugGao2018, victim, loaded)
 
 
 def _bertattack(victim: Victim, loaded: Loaded, _) -> Attack:
     """Li et al., EMNLP 2020, with the constants of TextAttack's recipe."""
     model, tokenizer = loaded.masked_lm
-    # K = 48 candidates "for all data sets" (the authors, to TextAttack).
+    # K = 48 candidates "for all data sets" (the authors to TextAttack).
     swap = MaskedLMSwap("bert-attack", model, tokenizer, max_candidates=48)
     constraints = [
         RepeatModification(),
         StopwordModification(),
-        # "0.4 for most data sets" (the authors); the paper calls it epsilon.
+        # "0.4 for most data sets" (the authors); epsilon in the paper.
         MaxWordsPerturbed(max_percent=0.4),
-        # The paper filters finished texts by a threshold per data set, 0.2 to 0.7; TextAttack
-        # filters candidates by 0.2, of the whole text.
+        # The paper filters finished texts by 0.2 to 0.7, depending on the data set; TextAttack
+        # filters each candidate by 0.2, over the whole text.
         UniversalSentenceEncoder(threshold=0.2, metric="cosine", compare_against_original=True),
     ]
-    # The paper masks each word to rank it; TextAttack writes [UNK] in its place.
+    # To rank a word, the paper masks it; TextAttack replaces it with [UNK].
     return _attack(victim, constraints, swap, GreedyWordSwapWIR("unk"))
 
 
 def _bae(victim: Victim, loaded: Loaded, _) -> Attack:
     """BAE-R of Garg and Ramakrishnan, EMNLP 2020, with the constants of TextAttack's recipe."""
     model, tokenizer = loaded.masked_lm
-    # K = 50 (paper), whole words of the language model, however unlikely.
+    # K = 50 (paper): whole words of the language model, without a minimum probability.
     swap = MaskedLMSwap("bae", model, tokenizer, max_candidates=50, min_confidence=0.0)
     similarity = UniversalSentenceEncoder(
-        # The paper says 0.8; its code compares an angle that is not divided by pi, hence
-        # 1 - 0.2 / pi. TextAttack applies that number to the cosine.
+        # 0.8 in the paper. Its code compares an angle without the division by pi: 1 - 0.2 / pi.
+        # TextAttack applies that number to the cosine.
         threshold=0.936338023,
         metric="cosine",
         compare_against_original=True,
@@ -180,8 +204,11 @@ def _bae(victim: Victim, loaded: Loaded, _) -> Attack:
 
 
 def _bertattack_released(victim: Victim, loaded: Loaded, _) -> Attack:
-    """What the released code of Robust Lottery Tickets attacks with under BERT-Attack's name (D5):
-    BAE's frame, embedding neighbours for its masked LM, and a weak sentence constraint."""
+    """The attack that the released code of Robust Lottery Tickets calls BERT-Attack (D5).
+
+    BAE's search and constraints with neighbors of word vectors instead of a masked LM, and a weak
+    sentence constraint.
+    """
     swap = WordSwapEmbedding(max_candidates=50, embedding=loaded.embedding)
     similarity = UniversalSentenceEncoder(
         threshold=0.2,
@@ -197,49 +224,54 @@ def _bae_frame(victim: Victim, swap, similarity: UniversalSentenceEncoder) -> At
     constraints = [
         RepeatModification(),
         StopwordModification(),
-        PartOfSpeech(allow_verb_noun_swap=True),  # as TextFooler, from which BAE's code is made
+        PartOfSpeech(allow_verb_noun_swap=True),  # as in TextFooler, whose code BAE's code extends
         similarity,
     ]
     return _attack(victim, constraints, swap, GreedyWordSwapWIR("delete"))
 
 
 def _textfooler_table(victim: Victim, loaded: Loaded, threshold: float) -> Attack:
-    """TextFooler on a table of neighbours and with MiniLM's similarity: its search, stop words,
-    window of 15 words and comparison with the text of the step before stay.
+    """TextFooler with a table of neighbors and MiniLM's similarity, and with NLTK's tagger.
 
-    Dropped: the floor of word similarity, which the tables have in them. NLTK's tagger stays
-    where the recipe asks for it; MiniLM's table was checked for parts of speech when made.
+    Its search, stop words, windows of 15 words and comparison with the text of the previous step
+    stay. The minimum word similarity is dropped, because the tables contain similar words only.
     """
     stock = _stock(attack_recipes.TextFoolerJin2019, victim, loaded)
     dropped = (WordEmbeddingDistance, UniversalSentenceEncoder)
-    kept = [c for c in stock.constraints if not isinstance(c, dropped)]
-    return _with_minilm(victim, loaded, threshold, stock, kept)
+    constraints = [c for c in stock.constraints if not isinstance(c, dropped)]
+    return _with_minilm(victim, loaded, threshold, stock, constraints)
 
 
 def _textfooler_minilm(victim: Victim, loaded: Loaded, threshold: float) -> Attack:
+    """`_textfooler_table` without a tagger: MiniLM's table contains equal parts of speech only."""
     attack = _textfooler_table(victim, loaded, threshold)
     attack.constraints = [c for c in attack.constraints if not isinstance(c, PartOfSpeech)]
     return attack
 
 
 def _textbugger_minilm(victim: Victim, loaded: Loaded, threshold: float) -> Attack:
-    """TextBugger's five bugs, the fifth with 5 neighbours of MiniLM's table, and MiniLM's
-    similarity on TextFooler's window."""
+    """TextBugger's five bugs with MiniLM's similarity on TextFooler's windows.
+
+    The fifth bug uses 5 neighbors of MiniLM's table.
+    """
     stock = _stock(attack_recipes.TextBuggerLi2018, victim, loaded)
     return _with_minilm(victim, loaded, threshold, stock, [])
 
 
-def _with_minilm(victim: Victim, loaded: Loaded, threshold: float, stock: Attack, kept: list):
+def _with_minilm(
+    victim: Victim, loaded: Loaded, threshold: float, stock: Attack, constraints: list
+) -> Attack:
+    """`stock` with MiniLM's similarity and `constraints` instead of its own constraints."""
     similarity = MiniLMSimilarity(
         threshold,
         loaded.minilm,
-        window_size=15,  # TextFooler's code; the paper encodes sentences
+        window_size=15,  # TextFooler's code; the paper encodes whole sentences
         compare_against_original=False,  # TextFooler's code
-        # TextFooler's code exempts texts shorter than the window; here they are checked too,
-        # since a third of SST-2's sentences are that short.
+        # TextFooler's code exempts texts shorter than the window. Here they are checked too,
+        # because a third of SST-2's sentences are that short.
         skip_text_shorter_than_window=False,
     )
-    constraints = [*stock.pre_transformation_constraints, *kept, similarity]
+    constraints = [*stock.pre_transformation_constraints, *constraints, similarity]
     return _attack(victim, constraints, stock.transformation, stock.search_method)
 
 

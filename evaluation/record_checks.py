@@ -5,7 +5,7 @@ traceback later, or worse, a number."""
 import math
 from collections.abc import Callable
 
-from evaluation.protocol import LETTERS
+from evaluation.outcomes import LETTERS
 
 Rule = tuple[str, Callable[[object], bool]]  # in words, for whoever mends the file; as a test
 

@@ -1,25 +1,29 @@
-"""What attacks need from outside: found, checked and fingerprinted before any row is attacked.
+"""External resources of the recipes: found, checked and fingerprinted before the first row.
 
-Nothing here loads a pickle, and nothing is downloaded behind the user's back: a resource that is
-missing ends in one line with the command that fetches it. No TextAttack at import.
+Nothing is downloaded without the user's knowledge: the error for a missing resource states the
+command that fetches it. No pickle is loaded. This module imports TextAttack only in
+`import_textattack`.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
-from evaluation import RECIPES
 from evaluation.minilm import neighbour_table
+from evaluation.presets import RECIPES
 from evaluation.readers import read_neighbours
 from training.batching import cache_folder
 from training.models import MINILM_SHA256
 from utils.cli import UserError
 from utils.files import sha256_of, write_atomically
 
-# Files by which NLTK's packages are found, whether they are folders or zips. The tagger is the JSON
-# one; the older averaged_perceptron_tagger is a pickle.
+# Files that show whether an NLTK package is present, as a folder or a zip. The tagger is the one in
+# JSON; the older averaged_perceptron_tagger is a pickle.
 _NLTK = {
     "tagger": (
         "taggers/averaged_perceptron_tagger_eng/averaged_perceptron_tagger_eng.weights.json",
@@ -30,7 +34,7 @@ _NLTK = {
 
 
 def _fetch(name: str) -> tuple[str, Path | str, str]:
-    """(what it is, where it is looked for by default, the command that puts it there)."""
+    """(what it is, its default place, the command that fetches it to that place)."""
     cache = cache_folder()
     vectors = cache / "counter-fitted-vectors.txt.zip"
     encoder = cache / "universal-sentence-encoder"
@@ -56,22 +60,24 @@ def _fetch(name: str) -> tuple[str, Path | str, str]:
 
 
 def locate(recipe: str, given: dict[str, str | None], device: str) -> dict[str, Path]:
-    """Paths of the recipe's resources, the given ones first. UserError for one that is missing.
+    """Paths of the recipe's resources: the given path, or the default place.
 
-    `given`: word_vectors, sentence_encoder, masked_lm, neighbours; None where no flag was given.
-    MiniLM's own neighbour table is computed where it has not been yet.
+    `given`: a path or None for each of word_vectors, sentence_encoder, masked_lm and neighbours.
+    MiniLM's neighbor table is computed at its first use. Raises UserError for a missing resource.
     """
     needs = RECIPES[recipe]
     if "neighbours" in needs and given.get("neighbours") is None:
-        raise UserError(f"{recipe} needs --neighbours FILE, a JSON table: word -> list of words")
+        raise UserError(
+            f"{recipe} needs a neighbor table; give --neighbours FILE (JSON: word -> list of words)"
+        )
     for name in needs:
         if name in _NLTK:
             _require_nltk(name)
     paths = {}
     for name in needs:
         if name == "neighbours":
-            paths[name] = _existing(Path(given[name]), "the neighbour table")
-            read_neighbours(paths[name])  # small: better refused now than after the long import
+            paths[name] = _existing(Path(given[name]), "the neighbor table")
+            read_neighbours(paths[name])  # reports a damaged table before TextAttack's long import
         elif name in ("word_vectors", "sentence_encoder", "masked_lm"):
             paths[name] = _locate_one(name, given.get(name))
         elif name == "minilm_table":
@@ -86,13 +92,15 @@ def _locate_one(name: str, given: str | None) -> Path:
     if name == "masked_lm":
         return _in_hub_cache(str(default), command)
     if not Path(default).exists():
-        raise UserError(f"{what} is not at {default}; fetch it with: {command} (or pass --{name})")
+        raise UserError(
+            f"{what} is not at {default}; fetch it with: {command} (or give its path with --{name})"
+        )
     return Path(default)
 
 
 def _existing(path: Path, what: str) -> Path:
     if not path.exists():
-        raise UserError(f"{what}: there is no {path}")
+        raise UserError(f"{what}: {path} does not exist; check the path")
     return path
 
 
@@ -105,7 +113,7 @@ def _in_hub_cache(name: str, command: str) -> Path:
     except LocalEntryNotFoundError as e:
         raise UserError(
             f"the masked language model {name} is not in the hub's cache; fetch it with: {command} "
-            "(or pass --masked_lm FOLDER)"
+            "(or give its folder with --masked_lm)"
         ) from e
 
 
@@ -119,12 +127,12 @@ def _require_nltk(name: str) -> None:
         packages = " ".join(place.split("/")[1] for place in _NLTK[name])
         raise UserError(
             f"NLTK's {name} is missing; fetch it with: python -m nltk.downloader {packages} (or "
-            "point NLTK_DATA to a folder that holds it)"
+            "set NLTK_DATA to a folder that has it)"
         ) from e
 
 
 def describe(recipe: str, paths: dict[str, Path]) -> dict:
-    """For the record: each resource's name and the first 16 hex digits of its SHA-256."""
+    """Record entries: the name of each resource and the first 16 hex digits of its SHA-256."""
     facts = {name: {"name": path.name, "sha256": _digest(path)} for name, path in paths.items()}
     for name in RECIPES[recipe]:
         if name in _NLTK:
@@ -159,54 +167,57 @@ def _stop_words_digest() -> str:
 
 
 def provide_stop_words() -> str:
-    """Let NLTK find stop words, which TextAttack reads at import; says whose they are.
+    """Make sure that NLTK finds stop words, which TextAttack reads at import. Returns their source.
 
-    Where NLTK has none, scikit-learn's list is put into our cache folder in NLTK's layout.
+    If NLTK has none, scikit-learn's list is written to the cache folder in NLTK's layout.
     """
     import nltk
 
     folder = cache_folder() / "nltk_data"
-    own = folder / "corpora" / "stopwords" / "english"
+    substitute = folder / "corpora" / "stopwords" / "english"
     try:
-        found = nltk.data.find("corpora/stopwords/english")
-        return "scikit-learn" if str(found) == str(own) else "nltk"
+        path = nltk.data.find("corpora/stopwords/english")
+        return "scikit-learn" if str(path) == str(substitute) else "nltk"
     except LookupError:
         from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
         text = "\n".join(sorted(ENGLISH_STOP_WORDS)) + "\n"
-        write_atomically(own, lambda p: p.write_text(text, encoding="utf-8"))
+        write_atomically(substitute, lambda p: p.write_text(text, encoding="utf-8"))
         nltk.data.path.append(str(folder))
         return "scikit-learn"
 
 
 def import_textattack(device: str) -> None:
-    """Import TextAttack (ten seconds) with everything in place, so that it downloads nothing.
+    """Import TextAttack, which takes ten seconds, so that it downloads nothing.
 
-    TextAttack takes its cache folder and device from the environment; it also redirects the hub's
-    cache, which is undone.
+    TextAttack reads its cache folder and device from the environment and redirects the cache of the
+    hub; both changes are undone. Its own settings keep the values that our recipes need.
     """
-    import nltk
-    import transformers  # noqa: F401  reads the hub's cache folder before TextAttack moves it
+    import transformers  # noqa: F401  reads the hub's cache folder before TextAttack redirects it
 
     provide_stop_words()
-    nltk.download = _refuse_download
     cache = cache_folder() / "textattack"
     cache.mkdir(parents=True, exist_ok=True)
-    (cache / "post_install_check_3").touch()  # else its import starts six downloads
-    before = dict(os.environ)
-    os.environ.update(TA_CACHE_DIR=str(cache), TA_DEVICE=device)
-    try:
+    (cache / "post_install_check_3").touch()  # without it the import starts six downloads
+    with _environment(TA_CACHE_DIR=str(cache), TA_DEVICE=device), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "pkg_resources is deprecated")  # jieba's, at its import
         import textattack
-    finally:
-        for key in os.environ.keys() - before.keys():
-            del os.environ[key]
-        os.environ.update(before)
     textattack.shared.utils.logger.setLevel(logging.ERROR)  # "unknown if model is compatible"
-    # Columns are joined by this while words are sought by name: with TextAttack's own <SPLIT>, a
-    # second column that starts with "I" or "S" is taken apart. U+FFFF is in no text and no word.
+    logging.getLogger("jieba").setLevel(logging.ERROR)  # "Building prefix dict", at a Chinese text
+    # TextAttack joins columns with this token and searches the text for words. Its own <SPLIT>
+    # contains letters, which damages a second column that starts with "I" or "S"; U+FFFF is in no
+    # text and no word.
     textattack.shared.AttackedText.SPLIT_TOKEN = "\uffff"
 
 
-def _refuse_download(*_, **__) -> bool:
-    """In place of nltk.download, which WordNet's swap calls: what is needed was checked before."""
-    return False
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Set environment variables, and restore the whole environment afterwards."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)

@@ -1,20 +1,109 @@
-"""Our parts of TextAttack's attacks: neighbour table, MiniLM's similarity, a quicker masked LM."""
+"""Parts that our attacks add to TextAttack: scores, searches, a neighbor table, MiniLM similarity.
+
+TextAttack maximizes a score; its own is 1 - p of the true label.
+"""
 
 import itertools
 
 import torch
 from textattack.constraints.semantics.sentence_encoders import SentenceEncoder
+from textattack.goal_functions import UntargetedClassification
+from textattack.search_methods import GreedyWordSwapWIR
 from textattack.shared import AttackedText, WordEmbedding
 from textattack.shared.utils import device, is_one_word
 from textattack.transformations import WordSwapMaskedLM
+from torch import Tensor
 
 from evaluation.minilm import MiniLM
 
 
-class NeighbourTable(WordEmbedding):
-    """A table word -> words, nearest first, where TextAttack expects word vectors.
+class Softmax(UntargetedClassification):
+    """TextAttack's own score, 1 - p in float32.
 
-    It gives neighbours only; distances it does not know.
+    It is 0 for every candidate if the victim is certain to seven digits; then it ranks nothing.
+    """
+
+    def _process_model_outputs(self, inputs: list, scores: Tensor) -> Tensor:
+        return super()._process_model_outputs(inputs, scores.float())
+
+
+class LogOdds(UntargetedClassification):
+    """Log-odds against the true label, log((1 - p) / p), from float64 logits.
+
+    They order candidates as 1 - p does and never saturate.
+    """
+
+    def _process_model_outputs(self, inputs: list, scores: Tensor) -> Tensor:
+        return scores  # the logits; their argmax is the predicted label
+
+    def _get_score(self, model_output: Tensor, _) -> float:
+        return log_odds_against(model_output, self.ground_truth_output)
+
+
+def log_odds_against(logits: Tensor, label: int) -> float:
+    """log((1 - p) / p) of `label`, from logits (labels,): logsumexp of the others minus its own."""
+    others = torch.cat([logits[:label], logits[label + 1 :]])
+    return float(others.logsumexp(0) - logits[label])
+
+
+class WeightedSaliency(GreedyWordSwapWIR):
+    """PWWS's search with log-odds as scores.
+
+    All other searches depend only on the order of scores. PWWS ranks words by a product of
+    probabilities: a softmax over saliencies times the largest 1 - p. For this ranking a float64
+    sigmoid turns the log-odds back into 1 - p; the swaps are then chosen by log-odds.
+    """
+
+    def __init__(self):
+        super().__init__("weighted-saliency")
+
+    def _get_index_order(self, initial_text, max_len: int = -1):
+        query = self.get_goal_results
+
+        def query_as_probabilities(texts: list):
+            results, search_over = query(texts)
+            for result in results:
+                result.score = float(torch.tensor(result.score, dtype=torch.float64).sigmoid())
+            return results, search_over
+
+        self.get_goal_results = query_as_probabilities
+        try:
+            return super()._get_index_order(initial_text, max_len)
+        finally:
+            self.get_goal_results = query
+
+
+def watch_ranking(search: GreedyWordSwapWIR) -> None:
+    """Make the search store the scores that it ranks a row's words by, as `first_scores`.
+
+    Each search here first queries one text per word, with that word masked or deleted, and ranks
+    the words by the scores. If all scores are equal, the search does not know where to start.
+    """
+    rank = search._get_index_order
+
+    def watched(*arguments):
+        query, search.first_scores = search.get_goal_results, []
+
+        def query_and_store(texts: list):
+            results, search_over = query(texts)
+            if not search.first_scores:
+                search.first_scores = [result.score for result in results]
+            return results, search_over
+
+        search.get_goal_results = query_and_store
+        try:
+            return rank(*arguments)
+        finally:
+            search.get_goal_results = query
+
+    search.first_scores = []
+    search._get_index_order = watched
+
+
+class NeighbourTable(WordEmbedding):
+    """A table word -> words, nearest first, in the place of TextAttack's word vectors.
+
+    It has neighbors but no distances.
     """
 
     def __init__(self, table: dict[str, list[str]]):
@@ -23,12 +112,12 @@ class NeighbourTable(WordEmbedding):
         self.table = table
 
     def nearest_neighbours(self, index: int, topn: int) -> list[int]:
-        """Up to `topn` indices; fewer, or none, where the table has no more."""
+        """At most `topn` indices, and no more than the table has for this word."""
         return [self.word2index(w) for w in self.table.get(self.index2word(index), ())[:topn]]
 
 
 class MiniLMSimilarity(SentenceEncoder):
-    """Cosine of MiniLM encodings, in place of the Universal Sentence Encoder."""
+    """Cosine of MiniLM encodings, in the place of the Universal Sentence Encoder."""
 
     def __init__(self, threshold: float, encoder: MiniLM, **settings):
         super().__init__(threshold=threshold, metric="cosine", **settings)
@@ -38,16 +127,16 @@ class MiniLMSimilarity(SentenceEncoder):
         return self.encoder.encode(sentences)
 
     def clear_cache(self) -> None:
-        """Called by TextAttack after each row."""
+        """Forget all encodings; TextAttack calls this after each row."""
         self.encoder.forget()
 
 
 class MaskedLMSwap(WordSwapMaskedLM):
-    """TextAttack's masked-LM swap with the same candidates at a fraction of the time.
+    """TextAttack's masked-LM swap with the same candidates in a fraction of the time.
 
-    Texts are padded to the longest instead of to 512 tokens. A word of several pieces has 48^n
-    combinations of candidates; TextAttack scores all of them by perplexity, drops that order (its
-    sort is not assigned) and returns the first 48. Here the enumeration stops there.
+    Texts are padded to the longest text, not to 512 tokens. A word of n pieces has 48^n
+    combinations of candidates; TextAttack scores them all by perplexity, discards that order (the
+    sorted list is not assigned) and returns the first 48. This class enumerates only those.
     """
 
     def _encode_text(self, text):
@@ -62,7 +151,7 @@ class MaskedLMSwap(WordSwapMaskedLM):
         tokenizer = self._lm_tokenizer
         masked = current_text.replace_word_at_index(index, tokenizer.mask_token).text
         ids = self._encode_text(masked)["input_ids"][0].tolist()
-        if tokenizer.mask_token_id not in ids:  # cut off
+        if tokenizer.mask_token_id not in ids:  # truncated
             return []
         first = ids.index(tokenizer.mask_token_id)
         pieces = len(tokenizer.encode(current_text.words[index], add_special_tokens=False))

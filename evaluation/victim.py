@@ -1,4 +1,4 @@
-"""The classifier as TextAttack sees it: lists of texts in, logits out."""
+"""The attacked classifier as TextAttack queries it: lists of texts in, logits out."""
 
 import contextlib
 
@@ -11,10 +11,10 @@ from utils.cli import UserError
 
 
 class Victim(ModelWrapper):
-    """Batches of like length, padded to their longest text and cut where training cut (D11).
+    """Queries in batches of similar length, padded to the longest text and cut as in training, D11.
 
-    TextAttack's own wrapper pads every text to the tokenizer's 512 tokens. Texts that are the same
-    tokens are answered once per attacked row: batches of other sizes round differently, and equal
+    TextAttack's own wrapper pads every text to the tokenizer's 512 tokens. Texts with equal tokens
+    are computed once per attacked row: batches of different sizes round differently, and equal
     candidates must tie exactly.
     """
 
@@ -29,8 +29,11 @@ class Victim(ModelWrapper):
         device: str = "cpu",
         temperature: float = 1.0,
     ):
-        """`label_order[i]`: the model's logit for the task's label i. `precision`: fp32 or bf16.
-        `temperature`: logits are divided by it."""
+        """`label_order[i]`: index of the model's logit for the task's label i.
+
+        `max_seq_length`: tokens after which a text is cut. `batch_size`: texts per forward pass.
+        `precision`: fp32 or bf16. `temperature`: divisor of the logits.
+        """
         self.model = model.to(device).eval()
         self.tokenizer = tokenizer
         self.label_order = label_order
@@ -44,11 +47,14 @@ class Victim(ModelWrapper):
             _keep_output_layer_in_fp32(model)
 
     def forget(self) -> None:
-        """Drop what is remembered; call before each row, so that rows cannot touch each other."""
+        """Clear the cache. Call it before each row, so that no row affects another."""
         self._known.clear()
 
     def __call__(self, texts: list[str] | list[tuple[str, ...]]) -> torch.Tensor:
-        """Logits of each text or pair in the task's label order: (texts, labels), float64, CPU."""
+        """Logits in the order of the task's labels: float64 (texts, labels) on the CPU.
+
+        `texts`: strings, or tuples of the columns. Raises UserError if a logit is not finite.
+        """
         single = isinstance(texts[0], str)
         columns = [list(texts)] if single else [list(c) for c in zip(*texts, strict=True)]
         encoded = self.tokenizer(*columns, truncation=True, max_length=self.max_seq_length)
@@ -80,7 +86,7 @@ class Victim(ModelWrapper):
         with bf16 if self.precision == "bf16" else contextlib.nullcontext():
             logits = self.model(**batch).logits
         if not torch.isfinite(logits).all():
-            raise UserError("the checkpoint's outputs are not finite: it cannot be attacked")
+            raise UserError("the checkpoint's logits are not finite; train it again")
         return logits.double().cpu()[:, self.label_order] / self.temperature
 
 
@@ -95,7 +101,7 @@ class _Fp32Linear(nn.Module):
 
 
 def _keep_output_layer_in_fp32(model: PreTrainedModel) -> None:
-    """bf16 logits have steps of 1/64 between 2 and 4: too coarse to rank candidates by."""
+    """Compute the logits in fp32: bf16 has steps of 1/64 between 2 and 4, too coarse to rank by."""
     name = [
         name
         for name, module in model.named_modules()

@@ -1,7 +1,7 @@
-"""Rows attacked one after the other, or by several processes on the visible devices.
+"""Attack rows in this process, or in several processes on the visible devices.
 
-What comes out of a row depends on the row and the seed alone, so it does not matter who attacks it.
-TextAttack is imported by each process itself, behind resources.import_textattack.
+The outcome of a row depends only on the row and the seed, not on the process that attacks it. Each
+process imports TextAttack itself, through `resources.import_textattack`.
 """
 
 import multiprocessing
@@ -11,74 +11,22 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from evaluation import checkpoints, resources
-from training.splits import Rows
-from training.tasks import Task
+from evaluation import resources
+from evaluation.attack_setup import Setup
 from utils.cli import UserError
-
-
-@dataclass(frozen=True)
-class Setup:
-    """All that an attack on one checkpoint is built from; it can be sent to another process."""
-
-    target: checkpoints.Target
-    label_order: list[int]
-    task: Task
-    rows: Rows
-    seed: int
-    recipe: str
-    paths: dict[str, Path]
-    score_with: str
-    similarity_threshold: float | None
-    query_budget: int | None
-    max_seq_length: int
-    batch_size: int
-    precision: str
-    device: str
-
-    def victim(self, device: str | None = None, temperature: float = 1.0):
-        """The checkpoint as TextAttack sees it (attack/victim.py)."""
-        from evaluation.victim import Victim
-
-        model, tokenizer = checkpoints.load_classifier(self.target)
-        return Victim(
-            model,
-            tokenizer,
-            self.label_order,
-            self.max_seq_length,
-            self.batch_size,
-            self.precision,
-            device or self.device,
-            temperature,
-        )
-
-    def attack(self, victim, loaded):
-        """TextAttack's Attack on the victim; `loaded`: of recipes.load."""
-        from evaluation import recipes
-
-        return recipes.build(
-            self.recipe,
-            victim,
-            self.task,
-            loaded,
-            self.score_with,
-            self.similarity_threshold,
-            self.query_budget,
-        )
 
 
 def attack_rows(
     setup: Setup, attack, victim, positions: list[int], processes: int
 ) -> Iterator[dict]:
-    """Lines of the rows at `positions`, in the order in which they are done.
+    """Yield the line of each row at `positions`, as soon as it is done.
 
-    With one process `attack` on `victim` does it; several build their own, on one device each in
-    turn, or on a CPU with a share of its threads.
+    One process uses `attack` and `victim`. Several processes build their own: on CUDA they take the
+    visible devices in turn, on a CPU each takes a share of the threads.
+    Raises UserError if a process dies.
     """
     if processes == 1 or len(positions) < 2:
         for position in positions:
@@ -97,8 +45,8 @@ def attack_rows(
             yield done.result()
     except BrokenProcessPool as e:
         raise UserError(
-            "a process of the attack ended before its rows did (killed, or out of memory?): the "
-            "same command goes on behind the rows that are written; use fewer --processes"
+            "a process of the attack ended before its rows were done (killed, or out of memory?); "
+            "run the same command again, with fewer --processes, to resume"
         ) from e
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -109,16 +57,17 @@ def attack_rows(
 def _submitted(pool: ProcessPoolExecutor, positions: list[int]) -> list[Future]:
     try:
         return [pool.submit(_attack, position) for position in positions]
-    except OSError as e:  # a process died while the next one was started: its pipes are closed
+    except OSError as e:  # a process died while the next one started, and its pipes are closed
         raise BrokenProcessPool(str(e)) from e
 
 
-_worker: dict = {}  # of this process: what _start has built
+_worker: dict = {}  # what _start builds in a worker process
 
 
 def _start(setup: Setup, temperature: float, processes: int, started) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the first one ends the rest
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    """Build the attack in a worker process, which it configures for itself alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends the workers
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     with started.get_lock():
         number = started.value
         started.value += 1
@@ -135,8 +84,8 @@ def _start(setup: Setup, temperature: float, processes: int, started) -> None:
     _worker.update(setup=setup, victim=victim, attack=setup.attack(victim, loaded))
 
 
-def _leave_with_parent() -> None:
-    """A process whose parent was killed would wait for rows for ever."""
+def _exit_with_parent() -> None:
+    """Exit when the parent dies; otherwise the process would wait for rows forever."""
     multiprocessing.parent_process().join()
     os._exit(1)
 

@@ -5,7 +5,7 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from evaluation import RECIPES
+from evaluation.presets import RECIPES
 from evaluation.records import read_records
 from experiments import estimates
 from experiments.jobs import Job

@@ -123,3 +123,14 @@ def gate_shares(scores: list[Tensor]) -> dict[str, float]:
     opened = sum((torch.sigmoid(s) >= (1 - GAMMA) / (ZETA - GAMMA)).sum() for s in scores)
     at_zero, at_one = float(closed) / gates, float(opened) / gates
     return {"at_zero": at_zero, "at_one": at_one, "undecided": 1 - at_zero - at_one}
+
+
+def collapsed(shares: dict[str, float]) -> str | None:
+    """closed or open where at least 99.9 % of the gates are; None otherwise.
+
+    `shares`: of gate_shares.
+    """
+    for word, share in (("closed", shares["at_zero"]), ("open", shares["at_one"])):
+        if share >= 0.999:
+            return word
+    return None

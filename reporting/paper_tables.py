@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evaluation import RECIPES
+from evaluation.presets import RECIPES
 from evaluation.records import (
     ROW_SETTINGS,
     STRICT_COMPARISON,

@@ -9,8 +9,8 @@ from evaluation.records import Cell, identity, interval, read_records, write_rec
 from experiments.study import STUDY_RECORDS
 from reporting import costs, markdown
 from reporting.comparisons import NOT_REACHED, Control, difference, mean_difference
-from reporting.figures import save
 from reporting.paper_tables import Line, SubTable
+from reporting.style import save
 
 # Okabe and Ito's colours; each with a marker of its own.
 LOOKS = {

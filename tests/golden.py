@@ -10,7 +10,6 @@ the largest deviation per quantity, and exits 1 where one is beyond its toleranc
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from accelerate import Accelerator
@@ -20,7 +19,6 @@ from transformers import BertConfig, BertForSequenceClassification
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import search_ticket  # noqa: E402
 from masking import hard_concrete, surgery  # noqa: E402
-from training import deviations, optim  # noqa: E402
 from training.adversary import initial_delta  # noqa: E402
 
 # Absolute, float32: losses and norms, and scores.
@@ -49,28 +47,34 @@ def load_model(folder: Path, config: dict) -> BertForSequenceClassification:
     return model.train()
 
 
-def arguments(settings: dict) -> SimpleNamespace:
-    args = SimpleNamespace(**deviations.SEARCH["released"], protocol="released", micro_bsz=None)
+def arguments(settings: dict) -> search_ticket.Settings:
+    args = search_ticket.parse_args(
+        ["--model_name", "-", "--output_dir", "-", "--deviations", "released"]
+    )
     for name in (
-        "adv_steps",
-        "adv_lr",
-        "lr",
-        "weight_decay",
-        "warmup_ratio",
-        "lambda_amp",
-        "lambda_startup_frac",
-        "lambda_warmup_frac",
-        "max_grad_norm",
-        "mask_p",
-        "adv_init_mag",
-        "epochs",
+        *("adv_steps", "adv_lr", "adv_init_mag", "lr", "weight_decay", "warmup_ratio", "mask_p"),
+        *("lambda_amp", "lambda_startup_frac", "lambda_warmup_frac", "max_grad_norm", "epochs"),
     ):
         setattr(args, name, settings[name])
     args.bsz = settings["batch_size"]
     args.adv_max_norm = settings.get("adv_max_norm", 0.0)
     args.adv_norm_type = settings.get("adv_norm_type", "l2")
-    args.clean_loss_weight = 0.0
     return args
+
+
+class GivenDraws:
+    """Noise by formula, the same in every pass."""
+
+    def __init__(self, hidden: int, magnitude: float):
+        self.hidden, self.magnitude, self.mask = hidden, magnitude, torch.empty(0, 0)
+
+    def redraw(self, k: int) -> None:
+        """The gates keep their noise, and dropout is off."""
+
+    def delta(self) -> torch.Tensor:
+        return initial_delta(
+            delta_noise((*self.mask.shape, self.hidden)), self.mask, self.magnitude
+        )
 
 
 def replay(folder: Path) -> dict[str, tuple[float, float]]:
@@ -84,14 +88,14 @@ def replay(folder: Path) -> dict[str, tuple[float, float]]:
     gated = surgery.install_gates(model, args.mask_p)
     for layer in gated.values():
         layer.uniform = gate_noise(tuple(layer.scores.shape))
-    scores = [layer.scores for layer in gated.values()]
-    optimizer = optim.make_adamw(args.adamw, scores, args.lr, args.weight_decay)
+    draws = GivenDraws(model.config.hidden_size, args.adv_init_mag)
+    search = search_ticket.Search(model, gated, args, accelerator, draws)
     batches = [{k: torch.tensor(v) for k, v in b.items()} for b in record["batches"]]
     for batch in batches:
         batch["row_weight"] = torch.tensor(1 / len(batch["labels"]))
     examples = sum(len(b["labels"]) for b in batches)
     tensors = settings.get("tensors_per_batch", 3)
-    clocks = search_ticket.Clocks(args, examples, len(batches), tensors)
+    clocks = search_ticket.Clocks(args, examples, tensors)
     worst: dict[str, tuple[float, float]] = {}
 
     def compare(quantity: str, ours, theirs, tolerance: float = TOLERANCE) -> None:
@@ -107,25 +111,9 @@ def replay(folder: Path) -> dict[str, tuple[float, float]]:
         batch = batches[(step - 1) % len(batches)]
         lr, lambda_reg = clocks.lr(step), clocks.lambda_reg(step)
 
-        def draw_delta(batch=batch):
-            shape = (*batch["input_ids"].shape, model.config.hidden_size)
-            return initial_delta(delta_noise(shape), batch["attention_mask"], args.adv_init_mag)
-
-        logged = search_ticket.search_step(
-            model,
-            gated,
-            optimizer,
-            batch,
-            args,
-            lr,
-            lambda_reg,
-            lambda k: None,
-            draw_delta,
-            accelerator,
-            step,
-            optim.Skips(),
-        )
-        compare("loss_per_pass", logged["loss_per_pass"], entry["loss_per_pass"])
+        draws.mask = batch["attention_mask"]
+        losses, logged = search.step(batch, lr, lambda_reg, lambda losses, norm: True)
+        compare("loss_per_pass", losses, entry["loss_per_pass"])
         compare("delta_norm_per_pass", logged["delta_norm_per_pass"], entry["delta_norm_per_pass"])
         compare(
             "score_grad_norm_before_clip",

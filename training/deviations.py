@@ -1,24 +1,27 @@
-"""The switches in which the released code departs from the paper, by protocol.
+"""The switches in which the released code departs from the paper, by their D numbers.
 
-D numbers are those of README's table of differences. `--protocol` sets all of a stage's switches,
-a switch's own flag then overrides it.
+docs/deviations.md explains each number. `--deviations` sets all switches of a stage; a switch's own
+flag overrides it.
 """
 
-import argparse
+import dataclasses
+from typing import Any
 
-from utils.cli import Parser, non_negative_float
+from utils import cli
+from utils.settings import setting
 
-# Stages 1 and 3. D13: the paper clips (taken as total norm 1.0), the released code does not
-# (0 = no clip). D14: AdamW as torch has it, or as transformers had it in 2021.
+# Stages 1 and 3. D13: the paper clips (read as total norm 1.0), the released code does not (0 means
+# no clip). D14: AdamW as torch has it, or as the transformers library had it in 2021.
 TRAINING = {
     "paper": {"max_grad_norm": 1.0, "adamw": "torch"},
     "released": {"max_grad_norm": 0.0, "adamw": "released"},
 }
 
-# Stage 2. D1: lambda's clock counts optimizer steps, or the tensors of the batches. D2: weights
-# frozen and the clip over the scores' gradients with L0 included, or weights' gradients
-# accumulated over the run and clipped along, L0 added behind the clip. D9: the mean in R(m).
-# D10: both take the mean of the passes' gradients; "last" reads Eqs. 6-7 literally.
+# Stage 2. D1: lambda's clock counts optimizer steps, or the tensors of the batches. D2: the weights
+# are frozen and the clip covers the scores' gradients, L0 included; or the weights' gradients
+# accumulate over the run and enter the clip, and L0 is added after it. D9: the mean in R(m). D10:
+# both take the mean of the passes' gradients; "last" reads Eqs. 6-7 literally. D17: the length of
+# the learning-rate schedule.
 SEARCH = {
     "paper": {
         "lambda_clock": "steps",
@@ -26,6 +29,8 @@ SEARCH = {
         "penalty_mean": "entries",
         "adv_gradient": "mean",
         "adamw": "torch",
+        "max_grad_norm": 1.0,
+        "schedule_length": "steps",
     },
     "released": {
         "lambda_clock": "tensors",
@@ -33,69 +38,72 @@ SEARCH = {
         "penalty_mean": "matrices",
         "adv_gradient": "mean",
         "adamw": "released",
+        "max_grad_norm": 1.0,
+        "schedule_length": "examples",
     },
 }
 
 
-def add_training_flags(parser: Parser) -> None:
-    g = parser.add_argument_group("protocol")
-    _add_protocol(g)
-    _add_adamw(g)
-    g.add_argument(
-        "--max_grad_norm",
-        type=non_negative_float,
-        help="D13: total gradient norm at which to clip, 0 for none (paper: 1.0, released: 0)",
+@dataclasses.dataclass(kw_only=True)
+class Deviations:
+    """Deviations from the paper (docs/deviations.md)."""
+
+    deviations: str = setting(
+        "paper",
+        "do what the paper writes, or what its released code does; sets the switches of this group",
+        choices=("paper", "released"),
+    )
+    adamw: str | None = setting(
+        None,
+        "D14: torch's AdamW, or the transformers library's of 2021 (default: by --deviations)",
+        choices=("torch", "released"),
+    )
+    max_grad_norm: float | None = setting(
+        None,
+        "D13: total gradient norm at which to clip, 0 for none (default: 1.0; with --deviations "
+        "released 0 in stages 1 and 3)",
+        cli.non_negative_float,
     )
 
 
-def add_search_flags(parser: Parser) -> None:
-    g = parser.add_argument_group("protocol")
-    _add_protocol(g)
-    _add_adamw(g)
-    g.add_argument(
-        "--lambda_clock",
-        choices=["steps", "tensors"],
-        help="D1: lambda's start and warm-up counted in optimizer steps, or (released) in tensors "
-        "of the batches, which run about three times as fast",
-    )
-    g.add_argument(
-        "--clip_over",
-        choices=["scores", "accumulated"],
-        help="D2: frozen weights, and the clip over the scores' gradients, L0 included; or "
-        "(released) the weights' gradients accumulate over the run and enter the clip",
-    )
-    g.add_argument(
-        "--penalty_mean",
-        choices=["entries", "matrices"],
-        help="D9: R(m) as the mean over all gates, or (released) over the matrices' means",
-    )
-    g.add_argument(
-        "--adv_gradient",
-        choices=["mean", "last"],
-        help="D10: the mean of the gradients of adv_steps passes, or the gradient at the last "
-        "delta alone, after adv_steps ascents",
-    )
+@dataclasses.dataclass(kw_only=True)
+class SearchDeviations(Deviations):
+    """Deviations of the search (docs/deviations.md)."""
 
-
-def _add_protocol(group) -> None:
-    group.add_argument(
-        "--protocol",
-        choices=["paper", "released"],
-        default="paper",
-        help="what the paper writes, or what its released code does (sets the switches below)",
+    lambda_clock: str | None = setting(
+        None,
+        "D1: count lambda's start and warm-up in optimizer steps, or in tensors of the batches, "
+        "which run about three times as fast (default: by --deviations)",
+        choices=("steps", "tensors"),
+    )
+    clip_over: str | None = setting(
+        None,
+        "D2: freeze the weights and clip the scores' gradients with L0; or let the weights' "
+        "gradients accumulate over the run and enter the clip (default: by --deviations)",
+        choices=("scores", "accumulated"),
+    )
+    penalty_mean: str | None = setting(
+        None,
+        "D9: take R(m) as the mean over all gates, or over the matrices' means (default: by "
+        "--deviations)",
+        choices=("entries", "matrices"),
+    )
+    adv_gradient: str | None = setting(
+        None,
+        "D10: take the mean of the gradients of K passes, or the gradient at the last perturbation "
+        "alone, after K ascents (default: mean)",
+        choices=("mean", "last"),
+    )
+    schedule_length: str | None = setting(
+        None,
+        "D17: let the learning rate fall over the optimizer steps that are made, or over "
+        "floor(examples * epochs / batch) steps (default: by --deviations)",
+        choices=("steps", "examples"),
     )
 
 
-def _add_adamw(group) -> None:
-    group.add_argument(
-        "--adamw",
-        choices=["torch", "released"],
-        help="D14: torch's AdamW, or the transformers library's of 2021",
-    )
-
-
-def apply_protocol(args: argparse.Namespace, switches: dict[str, dict]) -> None:
-    """Fill in the switches that no flag has set."""
-    for name, value in switches[args.protocol].items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
+def apply_deviations(settings: Deviations, switches: dict[str, dict[str, Any]]) -> None:
+    """Fill in the switches that no flag sets. `switches`: TRAINING or SEARCH."""
+    for name, value in switches[settings.deviations].items():
+        if getattr(settings, name) is None:
+            setattr(settings, name, value)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.methods import MethodSettings
+
 CRITIC_WIDTH = 300  # hidden units of the critic g(t, z), the authors'
 
 
@@ -80,10 +82,10 @@ def info_nce(critic: Critic, local: Tensor, globe: Tensor, text_of: Tensor) -> T
 class InfoBERT(nn.Module):
     """L + beta * bottleneck_bound - alpha * info_nce, in every pass of the adversary."""
 
-    def __init__(self, hidden: int, args, seed: int):
+    def __init__(self, hidden: int, settings: MethodSettings, seed: int):
         super().__init__()
-        self.alpha, self.beta = args.info_alpha, args.info_beta
-        self.low, self.high = args.anchor_low, args.anchor_high
+        self.alpha, self.beta = settings.info_alpha, settings.info_beta
+        self.low, self.high = settings.anchor_low, settings.anchor_high
         self.critic = Critic(hidden, torch.Generator().manual_seed(seed))
 
     def backward(

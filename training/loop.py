@@ -1,320 +1,361 @@
-"""What stages 1 and 3 share around their loops: resume points, checkpoints, results."""
+"""What every training loop shares: where it stands, its log, its resume points, its results.
+
+One resume system for fine-tuning, the search, iterative pruning and retraining. A script gives a
+function that takes a snapshot of what it trains; the loop decides when to save it.
+"""
 
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from training import checkpoints, optim, prediction
-from training.batching import Encoded
+from training import adversary, checkpoints, models, optim, prediction
+from training.batching import Encoded, epoch_batches
 from training.infobert import InfoBERT
+from training.settings import RunSettings, StageSettings, WeightSettings
 from training.splits import Splits
 from utils import cli, devices, interrupts
-from utils.cli import DATA_FLAGS, PLACES
 from utils.interrupts import SavePoints
 from utils.runs import Run, environment, seed_for
+from utils.settings import recipe_of
 
 WRITE_EVERY = 20  # optimizer steps between writes of the log
 
-# Arguments that say nothing of how the weights come out, or that a record names by themselves.
-_NO_SETTINGS = (
-    PLACES
-    | set(DATA_FLAGS)
-    | {
-        *(
-            "seed",
-            "epochs",
-            "method",
-            "protocol",
-            "precision",
-            "attn_implementation",
-            "keep_epochs",
-        ),
-        *("sparsity", "allow_other_encoder", "reinitialise", "reinit_law", "reinit_std"),
-        *("reinit_scope", "stop_at_loss", "from_run"),
-    }
-)
-
-
-def settings_of(args) -> dict:
-    """For the record: how the weights were trained (lr, batch, adversary ...)."""
-    return {k: v for k, v in sorted(vars(args).items()) if k not in _NO_SETTINGS}
-
-
-def check_processes(args, accelerator) -> None:
-    """UserError where the method cannot be spread over several processes or parts of a batch."""
-    if args.method == "infobert" and (accelerator.num_processes > 1 or args.micro_bsz):
-        raise cli.UserError(
-            "--method infobert contrasts a batch's texts: run it in one process, "
-            "without --micro_bsz"
-        )
-
-
-def make_regularizer(model, args, accelerator) -> InfoBERT | None:
-    """InfoBERT's terms with a fresh critic, on the device; None for the other methods."""
-    if args.method != "infobert":
-        return None
-    check_processes(args, accelerator)
-    regularizer = InfoBERT(model.config.hidden_size, args, seed_for(args.seed, "critic"))
-    return regularizer.to(accelerator.device)
-
-
-def trained_modules(model: nn.Module, regularizer: nn.Module | None) -> nn.ModuleDict:
-    """What the optimizer trains and a resume point holds: model, and critic where there is one."""
-    modules = {"model": model}
-    return nn.ModuleDict(modules | ({"critic": regularizer} if regularizer is not None else {}))
-
 
 @dataclass
-class Progress:
-    """Where a training run stands; all of it but `waiting` is in the resume point."""
+class Counters:
+    """Where a run stands; all of it is in the resume point."""
 
     optimizer_step: int = 0
-    finished_epochs: int = 0  # evaluated, too
+    finished_epochs: int = 0  # trained and evaluated
     best_epoch: int = 0
     best_dev_accuracy_percent: float = -1.0
     dev_accuracy_percent: float = -1.0  # of the last finished epoch
     epoch_loss: float = 0.0  # sum over the epoch's optimizer steps so far
     epoch_steps: int = 0
     seconds: float = 0.0
-    skipped_steps: int = 0
+    skipped_steps: int = 0  # whose loss or gradient was not finite
     ended: bool = False  # before --epochs, by --stop_at_loss
-    last_loss: float = math.nan
-    since: float = field(default_factory=time.monotonic)
-    waiting: list[dict] = field(default_factory=list)
 
-    def admits(self, step: int, losses: Tensor, grad_norm: Tensor) -> bool:
-        """Whether all is finite, so that the step may be made; see optim.Skips."""
-        skips = optim.Skips(self.skipped_steps)
-        admitted = skips.admits(step, losses, grad_norm)
-        self.skipped_steps = skips.count
+
+class Loop:
+    """A run's loop: batches in order from where it stands, log lines, resume points.
+
+    `snapshot`: what the script needs to resume, besides the counters. `saved`: the snapshot of an
+    interrupted run, for the script to load; None at a fresh start.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        args: RunSettings,
+        accelerator: Accelerator,
+        total_steps: int,
+        snapshot: Callable[[], dict[str, Any]],
+    ):
+        self.run, self.args, self.accelerator, self.snapshot = run, args, accelerator, snapshot
+        self.is_main = accelerator.is_main_process
+        state = run.load_state()
+        self.saved: dict[str, Any] | None = state
+        self.at = Counters(**state["counters"]) if state else Counters()
+        if self.is_main:
+            checkpoints.recover_checkpoints(run.folder)
+            run.cut_log(self.at.optimizer_step, self.at.finished_epochs)
+        interrupts.note_signals()
+        self._points = SavePoints(args.checkpoint_every)
+        self._since = time.monotonic()
+        self._waiting: list[dict[str, Any]] = []
+        self._shown: dict[str, str] = {}
+        self._bar = cli.progress_bar(
+            total_steps, self.at.optimizer_step, "step", run.stage, args.quiet or not self.is_main
+        )
+
+    @property
+    def step(self) -> int:
+        """The current optimizer step, from 1."""
+        return self.at.optimizer_step
+
+    def batches(self, lengths: list[int], bsz: int, epoch: int) -> Iterator[list[int]]:
+        """Row positions of the epoch's remaining batches; each one begins an optimizer step."""
+        seed = seed_for(self.args.seed, "batches", epoch)
+        batches = epoch_batches(lengths, bsz, seed, self.args.group_by_length)
+        for positions in batches[self.at.optimizer_step - (epoch - 1) * len(batches) :]:
+            self.at.optimizer_step += 1
+            yield positions
+
+    def admits(self, losses: Tensor, grad_norm: Tensor) -> bool:
+        """Whether all is finite, so that the optimizer may step; see optim.Skips."""
+        skips = optim.Skips(self.at.skipped_steps)
+        admitted = skips.admits(self.at.optimizer_step, losses, grad_norm)
+        self.at.skipped_steps = skips.count
         return admitted
 
-    def note(self, step: int, epoch: int, lr: float, logged: dict, grad_norm: Tensor) -> None:
-        """Keep a step's figures as tensors until they are written.
+    def end_step(self, line: dict[str, Any], losses: Tensor) -> None:
+        """Note the step's log line, and save the run if it is time to. `losses`: (passes,).
 
-        `logged`: of adversary.backward. `loss` is the mean over its passes.
+        Lines stay tensors until several are written together, so that no step waits for the device.
         """
-        self.optimizer_step = step
-        line = {
-            "optimizer_step": step,
-            "epoch": epoch,
-            "lr": lr,
-            "grad_norm": grad_norm,
-            "loss": logged["loss_per_pass"].mean(),
-        }
-        adversarial = logged if len(logged["delta_norm_per_pass"]) else {}
-        self.waiting.append(line | adversarial)
+        line = {"optimizer_step": self.at.optimizer_step, **line, "loss": losses.mean()}
+        self._waiting.append(line | ({"loss_per_pass": losses} if len(losses) > 1 else {}))
+        self._bar.update()
+        if len(self._waiting) >= WRITE_EVERY:
+            self.write_log()
+        if self._points.due(self.at.optimizer_step, self.accelerator):
+            self.save()
+            interrupts.leave_if_requested(f"after optimizer step {self.at.optimizer_step}")
 
-    def write(self, run: Run | None) -> None:
-        """Write the waiting lines (on the main process, which has a run)."""
+    def write_log(self) -> None:
+        """Write the waiting lines; the main process alone has the run's files."""
         now = time.monotonic()
-        self.seconds, self.since = self.seconds + now - self.since, now
-        for line in self.waiting:
+        self.at.seconds, self._since = self.at.seconds + now - self._since, now
+        for line in self._waiting:
             line = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in line.items()}
-            self.last_loss = line["loss"]
             if math.isfinite(line["loss"]):
-                self.epoch_loss += line["loss"]
-                self.epoch_steps += 1
-            if run is not None:
-                run.log(line)
-        self.waiting.clear()
+                self.at.epoch_loss += line["loss"]
+                self.at.epoch_steps += 1
+            self.show(loss=f"{line['loss']:.3f}")
+            if self.is_main:
+                self.run.log(line)
+        self._waiting.clear()
 
-    def in_short(self) -> dict[str, str]:
-        """For the progress line."""
-        found = {} if math.isnan(self.last_loss) else {"loss": f"{self.last_loss:.3f}"}
-        if self.dev_accuracy_percent >= 0:
-            found["dev"] = f"{self.dev_accuracy_percent:.1f} %"
-        return found
+    def show(self, **values: str) -> None:
+        """Show these next to the progress."""
+        self._shown |= values
+        self._bar.set_postfix(self._shown, refresh=False)
 
     def mean_loss(self) -> float:
         """Mean training loss since the last call."""
-        mean = self.epoch_loss / max(1, self.epoch_steps)
-        self.epoch_loss, self.epoch_steps = 0.0, 0
+        mean = self.at.epoch_loss / max(1, self.at.epoch_steps)
+        self.at.epoch_loss, self.at.epoch_steps = 0.0, 0
         return mean
 
-    def saved(self) -> dict:
-        fields = (
-            "optimizer_step",
-            "finished_epochs",
-            "best_epoch",
-            "best_dev_accuracy_percent",
-            "epoch_loss",
-            "epoch_steps",
-            "seconds",
-            "skipped_steps",
-            "dev_accuracy_percent",
-            "ended",
+    def measure(self, evaluate: Callable[[], Any]) -> Any:
+        """What `evaluate` returns. Interrupted, the epoch's steps are saved, and the same command
+        evaluates the epoch."""
+        try:
+            return evaluate()
+        except interrupts.Stopped:
+            self.save()
+            raise
+
+    def note_dev(self, epoch: int, accuracy_percent: float) -> bool:
+        """Note the epoch's accuracy on dev; whether it is the best so far."""
+        self.at.dev_accuracy_percent = accuracy_percent
+        self.show(dev=f"{accuracy_percent:.1f} %")
+        if accuracy_percent <= self.at.best_dev_accuracy_percent:
+            return False
+        self.at.best_epoch, self.at.best_dev_accuracy_percent = epoch, accuracy_percent
+        return True
+
+    def end_epoch(self, finished_epochs: int, always_save: bool = False) -> None:
+        """The epoch is evaluated and what belongs to it is written: save the run if it is time."""
+        self.at.finished_epochs = finished_epochs
+        if self._points.due_at_epoch_end(self.at.optimizer_step, self.accelerator) or always_save:
+            self.save()
+        interrupts.leave_if_requested()
+
+    def save(self) -> None:
+        """Write the waiting log lines and the resume point."""
+        self.write_log()
+        if self.is_main:
+            self.run.save_state({"counters": asdict(self.at)} | self.snapshot())
+
+    def close(self) -> None:
+        self.write_log()
+        self._bar.close()
+
+
+def begin(run: Run, facts: dict[str, Any], accelerator: Accelerator) -> None:
+    """Take the run's folder, once all processes have looked at it and nothing is wrong."""
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        run.begin(facts)
+    accelerator.wait_for_everyone()
+
+
+def check_processes(args: WeightSettings, accelerator: Accelerator) -> None:
+    """UserError where the method cannot be spread over several processes or parts of a batch."""
+    if args.method == "infobert" and (accelerator.num_processes > 1 or args.micro_bsz):
+        raise cli.UserError(
+            "--method infobert contrasts the texts of a batch: run it in one process, without "
+            "--micro_bsz"
         )
-        return {name: getattr(self, name) for name in fields}
 
 
-def restore(run: Run, trained: nn.Module, optimizer, accelerator: Accelerator) -> Progress:
-    """Go on from the resume point, or start. `trained`: of methods.trained_modules."""
-    state = run.load_state()
-    if state is None:
-        progress = Progress()
-    else:
-        progress = Progress(**state["progress"])
-        trained.load_state_dict(state["trained"])
-        optimizer.load_state_dict(state["optimizer"])
-    if accelerator.is_main_process:
-        checkpoints.recover_checkpoints(run.folder)
-        run.cut_log(progress.optimizer_step, progress.finished_epochs)
-    interrupts.note_signals()
-    return progress
+@dataclass
+class Trainee:
+    """A model with what trains it. `modules`: the model, and InfoBERT's critic if there is one."""
+
+    model: PreTrainedModel
+    modules: nn.ModuleDict
+    optimizer: torch.optim.Optimizer
+    draws: adversary.Draws
+    regularizer: InfoBERT | None
+
+    def snapshot(self) -> dict[str, Any]:
+        """For the resume point."""
+        return {"trained": self.modules.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load(self, snapshot: dict[str, Any]) -> None:
+        self.modules.load_state_dict(snapshot["trained"])
+        self.optimizer.load_state_dict(snapshot["optimizer"])
 
 
-def save(
-    run: Run,
-    progress: Progress,
-    trained: nn.Module,
-    optimizer,
-    accelerator,
-    further: dict | None = None,
-) -> None:
-    """Write the waiting log lines and the resume point, with what else the stage needs in it."""
-    progress.write(run if accelerator.is_main_process else None)
-    if accelerator.is_main_process:
-        state = {"trained": trained.state_dict(), "optimizer": optimizer.state_dict()}
-        run.save_state(state | {"progress": progress.saved()} | (further or {}))
+def make_trainee(model: PreTrainedModel, args: WeightSettings, accelerator: Accelerator) -> Trainee:
+    """The model on its device in training mode, with AdamW and the noise of its steps.
+
+    A ticket is applied afterward, or has been before: neither makes a difference to the optimizer.
+    """
+    models.fit_memory(model, args.checkpoint_activations)
+    model.to(accelerator.device).train()
+    parts, regularizer = {"model": model}, None
+    if args.method == "infobert":
+        regularizer = InfoBERT(model.config.hidden_size, args, seed_for(args.seed, "critic"))
+        parts["critic"] = regularizer.to(accelerator.device)
+    modules = nn.ModuleDict(parts)
+    groups = optim.decay_groups(modules, args.weight_decay)
+    optimizer = optim.make_adamw(args.adamw, groups, args.lr, 0.0)
+    hidden = model.get_input_embeddings().embedding_dim
+    draws = adversary.Draws(hidden, args, args.seed, accelerator)
+    return Trainee(model, modules, optimizer, draws, regularizer)
 
 
-def save_where_due(
-    points: SavePoints,
-    run: Run,
-    progress: Progress,
-    trained: nn.Module,
-    optimizer,
-    accelerator,
-    further: dict | None = None,
-) -> None:
-    """Behind each optimizer step: save if it is time to, and leave where a signal asked for it."""
-    if len(progress.waiting) >= WRITE_EVERY:
-        progress.write(run if accelerator.is_main_process else None)
-    if points.due(progress.optimizer_step, accelerator):
-        save(run, progress, trained, optimizer, accelerator, further)
-        interrupts.leave_if_requested(f"behind optimizer step {progress.optimizer_step}")
+def stage_facts(
+    stage: str,
+    args: WeightSettings,
+    labels: tuple[str, ...],
+    task_name: str,
+    encoder: dict[str, Any],
+    training_rows: int,
+) -> dict[str, Any]:
+    """What a checkpoint and its records say of a training."""
+    facts = {
+        "stage": stage,
+        "task": task_name,
+        "label_names": labels,
+        "encoder": encoder,
+        "method": args.method,
+        "seed": args.seed,
+        "deviations": args.deviations,
+        "max_seq_length": args.max_seq_length,
+        "epochs": args.epochs,
+        "training_rows": training_rows,
+    }
+    recipe = {k: v for k, v in sorted(recipe_of(args).items()) if k not in facts}
+    return facts | {"training": recipe}
 
 
-def end_epoch(
-    points: SavePoints,
-    run: Run,
-    progress: Progress,
+def evaluate_epoch(
+    loop: Loop,
     epoch: int,
-    trained: nn.ModuleDict,
-    tokenizer,
-    optimizer,
-    accelerator: Accelerator,
-    args,
-    facts: dict,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     dev: Encoded,
+    args: StageSettings,
+    facts: dict[str, Any],
     stop_at_loss: float = -math.inf,
 ) -> None:
-    """Measure dev, log, write the checkpoints that are due and, if it is time, the resume point.
+    """Measure dev, log the epoch, write the checkpoints that are due, save the run if it is time.
 
-    Sets `progress.ended` where the epoch's mean training loss is at most `stop_at_loss`.
+    Sets `loop.at.ended` where the epoch's mean training loss is at most `stop_at_loss`.
     """
-    model = trained["model"]
-    try:
-        accuracy = prediction.accuracy_percent(model, dev, 4 * args.bsz, accelerator)
-    except interrupts.Stopped:  # the epoch's steps are kept; the same command evaluates it
-        save(run, progress, trained, optimizer, accelerator)
-        raise
-    main = accelerator.is_main_process
-    progress.write(run if main else None)
-    mean_loss = progress.mean_loss()
-    progress.dev_accuracy_percent, progress.ended = accuracy, mean_loss <= stop_at_loss
-    is_last = progress.ended or epoch == args.epochs
-    improved = accuracy > progress.best_dev_accuracy_percent
-    if improved:
-        progress.best_epoch, progress.best_dev_accuracy_percent = epoch, accuracy
-    if main:
-        run.log(
-            {
-                "optimizer_step": progress.optimizer_step,
-                "finished_epochs": epoch,
-                "mean_training_loss": mean_loss,
-                "dev_accuracy_percent": accuracy,
-            }
-        )
-        found = facts | {
-            "epoch": epoch,
-            "dev_accuracy_percent": accuracy,
-            "mean_training_loss": mean_loss,
-        }
-        due = {"last": is_last, "best": improved, f"epoch{epoch}": epoch in args.keep_epochs}
+    at = loop.at
+    accuracy = loop.measure(
+        lambda: prediction.accuracy_percent(model, dev, 4 * args.bsz, loop.accelerator)
+    )
+    loop.write_log()
+    mean_loss = loop.mean_loss()
+    at.ended = mean_loss <= stop_at_loss
+    is_last = at.ended or epoch == args.epochs
+    is_best = loop.note_dev(epoch, accuracy)
+    if loop.is_main:
+        measured = {"mean_training_loss": mean_loss, "dev_accuracy_percent": accuracy}
+        loop.run.log({"optimizer_step": loop.step, "finished_epochs": epoch, **measured})
+        due = {"last": is_last, "best": is_best, f"epoch{epoch}": epoch in args.keep_epochs}
         for name in (name for name, is_due in due.items() if is_due):
-            checkpoints.save_checkpoint(run.folder / name, model, tokenizer, found)
-    progress.finished_epochs = epoch
-    # The last epoch's end always, for the test evaluation that follows.
-    if points.due_at_epoch_end(progress.optimizer_step, accelerator) or is_last:
-        save(run, progress, trained, optimizer, accelerator)
-    interrupts.leave_if_requested()
+            checkpoint_facts = facts | {"epoch": epoch} | measured
+            checkpoints.save_checkpoint(loop.run.folder / name, model, tokenizer, checkpoint_facts)
+    # The last epoch always, for the evaluation on test that follows.
+    loop.end_epoch(epoch, always_save=is_last)
 
 
 def finish(
     run: Run,
-    progress: Progress,
-    model,
+    at: Counters,
+    model: nn.Module,
     test: Encoded,
     accelerator: Accelerator,
-    args,
-    facts: dict,
+    bsz: int,
+    facts: dict[str, Any],
     splits: Splits,
 ) -> None:
-    """Evaluate the last and the best-dev checkpoint on test; write records and result."""
-    found, records = {}, []
+    """Evaluate the last and the best-dev checkpoint on test; write the records and the result."""
+    by_checkpoint: dict[str, dict] = {}
+    records = []
     for name in ("last", "best"):
         accelerator.wait_for_everyone()
         checkpoint = checkpoints.checkpoint_facts(run.folder / name)
-        same_as_last = name == "best" and checkpoint["epoch"] == progress.finished_epochs
-        if not same_as_last:
+        if name == "last" or checkpoint["epoch"] != at.finished_epochs:
             if name == "best":
-                weights = load_file(run.folder / name / "model.safetensors")
-                model.load_state_dict(weights)
-            measured = prediction.evaluation_record(model, test, 4 * args.bsz, accelerator)
-            most_frequent = 100 * max(np.bincount(test.labels)) / len(test)
-            low = measured["clean_interval_95_percent"][0]
-            measured["at_chance"] = bool(low <= most_frequent)
+                _load_weights(model, run.folder / name)
+            measured = _measure(model, test, 4 * bsz, accelerator)
         kept = ("epoch", "dev_accuracy_percent", "mean_training_loss")
-        found[name] = measured | {k: checkpoint[k] for k in kept}
+        by_checkpoint[name] = measured | {k: checkpoint[k] for k in kept}
         records.append(
             {
                 "kind": "evaluation",
                 **facts,
                 "checkpoint": name,
-                **found[name],
+                **by_checkpoint[name],
                 "rows": splits.facts()["splits"]["test"],
-                "seconds_of_training": progress.seconds,
-                "skipped_steps": progress.skipped_steps,
+                "seconds_of_training": at.seconds,
+                "skipped_steps": at.skipped_steps,
                 "environment": environment(),
             }
         )
     if not accelerator.is_main_process:
         return
-    run.finish(
-        {
-            "checkpoints": found,
-            "best_dev_epoch": progress.best_epoch,
-            "seconds_of_training": progress.seconds,
-            "peak_memory_bytes": devices.peak_memory_bytes(),
-            **splits.facts(),
-        },
-        records,
-    )
-    for name in found:
-        if found[name]["at_chance"]:
+    result = {
+        "checkpoints": by_checkpoint,
+        "best_dev_epoch": at.best_epoch,
+        "seconds_of_training": at.seconds,
+        "peak_memory_bytes": devices.peak_memory_bytes(),
+        **splits.facts(),
+    }
+    run.finish(result, records)
+    _report(run, at, by_checkpoint)
+
+
+def _load_weights(model: nn.Module, folder: Path) -> None:
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+
+
+def _measure(model: nn.Module, test: Encoded, bsz: int, accelerator: Accelerator) -> dict:
+    measured = prediction.evaluation_record(model, test, bsz, accelerator)
+    most_frequent = 100 * max(np.bincount(test.labels)) / len(test)
+    measured["at_chance"] = bool(measured["clean_interval_95_percent"][0] <= most_frequent)
+    return measured
+
+
+def _report(run: Run, at: Counters, by_checkpoint: dict[str, dict]) -> None:
+    for name, measured in by_checkpoint.items():
+        if measured["at_chance"]:
             cli.warn(
-                f"the {name} checkpoint is no better than always saying the most frequent "
-                "class: too few steps, or too high a --lr?"
+                f"the {name} checkpoint is no better than always answering the most frequent "
+                "class: train for more steps, or lower --lr"
             )
+    last, best = by_checkpoint["last"], by_checkpoint["best"]
     print(
-        f"{run.folder}: test accuracy {found['last']['clean_percent']:.1f} % (last, epoch "
-        f"{progress.finished_epochs}), {found['best']['clean_percent']:.1f} % (best dev, epoch "
-        f"{found['best']['epoch']}); training loss {found['last']['mean_training_loss']:.4f}"
+        f"{run.folder}: test accuracy {last['clean_percent']:.1f} % (last, epoch "
+        f"{at.finished_epochs}), {best['clean_percent']:.1f} % (best dev, epoch {best['epoch']}); "
+        f"training loss {last['mean_training_loss']:.4f}"
     )

@@ -266,10 +266,10 @@ def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
         )
 
 
-def fit_memory(model: PreTrainedModel, args) -> None:
+def fit_memory(model: PreTrainedModel, checkpoint_activations: bool) -> None:
     """--checkpoint_activations: keep one activation a layer, compute the others again when needed
     (Chen et al., 2016). UserError where the encoder cannot."""
-    if not args.checkpoint_activations:
+    if not checkpoint_activations:
         return
     if not model.supports_gradient_checkpointing:
         raise UserError(f"--checkpoint_activations: {type(model).__name__} does not support it")

@@ -1,4 +1,4 @@
-"""Schedules, parameter groups and the two AdamWs: what all three stages must share."""
+"""Schedules, parameter groups and the two AdamWs: one definition for all stages."""
 
 import math
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from utils.cli import UserError, warn
 
 
 def linear_schedule(step: int, warmup_steps: float, total_steps: int) -> float:
-    """Factor of the learning rate in the update after `step` finished ones.
+    """Factor of the learning rate after `step` finished updates.
 
     Rises linearly from 0 over the warm-up, then falls linearly to 0 at total_steps.
     """
@@ -19,15 +19,20 @@ def linear_schedule(step: int, warmup_steps: float, total_steps: int) -> float:
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
 
 
+def lr_at(step: int, peak: float, warmup_ratio: float, total_steps: int) -> float:
+    """Learning rate of optimizer step `step`, from 1."""
+    return peak * linear_schedule(step - 1, warmup_ratio * total_steps, total_steps)
+
+
 def lambda_at(count: float, total: int, amplitude: float, startup: float, warmup: float) -> float:
     """The weight of R(m): 0 up to `startup` of training, then linear to `amplitude` over `warmup`.
 
     `count` and `total` are in the units of lambda's clock (D1); startup and warmup are fractions.
     """
-    behind_start = count - startup * total
+    since_start = count - startup * total
     if warmup == 0:
-        return amplitude if behind_start >= 0 else 0.0
-    return amplitude * min(1.0, max(0.0, behind_start / (warmup * total)))
+        return amplitude if since_start >= 0 else 0.0
+    return amplitude * min(1.0, max(0.0, since_start / (warmup * total)))
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -48,7 +53,7 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 def make_adamw(
     kind: str, parameters: list, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """`kind` (D14): "torch", or "released", the transformers library's own of 2021."""
+    """`kind` (D14): "torch"; or "released", the AdamW of the transformers library of 2021."""
     if kind == "torch":
         return torch.optim.AdamW(parameters, lr, eps=1e-8, weight_decay=weight_decay, fused=True)
     return ReleasedAdamW(parameters, lr, weight_decay)
@@ -60,9 +65,9 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 class ReleasedAdamW(torch.optim.Optimizer):
-    """AdamW with eps beside sqrt(v) *before* the bias correction, and the decay after the step.
+    """AdamW with eps added to sqrt(v) *before* the bias correction, and the decay after the step.
 
-    torch adds eps after the correction. The difference shows where gradients are below eps, as
+    torch adds eps after the correction. The difference matters where gradients are below eps, as
     those of L0 are: p -= lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps), then
     p -= lr * weight_decay * p.
     """
@@ -106,7 +111,7 @@ class ReleasedAdamW(torch.optim.Optimizer):
 
 
 class Skips:
-    """Optimizer steps left out because a loss or gradient was not finite; too many end the run."""
+    """Counts the optimizer steps skipped because a loss or gradient is not finite."""
 
     LIMIT = 10
 
@@ -114,12 +119,12 @@ class Skips:
         self.count = count
 
     def admits(self, step: int, losses: Tensor, grad_norm: Tensor) -> bool:
-        """Whether to make this step. Waits for the device. UserError at the limit."""
+        """Whether the optimizer may step. Waits for the device. UserError at the limit."""
         if bool(torch.isfinite(losses).all() & torch.isfinite(grad_norm).all()):
             return True
         self.count += 1
         warn(
-            f"optimizer step {step} is left out: its losses {losses.tolist()} or its gradient "
+            f"optimizer step {step} is skipped: its losses {losses.tolist()} or its gradient "
             f"norm {float(grad_norm)} are not finite"
         )
         if self.count >= self.LIMIT:
@@ -133,10 +138,13 @@ class Skips:
 
 
 def total_norm(tensors: list[Tensor]) -> Tensor:
-    """Frobenius norm of all tensors together; a scalar tensor, so that nothing waits for it."""
+    """Frobenius norm of all tensors together: a scalar tensor, so that nothing waits for it."""
     return torch.nn.utils.get_total_norm(tensors)
 
 
 def clip(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
-    """Scale the gradients to a total norm of at most max_norm (0: leave them); the norm before."""
+    """Scale the gradients to a total norm of at most max_norm (0: leave them).
+
+    Returns the norm before.
+    """
     return torch.nn.utils.clip_grad_norm_(parameters, max_norm or float("inf"))

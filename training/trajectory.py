@@ -1,4 +1,4 @@
-"""A training that stops at a loss, taken from one with the same steps that went on behind it."""
+"""A training that stops at a loss, taken from a longer one that made the same steps."""
 
 import json
 import math
@@ -10,42 +10,43 @@ from safetensors.torch import load_file
 from torch import nn
 
 from training import checkpoints
-from training.loop import Progress
+from training.loop import Counters
+from training.settings import StageSettings
 from utils.cli import UserError
 from utils.files import read_json, read_jsonl
 from utils.runs import Run, read_run
-
-FREE = ("keep_epochs", "stop_at_loss")  # arguments that change no step
+from utils.settings import Role, by_role, identity_of
 
 
 @dataclass(frozen=True)
 class Trajectory:
     """The epochs of a finished run until the one at which a training would have stopped.
 
-    `lines`: of its log, until there. `progress`: as it was there; its seconds are a share of the
-    run's, by steps.
+    `lines`: its log up to there. `at`: the counters there; the seconds are a share of the run's, by
+    steps.
     """
 
     folder: Path
     lines: list[dict]
-    progress: Progress
+    at: Counters
 
     def checkpoint(self, epoch: int) -> Path:
         return self.folder / f"epoch{epoch}"
 
 
-def find(folder: Path, identity: dict, facts: dict, stop_at_loss: float) -> Trajectory:
+def find(folder: Path, settings: StageSettings, facts: dict, stop_at_loss: float) -> Trajectory:
     """The run in `folder` until its first epoch with a mean training loss of at most
     `stop_at_loss`, or whole where none has.
 
-    `identity`, `facts`: arguments, data and encoder of the training that it stands for. UserError
-    where the run is unfinished, damaged or another one, or has not kept the epochs.
+    `settings`, `facts`: those of the training that it replaces, and its data and encoder. UserError
+    where the run is unfinished, damaged or a different one, or has not kept the epochs.
     """
     found = read_run(folder)
     if found is None or found["stage"] != "finetune" or found["status"] != "finished":
-        raise UserError(f"--from_run {folder} is no finished run of finetune.py")
-    both = found.get("args", {}), json.loads(json.dumps(identity))
-    theirs, ours = ({k: v for k, v in args.items() if k not in FREE} for args in both)
+        raise UserError(f"--from_run {folder} is not a finished run of finetune.py")
+    free = by_role(settings, Role.KEEP)  # which epochs are kept changes no step
+    both = found.get("args", {}), json.loads(json.dumps(identity_of(settings)))
+    theirs, ours = ({k: v for k, v in args.items() if k not in free} for args in both)
     differing = [k for k in sorted(theirs.keys() | ours.keys()) if theirs.get(k) != ours.get(k)]
     facts = json.loads(json.dumps(facts))
     differing += [f"its {name} is another" for name in facts if found.get(name) != facts[name]]
@@ -61,11 +62,11 @@ def find(folder: Path, identity: dict, facts: dict, stop_at_loss: float) -> Traj
         trajectory = _until(folder, lines, seconds, stop_at_loss)
     except (KeyError, IndexError, TypeError, ValueError, OSError) as e:
         raise UserError(f"--from_run {folder}: its log or result is damaged ({e!r})") from e
-    for epoch in (trajectory.progress.best_epoch, trajectory.progress.finished_epochs):
+    for epoch in (trajectory.at.best_epoch, trajectory.at.finished_epochs):
         if not trajectory.checkpoint(epoch).is_dir():
             raise UserError(
                 f"--from_run {folder} has not kept epoch {epoch}: train it with --keep_epochs, "
-                "all of its epochs, or leave --from_run out"
+                "which must name all of its epochs, or leave out --from_run"
             )
         checkpoints.checkpoint_facts(trajectory.checkpoint(epoch))  # whole, or a UserError
     return trajectory
@@ -80,7 +81,7 @@ def _until(folder: Path, lines: list[dict], seconds: float, stop_at_loss: float)
     best = max(ends, key=lambda x: x["dev_accuracy_percent"])  # of several the first
     last = ends[-1]
     kept = lines[: lines.index(last) + 1]
-    progress = Progress(
+    at = Counters(
         optimizer_step=last["optimizer_step"],
         finished_epochs=last["finished_epochs"],
         best_epoch=best["finished_epochs"],
@@ -89,7 +90,7 @@ def _until(folder: Path, lines: list[dict], seconds: float, stop_at_loss: float)
         skipped_steps=sum(_was_skipped(line) for line in kept if "loss" in line),
         ended=last["mean_training_loss"] <= stop_at_loss,
     )
-    return Trajectory(folder, kept, progress)
+    return Trajectory(folder, kept, at)
 
 
 def _was_skipped(line: dict) -> bool:
@@ -106,10 +107,10 @@ def take(
     tokenizer,
     facts: dict,
     accelerator: Accelerator,
-) -> Progress:
+) -> Counters:
     """Write the run's best and last checkpoint and its log; `model` then holds the last one."""
-    progress = trajectory.progress
-    for name, epoch in (("best", progress.best_epoch), ("last", progress.finished_epochs)):
+    at = trajectory.at
+    for name, epoch in (("best", at.best_epoch), ("last", at.finished_epochs)):
         kept = trajectory.checkpoint(epoch)
         found = checkpoints.checkpoint_facts(kept)
         measured = {k: found[k] for k in ("epoch", "dev_accuracy_percent", "mean_training_loss")}
@@ -120,4 +121,4 @@ def take(
         run.cut_log(0, 0)
         for line in trajectory.lines:
             run.log(line)
-    return progress
+    return at

@@ -7,60 +7,31 @@ import io
 import os
 import signal
 import sys
-from argparse import BooleanOptionalAction
 from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
 from utils import interrupts
 
-DATA_FLAGS = (
-    *("dataset_name", "task_name", "data_dir", "train_file", "validation_file", "test_file"),
-    *("text_columns", "label_column", "split_seed", "max_seq_length"),
-    *("max_train_rows", "max_eval_rows"),
-)
-# Arguments that say where something lies: no part of a manifest, whose bytes they would change.
-PLACES = {
-    "output_dir",
-    "model_name",
-    "scores",
-    "data_dir",
-    "device",
-    "quiet",
-    "overwrite",
-    "train_file",
-    "validation_file",
-    "test_file",
-    "checkpoint_every",
-    "tensorboard",
-    "time_budget",
-    # How the passes are cut, not what comes out of them.
-    "micro_bsz",
-    "checkpoint_activations",
-}
-DEFAULT_SPLIT_SEED = 42
-
-
-def settings_of_search(settings: dict) -> dict:
-    """How scores were found: of a search's or a pruning's arguments those that are the same for
-    every seed and task, wherever it is run."""
-    dropped = {*DATA_FLAGS, *PLACES, "seed", "precision", "compile", "keep_scores", "sparsity"}
-    return {k: v for k, v in settings.items() if k not in dropped}
-
 
 class UserError(Exception):
     """Something the person at the keyboard can mend: one line, what is wrong and what to do."""
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Shows a default where there is one and the help does not name it already."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        is_plain = action.default not in (None, False, [], argparse.SUPPRESS)
+        return f"{text} (default: %(default)s)" if is_plain and "(default" not in text else text
 
 
 class Parser(argparse.ArgumentParser):
     """argparse with exact flag names, defaults in --help, and errors of one line."""
 
     def __init__(self, description: str):
-        super().__init__(
-            description=description,
-            allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
+        super().__init__(description=description, allow_abbrev=False, formatter_class=_Formatter)
 
     def parse_args(self, args=None, namespace=None):
         for word in sys.argv[1:] if args is None else args:
@@ -185,14 +156,6 @@ def duration(text: str) -> float:
     return units[text[-1]] * positive_float(text[:-1])
 
 
-def add_time_budget(group) -> None:
-    group.add_argument(
-        "--time_budget",
-        type=duration,
-        help="save and leave after this time, such as 45m or 8h; the same command goes on",
-    )
-
-
 def open_fraction(text: str) -> float:
     return _number(text, float, lambda v: 0 < v < 1, "a number strictly between 0 and 1")
 
@@ -224,157 +187,3 @@ def epochs_or_words(*words: str) -> Callable[[str], list]:
             raise argparse.ArgumentTypeError(f"{text!r} is not a list of {allowed}") from None
 
     return parse
-
-
-def add_data_flags(parser: argparse.ArgumentParser) -> None:
-    g = parser.add_argument_group("data")
-    g.add_argument("--dataset_name", help="glue, imdb, ag_news, builtin/... or custom")
-    g.add_argument("--task_name", help="sst2, qnli, qqp, mnli, or the same as --dataset_name")
-    g.add_argument(
-        "--data_dir",
-        help="local folder holding {train,dev,test}*.{tsv,csv,jsonl,"
-        "parquet}[.gz] with the task's columns, instead of the hub",
-    )
-    g.add_argument("--train_file", help="local training file (tsv, csv, jsonl, parquet; .gz)")
-    g.add_argument("--validation_file", help="local dev file; without it dev is 10 %% of train")
-    g.add_argument("--test_file", help="local test file")
-    g.add_argument(
-        "--text_columns",
-        help="names of the text column(s) in local files, with a comma between two",
-    )
-    g.add_argument("--label_column", help="name of the label column in local files")
-    g.add_argument(
-        "--split_seed",
-        type=non_negative_int,
-        default=DEFAULT_SPLIT_SEED,
-        help="seed of the train/dev split, of row bounds, of built-in test rows",
-    )
-    g.add_argument(
-        "--max_seq_length",
-        type=positive_int,
-        help="tokens after which a text is cut (default: the task's)",
-    )
-    g.add_argument(
-        "--max_train_rows",
-        type=positive_int,
-        help="use at most this many training rows, drawn with equal class shares",
-    )
-    g.add_argument(
-        "--max_eval_rows", type=positive_int, help="use at most this many rows of dev and of test"
-    )
-
-
-def inherit_data_flags(args: argparse.Namespace, earlier: dict) -> None:
-    """Where no task was named, take over the data flags of the stage before, but those given."""
-    if args.task_name is not None or args.dataset_name is not None:
-        return
-    for flag in DATA_FLAGS:
-        if getattr(args, flag) in (None, DEFAULT_SPLIT_SEED):
-            setattr(args, flag, earlier.get(flag))
-
-
-def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    g = parser.add_argument_group("run")
-    g.add_argument(
-        "--output_dir",
-        required=True,
-        help="the run's folder; a run that was "
-        "interrupted there goes on, a finished one is left alone",
-    )
-    g.add_argument(
-        "--overwrite",
-        action=BooleanOptionalAction,
-        default=False,
-        help="discard what an earlier run left in --output_dir",
-    )
-    g.add_argument(
-        "--seed",
-        type=non_negative_int,
-        default=42,
-        help="seed of the run: classifier, batches, dropout, and in the search gates and delta",
-    )
-    g.add_argument(
-        "--device",
-        choices=["auto", "cpu", "cuda"],
-        default="auto",
-        help="auto: CUDA where there is one",
-    )
-    g.add_argument(
-        "--precision",
-        choices=["auto", "fp32", "bf16"],
-        default="auto",
-        help="auto: bf16 autocast where the hardware computes in it, else fp32",
-    )
-    g.add_argument(
-        "--attn_implementation", choices=["sdpa", "eager"], default="sdpa", help="attention kernels"
-    )
-    g.add_argument(
-        "--checkpoint_every",
-        type=save_interval,
-        default="10m",
-        help="time between resume points: optimizer steps, or minutes with an m (0: only the end "
-        "of each epoch)",
-    )
-    g.add_argument(
-        "--group_by_length",
-        action=BooleanOptionalAction,
-        default=True,
-        help="put texts of like length into one batch, so that little is padded",
-    )
-    g.add_argument(
-        "--deterministic",
-        action=BooleanOptionalAction,
-        help="kernels that give the same bytes each time (default: on a CPU only)",
-    )
-    g.add_argument(
-        "--tensorboard",
-        action=BooleanOptionalAction,
-        default=False,
-        help="write the numbers of log.jsonl for TensorBoard, too",
-    )
-    add_time_budget(g)
-    g.add_argument("--quiet", action=BooleanOptionalAction, default=False, help="no progress bar")
-    g = parser.add_argument_group("memory")
-    g.add_argument(
-        "--micro_bsz",
-        type=positive_int,
-        help="rows per forward and backward pass; their gradients add up to the batch's "
-        "(default: the whole batch)",
-    )
-    g.add_argument(
-        "--checkpoint_activations",
-        action=BooleanOptionalAction,
-        default=False,
-        help="keep one activation a layer and compute the others again in the backward pass",
-    )
-
-
-def add_training_flags(parser: Parser, of_epochs: str = "passes over the training rows") -> None:
-    g = parser.add_argument_group("training (paper's Table 5)")
-    add = g.add_argument
-    add("--epochs", type=positive_int, default=3, help=of_epochs)
-    add("--bsz", type=positive_int, default=32, help="rows per optimizer step")
-    add("--lr", type=positive_float, default=2e-5, help="peak learning rate")
-    add(
-        "--weight_decay",
-        type=non_negative_float,
-        default=1e-2,
-        help="AdamW's, not on biases and LayerNorm weights",
-    )
-    add("--warmup_ratio", type=fraction, default=0.1, help="share of steps in which lr rises")
-    add("--dropout", type=fraction, help="every dropout probability (default: encoder's own)")
-
-
-def add_keep_epochs(parser: Parser) -> None:
-    parser.add_argument(
-        "--keep_epochs",
-        type=epoch_list,
-        default=[],
-        help="keep checkpoints of these epochs too, e.g. 1,2,3 (attack.py --attack_epochs)",
-    )
-
-
-def check_epochs(args: argparse.Namespace) -> None:
-    """UserError where an epoch is to be kept that there will not be."""
-    if args.keep_epochs and max(args.keep_epochs) > args.epochs:
-        raise UserError(f"--keep_epochs names an epoch beyond --epochs {args.epochs}")

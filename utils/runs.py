@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from utils.cli import UserError
 from utils.files import (
@@ -29,6 +29,7 @@ from utils.files import (
     write_atomically,
     write_json,
 )
+from utils.settings import identity_of
 
 LIBRARIES = (
     "torch",
@@ -45,14 +46,8 @@ LIBRARIES = (
     "nltk",
 )
 
-STATE_FORMAT = 2  # of state.pt; counts up when what stands in it changes
+STATE_FORMAT = 3  # of state.pt; counts up when what stands in it changes
 DIGEST_BYTES = 32  # SHA-256, behind the state
-
-# Arguments that say where or how loudly, not what: a resumed run may differ in them.
-NOT_IDENTITY = {
-    *("output_dir", "overwrite", "quiet", "tensorboard", "checkpoint_every", "result_file"),
-    *("time_budget", "micro_bsz", "checkpoint_activations", "from_run"),
-}
 
 
 def seed_for(seed: int, purpose: str, *counters: object) -> int:
@@ -139,17 +134,17 @@ def read_run(folder: str | Path) -> dict | None:
 class Run:
     """A run's folder while its script is at work."""
 
-    def __init__(self, folder: str | Path, stage: str, arguments: dict):
-        """`arguments`: all of the script's; those that define the run are compared on resume.
+    def __init__(self, folder: str | Path, stage: str, settings: Any):
+        """`settings`: the script's dataclass; those that define the run are compared on resume.
 
-        Raises UserError where the folder holds another run, something that is no run, or a run
+        Raises UserError where the folder holds another run, files that are not a run's, or a run
         that another process is working on.
         """
         self.folder = Path(folder)
         self.stage = stage
-        self.identity = {k: v for k, v in arguments.items() if k not in NOT_IDENTITY}
-        self.overwrite = bool(arguments.get("overwrite"))
-        self._tensorboard = bool(arguments.get("tensorboard"))
+        self.identity = identity_of(settings)
+        self.overwrite = settings.overwrite
+        self._tensorboard = getattr(settings, "tensorboard", False)
         self._writer = None
         self._lock: IO | None = None
         self.earlier = read_run(self.folder)
@@ -161,7 +156,7 @@ class Run:
                 f"{self.folder} is not empty and holds no run; choose another --output_dir"
             )
         if self.overwrite:
-            self._refuse_inputs_inside(arguments)
+            self._refuse_inputs_inside(vars(settings))
         if self.overwrite or (self.earlier or {}).get("status") == "clearing":
             self.earlier = None  # clearing: an --overwrite that was killed while it deleted
         elif self.earlier is not None:

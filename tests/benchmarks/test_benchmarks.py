@@ -20,7 +20,7 @@ import released_step  # noqa: E402
 
 import search_ticket  # noqa: E402
 from masking import hard_concrete, surgery  # noqa: E402
-from training import adversary, optim  # noqa: E402
+from training import adversary  # noqa: E402
 
 STEPS, BATCH = 12, 8
 
@@ -77,39 +77,35 @@ def test_the_yardstick_and_protocol_released_give_the_same_numbers():
         draw_delta,
     )
     args = search_ticket.parse_args(
-        f"--model_name - --output_dir - --task_name sst2 --protocol released --epochs 2 "
+        f"--model_name - --output_dir - --task_name sst2 --deviations released --epochs 2 "
         f"--bsz {BATCH} --device cpu --precision fp32".split()
     )
     model = tiny_model().train()
     gated = surgery.install_gates(model, args.mask_p)
-    scores = [layer.scores for layer in gated.values()]
-    optimizer = optim.make_adamw(args.adamw, scores, args.lr, args.weight_decay)
-    clocks = search_ticket.Clocks(args, len(rows), STEPS // 2, 3)
+    clocks = search_ticket.Clocks(args, len(rows), 3)
 
-    def redraw(k: int) -> None:
-        seed_pass(k)
-        surgery.draw_noise(gated, noise)
+    class Draws:
+        def redraw(self, k: int) -> None:
+            seed_pass(k)
+            surgery.draw_noise(gated, noise)
+
+        def delta(self) -> torch.Tensor:
+            mask = now.batch["attention_mask"]
+            uniform = draw_delta((*mask.shape, model.config.hidden_size))
+            return adversary.initial_delta(uniform, mask, args.adv_init_mag)
+
+    search = search_ticket.Search(model, gated, args, Accelerator(cpu=True), Draws())
 
     for step, batch in enumerate(batches, 1):
-        now.step = step
+        now.step, now.batch = step, batch
         theirs = yardstick.step(batch)
-        shape = (*batch["input_ids"].shape, model.config.hidden_size)
-        ours = search_ticket.search_step(
-            model,
-            gated,
-            optimizer,
+        losses, ours = search.step(
             batch | {"row_weight": torch.tensor(1 / BATCH)},
-            args,
             clocks.lr(step),
             clocks.lambda_reg(step),
-            redraw,
-            lambda batch=batch, shape=shape: adversary.initial_delta(
-                draw_delta(shape), batch["attention_mask"], args.adv_init_mag
-            ),
-            Accelerator(cpu=True),
-            step,
-            optim.Skips(),
+            lambda losses, norm: True,
         )
+        ours["loss_per_pass"] = losses
         assert theirs["lr"] == pytest.approx(clocks.lr(step))
         assert theirs["lambda_reg"] == pytest.approx(clocks.lambda_reg(step))
         for name in (
@@ -121,11 +117,11 @@ def test_the_yardstick_and_protocol_released_give_the_same_numbers():
         ):
             torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-6, msg=name)
         assert list(gated) == list(yardstick.gates)
-        for mine, its in zip(scores, yardstick.scores, strict=True):
+        for mine, its in zip(search.scores, yardstick.scores, strict=True):
             torch.testing.assert_close(mine, its, rtol=0, atol=1e-4)
     assert theirs["clip_norm"] > 1 and theirs["lambda_reg"] == 0.5  # both matter by then
     start = hard_concrete.score_for_gate(args.mask_p)
-    assert (scores[0] - start).abs().max() > 0.1
+    assert (search.scores[0] - start).abs().max() > 0.1
 
 
 def test_another_noise_gives_other_numbers():

@@ -77,6 +77,8 @@ def test_a_run_is_attacked_recorded_and_not_attacked_twice(run, attack_py, capsy
     }
     assert {k: record[k] for k in expected} == expected
     assert record["rows"]["rows_per_label"] == {"0": 3, "1": 3}
+    assert record["row_labels"] == "".join(str(row["label"]) for row in rows)
+    assert record["preset"] == "balanced"
     assert record["resources"]["stop_words"]["name"] in ("nltk", "scikit-learn")
     assert record["environment"]["versions"]["textattack"]
     before = (folder / "rows.jsonl").read_bytes()
@@ -122,7 +124,7 @@ def test_epochs_of_a_run(run, attack_py, tmp_path, capsys):
     assert (run / "attacks" / "deepwordbug_epoch3_first4_seed42" / "summary.json").is_file()
     assert attack_py(*command, 1, "--result_file", result, "--neighbours", "unread") == 0
     warnings = capsys.readouterr().err
-    assert "warning: all 1 rows are of one class" in warnings
+    assert "warning: all 1 attacked rows belong to the class" in warnings
     assert "warning: --neighbours is not read by the recipe deepwordbug" in warnings
 
 
@@ -171,14 +173,14 @@ BAD = {
     "no rows": (["--num_examples", "0"], "whole number >= 1"),
     "no folder": (["--model_name", "missing"], "no folder missing"),
     "not a checkpoint": (["--model_name", "{folder}"], "no config.json"),
-    "epochs not kept": (["--attack_epochs", "2"], r"no checkpoint of epoch 2 \(kept: 1, 3\)"),
+    "epochs not kept": (["--attack_epochs", "2"], r"no checkpoint of epoch 2 \(it has: 1, 3\)"),
     "epoch zero": (["--attack_epochs", "0"], "whole number >= 1"),
     "label count": (["--task_name", "mnli", "--test_file", "{data}"], "2 labels, mnli has 3"),
     "unknown task": (["--task_name", "sst9"], "unknown task"),
     "no test file": (["--test_file", "missing.tsv"], "no file missing.tsv"),
     "one class": (["--test_file", "{one_class}"], r"1 class\(es\)"),
     "empty file": (["--test_file", "{empty}"], "empty"),
-    "no neighbours flag": (["--recipe", "textfooler-neighbours"], "needs --neighbours|tagger"),
+    "no neighbours flag": (["--recipe", "textfooler-neighbours"], "give --neighbours|tagger"),
     "unread threshold": (["--similarity_threshold", "0.5"], "not read by the recipe"),
     "threshold": (["--recipe", "textfooler-minilm", "--similarity_threshold", "2"], "in .0, 1"),
     "too long": (["--max_seq_length", "500"], "64 positions"),
@@ -220,4 +222,4 @@ def test_a_folder_with_other_settings(run, attack_py, capsys):
     assert attack_py(*command, "--num_examples", 2) == 0
     capsys.readouterr()
     assert attack_py(*command, "--num_examples", 2, "--score_with", "softmax") == 2
-    assert 'score_with "log_odds" then, "softmax" now' in capsys.readouterr().err
+    assert 'score_with was "log_odds", is now "softmax"' in capsys.readouterr().err

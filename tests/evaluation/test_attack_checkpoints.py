@@ -28,7 +28,7 @@ def test_checkpoints_of_a_run(run):
     targets = checkpoints.find_targets(str(run), "last", [1, 3])
     assert [t.name for t in targets] == ["epoch1", "epoch3"]
     assert all(t.home == run for t in targets)
-    with pytest.raises(UserError, match=r"epoch 2 \(kept: 1, 3\)"):
+    with pytest.raises(UserError, match=r"epoch 2 \(it has: 1, 3\)"):
         checkpoints.find_targets(str(run), "last", [1, 2])
 
 
@@ -59,7 +59,7 @@ def test_folders_that_are_no_checkpoint(tmp_path):
     with pytest.raises(UserError, match="holds a search"):
         target_of(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"stage": "finetune", "status": "running"}))
-    with pytest.raises(UserError, match="not finished"):
+    with pytest.raises(UserError, match="finish its run"):
         target_of(tmp_path)
 
 
@@ -85,10 +85,10 @@ def test_an_encoder_without_a_classifier_is_refused(tmp_path):
 
     folder = tools.tiny_bert(tmp_path / "encoder")
     BertModel.from_pretrained(folder, add_pooling_layer=False).save_pretrained(folder)
-    with pytest.raises(UserError, match="no fine-tuned classifier"):
+    with pytest.raises(UserError, match="not a fine-tuned classifier"):
         checkpoints.load_classifier(target_of(folder))
     (folder / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(UserError, match="no classifier that can be loaded"):
+    with pytest.raises(UserError, match="not a loadable classifier"):
         checkpoints.load_classifier(target_of(folder))
 
 

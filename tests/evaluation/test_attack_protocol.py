@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evaluation import protocol
+from evaluation import outcomes, protocol
 from evaluation.attack_folder import AttackFolder
 from training.splits import Rows
 from utils.cli import UserError
@@ -22,6 +22,7 @@ def folder_at(folder, settings: dict, ids: list[str]) -> AttackFolder:
 def line(row_id: str, outcome: str, queries: int = 1, changed: int = 0, total: int = 10) -> dict:
     return {
         "row_id": row_id,
+        "label": 1,
         "outcome": outcome,
         "queries": queries,
         "words_changed": changed,
@@ -50,13 +51,13 @@ def test_all_rows_where_no_more_are_asked_for_and_first_rows():
 
 
 def test_tally_by_hand():
-    outcomes = [
+    lines = [
         line("a", "success", queries=10, changed=1, total=10),
         line("b", "success", queries=30, changed=3, total=10),
         line("c", "failed", queries=50, changed=9, total=10),
         line("d", "skipped", queries=1),
     ]
-    t = protocol.tally(outcomes)
+    t = outcomes.tally(lines)
     assert t["clean_percent"] == 75 and t["aua_percent"] == 25
     assert t["suc_percent"] == pytest.approx(100 * (1 - 25 / 75))
     assert t["queries_per_row"] == 30 and t["words_changed_percent"] == 20
@@ -70,11 +71,11 @@ def test_tally_by_hand():
 
 
 def test_tally_without_a_row_that_was_right():
-    t = protocol.tally([line("a", "skipped"), line("b", "skipped")])
+    t = outcomes.tally([line("a", "skipped"), line("b", "skipped")])
     assert t["clean_percent"] == t["aua_percent"] == 0
     assert t["suc_percent"] is None and t["queries_per_row"] is None
     assert t["words_changed_percent"] is None and t["intervals_95"]["suc_percent"] is None
-    assert "-" in protocol.so_far([line("a", "skipped")])
+    assert "-" in outcomes.so_far([line("a", "skipped")])
 
 
 def test_folder_resumes_and_drops_a_torn_line(tmp_path):
@@ -107,7 +108,7 @@ def test_folder_resumes_and_drops_a_torn_line(tmp_path):
 
 def test_folder_refuses_other_settings_and_foreign_folders(tmp_path):
     folder_at(tmp_path / "a", {"recipe": "x", "seed": 1}, []).begin()
-    with pytest.raises(UserError, match="seed 1 then, 2 now"):
+    with pytest.raises(UserError, match="seed was 1, is now 2"):
         folder_at(tmp_path / "a", {"recipe": "x", "seed": 2}, [])
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.tex").write_text("mine")

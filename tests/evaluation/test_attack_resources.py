@@ -10,7 +10,8 @@ import pytest
 import torch
 from attack_tools import attack_all, make_victim
 
-from evaluation import RECIPES, readers, resources
+from evaluation import readers, resources
+from evaluation.presets import RECIPES
 from utils.cli import UserError
 
 NOTHING = dict.fromkeys(("neighbours", "word_vectors", "sentence_encoder", "masked_lm"))
@@ -113,7 +114,7 @@ def nltk_data(tmp_path_factory):
         ("bertattack", "language model .* hf download bert-base-uncased"),
         ("bae", "tagger is missing"),
         ("pwws", "wordnet is missing; .*nltk.downloader wordnet"),
-        ("textfooler-neighbours", "needs --neighbours FILE"),
+        ("textfooler-neighbours", "give --neighbours FILE"),
     ],
 )
 def test_a_missing_resource_names_its_command(nowhere, recipe, message):
@@ -128,7 +129,7 @@ def test_the_sentence_encoder_is_named_too(nowhere, word_vectors):
 
 
 def test_given_paths_must_exist(nowhere):
-    with pytest.raises(UserError, match="there is no .*missing.txt"):
+    with pytest.raises(UserError, match="missing.txt does not exist"):
         resources.locate("textbugger", NOTHING | {"word_vectors": "missing.txt"}, "cpu")
     assert resources.locate("deepwordbug", NOTHING, "cpu") == {}
 
@@ -139,14 +140,16 @@ def test_every_recipe_has_a_builder_and_its_resources_are_known():
     assert recipes._BUILDERS.keys() == RECIPES.keys()
 
 
-def test_nothing_is_downloaded(monkeypatch):
+def test_nothing_is_downloaded(monkeypatch, model_and_tokenizer, nltk_data):
+    """WordNet's swap calls nltk.download; NLTK's own function is back in place afterwards."""
     import nltk
 
-    def no_network(*_):
-        raise AssertionError("the network was asked")
+    def download(*_):
+        raise AssertionError("nltk.download was called")
 
-    monkeypatch.setattr("socket.socket.connect", no_network)
-    assert nltk.download("omw-1.4") is False
+    monkeypatch.setattr(nltk, "download", download)
+    build("pwws", make_victim(model_and_tokenizer), {})
+    assert nltk.download is download
 
 
 def test_stop_words_come_from_nltk_or_else_scikit_learn(nowhere, tmp_path):
@@ -223,19 +226,19 @@ def test_word_vectors_and_their_exact_neighbours(tmp_path, word_vectors):
 def test_word_neighbours_are_kept(word_vectors, monkeypatch, tmp_path):
     monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path))
     _, vectors = readers.read_word_vectors(word_vectors)
-    first = readers.kept_nearest_words(word_vectors, vectors, 5, "cpu")
+    first = readers.cached_nearest_words(word_vectors, vectors, 5, "cpu")
     [kept] = tmp_path.rglob("*.npy")
     kept.write_bytes(kept.read_bytes()[:50])  # torn: computed again
-    assert np.array_equal(readers.kept_nearest_words(word_vectors, vectors, 5, "cpu"), first)
+    assert np.array_equal(readers.cached_nearest_words(word_vectors, vectors, 5, "cpu"), first)
     monkeypatch.setattr(readers, "nearest_words", None)
-    assert np.array_equal(readers.kept_nearest_words(word_vectors, vectors, 5, "cpu"), first)
+    assert np.array_equal(readers.cached_nearest_words(word_vectors, vectors, 5, "cpu"), first)
 
 
 def test_bad_encoders_and_language_models(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"no model")
-    with pytest.raises(UserError, match="no TensorFlow SavedModel"):
+    with pytest.raises(UserError, match="not a loadable TensorFlow SavedModel"):
         readers.load_sentence_encoder(tmp_path)
-    with pytest.raises(UserError, match="no masked language model"):
+    with pytest.raises(UserError, match="not a loadable masked language model"):
         readers.load_masked_lm(tmp_path)
 
 

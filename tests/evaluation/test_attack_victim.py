@@ -89,7 +89,7 @@ def test_outputs_that_are_not_finite_are_refused(model_and_tokenizer):
 
 @pytest.mark.parametrize("labels", [2, 4])
 def test_log_odds_order_as_one_minus_p_and_do_not_saturate(labels):
-    from evaluation.goals import log_odds_against
+    from evaluation.textattack_parts import log_odds_against
 
     logits = torch.randn(
         200, labels, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
@@ -227,6 +227,49 @@ def test_texts_without_a_word_to_change_fail(model_and_tokenizer):
     rows = tools.sst2_rows(list(zip(sentences, labels, strict=True)))
     for line in attack_all(recipe("deepwordbug", victim), victim, rows=rows):
         assert line["outcome"] == "failed" and line["queries"] == 1 and not line["words_changed"]
+
+
+# Emoji, with a skin tone or joined; U+2019, U+02BC and U+0027 as apostrophes; accents.
+UNUSUAL = (
+    "a good film \U0001f600 with a great \U0001f468\u200d\U0001f469 story",
+    "the plot isn\u2019t good and the cast\u02bcs weak",
+    "\u2019tis a \u2018good\u2019 film , don\u02bct don't don\u2019t",
+    "caf\u00e9 film \u2019s \u02bcstory na\u00efve movie \U0001f44d\U0001f3fd",
+    "\U0001f600\U0001f44d\U0001f3fd",
+    "\u2019 \u02bc",
+)
+
+
+@pytest.mark.parametrize("name", ["deepwordbug", "textfooler-minilm", "textbugger-minilm"])
+def test_emoji_and_apostrophes(name, model_and_tokenizer, table_resources):
+    """Everything that is not a word stays where it is, and the outcome is the model's answer."""
+    loaded = {} if name == "deepwordbug" else table_resources
+    victim = make_victim(model_and_tokenizer)
+    labels = victim(list(UNUSUAL)).argmax(1).tolist()
+    rows = tools.sst2_rows(tuple(zip(UNUSUAL, labels, strict=True)))
+    lines = attack_all(recipe(name, victim, **loaded), victim, rows=rows)
+    for line, text, label in zip(lines, UNUSUAL, labels, strict=True):
+        perturbed = line["perturbed"]["sentence"]
+        assert line["original"]["sentence"] == text
+        kept = [c for c in text if not c.isalnum() and c not in "' "]
+        assert [c for c in perturbed if not c.isalnum() and c not in "' "] == kept
+        assert int(victim([perturbed]).argmax()) == line["predicted_after"]
+        assert (line["predicted_after"] == label) == (line["outcome"] == "failed")
+        assert (perturbed != text) == bool(line["words_changed"])
+    assert [line["words_total"] for line in lines[-2:]] == [0, 1]
+    assert sum(bool(line["words_changed"]) for line in lines) >= 3
+
+
+def test_an_attack_leaves_the_global_generators_alone(model_and_tokenizer):
+    """Fails where an attacked row seeds the generators of its process for good."""
+    victim = make_victim(model_and_tokenizer)
+    random.seed(11)
+    np.random.seed(11)
+    torch.manual_seed(11)
+    expected = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    attack_all(recipe("deepwordbug", victim), victim, positions=[0, 1])
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    assert states == expected
 
 
 def test_words_changed_counts_a_split_word_once():

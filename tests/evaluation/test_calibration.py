@@ -146,7 +146,7 @@ def test_log_odds_do_not_see_a_temperature(runs, monkeypatch, capsys):
     for other in (usual["0.01"], usual["fitted"], sure["1"]):
         assert other["row_outcomes"] == usual["1"]["row_outcomes"]
         assert other["queries_per_row"] == usual["1"]["queries_per_row"]
-    assert "no temperature reorders log-odds" in capsys.readouterr().err
+    assert "a temperature cannot reorder log-odds" in capsys.readouterr().err
 
 
 def test_dividing_by_a_hundredth_is_the_sure_copy(runs, monkeypatch):

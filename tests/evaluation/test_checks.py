@@ -80,7 +80,9 @@ def test_a_sound_model_on_sound_rows_has_no_flag(run, attacked, capsys):
     record = attacked(run)
     assert record["attacked_rows_in_train"] == record["attacked_rows_in_dev"] == 0
     assert record["rows_answered_differently_twice"] == 0 and record["classes_answered"] == 2
-    assert flags(record) - {"equal_importance"} == set()  # its words do weigh the same
+    # All words have the same weight; and a draw is label 0, so that no BAD row ever falls.
+    assert flags(record) == {"equal_importance", "one_class_survives"}
+    assert record["row_labels"] == "0" * 5 + "1" * 5 and record["row_outcomes"] == "rrrrrfffff"
 
 
 def test_sorted_rows_are_one_class(run, attacked, capsys):
@@ -212,12 +214,12 @@ def test_a_process_that_dies_while_the_next_one_starts(run, attacked, monkeypatc
 
 
 @pytest.mark.parametrize("name", list(presets.PRESETS))
-def test_protocols_by_name(name, run, attacked, tmp_path):
+def test_presets(name, run, attacked, tmp_path):
     others = ["--compared_with", run] if name == "intersection" else []
     length = ["--max_seq_length", 60] if name == "released" else []  # this encoder has 64
-    record = attacked(run, "--attack_protocol", name, "--num_examples", 4, *others, *length)
+    record = attacked(run, "--preset", name, "--num_examples", 4, *others, *length)
     expected = presets.PRESETS[name]
-    assert record["attack_protocol"] == name and record["rows"]["chosen"] == expected["rows"]
+    assert record["preset"] == name and record["rows"]["chosen"] == expected["rows"]
     assert record["score_with"] == expected["score_with"]
     first = name == "released"
     assert record["rows"]["rows_per_label"] == ({"0": 4} if first else {"0": 2, "1": 2}) or (
@@ -231,9 +233,9 @@ def test_protocols_by_name(name, run, attacked, tmp_path):
 
 def test_released_attacks_what_its_code_calls_bert_attack(monkeypatch):
     flags = ["--model_name", "x", "--recipe", "bertattack", "--task_name", "sst2"]
-    args = attack.parse_args([*flags, "--attack_protocol", "released"])
+    args = attack.parse_args([*flags, "--preset", "released"])
     assert args.recipe == "bertattack-released" and args.max_seq_length == 512
-    args = attack.parse_args([*flags, "--attack_protocol", "released", "--rows", "random"])
+    args = attack.parse_args([*flags, "--preset", "released", "--rows", "random"])
     assert args.rows == "random" and args.score_with == "softmax"
     assert attack.parse_args(flags).recipe == "bertattack"
 
@@ -252,9 +254,9 @@ def test_the_intersection_is_what_all_get_right(run, attacked, tmp_path):
     """`half` calls everything good, so that only the good rows are left."""
     half = run_of(tmp_path, "half")
     say_good(half)
-    record = attacked(run, "--attack_protocol", "intersection", "--compared_with", run, half)
+    record = attacked(run, "--preset", "intersection", "--compared_with", run, half)
     assert record["clean_percent"] == 100 and record["rows"]["rows_per_label"] == {"1": 5}
-    other = attacked(half, "--attack_protocol", "intersection", "--compared_with", half, run)
+    other = attacked(half, "--preset", "intersection", "--compared_with", half, run)
     assert other["protocol_id"] == record["protocol_id"]
     assert len(record["rows"]["right_for"]) == 2
 

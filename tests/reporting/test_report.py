@@ -15,7 +15,7 @@ from evaluation import records
 from evaluation.intervals import crossed_interval
 from experiments.paper import CURVES, DENSE, FIGURES, ROBUST, TABLES, Model
 from experiments.scales import SCALES
-from reporting import comparisons, figures, latex, markdown, paper_tables
+from reporting import comparisons, latex, markdown, paper_tables, style
 from reporting.missing import command
 
 SPARSITIES = SCALES["mini"].sparsities
@@ -474,7 +474,7 @@ def test_figures_are_of_one_size_and_the_same_bytes_again(tmp_path):
     out = report(tmp_path, "figure1")
     first = {kind: (out / f"figure1.{kind}").read_bytes() for kind in ("png", "pdf")}
     width = int.from_bytes(first["png"][16:20], "big")
-    assert width == round(figures.WIDTH * 300)
+    assert width == round(style.WIDTH * 300)
     assert first == {
         kind: (report(tmp_path, "figure1") / f"figure1.{kind}").read_bytes() for kind in first
     }

@@ -18,7 +18,7 @@ from evaluation import records
 from evaluation.intervals import mean_crossed_difference
 from experiments.paper import DENSE, Model
 from experiments.study import STUDY_RECIPE
-from reporting import costs, figures, paper_tables
+from reporting import costs, paper_tables, style
 from training import deviations
 from utils import files
 
@@ -384,7 +384,7 @@ def test_all_rows_of_the_studys_searches_can_be_told_apart(tmp_path):
     found = searches_of(tmp_path)
     dev = {label: found[label, "dev accuracy %"][0] for label in switches}
     assert dev == {label: f"{60 + i}.0 (n=1)" for i, label in enumerate(switches)}
-    looks = [tuple(look.values()) for look in figures._looks(switches).values()]
+    looks = [tuple(look.values()) for look in style.looks(switches).values()]
     assert len(set(looks)) == len(switches)
 
 

@@ -306,7 +306,7 @@ def test_a_spent_time_budget_is_a_resume_point(runs, encoder, tmp_path, capsys, 
         status = stop.code
     assert status == 124 and not (tmp_path / "t" / "last").exists()
     said = capsys.readouterr().err
-    assert "the time budget is spent; the same command goes on behind optimizer step 15" in said
+    assert "the time budget is spent; the same command goes on after optimizer step 15" in said
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
     retrain(encoder, runs / "search", tmp_path / "t", *flags, "2h")
     weights = "last/model.safetensors"
@@ -478,7 +478,7 @@ def test_magnitude_of_finetuned_weights(runs, encoder, tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--protocol", "released"),
+        ("--deviations", "released"),
         ("--adv_gradient", "last"),
         ("--adv_steps", 0),
         ("--redraw", "each_step"),
@@ -509,7 +509,7 @@ def test_every_switch_of_the_search_runs_and_changes_the_scores(runs, tmp_path, 
 
 
 def test_released_protocol_in_stages_1_and_3(runs, encoder, sst2_folder, tmp_path):
-    finetune(encoder, sst2_folder, tmp_path / "d", "--epochs", 1, "--protocol", "released")
+    finetune(encoder, sst2_folder, tmp_path / "d", "--epochs", 1, "--deviations", "released")
     args = json.loads((tmp_path / "d" / "run.json").read_text())["args"]
     assert args["max_grad_norm"] == 0 and args["adamw"] == "released"
     retrain(
@@ -520,7 +520,7 @@ def test_released_protocol_in_stages_1_and_3(runs, encoder, sst2_folder, tmp_pat
         0.4,
         "--epochs",
         1,
-        "--protocol",
+        "--deviations",
         "released",
         "--max_grad_norm",
         1.0,

@@ -10,6 +10,7 @@ from transformers import (
 )
 
 from training.adversary import ascend, initial_delta, perturbed, sentence_norms
+from training.methods import AdversarySettings
 
 
 def test_initial_delta_by_hand():
@@ -23,17 +24,23 @@ def test_initial_delta_by_hand():
     assert initial_delta(uniform, mask, 0.6, "linf").abs().max() == pytest.approx(0.6)
 
 
+def moved(delta, gradient, lr: float, bound: float, norm: str = "l2") -> torch.Tensor:
+    settings = AdversarySettings(adv_lr=lr, adv_max_norm=bound, adv_norm_type=norm)
+    return ascend(delta, gradient, settings)
+
+
 def test_an_ascent_moves_by_its_step_and_stays_in_the_ball():
-    torch.manual_seed(0)
-    delta, gradient = torch.randn(3, 4, 5) * 0.1, torch.randn(3, 4, 5)
-    moved = ascend(delta, gradient, 0.03, 0.0)
-    assert sentence_norms(moved - delta).tolist() == pytest.approx([0.03] * 3, abs=1e-6)
-    bounded = ascend(delta, gradient, 5.0, 0.7)
+    noise = torch.Generator().manual_seed(0)
+    delta = torch.randn(3, 4, 5, generator=noise) * 0.1
+    gradient = torch.randn(3, 4, 5, generator=noise)
+    step = moved(delta, gradient, 0.03, 0.0) - delta
+    assert sentence_norms(step).tolist() == pytest.approx([0.03] * 3, abs=1e-6)
+    bounded = moved(delta, gradient, 5.0, 0.7)
     assert sentence_norms(bounded).tolist() == pytest.approx([0.7] * 3, abs=1e-5)
-    inside = ascend(delta * 0.01, gradient, 0.01, 0.7)
-    torch.testing.assert_close(inside, ascend(delta * 0.01, gradient, 0.01, 0.0))
-    assert ascend(delta, gradient, 5.0, 0.2, "linf").abs().max() <= 0.2
-    assert torch.isfinite(ascend(delta, torch.zeros(3, 4, 5), 0.03, 0.0)).all()
+    inside = moved(delta * 0.01, gradient, 0.01, 0.7)
+    torch.testing.assert_close(inside, moved(delta * 0.01, gradient, 0.01, 0.0))
+    assert moved(delta, gradient, 5.0, 0.2, "linf").abs().max() <= 0.2
+    assert torch.isfinite(moved(delta, torch.zeros(3, 4, 5), 0.03, 0.0)).all()
 
 
 SIZES = {

@@ -1,6 +1,5 @@
 """Labels: the text of a cell, their order, finding one by name, and the logits of a checkpoint."""
 
-import argparse
 import json
 from dataclasses import replace
 from decimal import Decimal
@@ -13,9 +12,10 @@ from conftest import sentences, write_tsv
 from transformers import BertConfig
 
 from training import labels
+from training.settings import DataSettings
 from training.splits import load_splits
 from training.tasks import TASKS, resolve_task
-from utils.cli import DATA_FLAGS, UserError
+from utils.cli import UserError
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_custom_task_takes_the_labels_of_a_checkpoint():
 
 
 def arguments(**flags):
-    return argparse.Namespace(**(dict.fromkeys(DATA_FLAGS) | {"split_seed": 42} | flags))
+    return DataSettings(**({"split_seed": 42} | flags))
 
 
 def load(folder, need=("train", "dev", "test"), **flags):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import search_ticket
 from training import optim
 
 
@@ -77,3 +78,16 @@ def test_clip():
     p.grad = torch.tensor([3.0, 4.0])
     assert optim.clip([p], 0).item() == 5 and p.grad.tolist() == [3, 4]
     assert optim.clip([p], 1.0).item() == 5 and p.grad.norm().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_length_of_the_schedule():
+    """D17: 10 examples in batches of 4 make 6 steps in two epochs; released: 20 // 4."""
+    flags = ["--model_name", "-", "--output_dir", "-", "--epochs", "2", "--bsz", "4"]
+    flags += ["--warmup_ratio", "0", "--lr", "1"]
+    made = search_ticket.Clocks(search_ticket.parse_args(flags), 10, 3)
+    assert [made.lr(step) for step in (1, 4, 6)] == pytest.approx([1, 0.5, 1 / 6])
+    released = search_ticket.parse_args([*flags, "--deviations", "released"])
+    assert released.schedule_length == "examples"
+    assert [search_ticket.Clocks(released, 10, 3).lr(step) for step in (1, 6)] == [1, 0]
+    released = search_ticket.parse_args([*flags, "--schedule_length", "examples"])
+    assert released.lambda_clock == "steps" and search_ticket.Clocks(released, 10, 3).lr(6) == 0

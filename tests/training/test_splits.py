@@ -1,6 +1,5 @@
 """Where rows come from, how they are split, tokenised and batched."""
 
-import argparse
 import gzip
 import json
 import sys
@@ -12,14 +11,14 @@ import pytest
 from conftest import make_tokenizer, sentences, write_tsv
 
 from training import batching
+from training.settings import DataSettings
 from training.splits import Rows, load_splits
 from training.tasks import TASKS, resolve_task
-from utils.cli import DATA_FLAGS, UserError
+from utils.cli import UserError
 
 
 def arguments(**flags):
-    values = dict.fromkeys(DATA_FLAGS) | {"split_seed": 42, "task_name": "sst2"} | flags
-    return argparse.Namespace(**values)
+    return DataSettings(**({"split_seed": 42, "task_name": "sst2"} | flags))
 
 
 def load(need=("train", "dev", "test"), **flags):

@@ -1,0 +1,128 @@
+"""Measure how often the rules of evaluation/by_class.py fire, by simulation.
+
+    python benchmarks/false_alarms.py --output results/false_alarms.md
+
+Each simulated row has a difficulty, and each model survives an attack on it with a probability that
+depends on this difficulty, on the model and, where the classes differ, on its class.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils import cli
+
+ROWS, SEEDS, AUA = (100, 200, 300), (1, 3), 35.0
+GAIN = 8.0  # points of Aua between the two models
+SPREAD = 1.5  # standard deviation of a row's difficulty, in log-odds
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(__doc__.split("\n")[0])
+    parser.add_argument("--output", help="Markdown file to write (default: print the table)")
+    parser.add_argument(
+        "--repetitions", type=cli.positive_int, default=2000, help="simulations per number"
+    )
+    parser.add_argument("--seed", type=cli.non_negative_int, default=0, help="random seed")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = parse_args()
+    import numpy as np
+
+    generator = np.random.default_rng(args.seed)
+    lines = [
+        "# How often a class-wise flag fires",
+        "",
+        f"`python benchmarks/false_alarms.py --repetitions {args.repetitions} --seed {args.seed}`. "
+        f"Two classes of equal size, Aua {AUA:g} %, in % of {args.repetitions} simulations. "
+        "The rules are stated in `evaluation/by_class.py`: `one_class_survives` flags one record, "
+        "`one_class_carries` the gain of one model over another, over all seeds.",
+        "",
+        "| rows | seeds | classes | flag | fires |",
+        "| ---: | ---: | --- | --- | ---: |",
+    ]
+    for classes, gap, gains in (
+        ("alike", 0.0, (GAIN, GAIN)),
+        ("alike, no gain", 0.0, (0.0, 0.0)),
+        ("20 points apart, the whole gain in one", 20.0, (20.0, 0.0)),
+    ):
+        for rows in ROWS:
+            if classes != "alike, no gain":
+                share = fires_on_records(generator, args.repetitions, rows, gap)
+                lines.append(f"| {rows} | 1 | {classes} | one_class_survives | {share:.1f} |")
+            for seeds in SEEDS:
+                share = fires_on_gains(generator, args.repetitions, rows, seeds, gains)
+                lines.append(f"| {rows} | {seeds} | {classes} | one_class_carries | {share:.1f} |")
+    text = "\n".join(lines) + "\n"
+    if args.output:
+        Path(args.output).write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
+
+
+def fires_on_records(generator, repetitions: int, rows: int, gap: float) -> float:
+    """Share of records, in %, on which `one_class_survives` fires; the classes differ by `gap`."""
+    from evaluation.by_class import one_class_survives
+
+    fired = 0
+    for _ in range(repetitions):
+        difficulty = generator.normal(0, SPREAD, rows)
+        shift = [gap / 2, -gap / 2]
+        fired += one_class_survives(record(generator, difficulty, 1, shift)) is not None
+    return 100 * fired / repetitions
+
+
+def fires_on_gains(generator, repetitions: int, rows: int, seeds: int, gains: tuple) -> float:
+    """Share of comparisons, in %, on which `one_class_carries` fires; `gains`: points by class."""
+    from evaluation.by_class import one_class_carries
+
+    fired = 0
+    for _ in range(repetitions):
+        difficulty = generator.normal(0, SPREAD, rows)
+        after, before = (
+            [record(generator, difficulty, seed, shift) for seed in range(seeds)]
+            for shift in (gains, (0.0, 0.0))
+        )
+        fired += one_class_carries(after, before) is not None
+    return 100 * fired / repetitions
+
+
+def record(generator, difficulty, seed: int, shift) -> dict:
+    """An attack record: each class survives with a mean probability of AUA + `shift` percent."""
+    import numpy as np
+
+    labels = np.arange(len(difficulty)) % 2
+    log_odds = np.array([strength(AUA + points) for points in shift])[labels] - difficulty
+    survives = generator.random(len(labels)) < 1 / (1 + np.exp(-log_odds))
+    return {
+        "seed": seed,
+        "rows": {},
+        "rows_attacked": len(labels),
+        "row_outcomes": "".join("fr"[int(s)] for s in survives),
+        "row_labels": "".join(map(str, labels)),
+    }
+
+
+_strengths: dict[float, float] = {}
+
+
+def strength(percent: float) -> float:
+    """The log-odds at which rows of normal difficulty survive with this mean probability."""
+    if percent not in _strengths:
+        import numpy as np
+        from scipy.optimize import brentq
+        from scipy.stats import norm
+
+        points = norm.ppf((np.arange(1000) + 0.5) / 1000) * SPREAD
+        _strengths[percent] = float(
+            brentq(lambda s: (1 / (1 + np.exp(points - s))).mean() - percent / 100, -20, 20)
+        )
+    return _strengths[percent]
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,263 @@
+"""What attack.py resolves before it attacks a row: task, models to compare, temperature, folder.
+
+This module imports TextAttack only inside `Setup`, after `resources.import_textattack`. A process
+that attacks rows can therefore unpickle a Setup first.
+"""
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evaluation import calibration, checkpoints, protocol, resources
+from evaluation.checkpoints import Target
+from evaluation.minilm import SIMILARITY_THRESHOLDS
+from evaluation.presets import RECIPES, RESOURCE_FLAGS
+from training.settings import resolve_data_settings
+from training.splits import Rows, load_splits
+from training.tasks import Task, resolve_task
+from utils import cli
+from utils.cli import UserError
+
+SOURCES = ("data_dir", "train_file", "validation_file", "test_file")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that an attack on one checkpoint is built from. It can be pickled."""
+
+    target: Target
+    label_order: list[int]
+    task: Task
+    rows: Rows
+    seed: int
+    recipe: str
+    paths: dict[str, Path]
+    score_with: str
+    similarity_threshold: float | None
+    query_budget: int | None
+    max_seq_length: int
+    batch_size: int
+    precision: str
+    device: str
+
+    @classmethod
+    def of(
+        cls,
+        args: Namespace,
+        target: Target,
+        label_order: list[int],
+        task: Task,
+        rows: Rows,
+        paths: dict[str, Path],
+        max_seq_length: int,
+        device: str,
+    ) -> "Setup":
+        """The setup for one checkpoint by attack.py's flags (attack group, --bsz, --precision)."""
+        threshold = args.similarity_threshold
+        if threshold is None:
+            threshold = SIMILARITY_THRESHOLDS.get(args.recipe)
+        return cls(
+            target=target,
+            label_order=label_order,
+            task=task,
+            rows=rows,
+            seed=args.seed,
+            recipe=args.recipe,
+            paths=paths,
+            score_with=args.score_with,
+            similarity_threshold=threshold,
+            query_budget=args.query_budget,
+            max_seq_length=max_seq_length,
+            batch_size=args.bsz,
+            precision=args.precision,
+            device=device,
+        )
+
+    def victim(self, device: str | None = None, temperature: float = 1.0):
+        """The checkpoint as the `Victim` that TextAttack queries."""
+        from evaluation.victim import Victim
+
+        model, tokenizer = checkpoints.load_classifier(self.target)
+        return Victim(
+            model,
+            tokenizer,
+            self.label_order,
+            self.max_seq_length,
+            self.batch_size,
+            self.precision,
+            device or self.device,
+            temperature,
+        )
+
+    def attack(self, victim, loaded):
+        """TextAttack's Attack on the victim; `loaded` comes from `recipes.load`."""
+        from evaluation import recipes
+
+        return recipes.build(
+            self.recipe,
+            victim,
+            self.task,
+            loaded,
+            self.score_with,
+            self.similarity_threshold,
+            self.query_budget,
+        )
+
+    def settings(self, data: dict, rows: dict, resource_facts: dict, split: str, rule: str) -> dict:
+        """The settings that identify an attack, for its folder and its record.
+
+        `data`, `rows`: from `protocol.describe_data` and `describe_rows`. `rule`: of temperature.
+        Settings of later versions are left out at their defaults, so that earlier attacks keep
+        their id.
+        """
+        settings = {
+            "task": self.task.name,
+            "checkpoint": self.target.name,
+            "checkpoint_sha256": checkpoints.weights_digest(self.target),
+            "label_order": self.label_order,
+            "max_seq_length": self.max_seq_length,
+            "precision": self.precision,
+            "device": self.device,
+            "recipe": self.recipe,
+            "score_with": self.score_with,
+            "similarity_threshold": self.similarity_threshold,
+            "attack_seed": self.seed,
+            "data": data,
+            "rows": rows,
+            "resources": resource_facts,
+        }
+        if split == "dev":  # rows to select on; reports leave them out
+            settings["split"] = "dev"
+        if self.query_budget is not None:
+            settings["query_budget"] = self.query_budget
+        if rule != "1":
+            settings["temperature_rule"] = rule
+        return settings
+
+
+def task_of(args: Namespace, target: Target) -> Task:
+    """The task that the flags name, else the task of the run, with the run's data flags.
+
+    Fills in `args` with the inherited data flags. Raises UserError if no task is known.
+    """
+    earlier = dict(target.run["args"]) if target.run is not None else {}
+    if any(getattr(args, name) for name in SOURCES):
+        earlier |= dict.fromkeys(SOURCES)  # a given source replaces all sources of the run
+    resolve_data_settings(args, earlier)
+    if target.run is None and args.task_name is None and args.dataset_name is None:
+        raise UserError(f"{target.folder} has no run.json; give --task_name")
+    return checkpoints.with_checkpoint_labels(resolve_task(args), target)
+
+
+def device_name(wanted: str) -> str:
+    """cpu or cuda for --device. Raises UserError if CUDA is asked for and not available."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no CUDA device; use --device cpu")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def locate_resources(args: Namespace, device: str) -> dict[str, Path]:
+    """Paths of the recipe's resources; warns about resource flags that the recipe does not read."""
+    given = {name: getattr(args, name) for name in RESOURCE_FLAGS}
+    for name in RESOURCE_FLAGS:
+        # Not an error: a shell script passes all resources that it has to each recipe.
+        if given[name] is not None and name not in RECIPES[args.recipe]:
+            cli.warn(f"--{name} is not read by the recipe {args.recipe}")
+    return resources.locate(args.recipe, given, device)
+
+
+def compared_models(args: Namespace, targets: list[Target]) -> list[Target]:
+    """The checkpoints of --compared_with and the attacked ones, each once."""
+    others = [
+        target
+        for name in args.compared_with
+        for target in checkpoints.find_targets(name, args.checkpoint, None)
+    ]
+    return list({t.folder.resolve(): t for t in [*others, *targets]}.values())
+
+
+def right_for_all(
+    args: Namespace, compared: list[Target], task: Task, rows: Rows, length: int, device: str
+) -> Rows:
+    """The rows that every compared model classifies correctly. UserError if there are none.
+
+    `length`: tokens after which a text is cut.
+    """
+    resources.import_textattack(device)
+    from evaluation.victim import Victim
+
+    labels = torch.tensor(rows.labels)
+    right = torch.ones(len(rows), dtype=torch.bool)
+    for target in compared:
+        order = checkpoints.label_order(target, task)
+        model, tokenizer = checkpoints.load_classifier(target)
+        victim = Victim(model, tokenizer, order, length, args.bsz, args.precision, device)
+        right &= victim(rows.for_tokenizer()).argmax(dim=1) == labels
+    if not right.any():
+        raise UserError(
+            f"no row is right for all of the {len(compared)} compared models; use --rows balanced"
+        )
+    return rows.take(right.nonzero().flatten().tolist())
+
+
+def dev_rows(args: Namespace, task: Task) -> Rows | None:
+    """The dev rows that a temperature is fitted on; None if no rule needs them or none exist."""
+    if not any(rule.endswith("fitted") for rule in args.temperature):
+        return None
+    try:
+        return load_splits(args, task, ("dev",))["dev"]
+    except UserError:
+        return None
+
+
+def set_temperature(victim, rule: str, dev: Rows | None, seed: int, folder: Path) -> dict:
+    """Set the victim's temperature by `rule`. Returns the record entries that describe it.
+
+    `dev`: rows that a fitted temperature is fitted on. `seed`: of the choice among them.
+    `folder`: the checkpoint, for the error if `dev` is needed and missing.
+    """
+    if rule == "1":
+        return {}
+    fitted, facts = None, {}
+    if rule.endswith("fitted"):
+        if dev is None:
+            raise UserError(
+                f"--temperature {rule} is fitted on dev rows, and {folder} has none; give training "
+                "rows (10 % of them become dev rows) with --data_dir or --train_file, or give a "
+                "number"
+            )
+        dev = protocol.choose_rows(dev, calibration.MOST_DEV_ROWS, "random", seed)
+        logits = victim(dev.for_tokenizer()).numpy()
+        fitted = calibration.fit_temperature(logits, np.array(dev.labels))
+        facts = {
+            "temperature_fitted_on": {"rows": len(dev), "fingerprint": dev.fingerprint},
+            "temperature_at_bound": calibration.at_bound(fitted),
+        }
+    victim.temperature = calibration.temperature_of(rule, fitted)
+    return facts | {"temperature": victim.temperature}
+
+
+def output_dir(args: Namespace, target: Target, rule: str) -> Path:
+    """The folder of one attack: in --output_dir, or in attacks/ of the run or checkpoint folder.
+
+    --output_dir gets a folder per checkpoint and per temperature if there are several.
+    """
+    if args.output_dir:
+        several = args.attack_epochs or args.checkpoint == "both"
+        parts = [target.name] * bool(several)
+        parts += [f"T{rule}"] * (len(args.temperature) > 1)
+        return Path(args.output_dir, *parts)
+    name = protocol.folder_name(
+        args.recipe,
+        target.name,
+        args.rows,
+        args.num_examples,
+        args.seed,
+        args.score_with,
+        rule,
+        args.split,
+    )
+    return target.home / "attacks" / name

@@ -1,0 +1,136 @@
+"""Settings: each is declared once, as a field of a dataclass, with help, check, default and role.
+
+A script's settings are one dataclass that inherits the groups it shares with other scripts, so
+`args.lr` is plain to read and a function can ask for the small group that it needs. Flags, a run's
+identity, what a record keeps, and the names of environment variables follow from the declaration.
+
+The parser is our own because its users need one line for an error and an answer before torch is
+imported; transformers' HfArgumentParser, which reads dataclasses too, can do neither.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, TypeVar, get_type_hints
+
+from utils.cli import Parser
+
+S = TypeVar("S")
+
+
+class Role(Enum):
+    """What a setting is. All but OUTPUT are part of a run's identity."""
+
+    RECIPE = "how weights or scores come out; kept in manifests and records"
+    TICKET = "which weights are removed, and what the weights start from"
+    SEED = "the seed of the run"
+    DATA = "which rows; a later stage inherits it"
+    DATA_PLACE = "where the rows lie; a later stage inherits it"
+    PLACE = "a file or folder that is read"
+    KEEP = "which epochs are kept or measured; changes no step"
+    COMPUTE = "device, precision and kernels; may change the last digits"
+    OUTPUT = "where results go, how much is printed, when the run is saved"
+
+
+REQUIRED: Any = object()
+
+
+def setting(
+    default: Any,
+    help: str,
+    check: Callable[[str], Any] | None = None,
+    *,
+    choices: tuple[str, ...] | None = None,
+    role: Role = Role.RECIPE,
+    nargs: str | None = None,
+) -> Any:
+    """A field of a settings dataclass.
+
+    `default`: REQUIRED, or the value where the flag is not given; None where something else
+    decides, which `help` then says. `check`: turns the flag's text into its value, or raises
+    argparse.ArgumentTypeError. A field of type bool becomes a pair of flags, --x and --no-x.
+    """
+    metadata = {"help": help, "check": check, "choices": choices, "role": role, "nargs": nargs}
+    metadata["required"] = default is REQUIRED
+    value = None if default is REQUIRED else default
+    if isinstance(value, list):
+        return dataclasses.field(default_factory=value.copy, metadata=metadata)
+    return dataclasses.field(default=value, metadata=metadata)
+
+
+def changed(group: type, name: str, default: Any, role: Role | None = None) -> Any:
+    """A group's setting with another default (and role), for a script where that is usual."""
+    metadata = dict(group.__dataclass_fields__[name].metadata)
+    metadata |= {"required": default is REQUIRED, "role": role or metadata["role"]}
+    return dataclasses.field(default=None if default is REQUIRED else default, metadata=metadata)
+
+
+def parse(settings: type[S], description: str, argv: list[str] | None = None) -> S:
+    """The settings that the command line gives. Each class in the hierarchy is a group of flags,
+    titled by the first line of its docstring. An error ends the process with one line, status 2."""
+    parser = Parser(description)
+    add_flags(parser, settings)
+    return settings(**vars(parser.parse_args(argv)))
+
+
+def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
+    """The flags of a settings class, for a parser that has others as well."""
+    for group, fields in _groups(settings):
+        title = (group.__doc__ or "").split("\n")[0].rstrip(".")
+        _add_flags(parser.add_argument_group(title), group, fields)
+
+
+def _groups(settings: type) -> list[tuple[type, list[dataclasses.Field]]]:
+    """The classes of the hierarchy and the fields that each declares, the script's own first."""
+    effective = {f.name: f for f in dataclasses.fields(settings)}
+    groups, seen = [], set()
+    for cls in settings.__mro__:
+        names = [n for n in cls.__dict__.get("__annotations__", {}) if n in effective]
+        own = [effective[n] for n in names if n not in seen]
+        seen |= set(names)
+        if own:
+            groups.append((cls, own))
+    return groups
+
+
+def _add_flags(group: Any, cls: type, fields: list[dataclasses.Field]) -> None:
+    types = get_type_hints(cls)
+    for f in fields:
+        m = f.metadata
+        default = f.default
+        if f.default_factory is not dataclasses.MISSING:
+            default = f.default_factory()
+        kwargs: dict[str, Any] = {"help": m["help"], "required": m["required"], "default": default}
+        if types[f.name] in (bool, bool | None):
+            kwargs["action"] = argparse.BooleanOptionalAction
+        else:
+            kwargs |= {"type": m["check"], "choices": m["choices"], "nargs": m["nargs"]}
+            kwargs = {k: v for k, v in kwargs.items() if v is not None or k == "default"}
+        group.add_argument(f"--{f.name}", **kwargs)
+
+
+def by_role(settings: Any, *roles: Role) -> dict[str, Any]:
+    """The settings of these roles, by name."""
+    fields = dataclasses.fields(settings)
+    return {f.name: getattr(settings, f.name) for f in fields if f.metadata["role"] in roles}
+
+
+def identity_of(settings: Any) -> dict[str, Any]:
+    """What defines a run: two calls that differ in one of these are two runs."""
+    return by_role(settings, *(role for role in Role if role is not Role.OUTPUT))
+
+
+def recipe_of(settings: Any) -> dict[str, Any]:
+    """How weights or scores come out, whichever the data, the seed and the machine."""
+    return by_role(settings, Role.RECIPE)
+
+
+def names_of(settings: type, *roles: Role) -> tuple[str, ...]:
+    """The names of a class' settings of these roles."""
+    return tuple(f.name for f in dataclasses.fields(settings) if f.metadata["role"] in roles)
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of the shell stages that sets --name."""
+    return name.upper()
