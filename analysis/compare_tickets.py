@@ -75,8 +75,8 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
 
 def main() -> None:
     args = parse_args()  # before the imports, which take seconds
-    from evaluation.records import write_text
     from reporting import densities, density_figure, overlap_figure, overlap_tables, ticket_files
+    from reporting.render import write_text
 
     tickets, gates = ticket_files.read_all(args.tickets, args.scores, args.epochs, args.sparsity)
     matrices = ticket_files.matrices_of(tickets[0].bits)

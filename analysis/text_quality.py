@@ -75,8 +75,8 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
 def main() -> None:
     args = parse_args()  # before the imports, which take seconds
     from evaluation import finished_attacks, judges, quality
-    from evaluation.records import write_text
     from reporting import pairs, quality_tables
+    from reporting.render import write_text
     from training.tasks import resolve_task
     from utils.files import write_json
     from utils.runs import environment

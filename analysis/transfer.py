@@ -61,8 +61,8 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
 def main() -> None:
     args = parse_args()  # before the imports, which take seconds
     from evaluation import finished_attacks, transfer
-    from evaluation.records import write_text
     from reporting import transfer_tables
+    from reporting.render import write_text
     from utils.devices import make_accelerator
     from utils.files import write_json
     from utils.runs import environment

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.attack_folder import line_digest
-from evaluation.protocol import SUCCESS, fingerprint
+from evaluation.outcomes import SUCCESS
+from evaluation.protocol import fingerprint
 from training.splits import Rows
 from utils.cli import UserError
 from utils.files import append_jsonl, read_json, read_jsonl

@@ -10,21 +10,16 @@ from evaluation.presets import PRESETS, RELEASED_RECIPES, temperature_rules
 from evaluation.protocol import folder_name
 from experiments import estimates
 from experiments.jobs import Job
+from experiments.models import DENSE, ROBUST, SPARSITY, Model, controls_of, scores_folder
 from experiments.paper import (
     CURVES,
-    DENSE,
     EPOCHS_FIGURE,
     IMP_EPOCHS,
     LAMBDAS,
     OWN_LAMBDA,
-    ROBUST,
     SEARCH_EPOCHS,
-    SPARSITY,
-    Model,
     Row,
     Table,
-    controls_of,
-    scores_folder,
 )
 from experiments.scales import SCALES, tables_of
 from experiments.study import STUDIES
@@ -262,7 +257,7 @@ class Planner:
             tag = f"-to{highest}"
             return (self.add_scores(model.kind, task, seed, tag=tag, IMP_SPARSITY=highest),), tag
         switches = dict(model.search or ())
-        protocol = {"PROTOCOL": switches.pop("protocol")} if "protocol" in switches else {}
+        protocol = {"PROTOCOL": switches.pop("deviations")} if "deviations" in switches else {}
         flags = tuple(word for name, value in switches.items() for word in (f"--{name}", value))
         name = self.add_scores(model.kind, task, seed, model.search_tag, flags, **protocol)
         return (name,), model.scores_tag

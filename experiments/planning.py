@@ -9,7 +9,7 @@ from evaluation.presets import RECIPES
 from evaluation.records import read_records
 from experiments import estimates
 from experiments.jobs import Job
-from experiments.paper import SPARSITY
+from experiments.models import SPARSITY
 from experiments.planner import BUILTIN, Planner
 from experiments.scales import SCALES, usual_recipes
 from experiments.study import STUDIES, STUDY_RECORDS
@@ -93,9 +93,9 @@ def recorded_attacks(args: Namespace) -> dict[tuple, dict]:
         return {}
     encoder = public_name(args.encoder or SCALES[args.scale].encoder)
     return {
-        (r["task"], r["seed"], *r["made_in"]): r
+        (r.task, r.seed, *r.made_in): r.raw
         for r in read_records([path])
-        if r.get("made_in") and r["encoder"] == encoder
+        if r.made_in and r.encoder == encoder
     }
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from evaluation.records import Cell
+from evaluation.records import AttackRecord
 from experiments.paper import PAPER_DATASET
-from reporting import sheets
+from reporting import csv_cells, sheets
+from reporting.cells import Cell
 
 CELL_COLUMNS = ("mean", "deviation", "n", "values_by_seed")
 PANEL_COLUMNS = (
@@ -56,7 +57,7 @@ class Shown:
     maps: list[HeatMap] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     lacking: list[str] = field(default_factory=list)
-    records: list[dict] = field(default_factory=list)
+    records: list[AttackRecord] = field(default_factory=list)
 
     @property
     def empty(self) -> bool:
@@ -127,5 +128,5 @@ def _map_rows(figure: str, maps: list[HeatMap]) -> Iterator[dict]:
 
 
 def _numbers(cell: Cell) -> dict:
-    values = (cell.mean, cell.deviation, cell.n, cell.by_seed)
+    values = (cell.mean, cell.deviation, cell.n, csv_cells.joined(cell))
     return dict(zip(CELL_COLUMNS, values, strict=True))

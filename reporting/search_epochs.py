@@ -8,13 +8,15 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from evaluation.records import Cell, largest_group, write_text
-from experiments.paper import OWN_LAMBDA, Model
+from experiments.models import Model
+from experiments.paper import OWN_LAMBDA
 from experiments.scales import Scale
 from experiments.study import STUDIES, STUDY
 from masking.tickets import GATE_KINDS
-from reporting import figures, search_log
+from reporting import figures, render, search_log
+from reporting.cells import Cell, largest_group
 from reporting.figure_data import Panel, Point, Shown, csv_text
+from reporting.render import write_text
 from reporting.search_log import Search
 from reporting.searches import PENALTY, Runs
 from reporting.sheets import NONE, markdown_table
@@ -78,8 +80,7 @@ def _by_row(searches: list[Search], task: str) -> tuple[dict[str, list[Search]],
 
 
 def _is_of(search: Search, model: Model) -> bool:
-    facts = {"search": search.search, "scores_epoch": search.search["epochs"]}
-    return model.is_searched_as(facts)
+    return model.is_searched_as(search.search, search.search["epochs"])
 
 
 def _points(searches: list[Search], quantity: str) -> list[Point]:
@@ -106,7 +107,7 @@ def _table(panels: list[Panel]) -> list[str]:
 
 
 def _percent(cell: Cell) -> str:
-    return str(Cell({seed: 100 * value for seed, value in cell.values.items()}))
+    return render.cell(Cell({seed: 100 * value for seed, value in cell.values.items()}))
 
 
 def _markdown(tables: list[str], remarks: list[str], encoder: str) -> str:

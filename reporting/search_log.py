@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from evaluation.records import write_text
+from evaluation.records import search_settings
+from reporting.render import write_text
 from reporting.searches import Runs
 from training.settings import recipe_in
 from utils.cli import UserError
@@ -54,7 +55,7 @@ class Search:
             if not isinstance(raw["search"].get(name), int):
                 raise ValueError(f"the search's settings lack {name}")
         epochs = [SearchEpoch.read(epoch) for epoch in raw["epochs"]]
-        settings = recipe_in({"settings": raw["search"]})
+        settings = search_settings(raw["search"])
         return cls(raw["encoder"], raw["task"], raw["seed"], settings, raw["data"], epochs)
 
     @property

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.records import Cell, largest_group
-from experiments.paper import LAMBDAS, ROBUST
+from experiments.models import ROBUST
+from experiments.paper import LAMBDAS
 from experiments.scales import Scale
+from reporting.cells import Cell, largest_group
 from reporting.figure_data import HeatMap, Panel, Point, Shown
 from training.settings import recipe_in
 from utils.cli import UserError

@@ -151,7 +151,7 @@ def test_texts_that_fool_a_model_where_its_own_attack_failed_are_reported(
     record = attack_record(finished.attack_id)
     (tmp_path / "records.jsonl").write_text(json.dumps(record) + "\n")
     [read] = read_records([tmp_path / "records.jsonl", runs[0] / "records.jsonl"])
-    assert read["flags"] == read["record"]["flags"] and said in read["flags"][0]["why"]
+    assert [vars(f) for f in read.flags] == read.raw["flags"] and said in read.flags[0].why
 
 
 def test_transfer_refuses(runs, tmp_path, capsys):

@@ -12,9 +12,11 @@ from conftest import call, fails
 from record_tools import attack as record
 
 import reproduce
+from evaluation.records import AttackRecord
 from experiments import paper, planning, runner, study
 from experiments.jobs import Job
-from experiments.paper import FIGURES, TABLES, Model
+from experiments.models import Model
+from experiments.paper import FIGURES, TABLES
 from experiments.scales import SCALES
 from utils.cli import UserError
 from utils.files import write_json
@@ -183,7 +185,9 @@ def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):
     search = jobs["search-robust-penalty_mean_matrices"]
     assert search.variables["TAG"] == "-penalty_mean_matrices"
     assert search.flags == ("--penalty_mean", "matrices")
-    released = planned("released search (D1, D2, D9, D14)")["search-robust-protocol_released"]
+    released = planned("released search (D1, D2, D9, D14, D17)")[
+        "search-robust-deviations_released"
+    ]
     assert released.variables["PROTOCOL"] == "released" and released.flags == ()
     ticket = jobs["ticket-robust-0.3-penalty_mean_matrices"]
     assert ticket.variables["SCORES_TAG"] == ticket.variables["TAG"] == "-penalty_mean_matrices"
@@ -463,14 +467,17 @@ def test_reproduce_refuses(tmp_path, capsys, flags, message):
 
 def test_a_model_knows_its_records():
     robust = Model(kind="robust", sparsity=0.3)
-    ticket = {"kind": "robust", "sparsity_asked": 0.3}
-    record = {"ticket": ticket, "epochs": 3}
-    assert robust.owns(record, 3) and not robust.owns(record, 4)
-    assert not Model().owns(record, 3) and Model().owns({"ticket": None, "epochs": 3}, 3)
+    raw = record(robust)
+
+    def owned(model: Model, epochs: int = 3, **changes) -> bool:
+        return model.owns(AttackRecord.read(raw | changes), epochs)
+
+    assert owned(robust) and not owned(robust, 4)
+    assert not owned(Model()) and owned(Model(), ticket=None)
     for change in ({"kind": "imp"}, {"sparsity_asked": 0.5}, {"reinitialised": "rest"}):
-        assert not robust.owns(record | {"ticket": ticket | change}, 3)
-    assert not robust.owns(record | {"method": "freelb"}, 3)
-    assert Model(method="freelb").owns({"ticket": None, "epochs": 3, "method": "freelb"}, 3)
+        assert not owned(robust, ticket=raw["ticket"] | change)
+    assert not owned(robust, method="freelb")
+    assert owned(Model(method="freelb"), ticket=None, method="freelb")
 
 
 def test_shell_stages_use_the_folders_of_the_plan(tmp_path):

@@ -109,7 +109,7 @@ def test_report_builds_tables_from_records_alone(tmp_path, capsys):
     assert text.count("## ") == 2  # two attacks are never one table
     assert "| dense fine-tuned | 0 % | 3 | 90.0 [82.6, 94.5] | 40.0 [30.9, 49.8] |" in text
     # Two seeds of records without outcomes row by row: a mean, and no interval.
-    assert "| robust ticket † | 30 % | 3 |" in text and "| 55.0 ± 7.1 |" in text
+    assert "| robust ticket (control missing) | 30 % | 3 |" in text and "| 55.0 ± 7.1 |" in text
     with open(tmp_path / "out" / "table.csv") as f:
         rows = list(csv.DictReader(f))
     assert len(rows) == 3
@@ -129,7 +129,7 @@ def test_report_refuses(tmp_path, capsys):
     record = attack_record()
     del record["aua_percent"]
     files.append_jsonl(tmp_path / "r.jsonl", record)
-    assert "lacks 'aua_percent'" in refused(tmp_path / "r.jsonl")
+    assert "aua_percent is missing" in refused(tmp_path / "r.jsonl")
     assert not (tmp_path / "out").exists()
 
 
