@@ -1,8 +1,9 @@
-"""Shared by the benchmarks: lengths of real texts, models, timing side by side, floors, records."""
+"""What the benchmarks share: lengths of real texts, models, timing, floors, records, tables."""
 
 import argparse
 import json
 import math
+import os
 import re
 import sys
 import time
@@ -16,195 +17,49 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parent.parent
+# Every benchmark is a process that begins here; cli.run, which does the same for the other scripts,
+# comes after the imports.
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault("USE_TF", "0")
+
 from training.batching import Encoded  # noqa: E402
-from utils import files  # noqa: E402
+from utils import files, process_state  # noqa: E402
+from utils.cli import positive_int  # noqa: E402
+from utils.progress import make_progress  # noqa: E402, F401
 from utils.runs import environment  # noqa: E402
 
 RESULTS = ROOT / "results" / "benchmarks"
 
-# Tokens a text, [CLS] and [SEP] included, of uncased BERT's vocabulary, at 64 evenly spaced
-# quantiles. sst2: the 6,920 whole sentences of SST-2's training part (mean 25.3, longest 80);
-# sst2_phrases: GLUE's 67,349 training phrases (mean 13.3); imdb: the 25,000 training reviews, cut
-# at 256 as in training (mean 207.8). A fixed length is given as a number.
+
+def _numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split()]
+
+
+# Tokens of a text in uncased BERT's vocabulary, [CLS] and [SEP] included, at 64 evenly spaced
+# quantiles. sst2: the 6,920 whole sentences of SST-2's training part (mean 25.3, maximum 80).
+# sst2_phrases: GLUE's 67,349 training phrases (mean 13.3). imdb: the 25,000 training reviews, cut
+# at 256 tokens as in training (mean 207.8).
 LENGTHS = {
-    "sst2": [
-        5,
-        7,
-        8,
-        9,
-        10,
-        11,
-        11,
-        12,
-        12,
-        13,
-        14,
-        14,
-        15,
-        15,
-        16,
-        16,
-        17,
-        17,
-        18,
-        18,
-        19,
-        19,
-        20,
-        20,
-        21,
-        21,
-        22,
-        22,
-        22,
-        23,
-        23,
-        24,
-        24,
-        25,
-        25,
-        26,
-        26,
-        27,
-        27,
-        28,
-        28,
-        29,
-        29,
-        30,
-        30,
-        31,
-        32,
-        32,
-        33,
-        34,
-        34,
-        35,
-        36,
-        37,
-        38,
-        38,
-        40,
-        41,
-        42,
-        44,
-        45,
-        47,
-        51,
-        56,
-    ],
-    "sst2_phrases": [
-        3,
-        3,
-        4,
-        4,
-        4,
-        4,
-        4,
-        5,
-        5,
-        5,
-        5,
-        5,
-        5,
-        6,
-        6,
-        6,
-        6,
-        6,
-        7,
-        7,
-        7,
-        7,
-        8,
-        8,
-        8,
-        8,
-        9,
-        9,
-        9,
-        9,
-        10,
-        10,
-        10,
-        11,
-        11,
-        11,
-        12,
-        12,
-        13,
-        13,
-        14,
-        14,
-        14,
-        15,
-        16,
-        16,
-        17,
-        17,
-        18,
-        19,
-        20,
-        20,
-        21,
-        22,
-        23,
-        24,
-        26,
-        27,
-        29,
-        30,
-        33,
-        35,
-        39,
-        46,
-    ],
-    "imdb": [
-        54,
-        68,
-        78,
-        89,
-        101,
-        112,
-        125,
-        136,
-        142,
-        147,
-        151,
-        154,
-        157,
-        160,
-        163,
-        166,
-        169,
-        172,
-        175,
-        179,
-        182,
-        186,
-        189,
-        193,
-        197,
-        201,
-        206,
-        210,
-        215,
-        220,
-        225,
-        230,
-        236,
-        242,
-        248,
-        255,
-    ]
+    "sst2": _numbers(
+        "5 7 8 9 10 11 11 12 12 13 14 14 15 15 16 16 17 17 18 18 19 19 20 20 21 21 22 22 22 23 "
+        "23 24 24 25 25 26 26 27 27 28 28 29 29 30 30 31 32 32 33 34 34 35 36 37 38 38 40 41 42 "
+        "44 45 47 51 56"
+    ),
+    "sst2_phrases": _numbers(
+        "3 3 4 4 4 4 4 5 5 5 5 5 5 6 6 6 6 6 7 7 7 7 8 8 8 8 9 9 9 9 10 10 10 11 11 11 12 12 13 "
+        "13 14 14 14 15 16 16 17 17 18 19 20 20 21 22 23 24 26 27 29 30 33 35 39 46"
+    ),
+    "imdb": _numbers(
+        "54 68 78 89 101 112 125 136 142 147 151 154 157 160 163 166 169 172 175 179 182 186 "
+        "189 193 197 201 206 210 215 220 225 230 236 242 248 255"
+    )
     + [256] * 28,
 }
 WORD_IDS = (1000, 28000)  # whole words of uncased BERT's vocabulary: no special tokens among them
 
 
 def draw_rows(lengths: str, count: int, seed: int) -> Encoded:
-    """`count` rows of random words; `lengths`: a distribution's name, or a number for all."""
+    """`count` rows of random words. `lengths`: the name of a distribution, or a fixed number."""
     draw = np.random.default_rng(seed)
     known = LENGTHS.get(lengths) or [int(lengths)]
     rows = [draw.integers(*WORD_IDS, n).astype(np.int32) for n in draw.choice(known, count)]
@@ -218,8 +73,11 @@ def representative(batches: list, width_of: Callable, count: int) -> list:
 
 
 def load_model(encoder: str, device: str):
-    """A classifier in fp32, in training mode: builtin/minilm or a folder with a fresh head, or a
-    BERT with random weights: bert-base (bert-12x768), bert-LAYERSxWIDTH, 64 wide heads."""
+    """A classifier in fp32 and training mode.
+
+    `encoder`: builtin/minilm or a folder, which get a fresh head; or a BERT with random weights:
+    bert-base (which is bert-12x768) or bert-LAYERSxWIDTH, with heads of width 64.
+    """
     from transformers import BertConfig, BertForSequenceClassification
 
     from training import models
@@ -228,7 +86,6 @@ def load_model(encoder: str, device: str):
     if shape is None:
         return models.load_pretrained(encoder, ("0", "1"), 0, None, "sdpa").to(device).train()
     layers, width = map(int, shape.groups())
-    torch.manual_seed(0)
     config = BertConfig(
         num_hidden_layers=layers,
         hidden_size=width,
@@ -236,22 +93,33 @@ def load_model(encoder: str, device: str):
         num_attention_heads=max(1, width // 64),
         attn_implementation="sdpa",
     )
-    return BertForSequenceClassification(config).to(device).train()
+    with process_state.seeded(0):
+        return BertForSequenceClassification(config).to(device).train()
 
 
-def synchronise(device: str) -> None:
+def synchronize(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
 
 
-def time_side_by_side(
-    variants: dict[str, Callable[[int], object]], batches: int, repeats: int, device: str
-) -> dict[str, list[float]]:
-    """Variant -> seconds a step in each repeat (the mean over the batches).
+def seconds_of(step: Callable[[], object], device: str = "cpu") -> float:
+    """Wall-clock seconds of one call."""
+    synchronize(device)
+    start = time.perf_counter()
+    step()
+    synchronize(device)
+    return time.perf_counter() - start
 
-    In each repeat every variant runs batch 0, then every variant batch 1 and so on, in an order
-    that turns from repeat to repeat: what else the machine does falls on all alike. One repeat
-    beforehand is not counted (memory pools, kernels for each shape).
+
+def time_side_by_side(
+    variants: dict[str, Callable[[int], object]], batches: int, repeats: int, device: str, progress
+) -> dict[str, list[float]]:
+    """Variant -> seconds per step in each repeat (the mean over the batches).
+
+    In each repeat, every variant runs batch 0, then every variant runs batch 1, and so on, in an
+    order that rotates: other load on the machine affects all variants alike. One repeat before the
+    others does not count (memory pools, kernels for each shape). `progress` counts
+    `side_by_side_steps` units.
     """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     names = list(variants)
@@ -260,14 +128,15 @@ def time_side_by_side(
         for j in range(batches):
             turn = (repeat + j) % len(names)
             for name in names[turn:] + names[:turn]:
-                synchronise(device)
-                start = time.perf_counter()
-                variants[name](j)
-                synchronise(device)
-                spent[name] += time.perf_counter() - start
+                spent[name] += seconds_of(lambda name=name, j=j: variants[name](j), device)
+                progress.update()
         for name in names if repeat >= 0 else ():
             seconds[name].append(spent[name] / batches)
     return seconds
+
+
+def side_by_side_steps(variants: int, batches: int, repeats: int) -> int:
+    return variants * batches * (repeats + 1)
 
 
 def quartiles(values: list[float]) -> dict[str, float]:
@@ -276,12 +145,12 @@ def quartiles(values: list[float]) -> dict[str, float]:
 
 
 def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
-    """Quartiles of the ratios of the same repeats."""
+    """Quartiles of the ratios, each of two numbers of the same repeat."""
     return quartiles([a / b for a, b in zip(numerator, denominator, strict=True)])
 
 
 class _ByteCounter(TorchDispatchMode):
-    """Sums the bytes of the tensors that each operation reads and writes; views cost nothing."""
+    """Sums the bytes that each operation reads and writes; views cost nothing."""
 
     def __init__(self):
         super().__init__()
@@ -290,20 +159,20 @@ class _ByteCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         if not func.is_view:
-            found = torch.utils._pytree.tree_leaves((args, kwargs, out))
-            # An expanded tensor holds fewer numbers than it shows.
+            leaves = torch.utils._pytree.tree_leaves((args, kwargs, out))
+            tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+            # An expanded tensor stores fewer numbers than it has entries.
             self.total += sum(
-                min(t.numel() * t.element_size(), t.untyped_storage().nbytes())
-                for t in found
-                if isinstance(t, Tensor)
+                min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in tensors
             )
         return out
 
 
 def work(step: Callable[[], object]) -> dict[str, int]:
-    """Floating-point operations (of matrix products and attention) and bytes of one step.
+    """Floating-point operations and bytes of one step, which is run twice.
 
-    Bytes: of what each operation reads and writes, as if none found its data in a cache.
+    Operations: those of matrix products and attention. Bytes: what each operation reads and writes,
+    as if no cache held any of it.
     """
     counter = FlopCounterMode(display=False)
     with counter:
@@ -315,23 +184,15 @@ def work(step: Callable[[], object]) -> dict[str, int]:
 
 
 def machine_rates(device: str, precision: str) -> dict[str, float]:
-    """What the machine does at best: matrix products (FLOP/s) and copies (bytes read and written
-    a second), each the best of several."""
+    """The machine's best: FLOP/s of matrix products, and bytes/s read and written by copies."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     n = 8192 if device == "cuda" else 1536
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    source = torch.ones(2**26, device=device)  # 256 MiB: beyond any cache
+    source = torch.ones(2**26, device=device)  # 256 MiB: larger than any cache
     target = torch.empty_like(source)
 
     def best(run: Callable[[], object]) -> float:
-        found = []
-        for _ in range(6):
-            synchronise(device)
-            start = time.perf_counter()
-            run()
-            synchronise(device)
-            found.append(time.perf_counter() - start)
-        return min(found)
+        return min(seconds_of(run, device) for _ in range(6))
 
     return {
         "flops_per_second": 2 * n**3 / best(lambda: a @ b),
@@ -340,34 +201,39 @@ def machine_rates(device: str, precision: str) -> dict[str, float]:
 
 
 class PeakMemory:
-    """GPU memory that a variant needs by itself, beside others that live on the same device."""
+    """GPU memory of one variant, where others hold memory on the same device."""
 
     def __init__(self, device: str):
         self.on = device == "cuda"
         self.before = torch.cuda.memory_allocated() if self.on else 0
 
     def of(self, step: Callable[[], object]) -> int | None:
-        """Bytes: what is held since this object was made, and the peak of `step` above it."""
+        """Peak bytes of `step`, without what was held when this object was made."""
         if not self.on:
             return None
-        step()  # optimizer state exists from the first step on
+        step()  # the first step creates the optimizer's state
         torch.cuda.synchronize()
-        held = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         step()
         torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - self.before if held else None
+        return torch.cuda.max_memory_allocated() - self.before
 
 
-def add_common_flags(parser: argparse.ArgumentParser) -> None:
+def make_parser(doc: str, *, with_device: bool = True) -> argparse.ArgumentParser:
+    """A parser with the first line of a script's docstring and the flags of most benchmarks."""
+    parser = argparse.ArgumentParser(description=doc.split("\n")[0])
     add = parser.add_argument
-    add("--device", choices=["cpu", "cuda"], help="default: CUDA where there is one")
-    add("--repeats", type=int, default=5, help="counted repeats")
+    if with_device:
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        add("--device", choices=["cpu", "cuda"], default=default, help="default: cuda with a GPU")
+    add("--repeats", type=positive_int, default=5, help="repeats that count")
     add("--output_dir", type=Path, default=RESULTS, help="folder of the records and the table")
+    return parser
 
 
-def pick_device(wanted: str | None) -> str:
-    return wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+def flags(**values: object) -> list[str]:
+    """bsz=8 -> ["--bsz", "8"]."""
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 
 def device_facts(device: str) -> dict:
@@ -383,6 +249,10 @@ def device_facts(device: str) -> dict:
     }
 
 
+def device_in_words(record: dict) -> str:
+    return f"{record['device']}, {record['threads']} threads, torch {record['torch']}"
+
+
 def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -391,28 +261,28 @@ def _cpu_name() -> str:
     return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "CPU")
 
 
-def write_record(folder: Path, name: str, record: dict) -> list[dict]:
-    """Append to NAME.jsonl; all records in it, of those with the same `row` the newest."""
-    folder.mkdir(parents=True, exist_ok=True)
+def publish(
+    folder: Path, name: str, record: dict | None, rows_of: Callable[[dict], list[dict[str, str]]]
+) -> None:
+    """Append `record` to NAME.jsonl (None: nothing); write NAME.md and print it.
+
+    The table shows, of all records with the same `row`, the newest. `rows_of(record)`: the table's
+    rows, each a dict from column to cell.
+    """
     path = folder / f"{name}.jsonl"
-    files.append_jsonl(path, record)
+    if record is not None:
+        files.append_jsonl(path, record)
     newest = {json.dumps(r["row"]): r for r in files.read_jsonl(path)}
-    return list(newest.values())
-
-
-def write_table(folder: Path, name: str, header: list[str], lines: list[list[str]]) -> None:
-    """NAME.md, and the same on the screen."""
-    rows = [header, ["---"] * len(header), *lines]
-    text = "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
-    files.write_atomically(folder / f"{name}.md", lambda path: Path(path).write_text(text))
+    rows = [row for r in newest.values() for row in rows_of(r)]
+    cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    text = "".join("| " + " | ".join(line) + " |\n" for line in cells)
+    files.write_atomically(folder / f"{name}.md", lambda p: p.write_text(text, encoding="utf-8"))
     print(text, end="")
 
 
-def spread(found: dict[str, float], digits: int = 2) -> str:
-    """median [quartiles]."""
-    if math.isnan(found["median"]):
+def spread(numbers: dict[str, float], digits: int = 2) -> str:
+    """median [quartile 1, quartile 3], or - where there is no median."""
+    if math.isnan(numbers["median"]):
         return "-"
-    return (
-        f"{found['median']:.{digits}f} [{found['quartile_1']:.{digits}f}, "
-        f"{found['quartile_3']:.{digits}f}]"
-    )
+    median, low, high = (numbers[k] for k in ("median", "quartile_1", "quartile_3"))
+    return f"{median:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils import cli
+from utils.progress import make_progress
 
 ROWS, SEEDS, AUA = (100, 200, 300), (1, 3), 35.0
 GAIN = 8.0  # points of Aua between the two models
@@ -45,18 +46,24 @@ def main() -> None:
         "| rows | seeds | classes | flag | fires |",
         "| ---: | ---: | --- | --- | ---: |",
     ]
-    for classes, gap, gains in (
+    worlds = (
         ("alike", 0.0, (GAIN, GAIN)),
         ("alike, no gain", 0.0, (0.0, 0.0)),
         ("20 points apart, the whole gain in one", 20.0, (20.0, 0.0)),
-    ):
-        for rows in ROWS:
-            if classes != "alike, no gain":
-                share = fires_on_records(generator, args.repetitions, rows, gap)
-                lines.append(f"| {rows} | 1 | {classes} | one_class_survives | {share:.1f} |")
-            for seeds in SEEDS:
-                share = fires_on_gains(generator, args.repetitions, rows, seeds, gains)
-                lines.append(f"| {rows} | {seeds} | {classes} | one_class_carries | {share:.1f} |")
+    )
+    cases = (len(worlds) * len(SEEDS) + len(worlds) - 1) * len(ROWS)
+    with make_progress(cases, 0, "case", "false_alarms") as progress:
+        for classes, gap, gains in worlds:
+            for rows in ROWS:
+                if classes != "alike, no gain":
+                    share = fires_on_records(generator, args.repetitions, rows, gap)
+                    lines.append(f"| {rows} | 1 | {classes} | one_class_survives | {share:.1f} |")
+                    progress.update()
+                for seeds in SEEDS:
+                    share = fires_on_gains(generator, args.repetitions, rows, seeds, gains)
+                    line = f"| {rows} | {seeds} | {classes} | one_class_carries | {share:.1f} |"
+                    lines.append(line)
+                    progress.update()
     text = "\n".join(lines) + "\n"
     if args.output:
         Path(args.output).write_text(text, encoding="utf-8")

@@ -1,12 +1,12 @@
 """The released code's search step, written anew from its description: the yardstick for speed.
 
-Plain PyTorch from the formulas alone; nothing of masking/ or utils/ is used, so that the equality
-with `--protocol released` (tests/test_benchmarks.py) is one of two independent programs. What makes
-it what it is: eager gates in fp32, weights that are never frozen (their gradients pile up over the
-run and enter the clip norm), the L0 gradient added behind the clip, R(m) as the mean of the
-matrices' means, lambda's clock counting the tensors of the batches, the transformers library's
-AdamW of 2021, gates and dropout drawn anew in every pass, shuffled batches padded to their longest
-row. Numbers of the rows (D1 ...) are those of README's table of differences.
+Plain PyTorch from the formulas alone, without masking/ or training/, so that its equality with
+`--deviations released` (tests/benchmarks/test_benchmarks.py) is one of two independent programs.
+What makes it slow and different: eager gates in fp32; weights that are never frozen, whose
+gradients accumulate over the run and enter the clip norm; the L0 gradient added after the clip;
+R(m) as the mean of the matrices' means; a clock of lambda that counts the tensors of the batches;
+the transformers library's AdamW of 2021; new gates and dropout in every pass; shuffled batches
+padded to their longest row. D1 and so on are the rows of the README's table of differences.
 """
 
 import math
@@ -31,7 +31,7 @@ _GATED = re.compile(
 
 @dataclass
 class Settings:
-    """The released script's flags that the step reads; defaults are SST-2's."""
+    """The flags of the released script that the step reads; the defaults are those for SST-2."""
 
     adv_steps: int = 5
     adv_lr: float = 0.03
@@ -50,7 +50,7 @@ class Settings:
 
 
 class Gate(nn.Module):
-    """A linear layer whose weights are multiplied by hard-concrete samples, drawn at each call."""
+    """A linear layer with its weights times hard-concrete samples, drawn at each call."""
 
     def __init__(self, linear: nn.Linear, initial_gate: float, draw: Callable[[tuple], Tensor]):
         super().__init__()
@@ -66,16 +66,16 @@ class Gate(nn.Module):
         return nn.functional.linear(x, self.weight * mask, self.bias)
 
     def open_probability(self) -> Tensor:
-        """Mean probability that a gate of this matrix is not zero."""
+        """Scalar: mean probability that a gate of this matrix is not zero."""
         return torch.sigmoid(self.log_alpha - TEMPERATURE * math.log(-LOW / HIGH)).mean()
 
 
 class ReleasedSearch:
     """Model, gates and optimizer state of the released search; `step` is one optimizer step.
 
-    `draw_uniform(shape)`: U(0, 1) noise of one matrix, called once per matrix and pass.
-    `start_pass(k)`: called before pass k (a test seeds dropout and noise there).
-    `draw_delta(shape)`: U(-1, 1) noise of the first perturbation, (sentences, tokens, hidden).
+    `draw_uniform(shape)` returns U(0, 1) noise for one matrix, once per matrix and pass.
+    `start_pass(k)` is called before pass k; a test seeds dropout and noise there.
+    `draw_delta(shape)` returns U(-1, 1) noise of the first delta, (sentences, tokens, hidden).
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class ReleasedSearch:
         self.scores = [gate.log_alpha for gate in self.gates.values()]
         self.moments = [(torch.zeros_like(s), torch.zeros_like(s)) for s in self.scores]
         self.batches = settings.epochs * math.ceil(examples / settings.batch_size)
-        # The released schedule counts rows, not batches: it ends a little early.
+        # The released schedule counts examples, not batches: it ends a little early.
         self.schedule_end = examples * settings.epochs // settings.batch_size
         self.steps = 0
 
     def step(self, batch: dict[str, Tensor]) -> dict[str, Tensor | float]:
-        """One optimizer step on a batch (input_ids, attention_mask, labels); what it measured."""
+        """One optimizer step on input_ids, attention_mask and labels; returns what it logs."""
         s = self.settings
         lr = s.lr * self._lr_factor(self.steps)
         self.steps += 1
@@ -123,7 +123,7 @@ class ReleasedSearch:
         return logged | {"penalty": penalty.detach(), "lr": lr, "lambda_reg": lambda_reg}
 
     def _adversarial_passes(self, batch: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """FreeLB: the mean of the gradients of all passes, an ascent after each but the last."""
+        """FreeLB: mean gradient of all passes, with an ascent after each pass but the last."""
         s = self.settings
         mask, words = batch["attention_mask"], self.model.get_input_embeddings()
         shape = (*mask.shape, words.embedding_dim)
@@ -144,7 +144,7 @@ class ReleasedSearch:
         return losses, sizes
 
     def _clip(self) -> Tensor:
-        """Rescale all gradients, the weights' accumulated ones too; the norm before it."""
+        """Rescale all gradients, the accumulated ones too; returns the norm before."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = _norm(gradients)
         factor = torch.clamp(self.settings.max_grad_norm / (norm + 1e-6), max=1.0)
@@ -154,7 +154,7 @@ class ReleasedSearch:
 
     @torch.no_grad()
     def _adamw(self, lr: float) -> None:
-        """transformers of 2021 (D14): eps before the bias correction, decay after the step."""
+        """The library of 2021 (D14): eps before the bias correction, decay after the step."""
         correction = math.sqrt(1 - 0.999**self.steps) / (1 - 0.9**self.steps)
         for score, (first, second) in zip(self.scores, self.moments, strict=True):
             first.mul_(0.9).add_(score.grad, alpha=0.1)
@@ -170,12 +170,13 @@ class ReleasedSearch:
 
     def _lambda(self, count: int) -> float:
         s = self.settings
-        behind = count - s.lambda_startup_frac * self.batches
-        return s.lambda_amp * min(1.0, max(0.0, behind / (s.lambda_warmup_frac * self.batches)))
+        since_start = count - s.lambda_startup_frac * self.batches
+        share = since_start / (s.lambda_warmup_frac * self.batches)
+        return s.lambda_amp * min(1.0, max(0.0, share))
 
 
 def _norm(tensors) -> Tensor:
-    """Frobenius norm of all tensors together."""
+    """Scalar: Euclidean norm of all entries of all tensors."""
     return torch.stack([torch.linalg.vector_norm(t) for t in tensors]).norm()
 
 

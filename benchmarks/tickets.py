@@ -1,11 +1,11 @@
-"""Seconds and memory of drawing nine tickets of BERT-base from one score file, and a ticket's size.
+"""Seconds and memory of drawing nine tickets of BERT-base from one score file; a ticket's size.
 
     python benchmarks/tickets.py
 
-The score file (85,524,480 scores of BERT-base's 73 matrices, drawn at random) is written first and
-not timed. A process of its own then reads it and writes the tickets of sparsity 0.1 ... 0.9; its
-seconds are those from the read to the last written file, its memory the most it ever held, Python
-and torch included. Results go to results/benchmarks/tickets.jsonl and tickets.md.
+First writes the score file, which is not timed: 85,524,480 random scores for the 73 matrices of
+BERT-base. In each repeat, a new process reads it and writes the tickets of sparsity 0.1 to 0.9. Its
+seconds run from the read to the last written file; its memory is the peak of the process, Python
+and torch included. Writes results/benchmarks/tickets.jsonl and tickets.md.
 """
 
 import argparse
@@ -22,14 +22,14 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from masking import encoders, ticket_files, tickets
+from utils import cli
 
 SPARSITIES = [i / 10 for i in range(1, 10)]
-# Of issue 5: seconds, bytes of memory, bytes of a ticket.
-TARGETS = (5.0, 2e9, 10.8e6)
+TARGET_SECONDS, TARGET_MEMORY_BYTES, TARGET_TICKET_BYTES = 5.0, 2e9, 10.8e6
 
 
 def write_scores(path: Path, layers: int) -> int:
-    """A score file of BERT-base's matrices (or of fewer layers); how many scores."""
+    """Write a score file of BERT-base's matrices, with `layers` layers; the number of scores."""
     with torch.device("meta"):
         model = BertForSequenceClassification(BertConfig(num_hidden_layers=layers))
     shapes = encoders.weight_shapes(model)
@@ -40,7 +40,7 @@ def write_scores(path: Path, layers: int) -> int:
 
 
 def draw_all(folder: Path) -> dict:
-    """Read the scores, write a ticket for each sparsity; seconds, peak memory, sizes in bytes."""
+    """Read the scores and write a ticket for each sparsity: seconds, peak memory, size."""
     start = time.perf_counter()
     scores, shapes, _ = ticket_files.load_scores(folder / "scores.safetensors")
     read = time.perf_counter()
@@ -58,53 +58,55 @@ def draw_all(folder: Path) -> dict:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--layers", type=int, default=12, help="of the BERT-base shape")
-    parser.add_argument("--draw_in", type=Path, help=argparse.SUPPRESS)  # the process of its own
-    common.add_common_flags(parser)
-    args = parser.parse_args()
-    if args.draw_in is not None:
-        print(json.dumps(draw_all(args.draw_in)))
-        return
-    with tempfile.TemporaryDirectory() as folder:
+def measure(args: argparse.Namespace) -> dict:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        common.make_progress(args.repeats, 0, "repeat", "tickets") as progress,
+    ):
         count = write_scores(Path(folder) / "scores.safetensors", args.layers)
         command = [sys.executable, __file__, "--draw_in", folder]
-        runs = [
-            json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            for _ in range(args.repeats)
-        ]
-    record = {
+        runs = []
+        for _ in range(args.repeats):
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            runs.append(json.loads(done.stdout))
+            progress.update()
+    return {
         "row": {"layers": args.layers, "gates": count, "tickets": len(SPARSITIES)},
         "runs": runs,
         **common.device_facts("cpu"),
     }
-    lines = []
-    for r in common.write_record(args.output_dir, "tickets", record):
-        seconds = common.quartiles([run["seconds"] for run in r["runs"]])
-        read = common.quartiles([run["seconds_to_read"] for run in r["runs"]])
-        memory = max(run["peak_memory_bytes"] for run in r["runs"])
-        size = max(run["largest_ticket_bytes"] for run in r["runs"])
-        lines.append(
-            [
-                f"{r['row']['gates']:,}",
-                common.spread(seconds),
-                common.spread(read),
-                f"{memory / 1e9:.2f}",
-                f"{size / 1e6:.2f}",
-                f"{r['device']}, {r['threads']} threads",
-            ]
-        )
-    header = [
-        "gates",
-        f"seconds, 9 tickets (target {TARGETS[0]:g})",
-        "of them reading",
-        f"peak GB (target {TARGETS[1] / 1e9:g})",
-        f"MB a ticket (target {TARGETS[2] / 1e6:g})",
-        "device",
+
+
+def rows_of(record: dict) -> list[dict[str, str]]:
+    runs = record["runs"]
+    seconds, reading = (
+        common.spread(common.quartiles([run[name] for run in runs]))
+        for name in ("seconds", "seconds_to_read")
+    )
+    memory = max(run["peak_memory_bytes"] for run in runs)
+    size = max(run["largest_ticket_bytes"] for run in runs)
+    return [
+        {
+            "gates": f"{record['row']['gates']:,}",
+            f"seconds, 9 tickets (target {TARGET_SECONDS:g})": seconds,
+            "reading included": reading,
+            f"peak GB (target {TARGET_MEMORY_BYTES / 1e9:g})": f"{memory / 1e9:.2f}",
+            f"MB per ticket (target {TARGET_TICKET_BYTES / 1e6:g})": f"{size / 1e6:.2f}",
+            "device": common.device_in_words(record),
+        }
     ]
-    common.write_table(args.output_dir, "tickets", header, lines)
+
+
+def main() -> None:
+    parser = common.make_parser(__doc__, with_device=False)
+    parser.add_argument("--layers", type=int, default=12, help="layers of the BERT-base shape")
+    parser.add_argument("--draw_in", type=Path, help=argparse.SUPPRESS)  # of the new process
+    args = parser.parse_args()
+    if args.draw_in is not None:
+        print(json.dumps(draw_all(args.draw_in)))
+        return
+    common.publish(args.output_dir, "tickets", measure(args), rows_of)
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

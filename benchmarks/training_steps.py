@@ -1,41 +1,43 @@
-"""Seconds, work and memory of a search step and a retraining step beside dense steps.
+"""Seconds, work and memory of a search step and a retraining step, compared with dense steps.
 
     python benchmarks/training_steps.py --encoder builtin/minilm --lengths sst2
     python benchmarks/training_steps.py --encoder bert-base --lengths imdb --device cuda
 
-search: ours, default protocol. released: benchmarks/released_step.py. dense_adversarial: FreeLB on
-the ungated model, the same passes, weight gradients of the same matrices, one fused AdamW step.
-retrain and dense: a plain training step of all weights, with a ticket of sparsity 0.3 and without.
-Ours and the dense steps take the same batches, grouped by length; the released step has batches of
-the same rows, shuffled. Appends to results/benchmarks/training_steps.jsonl and writes the table.
+search: ours, with the default deviations. released: benchmarks/released_step.py. dense_adversarial:
+FreeLB on the ungated model, with the same passes, weight gradients of the same matrices and one
+fused AdamW step. retrain and dense: a plain training step of all weights, with and without a ticket
+of sparsity 0.3. Our steps and the dense ones take the same batches, grouped by length; the released
+step takes shuffled batches of the same rows. Unknown flags go to search_ticket.py. Writes
+results/benchmarks/training_steps.jsonl and training_steps.md.
 """
 
 import argparse
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import common
 import released_step
 import torch
 import torch.nn.functional as F
 
+import finetune
 import retrain_ticket
 import search_ticket
 from masking import encoders, surgery, tickets
 from training import adversary, optim
 from training.batching import Encoded, collate, epoch_batches
-from training.methods import AdversarySettings
 from training.prediction import inputs_of
-from utils import devices
-from utils.settings import Role, names_of
+from utils import cli, devices
 
-# (name, over which, target): the ratios of seconds that the table shows.
+# The ratios of seconds that the table shows.
 RATIOS = (("search", "dense_adversarial"), ("released", "search"), ("retrain", "dense"))
 VARIANTS = ("search", "released", "dense_adversarial", "retrain", "dense")
+REPEATS_ALONE = 3  # of the middle batch, for the floors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = common.make_parser(__doc__)
     add = parser.add_argument
     add(
         "--encoder",
@@ -43,77 +45,65 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="builtin/minilm, a folder, or with random weights bert-base and bert-LAYERSxWIDTH",
     )
     add("--lengths", default="sst2", help=f"{', '.join(common.LENGTHS)}, or a number of tokens")
-    add("--bsz", type=int, default=32, help="sentences a step")
+    add("--bsz", type=int, default=32, help="sentences per step")
     add("--adv_steps", type=int, default=5, help="K, passes of the adversarial steps")
     add(
         "--precision",
         choices=["auto", "fp32", "bf16"],
         default="auto",
-        help="of ours and the dense steps; the released step is fp32",
+        help="of all but the released step, which is fp32",
     )
-    add("--batches", type=int, default=3, help="batches a repeat, at quantiles of the lengths")
-    add("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, help="only these")
-    common.add_common_flags(parser)
+    add("--batches", type=int, default=3, help="batches per repeat, at quantiles of the lengths")
+    add("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, help="time these only")
     args, args.search_flags = parser.parse_known_args(argv)
-    args.device = common.pick_device(args.device)
     return args
 
 
 class Bench:
-    """The variants, each a callable of the number of a batch, with a model of its own.
+    """The variants: each method returns a step, a callable of a batch's number, on a new model.
 
-    `rows`: instead of rows drawn from the lengths' distribution.
+    `rows` replace the rows drawn from --lengths.
     """
 
     def __init__(self, args: argparse.Namespace, rows: Encoded | None = None):
         self.args = args
-        flags = [
-            "--model_name",
-            "-",
-            "--output_dir",
-            "-",
-            "--task_name",
-            "sst2",
-            "--precision",
-            args.precision,
-            "--device",
-            args.device,
-        ]
-        self.search_args = search_ticket.parse_args(
-            [*flags, "--adv_steps", str(args.adv_steps), *args.search_flags]
+        flags = common.flags(
+            model_name="-",
+            output_dir="-",
+            task_name="sst2",
+            precision=args.precision,
+            device=args.device,
         )
+        passes = common.flags(adv_steps=args.adv_steps)
+        self.search_args = search_ticket.parse_args([*flags, *passes, *args.search_flags])
+        self.freelb_args = finetune.parse_args([*flags, *passes, "--method", "freelb"])
         self.train_args = retrain_ticket.parse_args([*flags, "--scores", "-", "--sparsity", "0.3"])
-        self.adversarial_args = retrain_ticket.parse_args(
-            [*flags, "--scores", "-", "--sparsity", "0.3", "--method", "freelb"]
-        )
-        for name in names_of(AdversarySettings, Role.RECIPE):  # the search's passes
-            setattr(self.adversarial_args, name, getattr(self.search_args, name))
         self.accelerator = devices.make_accelerator(self.search_args)
         self.precision = "bf16" if self.accelerator.mixed_precision == "bf16" else "fp32"
         rows = rows or common.draw_rows(args.lengths, 50 * args.bsz, seed=0)
-        grouped = [collate(rows, b) for b in epoch_batches(rows.lengths, args.bsz, 0)]
-        # ids and mask are held on the device: batching has a benchmark of its own.
-        chosen = common.representative(grouped, lambda b: b["input_ids"].shape[1], args.batches)
-        self.shapes = [b["input_ids"].shape for b in chosen]
-        self.batches = [devices.to_device(b, self.accelerator) for b in chosen]
-        shuffled = list(
-            released_step.shuffled_batches(rows.input_ids, rows.labels, args.bsz, seed=0)
-        )
-        self.shuffled = [
-            {k: v.to(args.device) for k, v in b.items()}
-            for b in common.representative(
-                shuffled, lambda b: b["input_ids"].shape[1], args.batches
-            )
-        ]
         self.rows = len(rows)
+
+        def chosen(batches: list[dict]) -> list[dict]:
+            return common.representative(batches, lambda b: b["input_ids"].shape[1], args.batches)
+
+        # The device holds ids and mask from the start: batching has a benchmark of its own.
+        grouped = chosen([collate(rows, b) for b in epoch_batches(rows.lengths, args.bsz, 0)])
+        self.shapes = [b["input_ids"].shape for b in grouped]
+        self.batches = [devices.to_device(b, self.accelerator) for b in grouped]
+        shuffled = released_step.shuffled_batches(rows.input_ids, rows.labels, args.bsz, seed=0)
+        self.shuffled = [
+            {k: v.to(args.device) for k, v in b.items()} for b in chosen(list(shuffled))
+        ]
+
+    def _model(self):
+        return common.load_model(self.args.encoder, self.args.device)
 
     def _draws(self, model, args, draw_gates=None) -> adversary.Draws:
         hidden = model.get_input_embeddings().embedding_dim
         return adversary.Draws(hidden, args, args.seed, self.accelerator, draw_gates)
 
     def search(self) -> Callable[[int], object]:
-        model = common.load_model(self.args.encoder, self.args.device)
-        args = self.search_args
+        model, args = self._model(), self.search_args
         gated = surgery.install_gates(model, args.mask_p)
         in_bytes = search_ticket.prepare_fast_gates(gated, args, self.accelerator, passes=10**6)
         draws = self._draws(model, args, lambda g: surgery.draw_noise(gated, g, in_bytes))
@@ -129,37 +119,39 @@ class Bench:
         return step
 
     def released(self) -> Callable[[int], object]:
-        model = common.load_model(self.args.encoder, self.args.device)
+        # So many epochs that neither schedule ends while it is timed.
         settings = released_step.Settings(
             adv_steps=self.args.adv_steps, batch_size=self.args.bsz, epochs=10**6
-        )  # so many that neither rate ends while it is timed
+        )
         search = released_step.ReleasedSearch(
-            model, settings, self.rows, lambda shape: torch.rand(shape, device=self.args.device)
+            self._model(),
+            settings,
+            self.rows,
+            lambda shape: torch.rand(shape, device=self.args.device),
         )
 
         def step(j: int):
-            # Ours switches deterministic kernels on for the process, the released code does not.
-            on = torch.are_deterministic_algorithms_enabled()
-            torch.use_deterministic_algorithms(False)
-            try:
+            with _nondeterministic():
                 return search.step(self.shuffled[j])
-            finally:
-                torch.use_deterministic_algorithms(on, warn_only=True)
 
         return step
 
     def dense_adversarial(self) -> Callable[[int], object]:
-        model = common.load_model(self.args.encoder, self.args.device)
+        model, args = self._model(), self.freelb_args
         model.requires_grad_(False)
         weights = [m.weight.requires_grad_() for m in encoders.prunable_linears(model).values()]
         optimizer = optim.make_adamw("torch", weights, 2e-5, 0.01)
-        return self._dense_step(model, weights, optimizer, self.adversarial_args)
+
+        def backward(batch: dict, draws: adversary.Draws):
+            return adversary.backward(model, batch, args, draws, self.accelerator, None)[0]
+
+        return self._dense_step(model, weights, optimizer, args, backward)
 
     def dense(self) -> Callable[[int], object]:
-        return self._plain(common.load_model(self.args.encoder, self.args.device))
+        return self._plain(self._model())
 
     def retrain(self) -> Callable[[int], object]:
-        model = common.load_model(self.args.encoder, self.args.device)
+        model = self._model()
         linears = encoders.prunable_linears(model)
         scores = {n: m.weight.detach().abs() for n, m in linears.items()}
         masks = tickets.draw(scores, encoders.weight_shapes(model), self.train_args.sparsity)
@@ -167,27 +159,29 @@ class Bench:
         return self._plain(model)
 
     def _plain(self, model) -> Callable[[int], object]:
-        groups = optim.decay_groups(model, self.train_args.weight_decay)
-        optimizer = optim.make_adamw("torch", groups, self.train_args.lr, 0.0)
-        return self._dense_step(model, list(model.parameters()), optimizer, self.train_args)
+        args = self.train_args
+        groups = optim.decay_groups(model, args.weight_decay)
+        optimizer = optim.make_adamw("torch", groups, args.lr, 0.0)
 
-    def _dense_step(self, model, weights, optimizer, args) -> Callable[[int], object]:
+        def backward(batch: dict, draws: adversary.Draws):
+            draws.redraw(0)
+            with self.accelerator.autocast():
+                logits = model(**inputs_of(batch)).logits
+            loss = F.cross_entropy(logits.float(), batch["labels"], reduction="sum")
+            loss = loss * batch["row_weight"]
+            loss.backward()
+            return loss.detach()[None]
+
+        return self._dense_step(model, list(model.parameters()), optimizer, args, backward)
+
+    def _dense_step(self, model, weights, optimizer, args, backward) -> Callable[[int], object]:
         draws = self._draws(model, args)
         skips, steps = optim.Skips(), iter(range(1, 10**9))
 
         def step(j: int):
             number = next(steps)
             draws.start_step(number, self.batches[j], self.shapes[j])
-            batch = self.batches[j]
-            if args.method == "plain":
-                draws.redraw(0)
-                with self.accelerator.autocast():
-                    logits = model(**inputs_of(batch)).logits
-                loss = F.cross_entropy(logits.float(), batch["labels"])
-                loss.backward()
-                losses = loss.detach()[None]
-            else:
-                losses, _ = adversary.backward(model, batch, args, draws, self.accelerator, None)
+            losses = backward(self.batches[j], draws)
             norm = optim.clip(weights, args.max_grad_norm)
             if skips.admits(number, losses, norm):
                 optimizer.step()
@@ -197,32 +191,57 @@ class Bench:
         return step
 
 
+@contextmanager
+def _nondeterministic() -> Iterator[None]:
+    """The released code does not ask for deterministic kernels; our scripts do."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=True)
+
+
 def measure(args: argparse.Namespace) -> dict:
-    bench = Bench(args)
-    steps, memory = {}, {}
-    middle = args.batches // 2
-    for name in args.variants:
-        peak = common.PeakMemory(args.device)
-        steps[name] = step = getattr(bench, name)()
-        memory[name] = peak.of(lambda step=step: step(args.batches - 1))
-    seconds = common.time_side_by_side(steps, args.batches, args.repeats, args.device)
-    rates = {p: common.machine_rates(args.device, p) for p in {bench.precision, "fp32"}}
-    found = {}
-    for name, step in steps.items():
-        done = common.work(lambda step=step: step(middle))
-        rate = rates["fp32" if name == "released" else bench.precision]
-        # The work is that of the middle batch; so is the time it is compared with.
-        alone = common.time_side_by_side(
-            {name: lambda _, step=step: step(middle)}, 1, 3, args.device
-        )[name]
-        found[name] = {
-            "seconds_a_step": common.quartiles(seconds[name]),
-            "seconds_of_each_repeat": seconds[name],
-            "peak_memory_bytes": memory[name],
-            **done,
-            "time_over_flops_floor": min(alone) / (done["flops"] / rate["flops_per_second"]),
-            "time_over_bytes_floor": min(alone) / (done["bytes"] / rate["bytes_per_second"]),
-        }
+    count = 2 + common.side_by_side_steps(len(args.variants), args.batches, args.repeats)
+    count += len(args.variants) * (2 + common.side_by_side_steps(1, 1, REPEATS_ALONE))
+    with common.make_progress(count, 0, "measurement", "training_steps") as progress:
+        bench, steps, memory = Bench(args), {}, {}
+        for name in args.variants:
+            peak = common.PeakMemory(args.device)
+            steps[name] = step = getattr(bench, name)()
+            memory[name] = peak.of(lambda step=step: step(args.batches - 1))
+            progress.update()
+        seconds = common.time_side_by_side(steps, args.batches, args.repeats, args.device, progress)
+        rates = {p: common.machine_rates(args.device, p) for p in {bench.precision, "fp32"}}
+        progress.update(2)
+        measured = {}
+        for name, step in steps.items():
+            rate = rates["fp32" if name == "released" else bench.precision]
+            measured[name] = {
+                "seconds_a_step": common.quartiles(seconds[name]),
+                "peak_memory_bytes": memory[name],
+                **floors(step, args.batches // 2, rate, args.device, progress),
+            }
+    return record_of(args, bench, seconds, memory, measured, rates)
+
+
+def floors(step, middle: int, rate: dict, device: str, progress) -> dict:
+    """Work of a step on the middle batch, and its seconds over those of the machine's best rate."""
+    done = common.work(lambda: step(middle))
+    progress.update()
+    alone = common.time_side_by_side(
+        {"": lambda _: step(middle)}, 1, REPEATS_ALONE, device, progress
+    )
+    fastest = min(alone[""])
+    return {
+        **done,
+        "time_over_flops_floor": fastest / (done["flops"] / rate["flops_per_second"]),
+        "time_over_bytes_floor": fastest / (done["bytes"] / rate["bytes_per_second"]),
+    }
+
+
+def record_of(args, bench: Bench, seconds: dict, memory: dict, measured: dict, rates) -> dict:
     ratios = {
         f"{a} : {b}": common.ratio(seconds[a], seconds[b])
         for a, b in RATIOS
@@ -245,62 +264,46 @@ def measure(args: argparse.Namespace) -> dict:
             "released": [b["input_ids"].shape[1] for b in bench.shuffled],
         },
         "repeats": args.repeats,
-        "steps": found,
+        "steps": measured,
         "ratios": ratios,
         "machine_rates": rates,
         **common.device_facts(args.device),
     }
 
 
-def table(records: list[dict]) -> list[list[str]]:
-    lines = []
-    for r in records:
-        row, device = r["row"], f"{r['device']}, {r['threads']} threads, torch {r['torch']}"
-        what = f"{row['encoder']}, {row['lengths']}, batch {row['bsz']}, K = {row['adv_steps']}"
-        what += f", {row['precision']}{', ' if row['flags'] else ''}{' '.join(row['flags'])}"
-        for name, f in r["steps"].items():
-            peak = f"{f['peak_memory_bytes'] / 2**30:.2f}" if f["peak_memory_bytes"] else "-"
-            ratios = [
-                f"{pair.split(' : ')[1]}: {common.spread(q)}"
-                for pair, q in r["ratios"].items()
-                if pair.startswith(f"{name} : ")
-            ]
-            lines.append(
-                [
-                    what,
-                    name,
-                    common.spread(f["seconds_a_step"], 3),
-                    "; ".join(ratios) or "-",
-                    peak,
-                    f"{f['flops'] / 1e9:.0f}",
-                    f"{f['bytes'] / 1e9:.1f}",
-                    f"{f['time_over_flops_floor']:.2f}",
-                    f"{f['time_over_bytes_floor']:.2f}",
-                    device,
-                ]
-            )
-    return lines
-
-
-HEADER = [
-    "what",
-    "step",
-    "seconds",
-    "ratio to",
-    "peak GiB",
-    "GFLOP",
-    "GB",
-    "time / FLOP floor",
-    "time / byte floor",
-    "device",
-]
+def rows_of(record: dict) -> list[dict[str, str]]:
+    row = record["row"]
+    what = f"{row['encoder']}, {row['lengths']}, batch {row['bsz']}, K = {row['adv_steps']}"
+    what = ", ".join([what, row["precision"], *[" ".join(row["flags"])] * bool(row["flags"])])
+    rows = []
+    for name, step in record["steps"].items():
+        peak = step["peak_memory_bytes"]
+        ratios = [
+            f"{pair.split(' : ')[1]}: {common.spread(ratio)}"
+            for pair, ratio in record["ratios"].items()
+            if pair.startswith(f"{name} : ")
+        ]
+        rows.append(
+            {
+                "what": what,
+                "step": name,
+                "seconds": common.spread(step["seconds_a_step"], 3),
+                "ratio to": "; ".join(ratios) or "-",
+                "peak GiB": f"{peak / 2**30:.2f}" if peak else "-",
+                "GFLOP": f"{step['flops'] / 1e9:.0f}",
+                "GB": f"{step['bytes'] / 1e9:.1f}",
+                "time / FLOP floor": f"{step['time_over_flops_floor']:.2f}",
+                "time / byte floor": f"{step['time_over_bytes_floor']:.2f}",
+                "device": common.device_in_words(record),
+            }
+        )
+    return rows
 
 
 def main() -> None:
     args = parse_args()
-    records = common.write_record(args.output_dir, "training_steps", measure(args))
-    common.write_table(args.output_dir, "training_steps", HEADER, table(records))
+    common.publish(args.output_dir, "training_steps", measure(args), rows_of)
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -11,7 +11,7 @@ from typing import IO
 
 from evaluation.outcomes import LETTERS
 from evaluation.protocol import fingerprint
-from utils.cli import UserError
+from utils.cli import UserError, warn
 from utils.files import (
     append_jsonl,
     lock_folder,
@@ -20,6 +20,7 @@ from utils.files import (
     write_atomically,
     write_json,
 )
+from utils.process_state import current_threads, resume_threads
 
 LOCK = "attack.lock"
 
@@ -46,6 +47,7 @@ class AttackFolder:
         self._lock: IO | None = None
         self.done: dict[str, dict] = {}
         self.summary: dict | None = None
+        self.threads: int | None = None  # of the rows in `done`
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file; choose another --output_dir")
         if (folder / "attack.json").is_file():
@@ -61,7 +63,8 @@ class AttackFolder:
         self._known_records()  # reports a damaged file before the attack
 
     def _read(self) -> None:
-        earlier = read_json(self.folder / "attack.json").get("settings", {})
+        facts = read_json(self.folder / "attack.json")
+        earlier, self.threads = facts.get("settings", {}), facts.get("threads")
         if not isinstance(earlier, dict):
             raise UserError(f"{self.folder}/attack.json is damaged; choose another --output_dir")
         names = sorted(self.settings.keys() | earlier.keys())
@@ -110,12 +113,18 @@ class AttackFolder:
     def begin(self) -> None:
         """Lock the folder and drop the torn last line that a killed attack can leave.
 
+        An attack that resumes uses the threads that it began with: ties between candidates can
+        depend on the last bit of a logit.
+
         Raises UserError if another process is attacking rows in this folder.
         """
         self._lock = lock_folder(self.folder, LOCK)
         if (self.folder / "attack.json").is_file():  # another process may have written since
             self._read()
-        write_json(self.folder / "attack.json", {"settings": self.settings, "row_ids": self.ids})
+        if self.done and (warning := resume_threads(self.threads, f"the attack in {self.folder}")):
+            warn(warning)
+        facts = {"settings": self.settings, "row_ids": self.ids, "threads": current_threads()}
+        write_json(self.folder / "attack.json", facts)
         self._write_rows()
 
     def _write_rows(self) -> None:

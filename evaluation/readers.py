@@ -14,6 +14,7 @@ import torch
 
 from evaluation.checkpoints import LOCAL
 from training.batching import cache_folder
+from utils import process_state
 from utils.cli import UserError
 from utils.files import sha256_of, write_atomically
 
@@ -129,8 +130,10 @@ def load_sentence_encoder(path: Path) -> Callable:
 
     Raises UserError if the folder cannot be loaded.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf  # needed only here, and its import takes seconds
+    # TensorFlow reports on the CPU at import, and sets variables of its own.
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
+    with process_state.environment(TF_CPP_MIN_LOG_LEVEL=level):
+        import tensorflow as tf  # needed only here, and its import takes seconds
 
     tf.config.set_visible_devices([], "GPU")  # otherwise TensorFlow reserves all GPU memory
     try:

@@ -1,10 +1,15 @@
 """A tiny encoder, a learnable data set, and scripts called in this process."""
 
+import contextlib
 import importlib
 import json
+import os
 import random
+import signal
 import sys
 from pathlib import Path
+
+os.environ.setdefault("USE_TF", "0")  # as cli.run does before a script imports transformers
 
 import pytest
 import torch
@@ -12,7 +17,7 @@ from accelerate.state import AcceleratorState
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from utils import cli
+from utils import cli, devices, interrupts, process_state
 
 GOOD = ["good", "great", "funny", "fine", "happy", "bright", "sweet", "smart"]
 BAD = ["bad", "awful", "dull", "poor", "sad", "dark", "sour", "silly"]
@@ -21,13 +26,101 @@ PLAIN += ["was", "is", "very", "quite", "and", "with", "of", "in"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--order",
+        choices=["default", "reverse", "random"],
+        default="default",
+        help="order of the test files, and of the tests in a file",
+    )
+    parser.addoption("--order_seed", type=int, default=0, help="seed of --order random")
+    parser.addoption(
+        "--no-bf16", action="store_true", help="run as on a CPU that does not compute in bf16"
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("--no-bf16"):
+        devices.computes_in_bf16 = lambda cpu: False
+
+
+# Fixtures that take seconds: TextAttack's import, whole runs of the stages, MiniLM's table.
+SLOW_FIXTURES = {"textattack", "runs", "run", "whole", "three_rounds", "place", "table"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects by markers
+def pytest_collection_modifyitems(config, items):
+    """Mark tests with slow fixtures as slow, and order the tests.
+
+    The tests of a file stay together, so that each module's fixtures are made once.
+    """
+    for item in items:
+        if SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker("slow")
+    order = config.getoption("--order")
+    if order == "reverse":
+        items.reverse()
+    elif order == "random":
+        draw = random.Random(config.getoption("--order_seed"))
+        by_file = {}
+        for item in items:
+            by_file.setdefault(item.path, []).append(item)
+        files = draw.sample(list(by_file.values()), len(by_file))
+        items[:] = [item for tests in files for item in draw.sample(tests, len(tests))]
+
+
+def state_of_process() -> dict[str, object]:
+    """What a test must leave as it was, except the generators, which each test gets anew."""
+    handlers = {number.name: signal.getsignal(number) for number in interrupts.SIGNALS}
+    timer = {"timer": signal.getitimer(signal.ITIMER_REAL)[0]}
+    folder = {"working folder": os.getcwd()}
+    values = process_state.settings()
+    environment = dict(values.pop("environment"))
+    environment.pop("PYTEST_CURRENT_TEST", None)
+    return values | environment | handlers | timer | folder
+
+
+def differences(before: dict, after: dict) -> list[str]:
+    return [
+        f"{name}: {before.get(name)!r} before, {after.get(name)!r} after"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+@contextlib.contextmanager
+def leaving_the_process_alone():
+    before = state_of_process()
+    yield
+    changed = differences(before, state_of_process())
+    assert not changed, "left changed for the tests that follow: " + "; ".join(changed)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_state(tmp_path_factory):
+    """Never the user's cache, and no GPU: results must not depend on the machine."""
+    with leaving_the_process_alone(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def module_state(session_state):
+    """The fixtures of a module put back what they change, such as the environment."""
+    with leaving_the_process_alone():
+        yield
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """Never the user's cache, and no CUDA: results must not depend on the machine."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(folder))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    AcceleratorState._reset_state(True)  # nor the precision that another test has chosen
+def each_test_state(module_state, request):
+    """Each test starts from the same generators and puts back everything else.
+
+    Fixtures that the test requests are set up later and torn down earlier.
+    """
+    AcceleratorState._reset_state(True)  # not the precision that another test has chosen
+    with process_state.seeded(0), leaving_the_process_alone():
+        yield
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -53,7 +146,6 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_encoder(folder: Path, hidden: int = 16, layers: int = 2, seed: int = 0) -> Path:
-    torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(SPECIAL + GOOD + BAD + PLAIN),
         hidden_size=hidden,
@@ -63,19 +155,20 @@ def make_encoder(folder: Path, hidden: int = 16, layers: int = 2, seed: int = 0)
         max_position_embeddings=128,
         initializer_range=0.2,
     )
-    BertForSequenceClassification(config).save_pretrained(folder)
+    with process_state.seeded(seed):
+        BertForSequenceClassification(config).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory) -> Path:
-    """A folder with a random two-layer BERT and its tokenizer."""
+    """Folder of a two-layer BERT with random weights and its tokenizer."""
     return make_encoder(tmp_path_factory.mktemp("encoder") / "tiny-bert")
 
 
 def sentences(count: int, seed: int) -> list[tuple[str, int]]:
-    """Sentences whose label (0, 1) is that of the three words in them that tell."""
+    """Sentences and labels (0, 1). Three words of each sentence, GOOD or BAD, give its label."""
     draw = random.Random(seed)
     rows = []
     for i in range(count):
@@ -95,7 +188,7 @@ def write_tsv(path: Path, rows: list[tuple], header: str = "sentence\tlabel") ->
 
 @pytest.fixture(scope="session")
 def sst2_folder(tmp_path_factory) -> Path:
-    """train.tsv and dev.tsv with GLUE's columns: as GLUE's, dev is the test here."""
+    """train.tsv and dev.tsv with GLUE's columns. As for GLUE, dev serves as test."""
     folder = tmp_path_factory.mktemp("data") / "sst2"
     write_tsv(folder / "train.tsv", sentences(240, 1))
     write_tsv(folder / "dev.tsv", sentences(60, 2))
@@ -104,8 +197,10 @@ def sst2_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def textattack():
-    """TextAttack imported, with one cache for all tests. By a fixture and not by a test, since its
-    import holds on to the standard error that it finds."""
+    """TextAttack, imported with one cache for all tests.
+
+    A fixture imports it, because TextAttack keeps the standard error of the moment of its import.
+    """
     import attack_tools
 
     from evaluation import resources
@@ -117,9 +212,9 @@ def textattack():
 
 
 def call(script: str, *arguments) -> None:
-    """Run a script's main in this process, as `python SCRIPT.py ARGUMENTS`."""
+    """Run a script's main in this process, like `python SCRIPT.py ARGUMENTS`."""
     module = importlib.import_module(script)
-    AcceleratorState._reset_state(True)  # a process of its own would start without one
+    AcceleratorState._reset_state(True)  # a new process would have none
     old, sys.argv = sys.argv, [f"{script}.py", *map(str, arguments)]
     try:
         cli.run(module.main)
@@ -128,7 +223,7 @@ def call(script: str, *arguments) -> None:
 
 
 def fails(capsys, script: str, *arguments) -> str:
-    """The one line with which a script refuses (status 2, no traceback)."""
+    """The one line with which a script refuses its arguments: status 2, no traceback."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         call(script, *arguments)

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import search_ticket  # noqa: E402
 from masking import hard_concrete, surgery  # noqa: E402
 from training.adversary import initial_delta  # noqa: E402
+from utils import process_state  # noqa: E402
 
 # Absolute, float32: losses and norms, and scores.
 TOLERANCE = 1e-5
@@ -79,7 +80,11 @@ class GivenDraws:
 
 def replay(folder: Path) -> dict[str, tuple[float, float]]:
     """Quantity -> (largest absolute deviation, tolerance)."""
-    torch.set_num_threads(1)
+    with process_state.threads(1), process_state.generators():
+        return _replay(folder)
+
+
+def _replay(folder: Path) -> dict[str, tuple[float, float]]:
     record = json.loads((folder / "released_trajectory.json").read_text())
     stored = load_file(folder / "released_scores.safetensors")
     settings, args = record["settings"], arguments(record["settings"])

@@ -1,11 +1,11 @@
-"""Kill every stage and the attack at random moments, and see that each ends with the same bytes.
+"""Kill each stage and the attack at random moments, and check that each ends with the same bytes.
 
     python tests/kill.py [COUNT] [SEED]
 
-Run by hand (about COUNT seconds a stage; COUNT is 20 unless told). Each stage is run whole once,
-then COUNT times with one SIGKILL, SIGTERM or SIGINT at a moment drawn from the whole run's length,
-followed by the same command until it ends. A child is forked for each, so that imports are paid
-once; the moments cover the data, the steps, the evaluations and the files.
+Run it by hand; it takes about COUNT (default 20) seconds per stage. Each stage runs once without
+interruption. Then, COUNT times, it gets one SIGKILL, SIGTERM or SIGINT at a random moment of its
+duration, and the same command runs again until it ends. The moments cover the data, the steps, the
+evaluations and the files. Each run is a forked child, so that the imports are paid for once.
 """
 
 import json
@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
+os.environ.setdefault("USE_TF", "0")  # as conftest.py does, before anything imports transformers
 
 import torch  # noqa: E402
 from conftest import call, make_encoder, sentences, write_tsv  # noqa: E402
@@ -38,36 +39,23 @@ TIMES = {"seconds", "seconds_of_training"}
 
 
 def commands(root: Path) -> dict[str, tuple]:
-    rows = (
-        "--task_name",
-        "sst2",
-        "--data_dir",
-        root / "data",
-        "--max_train_rows",
-        96,
-        "--max_eval_rows",
-        60,
-    )
-    encoder = ("--model_name", root / "encoder")
+    rows = ("--task_name", "sst2", "--data_dir", root / "data")
+    rows += ("--max_train_rows", 96, "--max_eval_rows", 60)
+    encoder, dense = (("--model_name", root / name) for name in ("encoder", "finetune"))
     return {
         "finetune": (*encoder, *rows, *QUICK, "--method", "freelb"),
-        "search_ticket": ("--model_name", root / "finetune", *QUICK, "--keep_scores", "best,1"),
+        "search_ticket": (*dense, *QUICK, "--keep_scores", "best,1"),
         "retrain_ticket": (*encoder, "--scores", root / "search_ticket", "--sparsity", 0.4, *QUICK),
         "prune_iteratively": (*encoder, *rows, *QUICK, "--to_sparsity", 0.3),
-        "attack": (
-            "--model_name",
-            root / "finetune",
-            "--recipe",
-            "deepwordbug",
-            "--num_examples",
-            40,
-            "--quiet",
-        ),
+        "attack": (*dense, "--recipe", "deepwordbug", "--num_examples", 40, "--quiet"),
     }
 
 
 def in_child(stage: str, arguments: tuple, kill_after: float | None = None, number: int = 0) -> int:
-    """Exit status of the stage in a child, killed after so many seconds; negative: by a signal."""
+    """Exit status of the stage in a child; negative: it died of a signal.
+
+    After `kill_after` seconds, the child gets the signal `number`.
+    """
     child = os.fork()
     if child == 0:
         null = os.open(os.devnull, os.O_WRONLY)
@@ -88,7 +76,7 @@ def in_child(stage: str, arguments: tuple, kill_after: float | None = None, numb
     start = time.monotonic()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if kill_after is not None and time.monotonic() - start > 30:
-        raise SystemExit(f"{stage} took more than 30 s to leave")
+        raise SystemExit(f"{stage} took more than 30 s to exit")
     return status
 
 
@@ -124,7 +112,7 @@ def main() -> int:
         whole = root / stage
         start = time.monotonic()
         if in_child(stage, (*arguments, "--output_dir", whole)):
-            raise SystemExit(f"{stage} does not run")
+            raise SystemExit(f"{stage} fails without an interruption")
         length = time.monotonic() - start
         outcomes, wrong = {}, 0
         for trial in range(count):
@@ -141,7 +129,7 @@ def main() -> int:
             shutil.rmtree(folder)
         bad += wrong
         print(
-            f"{stage:18} {length:5.1f} s whole; {count} kills, exit statuses {outcomes}: "
+            f"{stage:18} {length:5.1f} s; {count} kills, exit statuses {outcomes}: "
             f"{count - wrong} ended with the same bytes",
             flush=True,
         )

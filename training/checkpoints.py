@@ -1,5 +1,6 @@
 """Checkpoint folders of fine-tuned classifiers: writing, recovering, checking, loading."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from transformers import (
 )
 
 from training import labels
-from training.models import loading, not_loaded, quiet_about_new_weights, set_dropout
+from training.models import loading, not_loaded, set_dropout
 from training.tasks import Task
+from utils import process_state
 from utils.cli import UserError
 from utils.files import read_json, sha256_of, write_json
 
@@ -44,7 +46,7 @@ def load_checkpoint(
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         set_dropout(config, dropout)
         order = None if task is None else labels.label_order(config, Path(folder), task)
-        with quiet_about_new_weights():
+        with process_state.logging_level(logging.ERROR, "transformers"):
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 config=config,

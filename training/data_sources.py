@@ -1,9 +1,12 @@
 """Tables of rows from local files, the built-in package or the hub."""
 
+import contextlib
 import gzip
 import importlib.util
 import io
+import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from training.labels import label_text
 from training.tasks import Task
+from utils import process_state
 from utils.cli import UserError
 
 EXTENSIONS = ("tsv", "csv", "jsonl", "parquet")
@@ -165,15 +169,13 @@ def builtin_tables(task: Task, split_seed: int) -> Tables:
 
 def hub_tables(task: Task, wanted: set[str]) -> Tables:
     import datasets  # takes a second, and only this source needs it
-    from huggingface_hub.utils import logging as hub_logging
 
-    datasets.disable_progress_bars()
-    hub_logging.set_verbosity_error()  # its retries without a network fill the screen
     frames: Tables = {}
     splits = {"train": "train", "test": task.test_split}
     for name in sorted(wanted & splits.keys()):
         try:
-            data = datasets.load_dataset(task.hub_id, task.hub_config, split=splits[name])
+            with _quiet(datasets):
+                data = datasets.load_dataset(task.hub_id, task.hub_config, split=splits[name])
         except Exception as e:  # no network, no cache, renamed: many types, one meaning here
             config = f"{task.hub_config}/*" if task.hub_config else "*"
             raise UserError(
@@ -183,3 +185,16 @@ def hub_tables(task: Task, wanted: set[str]) -> Tables:
             ) from e
         frames[name] = (data.to_pandas(), f"hub:{task.hub_id}/{splits[name]}")
     return frames
+
+
+@contextlib.contextmanager
+def _quiet(datasets) -> Iterator[None]:
+    """No progress bars, and no reports of retries, which fill the screen without a network."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        with process_state.logging_level(logging.ERROR, "huggingface_hub"):
+            yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()

@@ -3,12 +3,12 @@
 import contextlib
 import importlib.util
 import inspect
+import logging
 import os
 import sys
 from pathlib import Path
 
 import torch
-from huggingface_hub.utils import logging as hub_logging
 from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -19,10 +19,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from masking import encoders
 from masking.tickets import Shapes
+from utils import process_state
 from utils.cli import UserError, warn
 from utils.files import public_name, sha256_of
 from utils.runs import seed_for
@@ -65,10 +65,10 @@ def resolve_model_name(name: str) -> str:
 def loading(what: str, name: str):
     """One clear line for the many ways in which loading fails."""
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-    level = hub_logging.get_verbosity()
-    hub_logging.set_verbosity_error()  # its retries without a network fill the screen
     try:
-        yield
+        # Without a network, the hub's retries fill the screen.
+        with process_state.logging_level(logging.ERROR, "huggingface_hub"):
+            yield
     except UserError:
         raise
     except Exception as e:  # hostile or torn files raise nearly everything
@@ -82,8 +82,6 @@ def loading(what: str, name: str):
             + ("in the cache, and the hub is switched off" if offline else "to be had from the hub")
             + f" ({type(e).__name__}); where there is a network, fetch it with: hf download {name}"
         ) from e
-    finally:
-        hub_logging.set_verbosity(level)
 
 
 def encoder_facts(name: str, model: PreTrainedModel, fingerprint: str) -> dict:
@@ -194,8 +192,9 @@ def load_pretrained(
         config.id2label = dict(enumerate(label_names))
         config.label2id = {label: i for i, label in enumerate(label_names)}
         set_dropout(config, dropout)
-        with torch.random.fork_rng(devices=[]), quiet_about_new_weights():
-            torch.manual_seed(seed_for(seed, "classifier"))
+        # The library draws missing weights from the global generator.
+        seeded = process_state.seeded(seed_for(seed, "classifier"))
+        with seeded, process_state.logging_level(logging.ERROR, "transformers"):
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 path,
                 config=config,
@@ -243,17 +242,6 @@ def _draw_head(model: PreTrainedModel, seed: int) -> None:
                 module.weight.normal_(0.0, std, generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
-
-
-@contextlib.contextmanager
-def quiet_about_new_weights():
-    """The library's notice that a classifier is new is true by design here."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
 
 
 def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

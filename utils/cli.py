@@ -9,9 +9,8 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 
-from tqdm import tqdm
-
-from utils import interrupts
+from utils import interrupts, process_state
+from utils.progress import make_progress
 
 
 class UserError(Exception):
@@ -49,18 +48,9 @@ def fail(message: str) -> None:
     sys.exit(2)
 
 
-def progress_bar(total: int, initial: int, unit: str, what: str, quiet: bool) -> tqdm:
-    """One line with the time left; every half minute a new one where nobody looks at a terminal."""
-    seconds = 0.1 if sys.stderr.isatty() else 30.0
-    return tqdm(
-        total=total,
-        initial=initial,
-        unit=unit,
-        desc=what,
-        disable=quiet,
-        mininterval=seconds,
-        maxinterval=max(10.0, seconds),
-    )
+def progress_bar(total: int, initial: int, unit: str, what: str, quiet: bool):
+    """A bar in a terminal, plain lines elsewhere; see utils/progress.py."""
+    return make_progress(total, initial, unit, what, quiet)
 
 
 def warn(message: str) -> None:
@@ -72,12 +62,20 @@ PATH_ERRORS = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, er
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's main; what a person can mend ends in one line and status 2."""
+    """Call a script's main. An error that you can fix ends in one line and status 2.
+
+    The main owns the state of the process (threads, deterministic kernels, generators and so on)
+    while it runs; a caller that continues finds that state as it was.
+    """
+    # transformers imports TensorFlow wherever it is installed, which takes ten seconds and more.
+    # The attack's sentence encoder alone needs TensorFlow, and imports it itself.
+    os.environ.setdefault("USE_TF", "0")
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no error
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        main()
+        with process_state.preserved():
+            main()
     except UserError as e:
         fail(str(e))
     except interrupts.Stopped as e:

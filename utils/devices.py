@@ -15,23 +15,32 @@ from utils.cli import UserError
 
 
 def make_accelerator(args: argparse.Namespace) -> Accelerator:
-    """One process or several (torchrun), on --device, in --precision."""
+    """One process or several (torchrun), on --device, in --precision, deterministic if asked for.
+
+    Deterministic kernels are a setting of the whole process: call this inside `cli.run` or
+    `process_state.preserved`, which put the setting back.
+    """
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda, but torch sees no CUDA device here")
     cpu = args.device == "cpu" or not torch.cuda.is_available()
     bf16 = args.precision == "bf16" or (args.precision == "auto" and computes_in_bf16(cpu))
     if args.deterministic or (args.deterministic is None and cpu):
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        # Which fills fresh memory with NaN, a tenth and more of a step on a CPU, against programs
-        # that read what they have not written; ours does not.
-        torch.utils.deterministic.fill_uninitialized_memory = False
-        torch.backends.cudnn.benchmark = False
+        use_deterministic_kernels()
     return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
 
 
+def use_deterministic_kernels() -> None:
+    """From now on, the process computes the same bytes each time; a kernel that cannot warns."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # The mode fills fresh memory with NaN, for programs that read memory that they did not write.
+    # That costs a tenth of a step or more on a CPU, and this program does no such reads.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False
+
+
 def peak_memory_bytes() -> int:
-    """The most that this process has held so far: tensors on its GPU, or all of it on a CPU."""
+    """Peak memory of this process so far: its GPU tensors, or on a CPU its resident set."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
@@ -39,18 +48,19 @@ def peak_memory_bytes() -> int:
 
 
 def computes_in_bf16(cpu: bool) -> bool:
-    """Whether the hardware itself multiplies bf16 matrices (emulated they are slower than fp32)."""
+    """Whether the hardware multiplies bf16 matrices; emulation is slower than fp32."""
     if not cpu:
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Not public in torch 2.11 to 2.13; elsewhere fp32 is the safe answer.
+    # Not public in torch 2.11 to 2.13; where it is missing, fp32 is the safe answer.
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(probe and probe())
 
 
 def to_device(batch: dict, accelerator: Accelerator) -> dict[str, Tensor]:
-    """This process' rows of a batch of arrays, as tensors; with `rows_in_batch`, of all of them.
+    """This process's rows of a batch of numpy arrays, as tensors on the device.
 
-    A process that no row falls to gets the first row, with `row_weight` 0.
+    Process r of n takes rows r, r + n, r + 2n, ... A process without a row takes the first row.
+    `row_weight` is a scalar: 1 / (rows of the whole batch), or 0 for a process without a row.
     """
     rank, world = accelerator.process_index, accelerator.num_processes
     rows = len(batch["labels"])
@@ -64,9 +74,10 @@ def to_device(batch: dict, accelerator: Accelerator) -> dict[str, Tensor]:
 
 
 def sum_over_processes(accelerator: Accelerator, parameters: Iterable[Tensor]) -> None:
-    """Add up the gradients of all processes, once per optimizer step.
+    """Sum the gradients over all processes; call it once per optimizer step.
 
-    Losses are divided by the rows of the whole batch, so the sum is the gradient of its mean.
+    Each process divides its loss by the rows of the whole batch, so the sum is the gradient of the
+    mean loss.
     """
     if accelerator.num_processes > 1:
         for p in parameters:
@@ -75,5 +86,5 @@ def sum_over_processes(accelerator: Accelerator, parameters: Iterable[Tensor]) -
 
 
 def gather_rows(accelerator: Accelerator, rows: list) -> list:
-    """All processes' lists, one after the other, in every process."""
+    """The lists of all processes, joined in process order, in every process."""
     return gather_object(rows) if accelerator.num_processes > 1 else rows

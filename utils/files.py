@@ -1,4 +1,7 @@
-"""Files that are whole or not there: written beside and renamed, read with one clear error."""
+"""Files that are complete or absent: written under another name, then renamed.
+
+A file that cannot be read is one clear error.
+"""
 
 import fcntl
 import hashlib
@@ -18,17 +21,17 @@ def sha256_of(path: str | Path) -> str:
 
 
 def write_atomically(path: str | Path, write) -> None:
-    """Call write(path beside) and rename: readers see the old file or the whole new one."""
+    """Call write(temporary path), then rename: readers see the old file or the complete new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(beside)
-        with open(beside, "rb") as f:
-            os.fsync(f.fileno())  # whole on the disk before it has the name
-        os.replace(beside, path)
+        write(temporary)
+        with open(temporary, "rb") as f:
+            os.fsync(f.fileno())  # complete on the disk before it gets its name
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, obj: object) -> None:
@@ -37,7 +40,7 @@ def write_json(path: str | Path, obj: object) -> None:
 
 
 def append_jsonl(path: str | Path, record: dict) -> None:
-    """Append one line; a single write, so that a killed process leaves at most one torn line."""
+    """Append one line in a single write: a killed process leaves at most one torn line."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+") as f:
@@ -46,7 +49,7 @@ def append_jsonl(path: str | Path, record: dict) -> None:
 
 
 def _drop_torn_line(f: IO[bytes]) -> None:
-    """Cut what a killed writer, or a full disk, left behind the last whole line."""
+    """Remove what a killed writer, or a full disk, left after the last complete line."""
     end = f.seek(0, os.SEEK_END)
     if end == 0:
         return
@@ -58,20 +61,20 @@ def _drop_torn_line(f: IO[bytes]) -> None:
     start = data.rfind(b"\n") + 1
     try:
         json.loads(data[start:])
-        f.write(b"\n")  # a whole record that lacks its end of line
+        f.write(b"\n")  # a complete record without its end of line
     except (ValueError, RecursionError):
         f.truncate(start)
 
 
 def writable(value: object) -> object:
-    """JSON has no NaN: a number that is not finite is written as a text."""
+    """A value for JSON, which has no NaN: numbers that are not finite become strings."""
     if isinstance(value, list):
         return [writable(v) for v in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_jsonl(path: str | Path) -> list[dict]:
-    """All lines; a torn last line is left out, any other bad line is a UserError."""
+    """The objects of all lines. Skips a torn last line; any other bad line is a UserError."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no file {path}")
@@ -86,7 +89,7 @@ def read_jsonl(path: str | Path) -> list[dict]:
         try:
             record = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as e:
-            if number == len(lines):  # no newline after it: the writer was killed
+            if number == len(lines):  # without a newline: its writer was killed
                 break
             reason = getattr(e, "msg", "nested too deeply")
             raise UserError(f"{path}, line {number}, is not JSON: {reason}") from e
@@ -97,7 +100,7 @@ def read_jsonl(path: str | Path) -> list[dict]:
 
 
 def read_json(path: str | Path) -> dict:
-    """A JSON object from a file; UserError where it is missing or is not one."""
+    """The JSON object in a file. UserError where the file is missing or holds none."""
     try:
         obj = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as e:
@@ -110,16 +113,16 @@ def read_json(path: str | Path) -> dict:
 
 
 def lock_folder(folder: Path, name: str) -> IO:
-    """The folder's lock, held until the process ends; UserError where another process has it."""
+    """Lock the folder until the process ends. UserError where another process holds the lock."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = open(folder / name, "w")  # noqa: SIM115  closing it would release it
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
-        raise UserError(f"another process is at work in {folder}") from e
+        raise UserError(f"another process is at work in {folder}; wait until it ends") from e
     return lock
 
 
 def public_name(name: str) -> str:
-    """The encoder's name for records and manifests: a local folder's last part, never its path."""
+    """An encoder's name for records and manifests: the last part of a folder, never its path."""
     return Path(name).resolve().name if Path(name).is_dir() else name

@@ -1,8 +1,8 @@
-"""When a run saves its resume point, and how it leaves when it is asked to.
+"""When a run saves its resume point, and how it exits when it is asked to stop.
 
-SIGTERM and SIGINT are noted while a training loop runs; the loop saves behind the step that it is
-in and leaves. An attack, whose rows are written one by one, leaves at once. A time budget that is
-spent is a signal, too (SIGALRM). Without torch.
+A training loop notes SIGTERM and SIGINT, finishes its step, saves and exits. An attack writes every
+row as it is done, so it exits at once. A spent time budget is a signal too (SIGALRM). No torch at
+import.
 """
 
 from __future__ import annotations
@@ -15,84 +15,76 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
-STATUS_OUT_OF_TIME = 124  # as of timeout(1)
+STATUS_OUT_OF_TIME = 124  # that of timeout(1)
+SECONDS_OF_ONE_REQUEST = 2  # launchers send a signal to all processes, and then once more
+LAST_SAVED = "from where it was saved last"
+LAST_ROW = "after the last row that was written"
 
 
 class Stopped(BaseException):
-    """Somebody asked the process to leave; not an Exception, so that no library swallows it."""
+    """A request to stop. Not an Exception, so that no library swallows it."""
 
-    def __init__(self, number: int, where: str = "where it was saved last"):
+    def __init__(self, number: int, where: str = LAST_SAVED):
         out_of_time = number == signal.SIGALRM
-        why = "the time budget is spent" if out_of_time else f"stopped by {_name(number)}"
-        super().__init__(f"{why}; the same command goes on {where}")
+        name = signal.Signals(number).name
+        why = "the time budget is spent" if out_of_time else f"stopped by {name}"
+        super().__init__(f"{why}; the same command resumes {where}")
         self.status = STATUS_OUT_OF_TIME if out_of_time else 128 + number
 
 
-def _name(number: int) -> str:
-    return signal.Signals(number).name
-
-
 _received: list[int] = []
-_noted: list[float] = []  # when
-_before: dict[int, object] = {}
+_received_at: list[float] = []
+_handlers_before: dict[int, object] = {}
 
 
 def note_signals() -> None:
-    """From now on a signal only sets what `requested` tells; a second one leaves at once."""
+    """Let the first signal only set what `requested` returns, and a second one stop at once."""
 
     def note(number: int, _frame) -> None:
         now = time.monotonic()
-        if _received and now - _noted[-1] > 2:  # launchers send a signal to all, and once more
+        if _received and now - _received_at[-1] > SECONDS_OF_ONE_REQUEST:
             raise Stopped(number)
         _received.append(number)
-        _noted.append(now)
+        _received_at.append(now)
 
-    _handle(note)
-
-
-def raise_on_signals(where: str = "behind the last row that was written") -> None:
-    """From now on a signal raises Stopped wherever the process just is."""
-
-    _handle(lambda number, _frame: _leave(number, where))
-
-
-def _handle(handler) -> None:
     for number in SIGNALS:
-        _handle_one(number, handler)
+        _handle(number, note)
 
 
-def _handle_one(number: int, handler) -> None:
-    if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and '&' ask for
-        old = signal.signal(number, handler)
-        _before.setdefault(number, old)
+def raise_on_signals(where: str = LAST_ROW) -> None:
+    """Let a signal raise Stopped at once. `where`: the point from which the command resumes."""
+    for number in SIGNALS:
+        _handle(number, lambda number, _frame: _stop(number, where))
 
 
 def limit_time(seconds: float | None) -> None:
-    """From now on so many seconds are left; then it is as if somebody asked the process to leave.
-
-    None: as long as it takes. What was saved or written until then is gone on with.
-    """
+    """Request a stop after `seconds`; None: no limit."""
     if seconds is not None:
-        _handle_one(signal.SIGALRM, lambda number, _frame: _leave(number))
+        _handle(signal.SIGALRM, lambda number, _frame: _stop(number))
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _leave(number: int, where: str = "where it was saved last") -> None:
+def release_signals() -> None:
+    """Put back the handlers that were there before the functions above, and stop the timer."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number, handler in _handlers_before.items():
+        signal.signal(number, handler)
+    _handlers_before.clear()
+    _received.clear()
+    _received_at.clear()
+
+
+def _handle(number: int, handler) -> None:
+    if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and '&' ignore signals on purpose
+        _handlers_before.setdefault(number, signal.signal(number, handler))
+
+
+def _stop(number: int, where: str = LAST_SAVED) -> None:
     raise Stopped(number, where)
 
 
-def release_signals() -> None:
-    """Handle signals as before."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    for number, old in _before.items():
-        signal.signal(number, old)
-    _before.clear()
-    _received.clear()
-    _noted.clear()
-
-
 def requested(accelerator: Accelerator) -> bool:
-    """Whether a signal came; with several processes, whether one came to any of them."""
+    """Whether a signal came to this process or, with several processes, to any of them."""
     if accelerator.num_processes == 1:
         return bool(_received)
     import torch
@@ -103,21 +95,21 @@ def requested(accelerator: Accelerator) -> bool:
     return bool(_received)
 
 
-def leave_if_requested(where: str = "where it was saved last") -> None:
-    """Raise Stopped where a signal came."""
+def leave_if_requested(where: str = LAST_SAVED) -> None:
+    """Raise Stopped if a signal came."""
     if _received:
         raise Stopped(_received[0], where)
 
 
 class SavePoints:
-    """Which optimizer steps end with a resume point: `every` ("steps", n) or ("minutes", x)."""
+    """Which optimizer steps end with a resume point: `every` is ("steps", n) or ("minutes", x)."""
 
     def __init__(self, every: tuple[str, float]):
         self.unit, self.count = every
         self.last = time.monotonic()
 
     def due(self, step: int, accelerator: Accelerator) -> bool:
-        """Whether to save behind `step`: it is time, or somebody asked the process to leave."""
+        """Whether to save after `step`: it is time to, or a stop was requested."""
         if self.unit == "steps":
             on_time = bool(self.count) and step % int(self.count) == 0
         else:
@@ -128,5 +120,5 @@ class SavePoints:
         return True
 
     def due_at_epoch_end(self, step: int, accelerator: Accelerator) -> bool:
-        """Counted in minutes, an epoch's end is saved only if it is time: epochs may be short."""
+        """Counted in steps, every epoch ends with a save; in minutes, only if it is time to."""
         return self.due(step, accelerator) or self.unit == "steps"

@@ -19,7 +19,7 @@ import sysconfig
 from pathlib import Path
 from typing import IO, Any
 
-from utils.cli import UserError
+from utils.cli import UserError, warn
 from utils.files import (
     append_jsonl,
     lock_folder,
@@ -29,6 +29,7 @@ from utils.files import (
     write_atomically,
     write_json,
 )
+from utils.process_state import resume_threads
 from utils.settings import identity_of
 
 LIBRARIES = (
@@ -61,7 +62,7 @@ def seed_for(seed: int, purpose: str, *counters: object) -> int:
 
 
 def environment() -> dict:
-    """Versions, commit and device name, for run.json and every record."""
+    """Versions, commit, device name and CPU threads, for run.json and every record."""
     versions = {}
     for name in LIBRARIES:
         try:
@@ -77,6 +78,7 @@ def environment() -> dict:
         "installed": installed_digest(),
         "commit": git_commit(),
         "device": device,
+        "threads": torch.get_num_threads(),
     }
 
 
@@ -230,6 +232,10 @@ class Run:
                     path.unlink() if plain else shutil.rmtree(path)
         for left in self.folder.glob(".*.tmp"):  # of a process that was killed
             left.unlink()
+        if (self.folder / "state.pt").is_file():
+            earlier = self.earlier.get("environment", {}).get("threads")
+            if warning := resume_threads(earlier, f"the run in {self.folder}"):
+                warn(warning)
         self.manifest = {
             "stage": self.stage,
             "status": "running",

@@ -16,7 +16,10 @@ def test_shared_texts_are_counted(tmp_path, capsys):
     files = {
         "sst2/train.tsv": ("sentence", [*shared, *(f"sst {i}" for i in range(37))]),
         "sst2/test.tsv": ("sentence", ["imdb 5", "sst 100", "sst 101", "sst 102"]),
-        "imdb/train.tsv": ("text", [*(s.upper() for s in shared), *(f"imdb {i}" for i in range(37))]),
+        "imdb/train.tsv": (
+            "text",
+            [*(s.upper() for s in shared), *(f"imdb {i}" for i in range(37))],
+        ),
         "imdb/test.tsv": ("text", ["imdb 200", "imdb 201", "imdb 202", "imdb 203"]),
         "sst2/dev.tsv": ("sentence", ["dev 0", "dev 1"]),  # else dev is a part of train
         "imdb/dev.tsv": ("text", ["dev 2", "dev 3"]),

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [
-    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md")
-] + sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md")] + sorted(
+    (ROOT / "docs").glob("*.md")
+)
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 MOST_README_LINES = 200

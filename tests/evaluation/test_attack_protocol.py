@@ -7,6 +7,7 @@ import pytest
 from evaluation import outcomes, protocol
 from evaluation.attack_folder import AttackFolder
 from training.splits import Rows
+from utils import process_state
 from utils.cli import UserError
 
 
@@ -104,6 +105,26 @@ def test_folder_resumes_and_drops_a_torn_line(tmp_path):
     again.append(line("test:0", "skipped"))
     third = folder_at(tmp_path / "a", {"recipe": "x"}, ids)
     assert [o["row_id"] for o in third.outcomes()] == ["test:0", "test:1"]
+
+
+def test_an_attack_resumes_with_its_threads(tmp_path, monkeypatch, capsys):
+    """A logit's last bit depends on the number of threads, and can decide a tie."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    ids, threads = ["test:0", "test:1"], process_state.current_threads()
+    folder = folder_at(tmp_path / "a", {}, ids)
+    folder.begin()
+    folder.append(line("test:1", "failed"))
+    del folder
+    for earlier in (threads + 1, None):
+        facts = json.loads((tmp_path / "a" / "attack.json").read_text())
+        facts["threads"] = earlier
+        (tmp_path / "a" / "attack.json").write_text(json.dumps(facts))
+        with process_state.threads(threads):
+            folder_at(tmp_path / "a", {}, ids).begin()
+            assert process_state.current_threads() == (earlier or threads)
+        assert ("does not record its number of threads" in capsys.readouterr().err) == (
+            earlier is None
+        )
 
 
 def test_folder_refuses_other_settings_and_foreign_folders(tmp_path):

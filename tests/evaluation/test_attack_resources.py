@@ -12,6 +12,7 @@ from attack_tools import attack_all, make_victim
 
 from evaluation import readers, resources
 from evaluation.presets import RECIPES
+from utils import process_state
 from utils.cli import UserError
 
 NOTHING = dict.fromkeys(("neighbours", "word_vectors", "sentence_encoder", "masked_lm"))
@@ -53,7 +54,8 @@ def word_vectors(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def sentence_encoder(tmp_path_factory) -> Path:
     """A SavedModel called as the hub's: a list of texts -> an embedding each."""
-    import tensorflow as tf
+    with process_state.environment():  # TensorFlow sets variables when it is imported
+        import tensorflow as tf
 
     class Encoder(tf.Module):
         def __init__(self):

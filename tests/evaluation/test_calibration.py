@@ -117,7 +117,7 @@ def attacked(run, monkeypatch, *flags) -> dict[str, dict]:
     output = run.parent / f"records-{run.name}-{len(list(run.parent.iterdir()))}.jsonl"
     arguments = ["--model_name", str(run), "--recipe", "deepwordbug", "--result_file", str(output)]
     monkeypatch.setattr(sys, "argv", ["attack.py", "--quiet", *arguments, *flags])
-    attack.main()
+    cli.run(attack.main)
     return {r.get("temperature_rule", "1"): r for r in read_jsonl(output)}
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import attack
 from evaluation import checks, presets, protocol
 from training.splits import Rows
-from utils.cli import UserError
+from utils import cli
 from utils.files import read_json, read_jsonl
 
 pytestmark = pytest.mark.usefixtures("textattack")
@@ -66,7 +66,7 @@ def attacked(monkeypatch, tmp_path):
         monkeypatch.setattr(
             sys, "argv", ["attack.py", "--model_name", *map(str, [run, *arguments])]
         )
-        attack.main()
+        cli.run(attack.main)
         return read_jsonl(results)[-1]
 
     return call
@@ -202,15 +202,16 @@ if __name__ == "__main__":
 """
 
 
-def test_a_process_that_dies_while_the_next_one_starts(run, attacked, monkeypatch):
+def test_a_process_that_dies_while_the_next_one_starts(run, attacked, monkeypatch, capsys):
     """The pool closes its pipes under the start; the system's own error would be a traceback."""
 
     def submit(*_):
         raise OSError("handle is closed")
 
     monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
-    with pytest.raises(UserError, match="a process of the attack ended"):
+    with pytest.raises(SystemExit, match="2"):
         attacked(run, "--processes", 2)
+    assert "error: a process of the attack ended" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", list(presets.PRESETS))

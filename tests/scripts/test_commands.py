@@ -193,4 +193,6 @@ def test_help_needs_no_data(capsys):
     ):
         with pytest.raises(SystemExit) as stop:
             call(script, "--help")
-        assert stop.value.code == 0 and "--output_dir" in capsys.readouterr().out
+        shown = capsys.readouterr()
+        assert stop.value.code == 0 and shown.err == ""
+        assert "default: None" not in shown.out

@@ -67,7 +67,6 @@ def signals_as_in_a_terminal():
 def whole(encoder, sst2_folder, tmp_path_factory):
     """Each stage, not interrupted."""
     root = tmp_path_factory.mktemp("whole")
-    os.environ["ROBUST_TICKETS_CACHE"] = str(root / "cache")
     for stage in RESULTS:
         call(*command(stage, encoder, sst2_folder, root, root / stage))
     return root
@@ -116,7 +115,7 @@ def interrupted(monkeypatch, capsys, arguments, at: int, number: int, where=(opt
     _forget(stop)
     err = [x for x in capsys.readouterr().err.splitlines() if not x.startswith("warning")]
     assert len(err) == 1 and f"stopped by {signal.Signals(number).name}" in err[0]
-    assert "the same command goes on" in err[0]
+    assert "the same command resumes" in err[0]
 
 
 @pytest.mark.parametrize("stage", RESULTS)
@@ -215,7 +214,7 @@ def test_a_second_signal_leaves_at_once():
     try:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)  # a launcher's repetition
-        interrupts._noted[-1] -= 3
+        interrupts._received_at[-1] -= 3
         with pytest.raises(interrupts.Stopped):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)

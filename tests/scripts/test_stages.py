@@ -80,7 +80,6 @@ def retrain(encoder, scores, folder, *flags):
 def runs(encoder, sst2_folder, tmp_path_factory):
     """One run of each stage: dense, search, ticket."""
     root = tmp_path_factory.mktemp("runs")
-    os.environ["ROBUST_TICKETS_CACHE"] = str(root / "cache")
     finetune(encoder, sst2_folder, root / "dense", "--epochs", 4, "--keep_epochs", "1,3")
     search(root / "dense", root / "search", "--epochs", 3, "--keep_scores", "best,1")
     retrain(encoder, root / "search", root / "ticket", "--sparsity", 0.4, "--epochs", 4)
@@ -306,7 +305,7 @@ def test_a_spent_time_budget_is_a_resume_point(runs, encoder, tmp_path, capsys, 
         status = stop.code
     assert status == 124 and not (tmp_path / "t" / "last").exists()
     said = capsys.readouterr().err
-    assert "the time budget is spent; the same command goes on after optimizer step 15" in said
+    assert "the time budget is spent; the same command resumes after optimizer step 15" in said
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
     retrain(encoder, runs / "search", tmp_path / "t", *flags, "2h")
     weights = "last/model.safetensors"

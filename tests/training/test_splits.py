@@ -21,6 +21,18 @@ def arguments(**flags):
     return DataSettings(**({"split_seed": 42, "task_name": "sst2"} | flags))
 
 
+def stand_in_for_datasets(load_dataset) -> types.SimpleNamespace:
+    """The part of the `datasets` library that is called; its progress bars end as they were."""
+    shown = []
+    return types.SimpleNamespace(
+        load_dataset=load_dataset,
+        are_progress_bars_disabled=lambda: bool(shown) and not shown[-1],
+        disable_progress_bars=lambda: shown.append(False),
+        enable_progress_bars=lambda: shown.append(True),
+        shown=shown,
+    )
+
+
 def load(need=("train", "dev", "test"), **flags):
     args = arguments(**flags)
     return load_splits(args, resolve_task(args), need)
@@ -188,7 +200,7 @@ def test_hub_path_asks_for_the_right_data(name, monkeypatch):
         asked.append((hub_id, config, split))
         return Table(120 if split == "train" else 40)
 
-    stand_in = types.SimpleNamespace(load_dataset=load_dataset, disable_progress_bars=lambda: None)
+    stand_in = stand_in_for_datasets(load_dataset)
     monkeypatch.setitem(sys.modules, "datasets", stand_in)
     splits = load(task_name=name)
     test_split = {"mnli": "validation_matched", "imdb": "test", "ag_news": "test"}.get(
@@ -198,13 +210,14 @@ def test_hub_path_asks_for_the_right_data(name, monkeypatch):
     assert {a[:2] for a in asked} == {(task.hub_id, task.hub_config)}
     assert len(splits["test"]) == 40 and len(splits["dev"]) == 12 and len(splits["train"]) == 108
     assert splits["train"].source == f"hub:{task.hub_id}/train"
+    assert stand_in.shown == [False, True, False, True]
 
 
 def test_no_network_names_the_command_that_fetches(monkeypatch):
     def load_dataset(*_, **__):
         raise ConnectionError("no route")
 
-    stand_in = types.SimpleNamespace(load_dataset=load_dataset, disable_progress_bars=lambda: None)
+    stand_in = stand_in_for_datasets(load_dataset)
     monkeypatch.setitem(sys.modules, "datasets", stand_in)
     with pytest.raises(UserError, match="hf download nyu-mll/glue --repo-type dataset"):
         load()
