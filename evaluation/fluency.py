@@ -1,4 +1,4 @@
-"""How probable a text is: to n-grams of the task's own texts, or to a causal language model."""
+"""Fluency: how probable a text is to trigrams of the task's texts or to a causal language model."""
 
 import math
 from functools import lru_cache
@@ -20,12 +20,13 @@ from utils.cli import UserError
 class NgramModel:
     """Trigrams of training texts in lower case, interpolated by absolute discounting (nltk.lm).
 
-    nltk.lm's Kneser-Ney goes through all contexts for each word: 0.9 s a sentence after 6,716
-    training sentences (this: 0.002 s), and its perplexity of held-out sentences is higher.
+    nltk.lm's Kneser-Ney model reads all contexts for each word. With 6,716 training sentences, it
+    takes 0.9 s per sentence (this model: 0.002 s), and its perplexity of held-out sentences is
+    higher.
 
-    A word seen once in training, or never, is nltk's unknown word. Its probability is shared by as
-    many words as were seen once: whole, it would make a misspelling likelier than most words. So a
-    rare word costs as much misspelt as it did before.
+    A word seen at most once in training is nltk's unknown word. Its probability is divided by the
+    number of words seen once. Undivided, it would make a misspelling more probable than most
+    words. A rare word is thus as probable as its misspelling.
     """
 
     ORDER = 3
@@ -36,12 +37,12 @@ class NgramModel:
         vocabulary = Vocabulary((word for text in padded for word in text), unk_cutoff=2)
         self.seen_once = max(1, sum(n == 1 for n in vocabulary.counts.values()))
         self.model = AbsoluteDiscountingInterpolated(self.ORDER, vocabulary=vocabulary)
-        # The beginning of a text is never predicted: it is context alone.
+        # The beginning of a text is context only; the model does not predict it.
         self.model.fit(
             [gram for gram in everygrams(text, max_len=self.ORDER) if gram[-1] != "<s>"]
             for text in padded
         )
-        self.model.fit([[(vocabulary.unk_label,)]])  # so that it has a probability in any case
+        self.model.fit([[(vocabulary.unk_label,)]])  # give it a probability
         self.log_probability = lru_cache(maxsize=None)(self._log_probability)
         self.facts = {
             "kind": "trigrams, interpolated absolute discounting (nltk.lm)",
@@ -57,16 +58,16 @@ class NgramModel:
         return math.log(self.model.score(word, context) / shared_by)
 
     def log_perplexities(self, texts: list[str]) -> np.ndarray:
-        """(len(texts),): mean of -ln p over a text's words and its end."""
-        found = []
+        """Mean of -ln p over the words and the end of each text, float, (texts,)."""
+        means = []
         for text in texts:
             grams = list(ngrams(self._padded(text), self.ORDER))
-            found.append(-sum(self.log_probability(g[-1], g[:-1]) for g in grams) / len(grams))
-        return np.array(found)
+            means.append(-sum(self.log_probability(g[-1], g[:-1]) for g in grams) / len(grams))
+        return np.array(means)
 
 
 class CausalModel:
-    """A causal language model of transformers, from a local folder."""
+    """A causal language model from a local folder. UserError if the folder does not hold one."""
 
     unit = "token"
 
@@ -85,8 +86,8 @@ class CausalModel:
         self.start = next((i for i in starts if i is not None), None)
         if report["missing_keys"] or self.start is None or self._sees_ahead():
             raise UserError(
-                f"{folder} is no causal language model: it lacks weights, or sees the "
-                "words to come, or has no token that begins a text"
+                f"{folder} is not a causal language model: it lacks weights, or it sees the next "
+                "token, or it has no token that begins a text; choose another --language_model"
             )
         self.facts = {
             "kind": type(self.model).__name__,
@@ -96,24 +97,24 @@ class CausalModel:
 
     @torch.inference_mode()
     def _logits(self, ids: list[int]) -> torch.Tensor:
-        """(len(ids), vocabulary)."""
+        """Scores of the next token, float32 on the CPU, (len(ids), vocabulary)."""
         inputs = torch.tensor([ids], device=self.model.device)
         scores = self.model(input_ids=inputs, attention_mask=torch.ones_like(inputs))
         return scores.logits[0].float().cpu()
 
     def _sees_ahead(self) -> bool:
-        """Whether a token's scores depend on the next one, as a masked language model's do."""
-        one, other = (self._logits([self.start, following])[0] for following in (0, 1))
-        return not torch.allclose(one, other, atol=1e-4)
+        """Whether scores depend on a later token, as in a masked language model."""
+        a, b = (self._logits([self.start, following])[0] for following in (0, 1))
+        return not torch.allclose(a, b, atol=1e-4)
 
     def log_perplexities(self, texts: list[str]) -> np.ndarray:
-        """(len(texts),): mean of -ln p over a text's tokens, as many as the model has places."""
+        """Mean of -ln p over the tokens of each text (at most the model's length), (texts,)."""
         longest = getattr(self.model.config, "max_position_embeddings", 1024)
-        found = []
-        for text in texts:  # one at a time: no padding that a model could mind
+        means = []
+        for text in texts:  # one at a time: padding could change a model's scores
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             ids = [self.start, *ids][:longest]
             scores = self._logits(ids)[:-1].log_softmax(-1)
             chosen = scores[range(len(ids) - 1), ids[1:]]
-            found.append(-float(chosen.sum()) / max(1, len(chosen)))
-        return np.array(found)
+            means.append(-float(chosen.sum()) / max(1, len(chosen)))
+        return np.array(means)

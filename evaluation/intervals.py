@@ -84,3 +84,23 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> tuple[int, int, float]:
     if only_a + only_b == 0:
         return 0, 0, 1.0
     return only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue)
+
+
+def mean_difference(
+    pairs: list[tuple[np.ndarray, np.ndarray]],
+) -> tuple[float, float, float]:
+    """Mean of a - b over data sets, (mean, low, high) in points, 95 %: the wider of two intervals.
+
+    Crossed (`mean_crossed_difference`): a seed has the same luck on all data sets. Nested: its luck
+    on each is its own, so Var = sum of the data sets' variances / (number of data sets)^2. A few
+    seeds cannot show which one holds: their differences may cancel between data sets by chance,
+    and the crossed interval is then too narrow.
+    """
+    crossed = mean_crossed_difference(pairs)
+    parts = [crossed_variance(np.asarray(a, float) - np.asarray(b, float)) for a, b in pairs]
+    variance = sum(v for v, _ in parts) / len(parts) ** 2
+    spread = sum(v**2 / freedom for v, freedom in parts) / len(parts) ** 4
+    freedom = max(1.0, variance**2 / spread) if spread else math.inf
+    half = 100 * float(student_t.ppf(0.975, freedom)) * math.sqrt(variance)
+    mean, low, high = crossed
+    return (mean, mean - half, mean + half) if 2 * half > high - low else crossed

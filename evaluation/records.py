@@ -1,21 +1,40 @@
-"""Attack records: each read once, what they are compared by, and a measure over seeds."""
+"""Attack records: their keys and rules, what is derived from them, and reading them.
+
+`AttackRecord` is the one description of a record's keys, in this and in earlier versions.
+"""
 
 import json
-import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from evaluation.intervals import crossed_interval
+from evaluation import schema
+from evaluation.outcomes import COUNTED, LETTERS, check_labels
 from evaluation.protocol import protocol_versions
-from evaluation.record_checks import check
-from masking import tickets
+from evaluation.schema import (
+    COUNT,
+    ENCODER,
+    FINITE,
+    INTERVALS,
+    LABELS,
+    MAPPING,
+    OBJECTS,
+    PAIR_OF_TEXTS,
+    PERCENT,
+    SHARE,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    key,
+)
+from masking.tickets import GATE_KINDS
+from training.settings import recipe_in
 from utils.cli import UserError, explain
-from utils.files import read_jsonl, write_atomically
+from utils.files import read_jsonl
 
-# What a record must share with another to stand in one table.
+# Records may share a table only if these are equal.
 COMPARISON = (
     "task",
     "encoder",
@@ -28,10 +47,9 @@ COMPARISON = (
     "temperature_rule",
     "protocol_id",
 )
-# Beside the paper's numbers rows are averaged over seeds, so all else must be equal too.
-STRICT_COMPARISON = (*COMPARISON, "training_rows", "protocol", "resource_digests")
-# And a row of it, which is one model, may not mix kinds of noise that weights started from, nor
-# settings of the search or of the training.
+# Next to the paper's numbers, rows are averaged over seeds, so these must be equal too.
+STRICT_COMPARISON = (*COMPARISON, "training_rows", "deviations", "resource_digests")
+# One row of a table is one model: these must be equal within it.
 ROW_SETTINGS = (
     "reinit_law",
     "reinit_std",
@@ -41,71 +59,7 @@ ROW_SETTINGS = (
     "training_settings",
     "stop_settings",
 )
-# Told by name only: nobody reads digests, and settings are long.
-FINGERPRINTS = {
-    "rows_fingerprint",
-    "resource_digests",
-    "search_settings",
-    "training_settings",
-    "stop_settings",
-}
-
-
-class NoRecords(UserError):
-    """There is no attack record where one is needed."""
-
-
-def read_records(paths: Iterable[str | Path]) -> list[dict]:
-    """All attack records, each attack once, with the keys that comparisons are made by."""
-    attacks, doubts = {}, []
-    for file in record_files(paths):
-        lines = read_jsonl(file)
-        training_rows = _training_rows(lines)
-        for number, record in enumerate(lines, 1):
-            if record.get("kind") == "doubt":
-                doubts.append(record)
-            if record.get("kind") != "attack":
-                continue
-            if training_rows is not None:
-                record.setdefault("training_rows", training_rows)
-            with explain(f"{file}, record {number}, "):
-                check(record)
-            attacks[identity(record)] = _with_keys(record) | {"record": record}
-    if not attacks:
-        raise NoRecords(f"no attack records in {', '.join(map(str, paths))}: run attack.py first")
-    for doubt in doubts:  # found after the attack, by transfer.py
-        flag = {"flag": str(doubt.get("flag")), "why": str(doubt.get("why"))}
-        for attack in attacks.values():
-            if attack["attack_id"] == doubt.get("attack_id"):
-                others = [f for f in attack.get("flags", []) if f["flag"] != flag["flag"]]
-                attack["flags"] = attack["record"]["flags"] = [*others, flag]
-    return list(attacks.values())
-
-
-def identity(record: dict) -> tuple:
-    """What an attack is read once by. Two controls may be one epoch of a training, and so one
-    attack: what each of them stopped for tells them apart."""
-    stop = json.dumps(record.get("stop_at_loss"), sort_keys=True)
-    return record["attack_id"], record["seed"], stop
-
-
-def record_files(paths: Iterable[str | Path]) -> list[Path]:
-    """Runs keep records.jsonl, reports keep theirs as table1-records.jsonl and the like."""
-    files = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise UserError(f"--records {path} does not exist")
-        files += sorted(path.rglob("*records.jsonl")) if path.is_dir() else [path]
-    return files
-
-
-def _training_rows(lines: list[dict]) -> int | None:
-    """Rows that the models of a record file were trained on, where its evaluations agree."""
-    counts = {r.get("training_rows") for r in lines if r.get("kind") == "evaluation"}
-    return counts.pop() if len(counts) == 1 else None
-
-
-# What of an evaluation, beside COMPARISON, its protocol's id stands for (attack/protocol.py).
+# Next to COMPARISON, what the id of an evaluation protocol stands for (evaluation/protocol.py).
 _OF_THE_PROTOCOL = (
     "precision",
     "query_budget",
@@ -117,224 +71,328 @@ _OF_THE_PROTOCOL = (
 )
 
 
-def _but_temperature(record: dict) -> str:
-    """Equal where two attacks' protocols differ in nothing but the temperature; their ids do not
-    tell."""
-    told = {name: record.get(name) for name in _OF_THE_PROTOCOL}
-    return json.dumps([told, protocol_versions(record.get("environment", {}))], sort_keys=True)
+class NoRecords(UserError):
+    """There is no attack record where one is needed."""
 
 
-def _with_keys(record: dict) -> dict:
-    foreign = _is_foreign(record)
-    ticket = record["ticket"]
-    if ticket:  # older score files say "random matched"
-        ticket = ticket | {"kind": ticket["kind"].replace(" ", "_")}
-    dense = not ticket or ticket.get("reinitialised") == "rest"
-    digests = {n: r.get("sha256", r.get("name")) for n, r in record.get("resources", {}).items()}
-    return record | {
-        "encoder": record["encoder"]["name"] or "unknown encoder",
-        "ticket": ticket,
-        "checkpoint_rule": "given" if foreign else record["checkpoint"],
-        "rows_fingerprint": record["rows"]["ids_fingerprint"] + record["rows"]["fingerprint"],
-        "resource_digests": json.dumps(digests, sort_keys=True),
-        "but_temperature": _but_temperature(record),
-        **{key: (ticket or {}).get(key) for key in ROW_SETTINGS},
-        "early_scores_epoch": _early_epoch(ticket or {}),
-        "expected_density_percent": (ticket or {}).get("expected_density_percent"),
-        "search_settings": json.dumps(_search_of(ticket or {}), sort_keys=True),
-        "training_settings": json.dumps(record.get("training"), sort_keys=True),
-        "stop_settings": _stop_settings(record.get("stop_at_loss")),
-        "name": (_foreign_name(record) if foreign else _name(record, ticket))
-        + (", dev rows" if record.get("split") == "dev" else ""),
-        "sparsity": 0.0 if dense else ticket["sparsity_asked"],
-    }
+def search_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """How scores were searched, in today's names."""
+    return recipe_in({"settings": settings})
 
 
-def _is_foreign(record: dict) -> bool:
-    """Whether no stage of ours wrote the checkpoint: then neither its making nor a seed is known,
-    and `checkpoint` is the name of its folder."""
-    return record.get("stage", "ours") is None
-
-
-def _foreign_name(record: dict) -> str:
-    """Two of them are two models, also where their folders have one name."""
-    return f"{record['checkpoint']} ({record['checkpoint_sha256'][:6]})"
-
-
-def _name(record: dict, ticket: dict | None) -> str:
-    method = record.get("method", "plain")
-    if ticket is None:
-        name = "dense fine-tuned" if method == "plain" else f"dense {method}"
-        return name + _until(record.get("stop_at_loss"))
-    name = f"{ticket['kind'].replace('_', ' ')} ticket"
-    name += "" if method == "plain" else f", {method}"
-    reinitialised = ticket.get("reinitialised", "nothing")
-    return name + ("" if reinitialised == "nothing" else f", {reinitialised} re-initialised")
-
-
-def _until(stop: dict | None) -> str:
-    """For the name of a model whose training ended at a loss, not after its epochs."""
-    if stop is None:
-        return ""
-    ticket = stop.get("ticket")
-    if not ticket:
-        return f", until a loss of {stop['loss']:g}"
-    kind, percent = ticket["kind"].replace("_", " "), 100 * ticket["sparsity_asked"]
-    return f", until the loss of the {kind} ticket ({percent:g} %, {stop['epochs']} epochs)"
-
-
-def _search_of(ticket: dict) -> dict | None:
-    """How a ticket's scores were found; less how that was computed, which some records hold."""
-    found = ticket.get("search")
-    return found and {k: v for k, v in found.items() if k != "compile"}
-
-
-def _early_epoch(ticket: dict) -> int | None:
-    """The search epoch whose scores a ticket is drawn from, where it is not the last."""
-    epoch, epochs = ticket.get("scores_epoch"), (ticket.get("search") or {}).get("epochs")
-    return (
-        epoch if ticket.get("kind") in tickets.GATE_KINDS and epochs and epoch != epochs else None
-    )
-
-
-def _stop_settings(stop: dict | None) -> str | None:
-    """What else tells such models apart: how the ticket was made. The loss is each seed's own."""
-    ticket = (stop or {}).get("ticket")
-    names = (*ROW_SETTINGS[:3], "reinitialised")
-    told = {name: (ticket or {}).get(name) for name in names} | {"search": _search_of(ticket or {})}
-    return ticket and json.dumps(told, sort_keys=True)
-
-
-def largest_group(
-    items: list[dict], keys: Iterable[str], encoder: str, noun: str = "record"
-) -> tuple[list[dict], list[str]]:
-    """The items that may be compared with each other, and a note per group that is left out.
-
-    Items belong together where all `keys` are equal. Groups of the scale's `encoder` come first,
-    then larger ones, then the one whose last item is the newest (furthest behind).
-    """
-    keys = tuple(keys)
-    groups: dict[tuple, list[dict]] = {}
-    newest = {}
-    for position, item in enumerate(items):
-        group = tuple(item.get(key) for key in keys)
-        groups.setdefault(group, []).append(item)
-        newest[group] = position
-    if not groups:
-        return [], []
-    best = max(
-        groups, key=lambda g: (groups[g][0].get("encoder") == encoder, len(groups[g]), newest[g])
-    )
-    notes = []
-    for group, members in groups.items():
-        if group == best:
-            continue
-        differing = [
-            key if key in FINGERPRINTS else f"{key} ({there} there, {here} here)"
-            for key, there, here in zip(keys, group, best, strict=True)
-            if there != here
-        ]
-        count = f"{len(members)} {noun}{'s' * (len(members) > 1)}"
-        notes.append(f"Left out: {count}, differing in {', '.join(differing)}.")
-    return groups[best], notes
-
-
-def one_per_seed(records: list[dict]) -> list[dict]:
-    """Of several attacks on one model and seed the last: two of them are not two seeds."""
-    return list({r["seed"]: r for r in records}.values())
+def training_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """How weights were trained. Earlier versions wrote the gradient that the method implies."""
+    return {name: value for name, value in settings.items() if name != "adv_gradient"}
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One measure of one model, by seed; percentages, queries or shares."""
+class TicketFacts:
+    """How a ticket was made. `scores_epoch`: the search epoch that it is drawn from."""
 
-    values: dict[int, float]
+    kind: str = key(TEXT, convert=lambda kind: kind.replace(" ", "_"))  # once "random matched"
+    sparsity_asked: float = key(SHARE)
+    reinitialised: str = key(TEXT, "nothing")
+    reinit_law: str | None = key(TEXT, None)
+    reinit_std: float | None = key(FINITE, None)
+    reinit_scope: str | None = key(TEXT, None)
+    scores_epoch: int | None = key(WHOLE, None)
+    scores_sha256: str | None = key(TEXT, None)
+    expected_density_percent: float | None = key(FINITE, None)
+    search: dict[str, Any] | None = key(MAPPING, None, convert=search_settings)
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind.replace('_', ' ')} ticket"
+
+    @property
+    def early_scores_epoch(self) -> int | None:
+        """The search epoch that a ticket of learned gates is drawn from, if not the last."""
+        epoch, epochs = self.scores_epoch, (self.search or {}).get("epochs")
+        return epoch if self.kind in GATE_KINDS and epochs and epoch != epochs else None
+
+
+NO_TICKET = TicketFacts(kind="", sparsity_asked=0.0)
+
+
+@dataclass(frozen=True)
+class StopAtLoss:
+    """Why a training ended before its epochs: at a loss, mostly that of a ticket."""
+
+    loss: float = key(FINITE)
+    ticket: TicketFacts | None = key(MAPPING, None, kind=TicketFacts)
+    epochs: int | None = key(WHOLE, None)  # of the ticket's retraining
+    seed: int | None = key(WHOLE, None)  # of the ticket
+
+    @property
+    def description(self) -> str:
+        if self.ticket is None:
+            return f"until a loss of {self.loss:g}"
+        percent = f"{100 * self.ticket.sparsity_asked:g} %"
+        return f"until the loss of the {self.ticket.name} ({percent}, {self.epochs} epochs)"
+
+
+@dataclass(frozen=True)
+class RowsFacts:
+    """Which rows were attacked."""
+
+    ids_fingerprint: str = key(TEXT)
+    fingerprint: str = key(TEXT)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A reason to doubt a result."""
+
+    flag: str = key(TEXT)
+    why: str = key(TEXT)
+
+
+@dataclass(frozen=True, eq=False)
+class AttackRecord:
+    """One attack on one model. `raw`: the object as it stands in its file."""
+
+    raw: dict[str, Any] = field(repr=False)
+    attack_id: str = key(TEXT)
+    task: str = key(TEXT)
+    recipe: str = key(TEXT)
+    score_with: str = key(TEXT)
+    encoder: str = key(ENCODER, convert=lambda facts: facts.get("name") or "unknown encoder")
+    rows: RowsFacts = key(MAPPING, kind=RowsFacts)
+    rows_attacked: int = key(COUNT)
+    clean_percent: float = key(PERCENT)
+    aua_percent: float = key(PERCENT)
+    intervals_95: dict[str, list[float] | None] = key(INTERVALS)
+    # The rest may be null or, in records of earlier versions, absent.
+    stage: str | None = key(TEXT, None)
+    seed: int | None = key(WHOLE, None)
+    epochs: int | None = key(WHOLE, None)
+    epoch: int | None = key(WHOLE, None)  # of the checkpoint
+    checkpoint: str | None = key(TEXT, None)
+    checkpoint_sha256: str | None = key(TEXT, None)
+    method: str = key(TEXT, "plain")
+    ticket: TicketFacts | None = key(MAPPING, None, kind=TicketFacts)
+    stop_at_loss: StopAtLoss | None = key(MAPPING, None, kind=StopAtLoss)
+    deviations: str | None = key(TEXT, None, earlier=("protocol",))
+    preset: str | None = key(TEXT, None, earlier=("attack_protocol",))
+    protocol_id: str | None = key(TEXT, None)
+    temperature_rule: str | None = key(TEXT, None)
+    split: str | None = key(TEXT, None)
+    row_outcomes: str | None = key(TEXT, None)
+    row_labels: str | list[int] | None = key(LABELS, None)  # outcomes.decode_labels
+    label_names: list[str] | None = key(TEXTS, None)
+    training: dict[str, Any] | None = key(MAPPING, None, convert=training_settings)
+    resources: dict[str, Any] | None = key(MAPPING, None)
+    environment: dict[str, Any] | None = key(MAPPING, None)
+    made_in: list[str] | None = key(PAIR_OF_TEXTS, None)  # folders of the run and of the attack
+    flags: list[Flag] | None = key(OBJECTS, None, kind=Flag)
+    label_passes: int | None = key(WHOLE, None)
+    training_rows: int | None = key(WHOLE, None)
+    max_seq_length: int | None = key(WHOLE, None)
+    suc_percent: float | None = key(FINITE, None)
+    queries_per_row: float | None = key(FINITE, None)
+    words_changed_percent: float | None = key(FINITE, None)
+    similarity_threshold: float | None = key(FINITE, None)
+    temperature: float | None = key(FINITE, None)
+    ece_percent: float | None = key(FINITE, None)
+    saturated_percent: float | None = key(FINITE, None)
+    mean_top_probability_percent: float | None = key(FINITE, None)
+    dev_accuracy_percent: float | None = key(FINITE, None)
+    clean_full_test_percent: float | None = key(FINITE, None)
+    mean_training_loss: float | None = key(FINITE, None)  # of the checkpoint's epoch
+    last_training_loss: float | None = key(FINITE, None)  # of the run's last epoch
 
     @classmethod
-    def of(cls, records: list[dict], metric: str) -> "Cell":
-        found = {r["seed"]: r[metric] for r in records if r.get(metric) is not None}
-        return cls({seed: found[seed] for seed in sorted(found)})
+    def read(cls, raw: dict[str, Any]) -> "AttackRecord":
+        """Raises ValueError where the object is not an attack record."""
+        record = schema.read(cls, raw, raw=raw)
+        record._check()
+        return record
+
+    def _check(self) -> None:
+        """Rules that involve more than one key."""
+        if "ticket" not in self.raw:
+            raise ValueError("ticket is missing")
+        required = () if self.is_foreign else (("seed", WHOLE), ("epochs", WHOLE))
+        required += () if self.is_foreign else (("checkpoint", TEXT),)
+        required += (("epoch", WHOLE),) if self.stop_at_loss else ()
+        for name, rule in required:
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} must be {rule.words}, but is 'None'")
+        if self.row_outcomes is not None:
+            self._check_outcomes(self.row_outcomes)
+        check_labels(self.raw)
+
+    def _check_outcomes(self, letters: str) -> None:
+        known = LETTERS.values()
+        if len(letters) != self.rows_attacked or set(letters) - set(known):
+            raise ValueError(
+                f"row_outcomes must hold one letter of {', '.join(sorted(known))} for each of "
+                f"{self.rows_attacked} rows"
+            )
+        for measure, counted in COUNTED.items():
+            share = 100 * sum(map(letters.count, counted)) / self.rows_attacked
+            if abs(share - getattr(self, measure)) > 0.01:
+                raise ValueError(
+                    f"{measure} is {getattr(self, measure):g}, but its row_outcomes give {share:g}"
+                )
 
     @property
-    def n(self) -> int:
-        return len(self.values)
+    def is_foreign(self) -> bool:
+        """Whether another program wrote the checkpoint: its training and seed are unknown."""
+        return self.raw.get("stage", "ours") is None
 
     @property
-    def mean(self) -> float | None:
-        return statistics.fmean(self.values.values()) if self.values else None
+    def is_dense(self) -> bool:
+        """Whether nothing is pruned: no ticket, or all that it removed starts from noise."""
+        return self.ticket is None or self.ticket.reinitialised == "rest"
 
     @property
-    def deviation(self) -> float | None:
-        """Standard deviation over seeds, with n - 1; None below two."""
-        return statistics.stdev(self.values.values()) if self.n > 1 else None
+    def is_plain_dense(self) -> bool:
+        """Whether it is an ordinary fine-tuned model, of whatever length."""
+        return self.ticket is None and self.method == "plain"
 
     @property
-    def by_seed(self) -> str:
-        return ";".join(f"{seed}:{number(value)}" for seed, value in self.values.items())
+    def sparsity(self) -> float:
+        return 0.0 if self.is_dense or self.ticket is None else self.ticket.sparsity_asked
 
-    def __str__(self) -> str:
-        if not self.values:
-            return "—"
-        spread = "" if self.deviation is None else f" ± {self.deviation:.1f}"
-        return f"{self.mean:.1f}{spread} (n={self.n})"
+    @property
+    def name(self) -> str:
+        """Of the model, for tables that have no row names of their own."""
+        return self._model_name + (", dev rows" if self.split == "dev" else "")
+
+    @property
+    def _model_name(self) -> str:
+        if self.is_foreign:  # two folders of one name can be two models
+            return f"{self.checkpoint} ({str(self.checkpoint_sha256)[:6]})"
+        if self.ticket is None:
+            name = "dense fine-tuned" if self.method == "plain" else f"dense {self.method}"
+            return name + (f", {self.stop_at_loss.description}" if self.stop_at_loss else "")
+        name = self.ticket.name + ("" if self.method == "plain" else f", {self.method}")
+        reinitialised = self.ticket.reinitialised
+        return name + ("" if reinitialised == "nothing" else f", {reinitialised} re-initialised")
+
+    @property
+    def checkpoint_rule(self) -> str | None:
+        return "given" if self.is_foreign else self.checkpoint
+
+    @property
+    def last_loss(self) -> float | None:
+        """Mean training loss of the run's last epoch."""
+        last = self.last_training_loss
+        return self.mean_training_loss if last is None else last
+
+    @cached_property
+    def identity(self) -> tuple:
+        return identity(self.raw)
+
+    # Keys of COMPARISON and ROW_SETTINGS. Settings are compared as JSON.
+
+    @property
+    def rows_fingerprint(self) -> str:
+        return self.rows.ids_fingerprint + self.rows.fingerprint
+
+    @cached_property
+    def resource_digests(self) -> str:
+        resources = (self.resources or {}).items()
+        return _as_json({name: r.get("sha256", r.get("name")) for name, r in resources})
+
+    @property
+    def reinit_law(self) -> str | None:
+        return (self.ticket or NO_TICKET).reinit_law
+
+    @property
+    def reinit_std(self) -> float | None:
+        return (self.ticket or NO_TICKET).reinit_std
+
+    @property
+    def reinit_scope(self) -> str | None:
+        return (self.ticket or NO_TICKET).reinit_scope
+
+    @property
+    def early_scores_epoch(self) -> int | None:
+        return (self.ticket or NO_TICKET).early_scores_epoch
+
+    @property
+    def expected_density_percent(self) -> float | None:
+        return (self.ticket or NO_TICKET).expected_density_percent
+
+    @cached_property
+    def search_settings(self) -> str:
+        return _as_json((self.ticket or NO_TICKET).search)
+
+    @cached_property
+    def training_settings(self) -> str:
+        return _as_json(self.training)
+
+    @cached_property
+    def stop_settings(self) -> str | None:
+        """How the ticket was made whose loss ended the training; the loss differs by seed."""
+        ticket = self.stop_at_loss and self.stop_at_loss.ticket
+        if not ticket:
+            return None
+        noise = [ticket.reinit_law, ticket.reinit_std, ticket.reinit_scope]
+        return _as_json([*noise, ticket.reinitialised, ticket.search])
+
+    @cached_property
+    def protocol_but_temperature(self) -> str:
+        """Equal for two attacks whose evaluation protocols differ in the temperature alone."""
+        parts = {name: self.raw.get(name) for name in _OF_THE_PROTOCOL}
+        return _as_json([parts, protocol_versions(self.environment or {})])
 
 
-# Which letters of a record's row_outcomes count for a measure.
-COUNTED = {"clean_percent": "rf", "aua_percent": "r"}
+def _as_json(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
-def outcomes(records: list[dict], measure: str) -> np.ndarray | None:
-    """bool, (records, rows): whether a row counts for the measure; None where a record lacks it."""
-    letters = [r.get("row_outcomes") for r in records]
-    if measure not in COUNTED or not records or None in letters or len({*map(len, letters)}) > 1:
-        return None
-    return np.array([[letter in COUNTED[measure] for letter in line] for line in letters])
+def identity(raw: Mapping[str, Any]) -> tuple:
+    """Equal for two copies of one record.
 
-
-def interval(records: list[dict], measure: str) -> tuple[float, float] | None:
-    """95 %: Wilson's over rows for one seed, for several evaluation/intervals.py, over both.
-
-    Records of several seeds without outcomes row by row (earlier versions) have none.
+    Two controls may be the same epoch of one training and so the same attack: `stop_at_loss`
+    distinguishes them.
     """
-    if len(records) == 1:
-        found = records[0].get("intervals_95", {}).get(measure)
-        return tuple(found) if found else None
-    table = outcomes(records, measure)
-    return None if table is None or len(table) < 2 else crossed_interval(table)
+    return raw["attack_id"], raw.get("seed"), _as_json(raw.get("stop_at_loss"))
 
 
-def doubts_of(records: list[dict]) -> list[str]:
-    """Why a result is suspicious, a text per flag, with the seeds where there are several."""
-    seeds: dict[str, list[int]] = {}
-    whys = {}
-    for record in records:
-        for flag in record.get("flags", []):
-            seeds.setdefault(flag["flag"], []).append(record["seed"])
-            whys.setdefault(flag["flag"], flag["why"])
-    several = len(records) > 1
-    return [
-        f"{name.replace('_', ' ')} ({why}{f'; seeds {seeds[name]}' if several else ''})"
-        for name, why in whys.items()
-    ]
+def read_records(paths: Iterable[str | Path]) -> list[AttackRecord]:
+    """All attack records below the paths, each once; of two copies the later one."""
+    paths = list(paths)
+    attacks: dict[tuple, AttackRecord] = {}
+    doubts = []
+    for file in record_files(paths):
+        lines = read_jsonl(file)
+        training_rows = _training_rows(lines)
+        for number, raw in enumerate(lines, 1):
+            if raw.get("kind") == "doubt":
+                doubts.append(raw)
+            if raw.get("kind") != "attack":
+                continue
+            if training_rows is not None:
+                raw.setdefault("training_rows", training_rows)
+            with explain(f"{file}, record {number}: "):
+                record = AttackRecord.read(raw)
+            attacks[record.identity] = record
+    if not attacks:
+        raise NoRecords(f"no attack records in {', '.join(map(str, paths))}: run attack.py first")
+    for doubt in doubts:  # added after the attack, by analysis/transfer.py
+        flag = {"flag": str(doubt.get("flag")), "why": str(doubt.get("why"))}
+        for name, record in attacks.items():
+            if record.attack_id == doubt.get("attack_id"):
+                others = [f for f in record.raw.get("flags") or [] if f["flag"] != flag["flag"]]
+                attacks[name] = AttackRecord.read(record.raw | {"flags": [*others, flag]})
+    return list(attacks.values())
 
 
-def number(value: float | None) -> str:
-    """For a CSV cell: six digits; empty where there is none."""
-    return "" if value is None else f"{value:.6g}"
+def record_files(paths: Iterable[str | Path]) -> list[Path]:
+    """Runs keep records.jsonl, reports keep theirs as table1-records.jsonl and the like."""
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UserError(f"--records {path} does not exist")
+        files += sorted(path.rglob("*records.jsonl")) if path.is_dir() else [path]
+    return files
 
 
-def text_cell(value: object) -> str:
-    """For a CSV cell: a text that a spreadsheet takes for a formula gets an apostrophe."""
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
-def write_text(path: Path, text: str) -> Path:
-    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8", newline=""))
-    return path
-
-
-def write_records(path: Path, records: list[dict]) -> Path:
-    """The records as they were read, for whoever wants to make the same again."""
-    lines = [json.dumps(r["record"], ensure_ascii=False) + "\n" for r in records]
-    return write_text(path, "".join(lines))
+def _training_rows(lines: list[dict[str, Any]]) -> int | None:
+    """Rows that the models of a record file were trained on, if its evaluations agree."""
+    counts = {line.get("training_rows") for line in lines if line.get("kind") == "evaluation"}
+    return counts.pop() if len(counts) == 1 else None

@@ -1,151 +1,198 @@
-"""Adversarial texts of one model replayed on others, row by row. No TextAttack."""
+"""Adversarial texts against one model replayed on others, row by row. No TextAttack."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from accelerate import Accelerator
 
-from evaluation.attack_folder import line_digest
-from evaluation.outcomes import FAILED, SUCCESS
-from evaluation.protocol import fingerprint
+from evaluation import checkpoints
+from evaluation.finished_attacks import FinishedAttack, add_doubt
+from evaluation.outcomes import FAILED
+from training import models
+from training.batching import encode
 from training.metrics import wilson_interval
+from training.prediction import predict
 from training.splits import Rows
-from utils.cli import UserError
-from utils.files import append_jsonl, read_json, read_jsonl
+from training.tasks import TASKS
+from utils.cli import UserError, warn
+
+ByAttack = dict[str, np.ndarray]  # attack_id -> bool, (rows,)
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A finished attack: its rows' labels, originals and the texts that it ended with.
+class Victim:
+    """A checkpoint on which all texts are replayed, and the attacks on it (their texts too)."""
 
-    `found` holds the adversarial text where the attack succeeded, elsewhere the original: the
-    attack gives up on a row, it does not show a text that it had tried. `lines` are those of
-    rows.jsonl in the rows' order.
+    target: checkpoints.Target
+    attacks: list[FinishedAttack] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Percent of all rows, with Wilson's 95 % interval."""
+
+    percent: float
+    interval_95: tuple[float, float]
+
+    @classmethod
+    def of(cls, counted: np.ndarray) -> "Share":
+        count = int(counted.sum())
+        return cls(100 * float(counted.mean()), wilson_interval(count, len(counted)))
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Rows on which one model is right before and after, for the texts of each source and of all.
+
+    `fooled_by_others`: see carried_over; None if no attack on the model was given.
     """
 
-    folder: Path
-    settings: dict
-    ids: list[str]
-    labels: list[int]
-    originals: list[tuple[str, ...]]
-    found: list[tuple[str, ...]]
-    outcomes: list[str]
-    lines: list[dict]
-    summary: dict
+    model: str
+    clean: Share
+    by_source: dict[str, Share]
+    worst_of_all: Share
+    fooled_by_others: int | None = None
 
-    @property
-    def attack_id(self) -> str:
-        """As AttackFolder's: the same attack anywhere has the same."""
-        return fingerprint([self.settings, self.ids])
+    def as_json(self) -> dict:
+        facts = {
+            "model": self.model,
+            "clean_percent": self.clean.percent,
+            "by_source": {name: asdict(share) for name, share in self.by_source.items()},
+            "worst_of_all_percent": self.worst_of_all.percent,
+            "worst_of_all_interval_95": self.worst_of_all.interval_95,
+        }
+        if self.fooled_by_others is not None:
+            facts["fooled_by_carried_over_texts_alone"] = self.fooled_by_others
+        return facts
 
-    def rows(self, texts: list[tuple[str, ...]]) -> Rows:
-        return Rows(texts, self.labels, self.ids, self.folder.name)
+
+def find_victims(
+    attacks: Sequence[FinishedAttack], model_names: Sequence[str], checkpoint: str
+) -> list[Victim]:
+    """The attacked checkpoints, then `model_names` (see checkpoints.find_targets), each once."""
+    further = [checkpoints.find_targets(name, checkpoint, None)[0] for name in model_names]
+    victims: dict[Path, Victim] = {}
+    for attack in attacks:
+        target = _attacked_checkpoint(attack, further)
+        victims.setdefault(target.folder.resolve(), Victim(target)).attacks.append(attack)
+    for target in further:
+        victims.setdefault(target.folder.resolve(), Victim(target))
+    return list(victims.values())
 
 
-def read_attack(folder: str | Path) -> Finished:
-    """UserError where the folder holds no finished attack, or not as attack.py left it."""
-    folder = Path(folder)
-    if not (folder / "summary.json").is_file():
-        raise UserError(f"{folder} holds no finished attack (no summary.json): run attack.py first")
-    about, summary = read_json(folder / "attack.json"), read_json(folder / "summary.json")
-    try:
-        lines = {line["row_id"]: line for line in read_jsonl(folder / "rows.jsonl")}
-        ids, settings = about["row_ids"], about["settings"]
-        rows = [lines[i] for i in ids]
-        attack = Finished(
-            folder,
-            settings,
-            ids,
-            [r["label"] for r in rows],
-            [tuple(r["original"].values()) for r in rows],
-            [
-                tuple(r["perturbed" if r["outcome"] == SUCCESS else "original"].values())
-                for r in rows
-            ],
-            [r["outcome"] for r in rows],
-            rows,
-            summary,
+def _attacked_checkpoint(
+    attack: FinishedAttack, further: list[checkpoints.Target]
+) -> checkpoints.Target:
+    """The checkpoint in the run above the attack's folder, else one of `further`."""
+    run = attack.run_folder
+    folder = run / attack.settings["checkpoint"]
+    folder = folder if folder.is_dir() else run
+    is_there = (folder / "config.json").is_file()
+    above = checkpoints.find_targets(str(folder), "last", None) if is_there else []
+    for target in (*above, *further):
+        if checkpoints.weights_digest(target) == attack.settings["checkpoint_sha256"]:
+            return target
+    if is_there:
+        raise UserError(
+            f"{folder} is no longer the checkpoint that {attack.folder} attacked: run attack.py "
+            "again"
         )
-        altered = [r["row_id"] for r in rows if r.get("digest", line_digest(r)) != line_digest(r)]
-        same = summary.get("attack_id", attack.attack_id) == attack.attack_id
-    except (KeyError, AttributeError, TypeError, UnicodeEncodeError) as e:
-        raise UserError(f"{folder} is damaged: its rows lack {e}") from e
-    if altered:
-        raise UserError(f"{folder}/rows.jsonl was altered: {altered[0]}")
-    if not same:
-        raise UserError(f"{folder} is damaged: attack.json and summary.json are of two attacks")
-    return attack
+    raise UserError(f"{attack.folder} is not in a run: give the model that it attacked by --models")
 
 
-def add_doubt(attack: Finished, path: Path, flag: str, why: str) -> None:
-    """Put a flag found after an attack beside its record, into the record file `path`; once."""
-    attack_id = read_json(attack.folder / "summary.json").get("attack_id")
-    doubt = {"kind": "doubt", "attack_id": attack_id, "flag": flag, "why": why}
-    if doubt not in (read_jsonl(path) if path.is_file() else []):
-        append_jsonl(path, doubt)
+def short_names(folders: Sequence[Path], of_attacks: Sequence[str] = ()) -> list[str]:
+    """The last parts of each checkpoint's folder, at least two, until different ones differ.
 
-
-def check_same_rows(attacks: list[Finished]) -> None:
-    """UserError where two attacks are on other rows or texts, or are the same."""
-    first, seen = attacks[0], {attacks[0].attack_id: attacks[0].folder}
-    for other in attacks[1:]:
-        if other.attack_id in seen:
-            raise UserError(f"{seen[other.attack_id]} and {other.folder} are one attack")
-        seen[other.attack_id] = other.folder
-        if other.ids != first.ids or other.originals != first.originals:
-            raise UserError(
-                f"{first.folder} and {other.folder} attacked other rows: replay needs attacks "
-                "with the same data, --rows, --num_examples and --seed"
-            )
-
-
-def short_names(folders: list[Path], of_attacks: list[str] | None = None) -> list[str]:
-    """The last parts of each checkpoint's folder, two or as many as tell all apart.
-
-    `of_attacks`: a name for each attack on it, which is added where one was attacked twice.
+    `of_attacks`: a name for each attack on it, which is appended if it was attacked twice.
     """
     paths = [folder.resolve().parts for folder in folders]
-    several = {path: paths.count(path) > 1 for path in paths}
     depth = 2
-    while len({path[-depth:] for path in paths}) < len(several):
+    while len({path[-depth:] for path in paths}) < len(set(paths)):
         depth += 1
-    names = ["/".join(path[-depth:]) for path in paths]
-    further = [f", {name}" for name in of_attacks or ()] or [""] * len(names)
-    return [n + f * several[p] for n, f, p in zip(names, further, paths, strict=True)]
+    suffixes = [f", {name}" for name in of_attacks] or [""] * len(paths)
+    return [
+        "/".join(path[-depth:]) + (suffix if paths.count(path) > 1 else "")
+        for path, suffix in zip(paths, suffixes, strict=True)
+    ]
 
 
-def replayed(right_before: np.ndarray, right_after: dict[str, np.ndarray]) -> dict:
-    """What is left of one model's accuracy under texts from several sources.
+def answers(
+    victim: Victim, attacks: Sequence[FinishedAttack], batch_size: int, accelerator: Accelerator
+) -> tuple[np.ndarray, ByAttack]:
+    """Where the victim is right: on the originals, and on each attack's texts; bool, (rows,).
 
-    `right_before`: bool, (rows,), on the originals; `right_after`: by source, on its texts. A row
-    counts where the model is right on both. Percentages of all rows, Wilson's intervals.
+    Texts are cut where the attack on the victim cut them, else where its training did.
     """
-    rows = len(right_before)
-    cells, worst = {}, right_before.copy()
-    for source, right in right_after.items():
-        kept = right_before & right
-        worst &= right
-        cells[source] = {
-            "percent": 100 * float(kept.mean()),
-            "interval_95": wilson_interval(int(kept.sum()), rows),
-        }
-    return {
-        "clean_percent": 100 * float(right_before.mean()),
-        "by_source": cells,
-        "worst_of_all_percent": 100 * float(worst.mean()),
-        "worst_of_all_interval_95": wilson_interval(int(worst.sum()), rows),
-    }
+    target, first = victim.target, (victim.attacks or attacks)[0]
+    length = None if victim.attacks else target.facts.get("max_seq_length")
+    length = length or first.settings["max_seq_length"]
+    task = TASKS[first.task]
+    if not task.label_names:  # a custom task
+        task = replace(task, label_names=attacks[0].label_names)
+    model, tokenizer = checkpoints.load_classifier(target)
+    order = checkpoints.label_order(target, task)
+    models.check_length(model, length)
+    model.to(accelerator.device)
+
+    def right_on(rows: Rows) -> np.ndarray:
+        logits = predict(model, encode(rows, tokenizer, length), batch_size, accelerator)
+        return logits[:, order].argmax(axis=1) == np.array(rows.labels)
+
+    before = right_on(attacks[0].originals)
+    return before, {attack.attack_id: right_on(attack.adversarial) for attack in attacks}
 
 
-def carried_over(own: Finished, right_after: dict[str, np.ndarray]) -> int:
-    """Rows on which the model's own attack failed and another model's text fools it.
+def replay(
+    model: str, before: np.ndarray, after: ByAttack, fooled_by_others: int | None = None
+) -> Replay:
+    """Shares of one model. `before`, `after` (here by the name of a source): see answers."""
+    worst = np.logical_and.reduce([before, *after.values()])
+    by_source = {source: Share.of(before & right) for source, right in after.items()}
+    return Replay(model, Share.of(before), by_source, Share.of(worst), fooled_by_others)
 
-    Many of them say that the direct attack was hindered (a saturated softmax, say) rather than
-    that the model is robust (Athalye, Carlini and Wagner, ICML 2018).
+
+def carried_over(attack: FinishedAttack, before: np.ndarray, after: ByAttack) -> int:
+    """Rows on which the attack failed, but a text of another attack fools the model.
+
+    `after`: of the attacks on other models. A row that is wrong `before` any replay does not count.
+    Many such rows indicate that the direct attack was hindered, for example by a saturated softmax,
+    not that the model is robust (Athalye, Carlini and Wagner, ICML 2018).
     """
-    failed = np.array([outcome == FAILED for outcome in own.outcomes])
-    others = [right for source, right in right_after.items() if source != str(own.folder)]
-    fooled = np.zeros(len(failed), bool)
-    for right in others:
+    failed = np.array([row.outcome == FAILED for row in attack.rows])
+    fooled = np.zeros(len(before), bool)
+    for right in after.values():
         fooled |= ~right
-    return int((failed & fooled).sum())
+    return int((failed & before & fooled).sum())
+
+
+def check_carried_over(
+    victim: Victim,
+    name: str,
+    attacks: Sequence[FinishedAttack],
+    before: np.ndarray,
+    after: ByAttack,
+    flag_percent: float,
+    result_file: str | None,
+) -> int | None:
+    """The largest carried_over of the attacks on the victim; None if there is none.
+
+    Where it is at least `flag_percent` of the rows, warn and add a doubt to the attack's record,
+    in `result_file` or the run's records.jsonl.
+    """
+    digests = {attack.settings["checkpoint_sha256"] for attack in victim.attacks}
+    others = [a for a in attacks if a.settings["checkpoint_sha256"] not in digests]
+    counts = []
+    for attack in victim.attacks:
+        count = carried_over(attack, before, {a.attack_id: after[a.attack_id] for a in others})
+        counts.append(count)
+        if count and 100 * count >= flag_percent * len(before):
+            why = (
+                f"texts carried over from other models fool it on {count} of {len(before)} rows "
+                "where its own attack failed"
+            )
+            warn(f"suspicious (carried_over_texts): {name}: {why}")
+            records = Path(result_file or victim.target.home / "records.jsonl")
+            add_doubt(attack, records, "carried_over_texts", why)
+    return max(counts, default=None)

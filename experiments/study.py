@@ -1,11 +1,12 @@
-"""The tables of the study (docs/study.md), of which none is the paper's.
+"""The tables of the study (docs/study.md); the paper has none of them.
 
-What robust tickets gain beside their controls, and what of it the choices of the search decide.
+What robust tickets gain over their controls, and how much of it the choices of the search decide.
 """
 
 from dataclasses import replace
 
-from experiments.paper import DENSE_ROW, FREELB, INFOBERT, Model, Row, Table
+from experiments.models import Model
+from experiments.paper import DENSE_ROW, FREELB, INFOBERT, Row, Table
 
 STUDY_SEARCH_EPOCHS = 6
 STUDY_RECIPE = "textfooler-neighbours"
@@ -30,7 +31,7 @@ def _study_rows() -> tuple[Row, ...]:
 
 
 def _grid_rows() -> tuple[Row, ...]:
-    """Robust tickets at every sparsity, retrained for 3, 10 and 20 epochs, but for STUDY's own."""
+    """Robust tickets at every sparsity, retrained for 3, 10 and 20 epochs, without STUDY's rows."""
     lengths = (None, 10, 20)
     dense = [Row(_with_length("Fine-tune", n), None, Model(epochs=n)) for n in lengths]
     tickets = [
@@ -51,7 +52,7 @@ def _with_length(name: str, epochs: int | None) -> str:
 
 
 def _study_table(name: str, title: str, rows: tuple[Row, ...], controls: bool = False) -> Table:
-    # Beside variants of the search what could tell, without an attack, which ticket is robust.
+    # For variants of the search, also measures that could predict the robust ticket unattacked.
     metrics = ("aua", "suc", "queries") if controls else ("aua", "dev", "open")
     return Table(
         f"study{name}",
@@ -68,7 +69,7 @@ def _as_robust(label: str, **changes) -> Row:
     return Row(label, None, replace(STUDY_ROBUST.model, **changes))
 
 
-STUDY = _study_table("", "tickets beside matched dense models", _study_rows(), controls=True)
+STUDY = _study_table("", "tickets and matched dense models", _study_rows(), controls=True)
 STUDIES = {
     table.name: table
     for table in (
@@ -78,12 +79,17 @@ STUDIES = {
             "the search as the paper writes it, as its code does it, and each difference alone",
             (
                 STUDY_ROBUST,
-                _as_robust("released search (D1, D2, D9, D14)", search=(("protocol", "released"),)),
+                _as_robust(
+                    "released search (D1, D2, D9, D14, D17)", search=(("deviations", "released"),)
+                ),
                 _as_robust("D1, lambda's clock", search=(("lambda_clock", "tensors"),)),
                 _as_robust("D2, what is clipped", search=(("clip_over", "accumulated"),)),
                 _as_robust("D9, mean in R(m)", search=(("penalty_mean", "matrices"),)),
                 _as_robust("D10, the last pass alone", search=(("adv_gradient", "last"),)),
                 _as_robust("D14, AdamW", search=(("adamw", "released"),)),
+                _as_robust(
+                    "D17, length of the schedule", search=(("schedule_length", "examples"),)
+                ),
             ),
         ),
         _study_table(
@@ -99,7 +105,7 @@ STUDIES = {
         ),
         _study_table(
             "-ablations",
-            "Tables 3 and 4, without adversary, mask learning, initialisation, structure",
+            "Tables 3 and 4, without adversary, mask learning, initialization, structure",
             (
                 STUDY_ROBUST,
                 _as_robust("w/o Adv", kind="no_adversary"),
@@ -114,4 +120,4 @@ STUDIES = {
 }
 
 
-STUDY_RECORDS = f"{STUDY.name}-records.jsonl"  # of all its tables, beside them
+STUDY_RECORDS = f"{STUDY.name}-records.jsonl"  # of all its tables, in their folder

@@ -1,10 +1,12 @@
-"""Tables and figures of the paper by name: from what lies below the record folders to files."""
+"""Tables and figures of the paper by name: from the record folders to files."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from evaluation.records import NoRecords, read_records, write_records, write_text
+from evaluation.records import AttackRecord, NoRecords, read_records
+from experiments.models import assign
 from experiments.paper import EPOCHS_FIGURE, FIGURES, Table
 from experiments.scales import Scale, tables_of, tasks_of
 from experiments.study import STUDIES, STUDY, STUDY_RECORDS
@@ -18,9 +20,11 @@ from reporting import (
     search_epochs,
     searches,
     study,
+    table_csv,
 )
 from reporting.figure_data import Shown, csv_text
 from reporting.missing import Missing, command
+from reporting.render import paragraphs, write_records, write_text
 from training.tasks import TASKS
 from utils.cli import UserError
 
@@ -46,44 +50,63 @@ SPREADS = {
     "figure5": "Thin lines: single seeds, where there are several.",
 }
 NONE_USED = (
-    "No attack record belongs into this table: their tasks, attacks, kinds of ticket or sparsities "
-    "are others than its own, or their training"
+    "No attack record belongs to this table: their tasks, attacks, kinds of ticket, sparsities or "
+    "trainings differ from the table's"
 )
+Records = list[AttackRecord]
 
 
 class Sources:
-    """What lies below --records, read when first asked for."""
+    """What lies below --records, read when first used.
 
-    def __init__(self, paths: Iterable[str | Path]):
+    `study_records`: a file that the study keeps; its records come before all others.
+    """
+
+    def __init__(self, paths: Iterable[str | Path], study_records: Path | None = None):
         self.paths = list(paths)
-        self.kept: list[dict] = []
         for path in map(Path, self.paths):
             if not path.exists():
                 raise UserError(f"--records {path} does not exist")
-
-    def with_kept(self, path: Path) -> "Sources":
-        """And the records that the study keeps in a file, before all others."""
-        kept = [path] if path.is_file() and path.stat().st_size else []
-        both = Sources([*kept, *self.paths])
-        both.kept = read_records(kept) if kept else []
-        return both
+        has_any = study_records and study_records.is_file() and study_records.stat().st_size
+        self.kept = read_records([study_records]) if study_records and has_any else []
+        self.record_paths = (
+            [study_records, *self.paths] if study_records and has_any else self.paths
+        )
 
     @cached_property
-    def records(self) -> list[dict]:
-        """Those of test rows: an attack on dev rows is there to select by, not to be reported."""
-        return [r for r in read_records(self.paths) if r.get("split") != "dev"]
-
-    @cached_property
-    def found(self) -> list[dict]:
-        """The records, or none where nothing was run."""
+    def records(self) -> Records:
+        """Those of test rows, possibly none: attacks on dev rows select models, not report them."""
         try:
-            return self.records
+            return [r for r in read_records(self.record_paths) if r.split != "dev"]
         except NoRecords:
             return []
 
     @cached_property
     def runs(self) -> searches.Runs:
         return searches.find_runs(self.paths)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the tables and figures of one call have in common."""
+
+    scale: Scale
+    sources: Sources
+    folder: Path
+    checkpoint: str
+
+    def tasks(self, target: str, asked: tuple[str, ...] | None) -> tuple[str, ...]:
+        """The tasks that were asked for, or else the target's own.
+
+        The study keeps a data set in its tables once it is recorded: it also has the tasks of its
+        kept records or, if no tasks were asked for, of all records.
+        """
+        own = asked or tasks_of(target, self.scale)
+        if target not in STUDIES:
+            return own
+        records = self.sources.kept if asked else self.sources.records
+        further = {r.task for r in records if r.encoder == self.scale.encoder} - {"custom"}
+        return (*own, *(task for task in TASKS if task in further - set(own)))
 
 
 def make(
@@ -93,34 +116,31 @@ def make(
     folder: Path,
     tasks: tuple[str, ...] | None = None,
     checkpoint: str = "last",
-    say: Callable = print,
+    say: Callable[[str], object] = print,
 ) -> list[Path]:
-    """Write each target (names of TABLES and FIGURES); the paths written.
+    """Write each target (names of TABLES, FIGURES and STUDIES) and return the paths.
 
-    What is missing for one is said, and the others are made all the same; Missing where nothing
-    could be made.
+    A target that cannot be made is reported with the command that it needs, and the others are
+    made. Raises Missing if none could be made.
     """
     for task in set(tasks or ()) - (TASKS.keys() - {"custom"}):
         raise UserError(f"unknown task {task!r}; known are {', '.join(TASKS)}")
-    paths, missing = [], []
-    texts: list[str] = []  # said when all is written: whoever reads them may leave early
     is_study = bool(STUDIES.keys() & set(targets))
     if is_study:
-        sources = sources.with_kept(folder / STUDY_RECORDS)
+        sources = Sources(sources.paths, folder / STUDY_RECORDS)
+    request = Request(scale, sources, folder, checkpoint)
+    paths, missing = [], []
+    texts: list[str] = []  # printed at the end: the reader of a pipe may close it early
     for target in targets:
-        own_tasks = _tasks(target, tasks, scale, sources)
+        own_tasks = request.tasks(target, tasks)
         try:
-            for table in tables_of(target):
-                text, of_table = _make_table(table, own_tasks, scale, sources, folder, checkpoint)
-                texts, paths = [*texts, text], [*paths, *of_table]
-            if not tables_of(target):
-                text, of_one = _make_figure(target, own_tasks, scale, sources, folder, checkpoint)
-                texts, paths = [*texts, text], [*paths, *of_one]
+            for make_one in _makers(target):
+                text, written = make_one(request, own_tasks)
+                texts, paths = [*texts, text], [*paths, *written]
         except NoRecords as e:
-            line = f"{target} not made: {e}; run: {command(target, scale, own_tasks)}"
-            missing.append(line)
+            missing.append(f"{target} not made: {e}; run: {command(target, scale, own_tasks)}")
     if is_study:
-        own_tasks = _tasks(STUDY.name, tasks, scale, sources)
+        own_tasks = request.tasks(STUDY.name, tasks)
         paths += search_epochs.write(sources.runs, scale, own_tasks, folder)
     if not paths:
         raise Missing("; ".join(missing))
@@ -129,68 +149,72 @@ def make(
     return paths
 
 
-def _tasks(target: str, asked: tuple[str, ...] | None, scale: Scale, sources: Sources):
-    """Those asked for, else the target's own; of the study also those whose records are kept or,
-    where none were asked for, given: what is recorded does not leave its tables."""
-    own = asked or tasks_of(target, scale)
-    if target not in STUDIES:
-        return own
-    there = sources.kept if asked else sources.found
-    further = {r["task"] for r in there if r["encoder"] == scale.encoder} - {"custom"}
-    return (*own, *(task for task in TASKS if task in further - set(own)))
+Maker = Callable[[Request, tuple[str, ...]], tuple[str, list[Path]]]
 
 
-def _make_table(table: Table, tasks, scale, sources, folder, checkpoint) -> tuple[str, list[Path]]:
-    records = sources.found
+def _makers(target: str) -> list[Maker]:
+    """One per table of the target, or one for the figure."""
+    tables = tables_of(target)
+    if not tables:
+        return [lambda request, tasks: _make_figure(target, request, tasks)]
+    return [lambda request, tasks, t=table: _make_table(t, request, tasks) for table in tables]
+
+
+def _make_table(table: Table, request: Request, tasks: Iterable[str]) -> tuple[str, list[Path]]:
+    scale, folder, records = request.scale, request.folder, request.sources.records
+    is_study = table.name in STUDIES
+    if is_study:  # before anything can fail
+        study.keep_records(records, tasks, scale.encoder, folder)
     subs = [
         sub
         for task in tasks
-        for sub in paper_tables.sub_tables(table, task, scale, records, checkpoint)
+        for sub in paper_tables.sub_tables(table, task, scale, records, request.checkpoint)
     ]
-    used = {id(r): r for sub in subs for r in sub.records}
-    models = [row.model for row in table.rows]
-    candidates = [
-        r
-        for r in records
-        if r["task"] in tasks
-        and r["checkpoint_rule"] == checkpoint
-        and (
-            any(m.at(r["task"]).owns(r, scale.epochs) for m in models)
-            or table.controls
-            and _is_plain_dense(r)
-        )
-    ]
-    is_study = table.name in STUDIES
-    if is_study:  # first of all: whatever a drawing may stumble over
-        study.keep_records(records, tasks, scale.encoder, folder)
-    tempered = [] if is_study and table is not STUDY else calibration_table.attacks(candidates)
-    remark = f"{NONE_USED} ({scale.epochs} epochs, {checkpoint} checkpoint)." if not used else ""
+    used = [r for sub in subs for r in sub.records]
+    remark = (
+        "" if used else f"{NONE_USED} ({scale.epochs} epochs, {request.checkpoint} checkpoint)."
+    )
     text = markdown.markdown(table, subs, remark)
-    text += calibration_table.markdown(candidates) if tempered else ""
     paths = study.write_more(subs, scale.encoder, folder) if table is STUDY else []
-    if tempered:
-        csv_of_them = calibration_table.csv_text(candidates)
-        paths.append(write_text(folder / f"{table.name}-calibration.csv", csv_of_them))
-    used |= {id(r): r for r in tempered}
+    if not is_study or table is STUDY:
+        candidates = _candidates(table, request, tasks)
+        tempered = calibration_table.attacks(candidates)
+        used += tempered
+        if tempered:
+            text += calibration_table.markdown(candidates)
+            calibration = calibration_table.csv_text(candidates)
+            paths.append(write_text(folder / f"{table.name}-calibration.csv", calibration))
     paths += [
         write_text(folder / f"{table.name}.md", text),
-        write_text(folder / f"{table.name}.csv", markdown.csv_text(subs)),
+        write_text(folder / f"{table.name}.csv", table_csv.csv_text(subs)),
         write_text(folder / f"{table.name}.tex", latex.latex(table, subs)),
     ]
     if not is_study:
-        of_table = folder / f"{table.name}-records.jsonl"
-        paths.append(write_records(of_table, list(used.values())))
+        path = folder / f"{table.name}-records.jsonl"
+        paths.append(write_records(path, dict.fromkeys(used)))
     return text, paths
 
 
-def _is_plain_dense(record: dict) -> bool:
-    """Trained for however long: such may be a ticket's control."""
-    return record["ticket"] is None and record.get("method", "plain") == "plain"
+def _candidates(table: Table, request: Request, tasks: Iterable[str]) -> Records:
+    """The records of the table's models at all temperatures, and of its possible controls."""
+    own, chosen = [], set()
+    for task in tasks:
+        of_task = [
+            r
+            for r in request.sources.records
+            if r.task == task and r.checkpoint_rule == request.checkpoint
+        ]
+        models = {row.label: row.model.at(task) for row in table.rows}
+        chosen.update(*assign(of_task, models, request.scale.epochs).values())
+        own += of_task
+    chosen |= {r for r in own if table.controls and r.is_plain_dense}
+    return [r for r in request.sources.records if r in chosen]
 
 
-def _shown(target: str, task: str, scale: Scale, sources: Sources, checkpoint: str) -> Shown:
+def _shown(target: str, task: str, request: Request) -> Shown:
+    scale, sources = request.scale, request.sources
     if target == "figure2":
-        return curves.over_sparsity(sources.records, task, scale, checkpoint)
+        return curves.over_sparsity(sources.records, task, scale, request.checkpoint)
     if target == "figure4":
         return curves.over_epochs(sources.records, task, scale)
     if target == "figure3":
@@ -198,16 +222,16 @@ def _shown(target: str, task: str, scale: Scale, sources: Sources, checkpoint: s
     return searches.over_steps(sources.runs, task, scale, lambdas=target == "figure5")
 
 
-def _make_figure(target, tasks, scale, sources, folder, checkpoint) -> tuple[str, list[Path]]:
-    shown = Shown()
+def _make_figure(target: str, request: Request, tasks: Iterable[str]) -> tuple[str, list[Path]]:
+    folder, shown = request.folder, Shown()
     for task in tasks:
-        of_task = _shown(target, task, scale, sources, checkpoint)
+        of_task = _shown(target, task, request)
         if of_task.empty:
             of_task.lacking.append(f"{task}: {NOT_THERE[target]}")
         shown += of_task
     if shown.empty:
         raise Missing(NOT_THERE[target])
-    text = _caption(target, tasks, scale, shown)
+    text = _caption(target, tasks, request.scale, shown)
     paths = figures.draw(target, shown, folder)
     paths.append(write_text(folder / f"{target}.csv", csv_text(target, X_NAMES[target], shown)))
     paths.append(write_text(folder / f"{target}.md", text))
@@ -217,17 +241,13 @@ def _make_figure(target, tasks, scale, sources, folder, checkpoint) -> tuple[str
 
 
 def _caption(target: str, tasks: Iterable[str], scale: Scale, shown: Shown) -> str:
-    lines = [f"# {FIGURES[target]}", "", f"![{FIGURES[target]}]({target}.png)", ""]
-    lines += [f"- {remark}" for remark in shown.remarks]
-    lines += [f"- {SPREADS[target]}"]
+    remarks = [*shown.remarks, SPREADS[target], *(f"Missing: {text}." for text in shown.lacking)]
+    parts = [
+        f"# {FIGURES[target]}",
+        f"![{FIGURES[target]}]({target}.png)",
+        "\n".join(f"- {remark}" for remark in remarks),
+    ]
     if shown.lacking:
-        lines += [f"- Lacking: {text}." for text in shown.lacking]
-        lines += [
-            "",
-            "To fill what is lacking:",
-            "",
-            "```sh",
-            command(target, scale, tasks, shown.seeds),
-            "```",
-        ]
-    return "\n".join([*lines, "", f"The numbers: `{target}.csv`.", ""])
+        to_run = command(target, scale, tasks, shown.seeds)
+        parts += ["To run what is missing:", f"```sh\n{to_run}\n```"]
+    return paragraphs([*parts, f"The numbers: `{target}.csv`."])

@@ -1,10 +1,24 @@
-"""How two models differ on the same rows, and the dense models beside which a ticket is read."""
+"""How two models differ on the same rows, and the dense models that a ticket is compared with."""
 
 import statistics
 from dataclasses import dataclass
 
-from evaluation.intervals import crossed_difference, mcnemar, mean_crossed_difference
-from evaluation.records import STRICT_COMPARISON, one_per_seed, outcomes
+import numpy as np
+
+from evaluation import by_class, intervals
+from evaluation.by_class import Rate
+from evaluation.intervals import crossed_difference, mcnemar
+from evaluation.records import STRICT_COMPARISON, AttackRecord
+from reporting.cells import Interval, one_per_seed, outcomes
+
+SAME_EPOCHS = "same epochs"
+SAME_LOSS = "same training loss"
+SAME_PASSES = "same label passes"
+CONTROLS = (SAME_EPOCHS, SAME_LOSS, SAME_PASSES)
+TESTS = (
+    "one seed: McNemar's exact test; several: 95 % interval for new rows and seeds, and that test "
+    "for each; not corrected for their number"
+)
 
 
 @dataclass(frozen=True)
@@ -12,11 +26,11 @@ class Difference:
     """Between two models on the same rows, in points, over the seeds that both have.
 
     `bounds`: 95 %, for new rows and seeds; None with one seed. `right_alone`, `p_values`: of
-    McNemar's exact test, a pair and a value a seed. `lacking`: seeds that only one of the two has.
+    McNemar's exact test, a pair and a value per seed. `lacking`: seeds that only one model has.
     """
 
     points: float
-    bounds: tuple[float, float] | None
+    bounds: Interval | None
     seeds: list[int]
     right_alone: list[tuple[int, int]]
     p_values: list[float]
@@ -24,48 +38,21 @@ class Difference:
 
     @property
     def is_noise(self) -> bool:
-        """Whether it is not distinguishable from none."""
+        """Whether it is not distinguishable from zero."""
         if self.bounds is None:
             return self.p_values[0] >= 0.05
         return self.bounds[0] <= 0 <= self.bounds[1]
 
-    @property
-    def in_short(self) -> str:
-        """The points with their interval or p-value; bold where they are not noise."""
-        mark = "" if self.is_noise else "**"
-        beside = f"p = {self.p_values[0]:.2g}" if self.bounds is None else self._interval
-        beside += f" ({self._seeds_alone})" if self.lacking else ""
-        return f"{mark}{self.points:+.1f}{mark} {beside}".replace("-", "−")
 
-    @property
-    def _seeds_alone(self) -> str:
-        return f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))} alone"
-
-    @property
-    def _interval(self) -> str:
-        return f"[{self.bounds[0]:+.1f}, {self.bounds[1]:+.1f}]"
-
-    def __str__(self) -> str:
-        told, tests = f"{self.points:+.1f}", ""
-        if self.bounds is None:
-            (a, b), p = self.right_alone[0], self.p_values[0]
-            told += f" (right alone on {a} rows against {b}, p = {p:.2g})"
-        else:
-            of_seeds = zip(self.seeds, self.p_values, strict=True)
-            tests = ", ".join(f"{seed}: {p:.2g}" for seed, p in of_seeds)
-            told, tests = f"{told} {self._interval}", f" (McNemar's p by seed: {tests})"
-        if self.lacking:
-            told += f", {self._seeds_alone}"
-        told += ", not distinguishable from noise" if self.is_noise else ""
-        return (told + tests).replace("-", "−")
+Pair = tuple[list[AttackRecord], list[AttackRecord]]
 
 
 def difference(
-    mine: list[dict], theirs: list[dict], measure: str = "aua_percent"
+    mine: list[AttackRecord], theirs: list[AttackRecord], measure: str = "aua_percent"
 ) -> Difference | None:
-    """Mine less theirs over the seeds that both have.
+    """Mine minus theirs over the seeds that both have.
 
-    None where the records do not tell (no common seed, other rows, no outcomes row by row).
+    None where the records cannot show it: no common seed, other rows, no outcomes.
     """
     seeds, lacking, tables = _paired([(mine, theirs)], measure)
     if tables is None:
@@ -74,117 +61,145 @@ def difference(
     tests = [mcnemar(*rows) for rows in zip(a, b, strict=True)]
     points, bounds = 100 * (tests[0][0] - tests[0][1]) / a.shape[1], None
     if len(a) > 1:
-        points, *ends = crossed_difference(a, b)
-        points, bounds = float(points), tuple(map(float, ends))
+        points, low, high = map(float, crossed_difference(a, b))
+        bounds = (low, high)
     return Difference(points, bounds, seeds, [t[:2] for t in tests], [t[2] for t in tests], lacking)
 
 
-def mean_difference(
-    pairs: list[tuple[list[dict], list[dict]]], measure: str = "aua_percent"
-) -> Difference | None:
-    """The mean over data sets of mine less theirs, over the seeds that all have; `pairs`: (mine,
-    theirs) of each. None where the records do not tell, or there are not two such seeds."""
+@dataclass(frozen=True)
+class ClassGains:
+    """Points of Aua by class, with 95 % intervals; `carried`: why one class carries the gain."""
+
+    points: dict[str, Rate]
+    carried: str | None
+
+
+def class_gains(mine: list[AttackRecord], theirs: list[AttackRecord]) -> ClassGains:
+    """Mine minus theirs by class; empty where records lack their rows' labels."""
+    raws = [[r.raw for r in records] for records in (mine, theirs)]
+    return ClassGains(by_class.gain_by_class(*raws), by_class.one_class_carries(*raws))
+
+
+def interaction(pairs: list[tuple[Pair, Pair]], measure: str = "aua_percent") -> Difference | None:
+    """How much more mine gains over theirs in the first of two settings than in the second.
+
+    `pairs`: of each data set, (mine, theirs) in both settings; several give their mean. None where
+    the records cannot show it, or where fewer than two seeds are common.
+    """
+    flat = [pair for both in pairs for pair in both]
+    seeds, lacking, tables = _paired(flat, measure)
+    if tables is None or len(seeds) < 2:
+        return None
+    gains = [a.astype(float) - b for a, b in tables]
+    both = list(zip(gains[::2], gains[1::2], strict=True))
+    if any(a.shape != b.shape for a, b in both):
+        return None
+    points, low, high = intervals.mean_difference(both)
+    return Difference(points, (low, high), seeds, [], [], lacking)
+
+
+def mean_difference(pairs: list[Pair], measure: str = "aua_percent") -> Difference | None:
+    """The mean over data sets of mine minus theirs, over the seeds that all have.
+
+    `pairs`: (mine, theirs) of each data set. The bounds are the wider of two analyses
+    (evaluation/intervals.py). None where the records cannot show it, or where fewer than two seeds
+    are common.
+    """
     seeds, lacking, tables = _paired(pairs, measure)
     if tables is None or len(seeds) < 2:
         return None
-    points, *bounds = mean_crossed_difference(tables)
-    return Difference(points, tuple(bounds), seeds, [], [], lacking)
+    points, low, high = intervals.mean_difference(tables)
+    return Difference(points, (low, high), seeds, [], [], lacking)
 
 
-def _paired(pairs: list[tuple[list[dict], list[dict]]], measure: str) -> tuple:
-    """(seeds that all have, those that only some have, outcomes by pair or None if unknown)."""
-    sides = [{r["seed"]: r for r in records} for pair in pairs for records in pair]
+Tables = list[tuple[np.ndarray, np.ndarray]]
+
+
+def _paired(pairs: list[Pair], measure: str) -> tuple[list[int], set[int], Tables | None]:
+    """(seeds that all have, seeds that only some have, outcomes by pair or None if unknown)."""
+    sides = [{r.seed: r for r in records} for pair in pairs for records in pair]
     seeds = sorted(set.intersection(*map(set, sides)))
-    found = [outcomes([side[seed] for seed in seeds], measure) for side in sides]
-    tables = list(zip(found[::2], found[1::2], strict=True))
-    known = all(a is not None and b is not None and a.shape == b.shape for a, b in tables)
-    return seeds, set().union(*sides).difference(seeds), tables if known else None
-
-
-NOT_REACHED = "not reached"
-TESTS = (
-    "one seed: McNemar's exact test; several: 95 % interval for new rows and seeds, and that test "
-    "of each; not corrected for their number"
-)
+    lacking = set().union(*sides).difference(seeds)
+    arrays = [outcomes([side[seed] for seed in seeds], measure) for side in sides]
+    tables: Tables = []
+    for a, b in zip(arrays[::2], arrays[1::2], strict=True):
+        if a is None or b is None or a.shape != b.shape:
+            return seeds, lacking, None
+        tables.append((a, b))
+    return seeds, lacking, tables
 
 
 @dataclass(frozen=True)
 class Control:
-    """A dense model that a ticket is to be read beside. `records`: empty where it was not run."""
+    """A dense model that a ticket is compared with; without `records` if it was not run.
+
+    `wanted`: what it must have, for a table. `is_reached`: whether no run failed to come down to
+    the ticket's training loss.
+    """
 
     name: str
     wanted: str
-    records: list[dict]
+    records: list[AttackRecord]
+    is_reached: bool = True
 
 
-def controls_of(ticket: list[dict], records: list[dict]) -> list[Control]:
-    """The matched dense models of a ticket's records (one a seed), among all `records`.
+def controls_of(ticket: list[AttackRecord], records: list[AttackRecord]) -> list[Control]:
+    """The matched dense models of a ticket's records (one per seed), among all `records`.
 
-    As many epochs, the same last training loss, as many passes over the labels as the ticket and
-    its mask have seen; with the same training settings, attack and rows.
+    Same epochs as the ticket's retraining; same last training loss; same label passes as the
+    ticket and its mask. All with the ticket's training settings, attack and rows.
     """
-    first = ticket[0]
+    first, by_seed = ticket[0], {r.seed: r for r in ticket}
     keys = (*STRICT_COMPARISON, "training_settings")
-    seeds = {r["seed"] for r in ticket}
     dense = [
         r
         for r in records
-        if r["ticket"] is None
-        and r.get("method", "plain") == "plain"
-        and r["seed"] in seeds
-        and all(r.get(key) == first.get(key) for key in keys)
+        if r.is_plain_dense
+        and r.seed in by_seed
+        and all(getattr(r, key) == getattr(first, key) for key in keys)
     ]
-    by_seed = {r["seed"]: r for r in ticket}
-    plain = [r for r in dense if r.get("stop_at_loss") is None]
-
-    loss = _mean_last_loss(ticket)
-    wanted = "training loss unknown" if loss is None else f"loss {loss:.3f}"
-    stopped = [r for r in dense if _stops_for(r, by_seed[r["seed"]])]
-    reached = [r for r in stopped if _last_loss(r) <= r["stop_at_loss"]["loss"]]
-    if len(reached) < len(stopped):
-        wanted += f", {NOT_REACHED} in {max(r['epochs'] for r in stopped)} epochs"
+    plain = [r for r in dense if r.stop_at_loss is None]
+    same_epochs = one_per_seed(r for r in plain if r.epochs == first.epochs)
     controls = [
-        Control(
-            "same epochs",
-            f"{first['epochs']} epochs",
-            one_per_seed([r for r in plain if r["epochs"] == first["epochs"]]),
-        ),
-        Control("same training loss", wanted, one_per_seed(reached)),
+        Control(SAME_EPOCHS, f"{first.epochs} epochs", same_epochs),
+        _same_loss(by_seed, dense),
     ]
-    passes = {r.get("label_passes") for r in ticket}
-    if passes != {first["epochs"]}:
-        wanted = f"{max(passes)} epochs" if None not in passes else "its number is in no record"
-        same = [r for r in plain if r["epochs"] == by_seed[r["seed"]].get("label_passes")]
-        controls.append(Control("same passes over the labels", wanted, one_per_seed(same)))
+    passes = {r.label_passes for r in ticket}
+    if passes != {first.epochs}:
+        known = [p for p in passes if p is not None]
+        wanted = f"{max(known)} epochs" if len(known) == len(passes) else "not recorded"
+        same = one_per_seed(r for r in plain if r.epochs == by_seed[r.seed].label_passes)
+        controls.append(Control(SAME_PASSES, wanted, same))
     return controls
 
 
-def missing_controls(controls: list[Control], ticket: list[dict]) -> list[str]:
-    """Names of the controls that lack one of the ticket's seeds, or all."""
-    seeds = {r["seed"] for r in ticket}
-    return [c.name for c in controls if seeds - {r["seed"] for r in c.records}]
+def _same_loss(ticket: dict[int | None, AttackRecord], dense: list[AttackRecord]) -> Control:
+    losses = [r.last_loss for r in ticket.values() if r.last_loss is not None]
+    wanted = f"loss {statistics.fmean(losses):.3f}" if losses else "training loss unknown"
+    wanted = f"epoch of a longer schedule, {wanted}"
+    stopped = [r for r in dense if _stops_for(r, ticket[r.seed])]
+    reached = [r for r in stopped if r.last_loss <= r.stop_at_loss.loss]
+    all_reached = len(reached) == len(stopped)
+    if not all_reached:
+        wanted += f", not reached in {max(r.epochs for r in stopped)} epochs"
+    return Control(SAME_LOSS, wanted, one_per_seed(reached), all_reached)
 
 
-def _last_loss(record: dict) -> float | None:
-    """Mean training loss of the run's last epoch; `mean_training_loss` is of the checkpoint's."""
-    found = record.get("last_training_loss")
-    return record.get("mean_training_loss") if found is None else found
-
-
-def _mean_last_loss(records: list[dict]) -> float | None:
-    losses = [loss for r in records if (loss := _last_loss(r)) is not None]
-    return statistics.fmean(losses) if losses else None
-
-
-def _stops_for(dense: dict, ticket: dict) -> bool:
-    """Whether a dense model was trained to stop where its loss would be this ticket's."""
-    stop, loss = dense.get("stop_at_loss"), _last_loss(dense)
-    if not stop or not stop.get("ticket") or loss is None:
+def _stops_for(dense: AttackRecord, ticket: AttackRecord) -> bool:
+    """Whether a dense model was trained until its loss was this ticket's."""
+    stop = dense.stop_at_loss
+    if stop is None or stop.ticket is None or dense.last_loss is None or ticket.ticket is None:
         return False
-    same = all(
-        stop["ticket"].get(key) == ticket["ticket"].get(key)
+    same_ticket = all(
+        getattr(stop.ticket, key) == getattr(ticket.ticket, key)
         for key in ("kind", "sparsity_asked", "scores_sha256", "reinitialised")
     )
     # Tickets of several seeds can have one score file; each ended at a loss of its own.
-    same = same and stop.get("seed", dense["seed"]) == ticket["seed"]
-    return same and stop["epochs"] == ticket["epochs"]
+    seed = dense.seed if stop.seed is None else stop.seed
+    return same_ticket and seed == ticket.seed and stop.epochs == ticket.epochs
+
+
+def missing_controls(controls: list[Control], ticket: list[AttackRecord]) -> list[str]:
+    """Names of the controls that lack one of the ticket's seeds, or all."""
+    seeds = {r.seed for r in ticket}
+    return [c.name for c in controls if seeds - {r.seed for r in c.records}]

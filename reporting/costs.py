@@ -1,17 +1,18 @@
 """What the study's models cost to make, and what a point of Aua costs beyond the dense model.
 
-Epochs are counted from the records; an epoch's seconds and memory are those of benchmarks/costs.py,
-measured side by side, since the runs themselves shared their machines with other work.
+Epochs are counted from the records. An epoch's seconds and memory are those of benchmarks/costs.py,
+measured side by side, because the runs themselves shared their machines with other work.
 """
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
-from evaluation.records import Cell
+from evaluation.records import AttackRecord
 from masking.tickets import GATE_KINDS
-from reporting.comparisons import difference
+from reporting import csv_cells, render
+from reporting.cells import Cell, cells_by_class, worst_class
+from reporting.comparisons import SAME_LOSS, Difference, difference
 from reporting.paper_tables import SubTable
 from utils.cli import UserError
 from utils.files import read_jsonl
@@ -20,32 +21,50 @@ FILE = "costs.jsonl"
 SENTENCES = ("builtin/rotten_tomatoes", "sst2")  # as long as those that were measured
 HEADER = (
     "model",
-    "passes over the labels",
+    "label passes",
+    "gradient passes",
     "minutes before its training",
     "minutes of training",
     "minutes",
     "peak GiB",
     "#Query",
     "Aua %",
-    "Aua less Fine-tune",
+    "worst class %",
+    "Δ Aua vs. Fine-tune",
     "further minutes per point",
 )
+CSV_HEADER = (
+    "task",
+    "recipe",
+    *HEADER[:7],
+    "queries",
+    "aua_percent",
+    "aua_deviation",
+    "aua_worst_class",
+    "aua_minus_fine_tune",
+    "low_95",
+    "high_95",
+    "p",
+    "further_minutes_per_point",
+)
 LEGEND = (
-    "Minutes: epochs and rows of the records times the seconds of 1,000 rows of Rotten Tomatoes "
-    "({device}, threads: {threads}; `costs.jsonl`). Before its training: the fine-tuning that the "
-    "search starts from and the search, or the rounds of iterative pruning; of a random ticket "
-    "nothing, though the matched one takes its densities from a search. Peak: the most that any of "
-    "its stages holds. Further minutes per point: beyond Fine-tune's, for each point of Aua above "
-    "it; —: it is not above, or Fine-tune was not attacked; ?: it is, but the difference is not "
-    "distinguishable from noise."
+    "Label passes: epochs of the model and of what it was made from. Gradient passes: forward and "
+    "backward passes over the training rows; an adversarial epoch has several. Minutes: epochs and "
+    "rows of the records times the seconds of 1,000 rows of Rotten Tomatoes ({device}, threads: "
+    "{threads}; `costs.jsonl`). Before its training: the fine-tuning that the search starts from "
+    "and the search, or the rounds of iterative pruning; nothing for a random ticket, although the "
+    "matched one takes its densities from a search. Peak: the maximum over its stages. Further "
+    "minutes per point: beyond Fine-tune's, for each point of Aua above it; —: it is not above, or "
+    "Fine-tune was not attacked; ?: the difference is not distinguishable from noise."
 )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one model: epochs over its training rows, minutes, bytes."""
+    """Of one model: epochs over its training rows, passes with gradients, minutes, bytes."""
 
-    passes: int
+    label_passes: float
+    gradient_passes: float | None
     minutes_before: float
     minutes_of_training: float
     peak_bytes: float
@@ -53,6 +72,17 @@ class Cost:
     @property
     def minutes(self) -> float:
         return self.minutes_before + self.minutes_of_training
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """A model's cost and gain; `further`: minutes per point of Aua, None if there is no gain."""
+
+    name: str
+    records: list[AttackRecord]
+    cost: Cost
+    gain: Difference | None
+    further: float | None
 
 
 def read(folder: Path, encoder: str) -> dict | None:
@@ -66,111 +96,181 @@ def read(folder: Path, encoder: str) -> dict | None:
             for way in line["ways"].values():
                 way["seconds_per_1000_rows"] / way["peak_memory_bytes"]
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as e:
-        raise UserError(f"{path} is damaged: not what benchmarks/costs.py writes ({e!r})") from e
+        raise UserError(f"{path} is damaged: benchmarks/costs.py did not write it ({e!r})") from e
     return own[-1] if own else None
 
 
-def cost_of(record: dict, measured: dict) -> Cost | None:
-    """Of an attack record's model; None where a way of its training was not measured."""
-    ticket, search = record["ticket"], (record["ticket"] or {}).get("search") or {}
-    kind = (ticket or {}).get("kind")
-    method = record.get("method", "plain")
-    if kind and ticket.get("reinitialised") != "rest" and method == "plain":
+def stages_of(record: AttackRecord) -> list[tuple[str, int]]:
+    """(way of training, epochs) of the model's own training, then of what came before it.
+
+    The ways are those of benchmarks/costs.py.
+    """
+    ticket, method = record.ticket, record.method
+    own = (record.epoch if record.stop_at_loss else record.epochs) or 0
+    if ticket is None:
+        return [(method, own)]
+    if ticket.reinitialised != "rest" and method == "plain":
         method = "retrain"
-    own = record["epoch"] if record.get("stop_at_loss") else record["epochs"]
-    stages = [(method, own)]
-    earlier = (record.get("label_passes") or own) - record["epochs"] if kind else 0
-    if kind in GATE_KINDS:
-        steps = search["adv_steps"]
-        if steps not in (0, measured["row"]["adv_steps"]):
-            return None
-        stages += [
-            ("search" if steps else "search_without_adversary", search["epochs"]),
-            ("plain", earlier - search["epochs"]),
+    earlier = (record.label_passes or own) - (record.epochs or 0)
+    if ticket.kind in GATE_KINDS:
+        search = ticket.search or {}
+        way = "search_without_adversary" if search.get("adv_steps") == 0 else "search"
+        return [
+            (method, own),
+            (way, search["epochs"]),
+            ("plain", max(0, earlier - search["epochs"])),
         ]
-    elif earlier:  # rounds of iterative pruning, plain or under a method
-        stages.append(("retrain" if kind == "imp" else kind.removeprefix("imp_"), earlier))
-    ways = measured["ways"]
-    if any(way not in ways for way, _ in stages) or not record.get("training_rows"):
+    if not earlier:
+        return [(method, own)]
+    # Rounds of iterative pruning, plain or with an adversarial method.
+    way = "retrain" if ticket.kind == "imp" else ticket.kind.removeprefix("imp_")
+    return [(method, own), (way, earlier)]
+
+
+def gradient_passes(record: AttackRecord) -> float | None:
+    """Forward and backward passes over the training rows; None for a method without a number.
+
+    Each epoch of a search with K adversarial steps makes max(K, 1) of them.
+    """
+    total = 0
+    for way, epochs in stages_of(record):
+        if way == "search":
+            steps = ((record.ticket and record.ticket.search) or {}).get("adv_steps")
+            if steps is None:
+                return None
+            total += epochs * steps
+        elif way in ("plain", "retrain", "search_without_adversary"):
+            total += epochs
+        else:
+            steps = (record.training or {}).get("adv_steps")
+            if way not in ("freelb", "pgd") or not steps or record.method != way:
+                return None
+            total += epochs * (steps if way == "freelb" else steps + 1)
+    return total
+
+
+def cost_of(record: AttackRecord, measured: dict) -> Cost | None:
+    """Of an attack record's model; None if a way of its training was not measured."""
+    ways, stages = measured["ways"], stages_of(record)
+    steps = ((record.ticket.search if record.ticket else None) or {}).get("adv_steps")
+    of_search = any(way == "search" for way, _ in stages)
+    if of_search and steps != measured["row"]["adv_steps"]:
+        return None
+    if any(way not in ways for way, _ in stages) or not record.training_rows:
         return None
     minutes = [
-        epochs * record["training_rows"] / 1000 * ways[way]["seconds_per_1000_rows"] / 60
+        epochs * record.training_rows / 1000 * ways[way]["seconds_per_1000_rows"] / 60
         for way, epochs in stages
     ]
-    peak = max(ways[way]["peak_memory_bytes"] for way, _ in stages)
-    return Cost(own + earlier, sum(minutes[1:]), minutes[0], peak)
+    return Cost(
+        sum(epochs for _, epochs in stages),
+        gradient_passes(record),
+        sum(minutes[1:]),
+        minutes[0],
+        max(ways[way]["peak_memory_bytes"] for way, _ in stages),
+    )
 
 
-def rows(sub: SubTable, measured: dict) -> list[list[str]]:
+def rows(sub: SubTable, measured: dict) -> list[CostRow]:
     """A row for each model of a sub-table that was run, and for the dense controls of its tickets
-    that no row is; cheapest first."""
+    that are no row; cheapest first."""
     models = {line.label: line.records for line in sub.lines if line.records}
-    known = {id(r) for records in models.values() for r in records}
+    known = {r for records in models.values() for r in records}
     for line in sub.lines:
         for control in line.controls:
-            if control.records and not known & {id(r) for r in control.records}:
-                of = f" of {line.label}" if control.name == "same training loss" else ""
-                name = f"Fine-tune, {control.name}{of}" if of else f"Fine-tune, {control.wanted}"
-                models.setdefault(name, control.records)
+            if control.records and not known.intersection(control.records):
+                by_loss = control.name == SAME_LOSS
+                name = f"{control.name} of {line.label}" if by_loss else control.wanted
+                models.setdefault(f"Fine-tune, {name}", control.records)
     first = sub.lines[0].records
-    base = _mean(first, measured) if first else None
-    found = []
-    for name, records in models.items():
-        cost = _mean(records, measured)
-        if cost is not None:
-            found.append((cost.minutes, _row(name, records, cost, first, base)))
-    return [row for _, row in sorted(found, key=lambda x: x[0])]
+    base = mean_cost(first, measured) if first else None
+    costs = [(name, records, mean_cost(records, measured)) for name, records in models.items()]
+    of_models = [_row(n, records, cost, first, base) for n, records, cost in costs if cost]
+    return sorted(of_models, key=lambda row: row.cost.minutes)
 
 
-def _mean(records: list[dict], measured: dict) -> Cost | None:
-    costs = [cost_of(r, measured) for r in records]
-    if None in costs:
+def mean_cost(records: list[AttackRecord], measured: dict) -> Cost | None:
+    costs = [cost for r in records if (cost := cost_of(r, measured))]
+    if len(costs) < len(records) or not costs:
         return None
-    n = len(costs)
+    passes = [c.gradient_passes for c in costs if c.gradient_passes is not None]
     return Cost(
-        round(sum(c.passes for c in costs) / n),
-        sum(c.minutes_before for c in costs) / n,
-        sum(c.minutes_of_training for c in costs) / n,
+        round(fmean(c.label_passes for c in costs)),
+        fmean(passes) if len(passes) == len(costs) else None,
+        fmean(c.minutes_before for c in costs),
+        fmean(c.minutes_of_training for c in costs),
         max(c.peak_bytes for c in costs),
     )
 
 
-def _row(name: str, records: list[dict], cost: Cost, first: list[dict], base: Cost | None):
-    told = difference(records, first) if first and records is not first else None
-    per_point = "—"
-    if told and base and told.points > 0:
-        further = max(0.0, cost.minutes - base.minutes)
-        per_point = f"{further / told.points:.1f}" + " ?" * told.is_noise
+def _row(
+    name: str,
+    records: list[AttackRecord],
+    cost: Cost,
+    first: list[AttackRecord],
+    base: Cost | None,
+) -> CostRow:
+    gain = difference(records, first) if first and records is not first else None
+    further = None
+    if gain and base and gain.points > 0:
+        further = max(0.0, cost.minutes - base.minutes) / gain.points
+    return CostRow(name, records, cost, gain, further)
+
+
+def _cells(row: CostRow) -> list[str]:
+    cost, unsure = row.cost, " ?" if row.gain and row.gain.is_noise else ""
     return [
-        name,
-        str(cost.passes),
-        f"{cost.minutes_before:.1f}",
-        f"{cost.minutes_of_training:.1f}",
-        f"{cost.minutes:.1f}",
-        f"{cost.peak_bytes / 2**30:.2f}",
-        str(Cell.of(records, "queries_per_row")),
-        str(Cell.of(records, "aua_percent")),
-        told.in_short if told else "—",
-        per_point,
+        row.name,
+        render.number(cost.label_passes, ".0f"),
+        render.number(cost.gradient_passes, ".0f"),
+        render.number(cost.minutes_before),
+        render.number(cost.minutes_of_training),
+        render.number(cost.minutes),
+        render.number(cost.peak_bytes / 2**30, ".2f"),
+        render.cell(Cell.of(row.records, "queries_per_row"), interval=False),
+        render.cell(Cell.of(row.records, "aua_percent"), interval=False),
+        render.number(worst_class(cells_by_class(row.records)).mean),
+        render.short(row.gain) if row.gain else render.NONE,
+        render.number(row.further) + (unsure if row.further is not None else ""),
     ]
 
 
+def _shown(subs: list[SubTable]) -> list[SubTable]:
+    return [sub for sub in subs if sub.records and sub.task in SENTENCES]
+
+
 def markdown(subs: list[SubTable], measured: dict) -> str:
-    text = ["# The study: costs", ""]
-    for sub in subs:
-        if sub.records and sub.task in SENTENCES:
-            body = [HEADER, ["---"] + ["---:"] * (len(HEADER) - 3) + ["---", "---:"]]
-            text += [f"## {sub.task}, {sub.recipe}", ""]
-            text += ["| " + " | ".join(row) + " |" for row in [*body, *rows(sub, measured)]] + [""]
+    parts = ["# The study: costs"]
+    for sub in _shown(subs):
+        table = render.markdown_table(HEADER, map(_cells, rows(sub, measured)))
+        parts += [f"## {sub.task}, {sub.recipe}", table]
     legend = LEGEND.format(device=measured["device"], threads=measured["threads"])
-    return "\n".join([*text, legend, ""])
+    return render.paragraphs([*parts, legend])
 
 
 def csv_text(subs: list[SubTable], measured: dict) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["task", "recipe", *HEADER])
-    for sub in subs:
-        for row in rows(sub, measured) if sub.records and sub.task in SENTENCES else ():
-            writer.writerow([sub.task, sub.recipe, *row])
-    return buffer.getvalue()
+    lines = [_csv_line(sub, row) for sub in _shown(subs) for row in rows(sub, measured)]
+    return csv_cells.table(CSV_HEADER, lines, newline="\n")
+
+
+def _csv_line(sub: SubTable, row: CostRow) -> list[str]:
+    aua, cost, gain = Cell.of(row.records, "aua_percent"), row.cost, row.gain
+    low, high = (gain.bounds if gain else None) or (None, None)
+    numbers = (
+        cost.label_passes,
+        cost.gradient_passes,
+        cost.minutes_before,
+        cost.minutes_of_training,
+        cost.minutes,
+        cost.peak_bytes / 2**30,
+        Cell.of(row.records, "queries_per_row").mean,
+        aua.mean,
+        aua.deviation,
+        worst_class(cells_by_class(row.records)).mean,
+        gain.points if gain else None,
+        low,
+        high,
+        gain.p_values[0] if gain and gain.bounds is None else None,
+        row.further,
+    )
+    return [sub.task, sub.recipe or "", row.name, *map(csv_cells.number, numbers)]

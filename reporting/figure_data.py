@@ -1,43 +1,25 @@
-"""A figure's numbers, before they are drawn, and as CSV."""
+"""The numbers of a figure before it is drawn, and as CSV."""
 
-import csv
-import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from evaluation.records import Cell, number, text_cell
+from evaluation.records import AttackRecord
 from experiments.paper import PAPER_DATASET
+from reporting import csv_cells, sheets
+from reporting.cells import Cell
 
-PANEL_HEADER = (
-    "figure",
-    "task",
-    "dataset_in_paper",
-    "recipe",
-    "quantity",
-    "curve",
-    "x_name",
-    "x",
-    "mean",
-    "deviation",
-    "n",
-    "values_by_seed",
+CELL_COLUMNS = ("mean", "deviation", "n", "values_by_seed")
+PANEL_COLUMNS = (
+    *("figure", "task", "dataset_in_paper", "recipe", "quantity", "curve", "x_name", "x"),
+    *CELL_COLUMNS,
     "attack_ids",
 )
-MAP_HEADER = (
-    "figure",
-    "task",
-    "dataset_in_paper",
-    "layer",
-    "column",
-    "mean",
-    "deviation",
-    "n",
-    "values_by_seed",
-)
+MAP_COLUMNS = ("figure", "task", "dataset_in_paper", "layer", "column", *CELL_COLUMNS)
 
 
 @dataclass(frozen=True)
 class Point:
-    """`x`: sparsity, epoch or optimizer step; None for a dense model in Figure 2."""
+    """`x`: sparsity, epoch, or optimizer step; None for a dense model in Figure 2."""
 
     x: float | None
     cell: Cell
@@ -46,17 +28,21 @@ class Point:
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity on one task (under one attack): points by the curve's name."""
+    """One quantity on one task (under one attack): the points of each curve, by its name."""
 
     task: str
     recipe: str | None
     quantity: str
     curves: dict[str, list[Point]]
 
+    @property
+    def points(self) -> list[Point]:
+        return [point for curve in self.curves.values() for point in curve]
+
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Share of weights kept on one task, by layer: a cell per head, and the MLP's."""
+    """Share of weights kept on one task, by layer: a cell for each head, and one for the MLP."""
 
     task: str
     heads: list[list[Cell]]
@@ -65,13 +51,13 @@ class HeatMap:
 
 @dataclass
 class Shown:
-    """`remarks`: for the caption; `lacking`: what belongs into the figure and is not there."""
+    """What a figure shows. `remarks`: for its caption; `lacking`: what is missing in it."""
 
     panels: list[Panel] = field(default_factory=list)
     maps: list[HeatMap] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     lacking: list[str] = field(default_factory=list)
-    records: list[dict] = field(default_factory=list)
+    records: list[AttackRecord] = field(default_factory=list)
 
     @property
     def empty(self) -> bool:
@@ -79,13 +65,13 @@ class Shown:
 
     @property
     def seeds(self) -> list[int]:
-        points = [p for panel in self.panels for curve in panel.curves.values() for p in curve]
-        cells = [point.cell for point in points] + [c for m in self.maps for c in m.mlp]
+        cells = [point.cell for panel in self.panels for point in panel.points]
+        cells += [cell for heat_map in self.maps for cell in heat_map.mlp]
         return sorted({seed for cell in cells for seed in cell.values})
 
     @property
     def longest_curve(self) -> int:
-        """Points on it."""
+        """Number of points on it."""
         return max(len(points) for panel in self.panels for points in panel.curves.values())
 
     def __add__(self, other: "Shown") -> "Shown":
@@ -99,29 +85,48 @@ class Shown:
 
 
 def csv_text(figure: str, x_name: str, shown: Shown) -> str:
-    """Every number that the figure shows, a line each."""
-    text = io.StringIO()
-    writer = csv.writer(text)
+    """Every number that the figure shows, one per line."""
+    text = ""
     if shown.panels:
-        writer.writerow(PANEL_HEADER)
-    for panel in shown.panels:
-        start = (figure, panel.task, PAPER_DATASET.get(panel.task), panel.recipe, panel.quantity)
+        text += sheets.csv_text(PANEL_COLUMNS, _panel_rows(figure, x_name, shown.panels))
+    if shown.maps:
+        text += sheets.csv_text(MAP_COLUMNS, _map_rows(figure, shown.maps))
+    return text
+
+
+def _panel_rows(figure: str, x_name: str, panels: list[Panel]) -> Iterator[dict]:
+    for panel in panels:
         for name, points in panel.curves.items():
             for point in points:
-                x = "" if point.x is None else repr(point.x)
-                ids = text_cell(";".join(point.attack_ids))
-                start_of_line = map(text_cell, (*start, name, x_name))
-                writer.writerow([*start_of_line, x, *_numbers(point.cell), ids])
-    if shown.maps:
-        writer.writerow(MAP_HEADER)
-    for heat_map in shown.maps:
-        start = [figure, text_cell(heat_map.task), PAPER_DATASET.get(heat_map.task)]
-        for layer, heads in enumerate(heat_map.heads, 1):
+                yield {
+                    "figure": figure,
+                    "task": panel.task,
+                    "dataset_in_paper": PAPER_DATASET.get(panel.task),
+                    "recipe": panel.recipe,
+                    "quantity": panel.quantity,
+                    "curve": name,
+                    "x_name": x_name,
+                    "x": point.x,
+                    **_numbers(point.cell),
+                    "attack_ids": ";".join(point.attack_ids),
+                }
+
+
+def _map_rows(figure: str, maps: list[HeatMap]) -> Iterator[dict]:
+    for heat_map in maps:
+        for layer, (heads, mlp) in enumerate(zip(heat_map.heads, heat_map.mlp, strict=True), 1):
             columns = {f"head {i}": cell for i, cell in enumerate(heads, 1)}
-            for name, cell in (columns | {"MLP": heat_map.mlp[layer - 1]}).items():
-                writer.writerow([*start, layer, name, *_numbers(cell)])
-    return text.getvalue()
+            for name, cell in (columns | {"MLP": mlp}).items():
+                yield {
+                    "figure": figure,
+                    "task": heat_map.task,
+                    "dataset_in_paper": PAPER_DATASET.get(heat_map.task),
+                    "layer": layer,
+                    "column": name,
+                    **_numbers(cell),
+                }
 
 
-def _numbers(cell: Cell) -> list[str]:
-    return [number(cell.mean), number(cell.deviation), number(cell.n), text_cell(cell.by_seed)]
+def _numbers(cell: Cell) -> dict:
+    values = (cell.mean, cell.deviation, cell.n, csv_cells.joined(cell))
+    return dict(zip(CELL_COLUMNS, values, strict=True))

@@ -1,23 +1,38 @@
-"""A table of the paper in LaTeX."""
-
-import re
+r"""A table of the paper or of the study in LaTeX; needs \usepackage{booktabs}."""
 
 from experiments.paper import Table
-from reporting.markdown import LEGEND, NONE, Grid, grids
+from reporting.cells import Cell
+from reporting.grids import Grid, Value, grids
+from reporting.markdown import legend, note, text_of
 from reporting.paper_tables import SubTable
+from reporting.render import NONE
 
-OURS = "Ours: mean over seeds; below standard deviation (n - 1), above the number of seeds."
+OURS = "Ours: mean over seeds; subscript: standard deviation (n - 1); superscript: number of seeds."
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "Δ": r"$\Delta$",
+    NONE: "---",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
+_TEX |= {c: f"\\{c}" for c in "&%$#_{}"}
 
 
 def latex(table: Table, subs: list[SubTable]) -> str:
-    r"""A floating table for each grid; needs \usepackage{booktabs}."""
+    """A floating table per grid."""
     lines = [rf"% {table.title}. Needs \usepackage{{booktabs}}."]
     for i, grid in enumerate(grids(subs)):
-        legend = [] if i else [OURS, LEGEND]
-        caption = " ".join([f"{table.title}. {grid.heading}.", *grid.remarks, *grid.notes, *legend])
+        notes = [*map(note, grid.comparisons), *grid.notes]
+        legends = [] if i else [OURS, legend(table)]
+        caption = " ".join([f"{table.title}. {grid.heading}.", *grid.remarks, *notes, *legends])
         lines += [
             "",
-            *(f"% to fill: {command}" for command in grid.commands),
+            *(f"% to run: {command}" for command in grid.commands),
             r"\begin{table*}[t]",
             r"\centering\scriptsize\setlength{\tabcolsep}{2pt}",
             *_tabular(grid),
@@ -28,54 +43,34 @@ def latex(table: Table, subs: list[SubTable]) -> str:
 
 
 def _tabular(grid: Grid) -> list[str]:
-    widths = [len(parts) for _, parts in grid.columns]
     heads, rules, start = [], [], 1
-    for (head, _), width in zip(grid.columns, widths, strict=True):
-        alone = width == 1
-        heads.append(
-            escaped(head) if alone else rf"\multicolumn{{{width}}}{{c}}{{{escaped(head)}}}"
-        )
-        rules += [] if alone else [rf"\cmidrule(lr){{{start}-{start + width - 1}}}"]
+    for head, parts in grid.columns:
+        width = len(parts)
+        heads.append(escaped(head))
+        if width > 1:
+            heads[-1] = rf"\multicolumn{{{width}}}{{c}}{{{heads[-1]}}}"
+            rules.append(rf"\cmidrule(lr){{{start}-{start + width - 1}}}")
         start += width
-    parts = [escaped(part) for _, parts in grid.columns for part in parts]
-    body = [" & ".join(map(_tex_cell, row)) + r" \\" for row in grid.rows]
+    sub_heads = [escaped(part) for _, parts in grid.columns for part in parts]
     return [
-        rf"\begin{{tabular}}{{l{'r' * (sum(widths) - 1)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (start - 2)}}}",
         r"\toprule",
         " & ".join(heads) + r" \\",
         *(["".join(rules)] if rules else []),
-        " & ".join(parts) + r" \\",
+        " & ".join(sub_heads) + r" \\",
         r"\midrule",
-        *body,
+        *(" & ".join(map(_cell, row)) + r" \\" for row in grid.rows),
         r"\bottomrule",
         r"\end{tabular}",
     ]
 
 
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "−": "$-$",
-    NONE: "---",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "†": r"$\dagger$",
-    "‡": r"$\ddagger$",
-}
-_TEX |= {c: f"\\{c}" for c in "&%$#_{}"}
-
-
-def _tex_cell(text: str) -> str:
-    """Deviation and count above each other, no interval: four measures fill a page."""
-    ours = re.fullmatch(r"([\d.]+)(?: ± ([\d.]+))?(?: \[[^]]*\])? \(n=(\d+)\)", text)
-    if ours is None:
-        return escaped(text)
-    mean, deviation, count = ours.groups()
-    below = rf"_{{\pm {deviation}}}" if deviation else ""
-    return rf"{mean}$^{{({count})}}{below}$"
+def _cell(value: Value) -> str:
+    """Deviation and count above each other, without interval: four measures fill a page."""
+    if not isinstance(value, Cell) or value.mean is None:
+        return escaped(text_of(value))
+    below = "" if value.deviation is None else rf"_{{\pm {value.deviation:.1f}}}"
+    return rf"{value.mean:.1f}$^{{({value.n})}}{below}$"
 
 
 def escaped(text: str) -> str:

@@ -1,14 +1,16 @@
 """Agreement of tickets as tables: every pair and matrix as CSV, pairs and their means to read."""
 
-import csv
-import io
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
-from evaluation.records import number, text_cell
-from reporting.ticket_names import Item, relation
+import pandas as pd
+
+from masking import overlap
+from reporting import sheets
+from reporting.sheets import NONE, decimals, markdown_table
+from reporting.ticket_files import Ticket
+from reporting.ticket_names import Origin, differ_in, relation, ticket_names
+from utils.cli import UserError
 
 RELATIONS = (
     "seed only",
@@ -20,125 +22,106 @@ RELATIONS = (
     "nothing",
 )
 LEGEND = (
-    "Jaccard: weights that both tickets remove, of those that either removes. Chance: two random "
-    "tickets of the same sparsity. Chance by matrix: two random tickets that keep as many weights "
-    "of each matrix as these do. Beyond: (Jaccard - chance) / (1 - chance), 0 as by chance, 1 for "
-    "the same ticket; beyond chance but not beyond chance by matrix, tickets agree on how many "
-    "weights each matrix keeps and not on which. Kept: the Jaccard index of the kept weights. "
-    "Searches of one seed draw the same noise for their gates, which alone makes tickets agree: "
-    "what tasks or kinds share shows in pairs that differ in the seed as well."
+    "Jaccard: the Jaccard index of removed weights, i.e. the weights that both tickets remove, "
+    "divided by those that at least one removes. Expected by chance: its value for two random "
+    "tickets of the same sparsity. Expected by chance, by matrix: its value for two random tickets "
+    "with the same density in each matrix as these two. Above chance: (Jaccard - expected) / "
+    "(1 - expected), which is 0 for random tickets and 1 for equal ones. If two tickets are above "
+    "chance but not above chance by matrix, they agree on how many weights each matrix keeps, but "
+    "not on which. Kept: the Jaccard index of kept weights. Searches with the same seed draw the "
+    "same noise for their gates, and this alone makes their tickets agree. To see what tasks or "
+    "kinds share, use pairs that also differ in the seed."
 )
-COLUMNS = (
-    ("Jaccard", "removed_jaccard"),
-    ("chance", "removed_chance"),
-    ("chance by matrix", "removed_chance_by_matrix"),
-    ("beyond chance", "removed_beyond_chance"),
-    ("beyond chance by matrix", "removed_beyond_chance_by_matrix"),
-    ("kept", "kept_jaccard"),
-)
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A prunable matrix; `layer` from 1, None for the pooler; `weights`: how many it has."""
-
-    name: str
-    kind: str
-    layer: int | None
-    weights: int
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two items of a section, by position; measures (masking/overlap.py) of all and by matrix."""
-
-    first: int
-    second: int
-    differ_in: tuple[str, ...]
-    over_all: dict[str, float]
-    by_matrix: dict[str, dict[str, float]]
-
-    @property
-    def relation(self) -> str:
-        return relation(self.differ_in)
+MEASURES = {
+    "Jaccard": "removed_jaccard",
+    "expected by chance": "removed_chance",
+    "expected by chance, by matrix": "removed_chance_by_matrix",
+    "above chance": "removed_beyond_chance",
+    "above chance, by matrix": "removed_beyond_chance_by_matrix",
+    "kept": "kept_jaccard",
+}
+ALL = "all"  # in the columns matrix and kind: all weights
+PAIR_COLUMNS = ("sparsity", "first", "second", "differ_in", "relation")
+MATRIX_COLUMNS = ("matrix", "kind", "layer", "weights")
 
 
 @dataclass(frozen=True)
 class Section:
-    """Tickets of one sparsity, and all pairs of them."""
+    """Tickets of one sparsity and all pairs of them.
+
+    `pairs`: a row for each pair and matrix, and for each pair and all weights. Its columns are
+    PAIR_COLUMNS, `kinds` ("robust and random"), MATRIX_COLUMNS, and the measures of
+    masking/overlap.py.
+    """
 
     sparsity: float
-    items: Sequence[Item]
-    labels: Sequence[str]
-    pairs: Sequence[Pair]
+    origins: Sequence[Origin]
+    names: Sequence[str]
+    pairs: pd.DataFrame
 
-    def by_relation(self) -> dict[str, list[Pair]]:
-        found = {name: [p for p in self.pairs if p.relation == name] for name in RELATIONS}
-        return {name: pairs for name, pairs in found.items() if pairs}
-
-    def by_kinds(self) -> dict[str, list[Pair]]:
-        """As by_relation, and pairs that differ in kind only once more for every two kinds."""
-        found: dict[str, list[Pair]] = {}
-        for name, pairs in self.by_relation().items():
-            found[name] = pairs
-            for pair in pairs if name == "kind only" else ():
-                kinds = " and ".join(self.items[i].kind for i in (pair.first, pair.second))
-                found.setdefault(f"{name}: {kinds}", []).append(pair)
-        return found
+    @property
+    def whole(self) -> pd.DataFrame:
+        """The pairs over all weights, one row each."""
+        return self.pairs[self.pairs["matrix"] == ALL]
 
 
-def mean(values: Sequence[float]) -> float:
-    """Of those that are numbers; NaN where none is."""
-    known = [v for v in values if not math.isnan(v)]
-    return fmean(known) if known else math.nan
+def compare(
+    tickets: Sequence[Ticket], matrices: pd.DataFrame, may_be_alone: bool
+) -> tuple[list[Section], list[str]]:
+    """A section for each sparsity with two tickets, and a note for each other sparsity.
+
+    `may_be_alone`: raise no UserError if there is no section at all.
+    """
+    sections, notes = [], []
+    for sparsity in sorted({ticket.sparsity for ticket in tickets}):
+        members = [ticket for ticket in tickets if ticket.sparsity == sparsity]
+        if len(members) == 1:
+            notes.append(f"Skipped: the only ticket at sparsity {100 * sparsity:g} %.")
+        else:
+            sections.append(_section(sparsity, members, matrices))
+    if not sections and not may_be_alone:
+        raise UserError(
+            "nothing to compare: no two tickets have the same sparsity; give two or more --tickets "
+            "or --scores, or --epochs"
+        )
+    return sections, notes
 
 
-def csv_text(sections: Sequence[Section], matrices: Sequence[Matrix]) -> str:
-    """Long form: for every pair a line over all weights, then a line for each matrix."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    measures = list(sections[0].pairs[0].over_all)
-    writer.writerow(
-        [
-            "sparsity",
-            "first",
-            "second",
-            "differ_in",
-            "relation",
-            "matrix",
-            "kind",
-            "layer",
-            "weights",
-            *measures,
-        ]
-    )
-    everything = Matrix("all", "all", None, sum(m.weights for m in matrices))
-    for section in sections:
-        for pair in section.pairs:
-            start = [
-                number(section.sparsity),
-                text_cell(section.labels[pair.first]),
-                text_cell(section.labels[pair.second]),
-                " + ".join(pair.differ_in),
-                pair.relation,
-            ]
-            for matrix in (everything, *matrices):
-                found = pair.over_all if matrix is everything else pair.by_matrix[matrix.name]
-                writer.writerow(
-                    [
-                        *start,
-                        text_cell(matrix.name),
-                        matrix.kind,
-                        matrix.layer,
-                        matrix.weights,
-                        *(_cell(found[m]) for m in measures),
-                    ]
-                )
-    return text.getvalue()
+def _section(sparsity: float, members: list[Ticket], matrices: pd.DataFrame) -> Section:
+    origins = [ticket.origin for ticket in members]
+    names = ticket_names(origins)
+    facts = matrices.reset_index().to_dict("records")
+    total = {"matrix": ALL, "kind": ALL, "layer": None, "weights": int(matrices["weights"].sum())}
+    rows = []
+    for second, b in enumerate(members):
+        for first, a in enumerate(members[:second]):
+            over_all, by_matrix = overlap.measures(overlap.overlaps(a.bits, b.bits))
+            differing = differ_in(a.origin, b.origin)
+            pair = {
+                "sparsity": float(sparsity),
+                "first": names[first],
+                "second": names[second],
+                "differ_in": " + ".join(differing),
+                "relation": relation(differing),
+                "kinds": f"{a.origin.kind} and {b.origin.kind}",
+            }
+            rows.append(pair | total | over_all)
+            rows += [pair | matrix | by_matrix[matrix["matrix"]] for matrix in facts]
+    return Section(sparsity, origins, names, pd.DataFrame(rows))
 
 
-def _cell(value: float) -> str:
-    return number(None if math.isnan(value) else value)
+def by_relation(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The pairs of each relation that occurs, in the order of RELATIONS."""
+    groups = {name: pairs[pairs["relation"] == name] for name in RELATIONS}
+    return {name: group for name, group in groups.items() if len(group)}
+
+
+def csv_text(sections: Sequence[Section]) -> str:
+    """A line for every pair over all weights, then one for each matrix."""
+    pairs = pd.concat([section.pairs for section in sections])
+    measures = [column for column in pairs if column.startswith(("removed_", "kept_"))]
+    columns = [*PAIR_COLUMNS, *MATRIX_COLUMNS, *measures]
+    return sheets.csv_text(columns, pairs.to_dict("records"))
 
 
 def markdown(sections: Sequence[Section], notes: Sequence[str]) -> str:
@@ -146,72 +129,55 @@ def markdown(sections: Sequence[Section], notes: Sequence[str]) -> str:
     lines += [line for note in notes for line in (note, "")]
     for section in sections:
         lines += [f"## Sparsity {100 * section.sparsity:g} %", ""]
-        lines += [
-            *table(
-                ["ticket", "kind", "task", "seed", "epoch", "encoder", "file's SHA-256"],
-                map(_described, section.labels, section.items),
-                7,
-            ),
-            "",
-        ]
-        lines += ["### Means over pairs, by what differs", ""]
-        lines += [*_means(section), ""]
-        lines += ["### Pairs", ""]
-        heads = ["ticket", "and", "differ in", *(head for head, _ in COLUMNS)]
-        rows = [
-            [
-                section.labels[p.first],
-                section.labels[p.second],
-                " + ".join(p.differ_in) or "nothing",
-                *(decimals(p.over_all[m]) for _, m in COLUMNS),
-            ]
-            for p in section.pairs
-        ]
-        lines += [*table(heads, rows, 3), ""]
+        header = ["ticket", "kind", "task", "seed", "epoch", "encoder", "SHA-256 of the file"]
+        rows = map(_described, section.names, section.origins)
+        lines += [*markdown_table(header, rows, left=7), ""]
+        lines += ["### Means over pairs, by what differs", "", *_means(section), ""]
+        lines += ["### Pairs", "", *_pairs(section), ""]
     return "\n".join(lines)
 
 
-def _described(label: str, item: Item) -> list[str]:
-    facts = (item.kind, item.task, item.seed, item.epoch, item.encoder, item.sha256[:12])
-    return [label, *("—" if fact is None else str(fact) for fact in facts)]
+def _described(name: str, origin: Origin) -> list[str]:
+    facts = (origin.kind, origin.task, origin.seed, origin.epoch, origin.encoder)
+    return [name, *(NONE if fact is None else str(fact) for fact in facts), origin.sha256[:12]]
 
 
 def _means(section: Section) -> list[str]:
-    """A row per relation; the spread of the Jaccard index beside its mean."""
+    """A row per relation with the range of the Jaccard index; one more for every two kinds."""
+    groups = {}
+    for name, group in by_relation(section.whole).items():
+        groups[name] = group
+        if name == "kind only":
+            groups |= {f"{name}: {kinds}": g for kinds, g in group.groupby("kinds", sort=False)}
     rows = []
-    for name, pairs in section.by_kinds().items():
-        values = {m: [p.over_all[m] for p in pairs] for _, m in COLUMNS}
-        jaccards = values["removed_jaccard"]
-        spread = f"{decimals(min(jaccards))} to {decimals(max(jaccards))}"
-        means = [decimals(mean(v)) for v in values.values()]
-        rows.append([name, str(len(pairs)), means[0], spread, *means[1:]])
-    heads = ["differ in", "pairs", "Jaccard", "from, to", *(head for head, _ in COLUMNS[1:])]
-    return table(heads, rows, 1)
+    for name, group in groups.items():
+        jaccard, *others = (decimals(group[column].mean()) for column in MEASURES.values())
+        values = group["removed_jaccard"]
+        spread = f"{decimals(values.min())} to {decimals(values.max())}"
+        rows.append([name, str(len(group)), jaccard, spread, *others])
+    header = ["differ in", "pairs", "Jaccard", "range", *list(MEASURES)[1:]]
+    return markdown_table(header, rows)
 
 
-def decimals(value: float) -> str:
-    """Three of them; a value that rounds to zero has no sign."""
-    text = f"{value:.3f}".replace("-0.000", "0.000").replace("-", "−")
-    return "—" if math.isnan(value) else text
+def _pairs(section: Section) -> list[str]:
+    rows = [
+        [
+            pair["first"],
+            pair["second"],
+            pair["differ_in"] or "nothing",
+            *(decimals(pair[column]) for column in MEASURES.values()),
+        ]
+        for pair in section.whole.to_dict("records")
+    ]
+    return markdown_table(["first ticket", "second ticket", "differ in", *MEASURES], rows, left=3)
 
 
-def table(heads: Sequence[str], rows, texts: int) -> list[str]:
-    """Markdown lines; the first `texts` columns to the left, numbers to the right."""
-    rule = ["---"] * texts + ["---:"] * (len(heads) - texts)
-    cells = [heads, rule, *rows]
-    return ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in cells]
+def grid(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Mean of a measure over rows with the same matrix: kinds as rows, layers as columns.
 
-
-def grid(
-    matrices: Sequence[Matrix], value: Callable[[str], float]
-) -> tuple[list[str], list[list[float]]]:
-    """Kinds, and value(matrix name) as rows of kinds and columns of layers.
-
-    The pooler, which is in no layer, stands in the last column, behind which it comes.
+    The pooler, which is in no layer, comes after the last layer and is shown there.
     """
-    kinds = list(dict.fromkeys(m.kind for m in matrices))
-    layers = max((m.layer for m in matrices if m.layer), default=1)
-    rows = [[math.nan] * layers for _ in kinds]
-    for m in matrices:
-        rows[kinds.index(m.kind)][(m.layer or layers) - 1] = value(m.name)
-    return kinds, rows
+    last = rows["layer"].max()
+    layers = rows["layer"].fillna(1 if pd.isna(last) else last).astype(int)
+    means = rows.groupby([rows["kind"], layers])[measure].mean().unstack()
+    return means.reindex(rows["kind"].unique())

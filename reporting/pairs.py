@@ -1,32 +1,23 @@
-"""A sheet of original and adversarial texts for a person to read: CSV, and HTML with the changed
-words marked. The texts are anybody's: all of them are escaped."""
+"""A sheet of original and adversarial texts for a person to read, as CSV and as HTML.
 
-import csv
+The HTML marks the changed words. Anybody may have written the texts, so all of them are escaped.
+"""
+
 import difflib
 import html
-import io
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.records import number, text_cell
+from evaluation.finished_attacks import AttackedRow
+from evaluation.quality import Quality, RowMeasures
+from reporting import sheets
+from training.tasks import Task
 from utils.runs import seed_for
 
-TEXTS = (
-    "model",
-    "recipe",
-    "row_id",
-    "label",
-    "predicted_before",
-    "predicted_after",
-    "judge_before",
-    "judge_after",
-    "context",
-    "original",
-    "adversarial",
-)
-NUMBERS = ("words_changed", "words_total", "similarity", "perplexity_ratio")
-FOR_A_PERSON = ("same_label", "reads_well")  # left empty
+FOR_A_PERSON = ("same_label", "reads_well")  # columns to be filled in
 
 _TOKEN = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 
@@ -45,26 +36,66 @@ ins { background: #d9f2d9; text-decoration: underline; font-weight: bold; }
 """
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A row of the sheet. Labels are names; `context`: the columns that were not attacked."""
+
+    model: str
+    recipe: str | None
+    row_id: str
+    label: str
+    predicted_before: str
+    predicted_after: str
+    judge_before: str
+    judge_after: str
+    context: str
+    original: str
+    adversarial: str
+    words_changed: int
+    words_total: int
+    similarity: float
+    perplexity_ratio: float
+
+    @classmethod
+    def of(cls, result: Quality, row: AttackedRow, measures: RowMeasures, task: Task) -> "Pair":
+        names, column = task.label_names, task.attack_column
+        others = [f"{name}: {text}" for name, text in row.original.items() if name != column]
+        return cls(
+            model=result.model,
+            recipe=result.recipe,
+            row_id=row.row_id,
+            label=names[row.label],
+            predicted_before=names[row.predicted_before],
+            predicted_after=names[row.predicted_after],
+            judge_before=names[measures.judge_before],
+            judge_after=names[measures.judge_after],
+            context=" ".join(others),
+            original=row.original[column],
+            adversarial=row.perturbed[column],
+            words_changed=row.words_changed,
+            words_total=row.words_total,
+            similarity=measures.similarity,
+            perplexity_ratio=measures.perplexity_ratio,
+        )
+
+
 def sample(rows: int, limit: int, seed: int, attack_id: str) -> list[int]:
-    """At most `limit` positions of `rows`, in order, drawn by the seed and the attack alone."""
+    """At most `limit` positions of `rows`, in order; they depend on the seed and the attack."""
     draw = np.random.default_rng(seed_for(seed, "pairs to read", attack_id))
     return sorted(draw.permutation(rows)[:limit].tolist())
 
 
-def csv_text(pairs: list[dict]) -> str:
-    """`pairs`: with the keys TEXTS and NUMBERS."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow([*TEXTS, *NUMBERS, *FOR_A_PERSON])
-    for pair in pairs:
-        cells = [text_cell(pair[name]) for name in TEXTS]
-        writer.writerow([*cells, *(number(pair[name]) for name in NUMBERS), "", ""])
-    return text.getvalue()
+def csv_text(pairs: Sequence[Pair]) -> str:
+    empty = dict.fromkeys(FOR_A_PERSON)
+    columns = [*Pair.__dataclass_fields__, *FOR_A_PERSON]
+    return sheets.csv_text(columns, [vars(pair) | empty for pair in pairs])
 
 
 def marked(original: str, adversarial: str) -> tuple[str, str]:
-    """Both texts as HTML: words of the first that are gone in <del>, new ones of the other in
-    <ins>. Neighbouring words are marked as one."""
+    """Both texts as HTML: removed words of the first in <del>, new words of the second in <ins>.
+
+    Adjacent changed words share one mark.
+    """
     tokens = [list(_TOKEN.finditer(text)) for text in (original, adversarial)]
     words = [[token.group() for token in of_text] for of_text in tokens]
     steps = difflib.SequenceMatcher(None, *words, autojunk=False).get_opcodes()
@@ -75,31 +106,24 @@ def marked(original: str, adversarial: str) -> tuple[str, str]:
     )
 
 
-def _with_marks(text: str, tokens: list[re.Match], stretches: list, tag: str) -> str:
-    """`stretches`: of tokens, (first, behind the last), in order; empty ones are passed over."""
+def _with_marks(text: str, tokens: list[re.Match], spans: list[tuple[int, int]], tag: str) -> str:
+    """`spans` of tokens, [first, end), in order; empty ones are skipped."""
     parts, done = [], 0
-    for first, behind in stretches:
-        if first == behind:
+    for first, end in spans:
+        if first == end:
             continue
-        start, end = tokens[first].start(), tokens[behind - 1].end()
-        parts += [html.escape(text[done:start]), f"<{tag}>{html.escape(text[start:end])}</{tag}>"]
-        done = end
+        start, stop = tokens[first].start(), tokens[end - 1].end()
+        parts += [html.escape(text[done:start]), f"<{tag}>{html.escape(text[start:stop])}</{tag}>"]
+        done = stop
     return "".join([*parts, html.escape(text[done:])])
 
 
-def html_text(title: str, remark: str, pairs: list[dict]) -> str:
-    """One page without scripts, images or links; boxes at the right for a person's answers."""
-    heads = [
-        "#",
-        "row",
-        "original, and what the attack made of it",
-        "changed",
-        "same label?",
-        "reads well?",
-    ]
+def html_text(title: str, remark: str, pairs: Sequence[Pair]) -> str:
+    """One page without scripts, images or links, with boxes for a person's answers."""
+    heads = ["#", "row", "original and adversarial text", "changed", "same label?", "reads well?"]
     lines = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-        # Should a text escape all the same, it may still load and run nothing.
+        # Even a text that was not escaped could neither load nor run anything.
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'\">",
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
@@ -111,16 +135,16 @@ def html_text(title: str, remark: str, pairs: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _html_row(position: int, pair: dict) -> str:
-    e = {name: html.escape(str(pair[name])) for name in TEXTS}
-    before, after = marked(pair["original"], pair["adversarial"])
-    context = f'<p class="context">{e["context"]}</p>' if pair["context"] else ""
+def _html_row(position: int, pair: Pair) -> str:
+    e = {name: html.escape(str(value)) for name, value in vars(pair).items()}
+    before, after = marked(pair.original, pair.adversarial)
+    context = f'<p class="context">{e["context"]}</p>' if pair.context else ""
     return (
         f'<tr><td>{position}</td><td class="facts">{e["model"]}<br>{e["recipe"]}<br>{e["row_id"]}'
         f"<br>label: <b>{e['label']}</b><br>model: {e['predicted_before']} &rarr; "
         f"{e['predicted_after']}<br>judge: {e['judge_before']} &rarr; {e['judge_after']}</td>"
         f"<td>{context}<p>{before}</p><p>{after}</p></td>"
-        f'<td class="facts">{pair["words_changed"]} of {pair["words_total"]} words<br>similarity '
-        f"{pair['similarity']:.2f}<br>perplexity &times; {pair['perplexity_ratio']:.2f}</td>"
+        f'<td class="facts">{pair.words_changed} of {pair.words_total} words<br>similarity '
+        f"{pair.similarity:.2f}<br>perplexity &times; {pair.perplexity_ratio:.2f}</td>"
         '<td class="box"></td><td class="box"></td></tr>'
     )

@@ -1,20 +1,33 @@
-"""Figures 1, 3 and 5 as numbers: from the logs of searches, and from tickets' densities."""
+"""The numbers of Figures 1, 3 and 5: from the logs of searches, and from tickets' densities."""
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.records import Cell, largest_group
-from experiments.paper import LAMBDAS, ROBUST
+from experiments.models import ROBUST
+from experiments.paper import LAMBDAS
 from experiments.scales import Scale
+from reporting.cells import Cell, largest_group
 from reporting.figure_data import HeatMap, Panel, Point, Shown
 from training.settings import recipe_in
 from utils.cli import UserError
 from utils.files import read_json, read_jsonl
 
 PENALTY, DECIDED = "R(m)", "gates at 0 or 1"
-MOST_POINTS = 200  # of a curve over optimizer steps; a column of print shows no more
+MOST_POINTS = 200  # on a curve over optimizer steps; a column of print shows no more
 Runs = list[tuple[Path, dict]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search, or a ticket drawn from one: what a figure's seeds must have in common."""
+
+    folder: Path
+    encoder: str
+    seed: int
+    settings: dict  # of the search
+    density: dict | None = None  # of a ticket, by head: {"heads": [[...]], "mlp": [...]}
 
 
 def find_runs(paths: Iterable[str | Path]) -> Runs:
@@ -24,13 +37,18 @@ def find_runs(paths: Iterable[str | Path]) -> Runs:
     return [(folder, run) for folder, run in runs if run.get("status") == "finished"]
 
 
+def curve_of_lambda(amplitude: float) -> str:
+    """Name of a curve in Figure 5."""
+    return f"λ = {amplitude:g}"
+
+
 def over_steps(runs: Runs, task: str, scale: Scale, lambdas: bool) -> Shown:
     """Figures 1 and 5: R(m) and the share of decided gates over the search, mean over seeds.
 
-    `lambdas`: a curve for every lambda, rather than the search at the usual one alone.
+    `lambdas`: show a curve for every lambda, not only the search with the usual one.
     """
     pattern = r"search-robust(-lambda.*)?" if lambdas else "search-robust"
-    found = [
+    candidates = [
         _search(folder, run)
         for folder, run in runs
         if run.get("stage") == "search"
@@ -38,71 +56,70 @@ def over_steps(runs: Runs, task: str, scale: Scale, lambdas: bool) -> Shown:
         and re.fullmatch(pattern, folder.name)
     ]
     may_differ = {"lambda_amp"} if lambdas else set()
-    searches, notes = _alike(found, may_differ, scale, "search run")
+    searches, notes = _alike(candidates, may_differ, scale, "search run")
     shown = Shown(remarks=[f"{task}: {note}" for note in notes])
     logs: dict[float, dict[int, dict]] = {}  # lambda -> seed -> log
-    for search in sorted(searches, key=lambda s: (s["lambda_amp"], s["seed"])):
-        logs.setdefault(search["lambda_amp"], {})[search["seed"]] = _log(search["folder"])
-    for amp, seeds in logs.items():
+    for search in sorted(searches, key=lambda s: (s.settings["lambda_amp"], s.seed)):
+        logs.setdefault(search.settings["lambda_amp"], {})[search.seed] = _log(search.folder)
+    for amplitude, seeds in logs.items():
         shown.remarks.append(
-            f"{task}, {searches[0]['encoder']}, λ = {amp:g}: searches with "
+            f"{task}, {searches[0].encoder}, {curve_of_lambda(amplitude)}: searches with "
             f"seeds {', '.join(map(str, seeds))}."
         )
     if lambdas and logs:
-        shown.lacking += [f"{task}: no search at λ = {a:g}" for a in LAMBDAS if a not in logs]
+        missing = [a for a in LAMBDAS if a not in logs]
+        shown.lacking += [f"{task}: no search at {curve_of_lambda(a)}" for a in missing]
     for quantity in (PENALTY, DECIDED) if logs else ():
         curves = {
-            f"λ = {amp:g}": _over_seeds({seed: log[quantity] for seed, log in seeds.items()})
-            for amp, seeds in logs.items()
+            curve_of_lambda(amplitude): _over_seeds({s: log[quantity] for s, log in seeds.items()})
+            for amplitude, seeds in logs.items()
         }
         shown.panels.append(Panel(task, None, quantity, curves))
     return shown
 
 
 def _alike(
-    found: list[dict], may_differ: set[str], scale: Scale, noun: str
-) -> tuple[list[dict], list[str]]:
-    """The largest group that has all settings in common but seed, place and `may_differ`."""
-    own = {"seed", "folder", "density"} | may_differ
-    keys = sorted({key for item in found for key in item} - own)
-    return largest_group(found, keys, scale.encoder, noun)
+    candidates: list[Found], may_differ: set[str], scale: Scale, noun: str
+) -> tuple[list[Found], list[str]]:
+    """The largest group whose encoder and settings agree, except `may_differ`."""
+    items = [_plain(c.settings) | {"encoder": c.encoder, "found": c} for c in candidates]
+    keys = sorted({key for item in items for key in item} - may_differ - {"found"})
+    group, notes = largest_group(items, keys, scale.encoder, noun)
+    return [item["found"] for item in group], notes
 
 
 def _plain(settings: dict) -> dict:
     return {key: str(v) if isinstance(v, list) else v for key, v in settings.items()}
 
 
-def _search(folder: Path, run: dict) -> dict:
+def _search(folder: Path, run: dict) -> Found:
     try:
-        args, seed = _plain(recipe_in(run)), run["args"]["seed"]
-        return args | {
-            "folder": folder,
-            "encoder": run["encoder"]["name"],
-            "seed": seed,
-            "lambda_amp": args["lambda_amp"],
-        }
+        settings = recipe_in(run)
+        if "lambda_amp" not in settings:
+            raise KeyError("lambda_amp")
+        return Found(folder, run["encoder"]["name"], run["args"]["seed"], settings)
     except (KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{folder}/run.json lacks {e}") from e
 
 
 def _log(folder: Path) -> dict[str, dict[int, float]]:
     """Quantity -> optimizer step -> value; of a step, then of the epoch that ends with it."""
-    found: dict[str, dict[int, float]] = {PENALTY: {}, DECIDED: {}}
+    values: dict[str, dict[int, float]] = {PENALTY: {}, DECIDED: {}}
     for number, line in enumerate(read_jsonl(folder / "log.jsonl"), 1):
         try:
             step = line["optimizer_step"]
             if "penalty" in line:
-                found[PENALTY][step] = line["penalty"]
+                values[PENALTY][step] = line["penalty"]
             shares = line.get("gate_shares") or line.get("dev", {}).get("gate_shares")
             if shares:
-                found[DECIDED][step] = shares["at_zero"] + shares["at_one"]
+                values[DECIDED][step] = shares["at_zero"] + shares["at_one"]
         except (KeyError, TypeError, AttributeError) as e:
             raise UserError(f"{folder}/log.jsonl, line {number}, lacks {e}") from e
-    return found
+    return values
 
 
 def _over_seeds(logs: dict[int, dict[int, float]]) -> list[Point]:
-    """At the steps that all seeds logged, thinned to what a figure shows."""
+    """At the steps that all seeds logged, at most MOST_POINTS of them."""
     steps = sorted(set.intersection(*(set(log) for log in logs.values())))
     if len(steps) > MOST_POINTS:
         apart = (len(steps) - 1) / (MOST_POINTS - 1)
@@ -113,54 +130,43 @@ def _over_seeds(logs: dict[int, dict[int, float]]) -> list[Point]:
 def heat_maps(runs: Runs, task: str, scale: Scale) -> Shown:
     """Figure 3: what the robust tickets at the task's sparsity keep of each head and MLP."""
     sparsity = ROBUST.at(task).sparsity
-    found = [
-        _ticket(folder)
-        for folder, run in runs
-        if run.get("task") == task and (folder / "ticket.json").is_file()
-    ]
-    found = [
-        t for t in found if t["kind"] == "robust" and abs(t["sparsity_asked"] - sparsity) < 1e-9
-    ]
-    known = [t for t in found if t["density"]]
+    folders = [f for f, run in runs if run.get("task") == task and (f / "ticket.json").is_file()]
+    robust = [t for folder in folders if (t := _robust_ticket(folder, sparsity))]
+    known = [ticket for ticket in robust if ticket.density]
     tickets, notes = _alike(known, set(), scale, "ticket")
-    if len(known) < len(found):
-        count = len(found) - len(known)
-        notes.append(f"Left out: {count} without density_by_head in ticket.json (older runs).")
+    if len(known) < len(robust):
+        count = len(robust) - len(known)
+        notes.append(f"Skipped: {count} without density_by_head in ticket.json (older runs).")
     shown = Shown(remarks=[f"{task}: {note}" for note in notes])
-    by_seed = {t["seed"]: t for t in sorted(tickets, key=lambda t: t["seed"])}
+    by_seed = {t.seed: t for t in sorted(tickets, key=lambda t: t.seed)}
     if by_seed:
         shown.maps.append(_heat_map(task, by_seed))
         shown.remarks.append(
-            f"{task}: {tickets[0]['encoder']}, sparsity {100 * sparsity:g} %, "
+            f"{task}: {tickets[0].encoder}, sparsity {100 * sparsity:g} %, "
             f"searches with seeds {', '.join(map(str, by_seed))}."
         )
     return shown
 
 
-def _ticket(folder: Path) -> dict:
-    """What tells a ticket from others: its search, not how it was retrained."""
+def _robust_ticket(folder: Path, sparsity: float) -> Found | None:
+    """A robust ticket of this sparsity, identified by its search, not by its retraining."""
     manifest = read_json(folder / "ticket.json")
     try:
-        source = manifest["source"]
-        return _plain(recipe_in(source)) | {
-            "folder": folder,
-            "kind": source["kind"],
-            "seed": source["seed"],
-            "sparsity_asked": manifest["sparsity_asked"],
-            "encoder": manifest["rewound_to"]["name"],
-            "density": manifest.get("density_by_head"),
-        }
+        source, encoder = manifest["source"], manifest["rewound_to"]["name"]
+        settings, density = recipe_in(source), manifest.get("density_by_head")
+        wanted = source["kind"] == "robust" and abs(manifest["sparsity_asked"] - sparsity) < 1e-9
+        return Found(folder, encoder, source["seed"], settings, density) if wanted else None
     except (KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{folder}/ticket.json lacks {e}") from e
 
 
-def _heat_map(task: str, by_seed: dict[int, dict]) -> HeatMap:
-    """Cell for cell over the seeds; UserError where a ticket has not the same layers and heads."""
+def _heat_map(task: str, by_seed: dict[int, Found]) -> HeatMap:
+    """Each cell over the seeds. UserError if two tickets have other layers or heads."""
 
     def cell(of) -> Cell:
-        return Cell({seed: float(of(t["density"])) for seed, t in by_seed.items()})
+        return Cell({seed: float(of(t.density)) for seed, t in by_seed.items()})
 
-    first = next(iter(by_seed.values()))["density"]
+    first = next(iter(by_seed.values())).density
     try:
         heads = [
             [cell(lambda d, at=(i, j): d["heads"][at[0]][at[1]]) for j in range(len(row))]
@@ -168,6 +174,6 @@ def _heat_map(task: str, by_seed: dict[int, dict]) -> HeatMap:
         ]
         mlp = [cell(lambda d, i=i: d["mlp"][i]) for i in range(len(heads))]
     except (KeyError, IndexError, TypeError, ValueError) as e:
-        folders = ", ".join(str(t["folder"]) for t in by_seed.values())
+        folders = ", ".join(str(t.folder) for t in by_seed.values())
         raise UserError(f"density_by_head in ticket.json does not fit: {folders} ({e!r})") from e
     return HeatMap(task, heads, mlp)

@@ -1,260 +1,273 @@
-"""The general tables and figure: one per task, encoder, attack and set of attacked rows."""
+"""The general table and figure: one per task, encoder, attack and set of attacked rows."""
 
-import csv
-import io
 import textwrap
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from evaluation.records import (
-    COMPARISON,
-    ROW_SETTINGS,
-    Cell,
-    doubts_of,
-    identity,
-    interval,
-    one_per_seed,
-    text_cell,
-    write_records,
-    write_text,
+from evaluation.records import COMPARISON, ROW_SETTINGS, AttackRecord, identity
+from reporting import calibration_table, csv_cells, render
+from reporting.cells import Cell, cells_by_class, doubts_of, marks_of, one_per_seed, worst_class
+from reporting.comparisons import (
+    TESTS,
+    Control,
+    class_gains,
+    controls_of,
+    difference,
+    missing_controls,
 )
-from reporting import calibration_table
-from reporting.comparisons import TESTS, controls_of, difference, missing_controls
 from utils.cli import UserError
 from utils.files import read_jsonl, write_atomically
 
-METRICS = (
-    "clean_percent",
-    "aua_percent",
-    "suc_percent",
-    "queries_per_row",
-    "words_changed_percent",
-    "clean_full_test_percent",
-    "mean_training_loss",
+Records = list[AttackRecord]
+COLUMNS = {  # of the Markdown, as cells over seeds
+    "Clean %": "clean_percent",
+    "Aua %": "aua_percent",
+    "Suc %": "suc_percent",
+    "#Query": "queries_per_row",
+    "words changed %": "words_changed_percent",
+}
+METRICS = (*COLUMNS.values(), "clean_full_test_percent", "mean_training_loss")
+LEGEND = (
+    "Clean: accuracy before the attack. Aua: accuracy under attack. Both are shares of all "
+    "attacked rows. Suc = 100 (1 - Aua / Clean). #Query: victim queries per row that was right "
+    "before the attack. Words changed: mean share over rows where the attack succeeded. ±: "
+    "standard deviation over seeds (n - 1). Brackets: 95 % intervals; for one seed Wilson's over "
+    "rows, for several over new rows and new seeds (two-way random effects). Test accuracy: on all "
+    "test rows. Control missing: a dense control of this ticket (same epochs, same training loss, "
+    "same label passes) lacks a seed. Suspicious: see the notes. One class survives: "
+    "Aua of one class is far above the others', so the mean hides which class is robust."
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Row:
-    """One line of a table: one model in one setting, over its seeds."""
+    """One model in one setting, over its seeds; `controls`: the dense ones of a ticket."""
 
-    name: str
-    sparsity: float
-    epochs: int | None
-    protocol: str | None
-    records: list[dict]
+    records: Records
+    controls: list[Control]
+
+    @property
+    def first(self) -> AttackRecord:
+        return self.records[0]
+
+    @property
+    def marks(self) -> str:
+        return marks_of(self.records, missing_controls(self.controls, self.records))
+
+    @cached_property
+    def by_class(self) -> dict[str, Cell]:
+        """Aua of each class, by its name."""
+        return cells_by_class(self.records)
 
     def over_seeds(self, metric: str) -> Cell:
         return Cell.of(self.records, metric)
 
+
+@dataclass(frozen=True)
+class Comparable:
+    """The rows of one table: dense models first, then by sparsity and kind."""
+
+    rows: list[Row]
+
     @property
-    def is_ticket(self) -> bool:
-        return self.sparsity > 0
+    def caption(self) -> str:
+        first = self.rows[0].first
+        return (
+            f"{first.task}, {first.encoder}, attack {first.recipe} (candidates ranked by "
+            f"{first.score_with}), {first.checkpoint_rule} checkpoint"
+            + (f", temperature {first.temperature_rule}" if first.temperature_rule else "")
+            + (f", evaluation protocol {first.protocol_id}" if first.protocol_id else "")
+        )
 
-    def interval(self, metric: str) -> tuple[float, float] | None:
-        return interval(self.records, metric)
+    @property
+    def names(self) -> list[str]:
+        """A name per row, with what differs between the rows."""
+        firsts = [row.first for row in self.rows]
+        names = [f"{r.name}, {100 * r.sparsity:g} %" if r.sparsity else r.name for r in firsts]
+        if len({r.epochs for r in firsts}) > 1:
+            names = [f"{n}, {r.epochs} epochs" for n, r in zip(names, firsts, strict=True)]
+        return names
 
+    @property
+    def classes(self) -> list[str]:
+        return list(dict.fromkeys(name for row in self.rows for name in row.by_class))
 
-def make_tables(records: list[dict]) -> list[tuple[dict, list[Row]]]:
-    """(what the table's rows share, its rows): dense first, then by sparsity and kind."""
-    tables: dict[tuple, dict[tuple, Row]] = {}
-    for r in records:
-        shared = tuple(r.get(key) for key in COMPARISON)
-        own = (r["name"], r["sparsity"], r["epochs"], r["protocol"])
-        # Rows of the same name but other settings are never averaged.
-        key = (*own, *(r.get(name) for name in ROW_SETTINGS), r.get("training_rows"))
-        row = tables.setdefault(shared, {}).setdefault(key, Row(*own, records=[]))
-        row.records.append(r)
-    order = lambda row: (row.sparsity, row.name != "random ticket", row.name, row.epochs or 0)  # noqa: E731
-    for row in (row for rows in tables.values() for row in rows.values()):
-        row.records = one_per_seed(row.records)
-    return [
-        (dict(zip(COMPARISON, shared, strict=True)), sorted(rows.values(), key=order))
-        for shared, rows in sorted(tables.items(), key=lambda item: str(item[0]))
-    ]
-
-
-def cell(row: Row, metric: str) -> str:
-    values, interval = row.over_seeds(metric), row.interval(metric)
-    if values.mean is None:
-        return "-"
-    spread = "" if values.deviation is None else f" ± {values.deviation:.1f}"
-    text = f"{values.mean:.1f}{spread}"
-    return f"{text} [{interval[0]:.1f}, {interval[1]:.1f}]" if interval else text
-
-
-def caption(shared: dict) -> str:
-    return (
-        f"{shared['task']}, {shared['encoder']}, attack {shared['recipe']} (candidates ranked "
-        f"by {shared['score_with']}), {shared['checkpoint_rule']} checkpoint"
-        + (f", temperature {shared['temperature_rule']}" if shared["temperature_rule"] else "")
-        + (f", protocol {shared['protocol_id']}" if shared["protocol_id"] else "")
-    )
-
-
-def labels(rows: list[Row]) -> list[str]:
-    """A name for each of a table's rows, with what of it differs."""
-    names = [f"{r.name}, {100 * r.sparsity:g} %" if r.sparsity else r.name for r in rows]
-    if len({r.epochs for r in rows}) > 1:
-        names = [f"{n}, {r.epochs} epochs" for n, r in zip(names, rows, strict=True)]
-    return names
-
-
-def comparisons(rows: list[Row], records: list[dict]) -> list[str]:
-    """Aua of each row against the first one's, and of each ticket against its controls."""
-    (first, *others), names = rows, labels(rows)
-    told = [
-        f"{name} {text}"
-        for name, row in zip(names[1:], others, strict=True)
-        if (text := difference(row.records, first.records))
-    ]
-    notes = [f"Aua against {names[0]}, on the same rows ({TESTS}): {'; '.join(told)}."] * bool(told)
-    for name, row in zip(names, rows, strict=True):
-        controls = controls_of(row.records, records) if row.is_ticket else []
-        found = [(c, difference(row.records, c.records)) for c in controls if c.records]
-        told = [f"{c.name} ({c.wanted}) {text}" for c, text in found if text]
-        notes += [f"Aua of {name} against its dense controls: {'; '.join(told)}."] * bool(told)
-    return notes
-
-
-def markdown(title: str, tables: list[tuple[dict, list[Row]]], records: list[dict]) -> str:
-    """`records`: all that controls are looked for among."""
-    lines = [f"# {title}", ""]
-    for shared, rows in tables:
-        lines += [
-            f"## {caption(shared)}",
-            "",
-            "| model | sparsity | epochs | Clean % | Aua % | Suc % | #Query | words changed % "
-            "| rows | seeds | test accuracy % | last training loss |",
-            "|---|---|---|---|---|---|---|---|---|---|---|---|",
-        ]
-        for row in rows:
-            loss = row.over_seeds("mean_training_loss").mean
-            controls = controls_of(row.records, records) if row.is_ticket else []
-            marks = " †" * bool(missing_controls(controls, row.records)) + " ‡" * bool(
-                doubts_of(row.records)
-            )
-            lines.append(
-                f"| {row.name}{marks} | {100 * row.sparsity:g} % | {row.epochs} | "
-                f"{cell(row, 'clean_percent')} | {cell(row, 'aua_percent')} | "
-                f"{cell(row, 'suc_percent')} | {cell(row, 'queries_per_row')} | "
-                f"{cell(row, 'words_changed_percent')} | {row.records[0]['rows_attacked']} | "
-                f"{len(row.records)} | {cell(row, 'clean_full_test_percent')} | "
-                f"{'-' if loss is None else f'{loss:.3f}'} |"
-            )
-        lines.append("")
+    @property
+    def notes(self) -> list[str]:
+        """What is suspicious; Aua of each row minus the first one's, and minus its controls'."""
+        named = list(zip(self.names, self.rows, strict=True))
         notes = [
-            f"Suspicious: {row.name}: {'; '.join(doubts)}."
-            for row in rows
+            f"Suspicious: {row.first.name}: {'; '.join(doubts)}."
+            for row in self.rows
             if (doubts := doubts_of(row.records))
         ]
-        notes += comparisons(rows, records)
-        lines += [line for note in notes for line in (note, "")]
-    lines += [
-        "Clean: right before the attack; Aua: right after it; both of all attacked rows. Suc = 100 "
-        "(1 - Aua / Clean). #Query: victim queries per row that was right before the attack. Words "
-        "changed: mean share over rows where the attack succeeded. ±: standard deviation over "
-        "seeds (n - 1). In brackets 95 % intervals: Wilson's over rows for one seed, for several "
-        "those of new rows and new seeds (two-way random effects). Test accuracy is that of all "
-        "test rows. †: a dense control of this ticket (as many epochs, the same training loss, as "
-        "many passes over the labels) is missing. ‡: suspicious, see the notes.",
-        "",
+        first_name, first = named[0]
+        against = [(n, difference(row.records, first.records)) for n, row in named[1:]]
+        texts = [f"{name} {render.long(d)}" for name, d in against if d]
+        start = f"Aua compared with {first_name}, on the same rows ({TESTS})"
+        notes += [f"{start}: {'; '.join(texts)}."] if texts else []
+        for name, row in named:
+            pairs = [(c, difference(row.records, c.records)) for c in row.controls if c.records]
+            texts = [f"{c.name} ({c.wanted}) {render.long(d)}" for c, d in pairs if d]
+            start = f"Aua of {name} compared with its dense controls"
+            notes += [f"{start}: {'; '.join(texts)}."] if texts else []
+            for control in row.controls:
+                gains = class_gains(row.records, control.records)
+                of_classes = [f"{c} {render.rate(rate)}" for c, rate in gains.points.items()]
+                start = f"By class, {name} minus dense ({control.name})"
+                carried = f". One class carries the gain: {gains.carried}" if gains.carried else ""
+                notes += [f"{start}: {'; '.join(of_classes)}{carried}."] if of_classes else []
+        return notes
+
+
+def make_tables(records: Records) -> list[Comparable]:
+    """A table per group of records that may be compared; its rows never mix settings."""
+    tables: dict[tuple, dict[tuple, Records]] = {}
+    for r in records:
+        shared = tuple(getattr(r, key) for key in COMPARISON)
+        settings = (getattr(r, key) for key in ROW_SETTINGS)
+        row = (r.name, r.sparsity, r.epochs, r.deviations, *settings, r.training_rows)
+        tables.setdefault(shared, {}).setdefault(row, []).append(r)
+    return [
+        Comparable(sorted((_row(row, records) for row in rows.values()), key=_order))
+        for _, rows in sorted(tables.items(), key=lambda item: str(item[0]))
     ]
-    return "\n".join(lines)
 
 
-def csv_text(tables: list[tuple[dict, list[Row]]]) -> str:
-    header = [*COMPARISON, "model", "sparsity", "epochs", "protocol", "seeds", "rows_attacked"]
-    for metric in METRICS:
-        header += [
-            metric,
-            f"{metric}_deviation",
-            f"{metric}_low_95",
-            f"{metric}_high_95",
-            f"{metric}_by_seed",
-        ]
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(header)
-    for shared, rows in tables:
-        for row in rows:
-            line = [
-                *map(text_cell, shared.values()),
-                text_cell(row.name),
-                row.sparsity,
-                row.epochs,
-                text_cell(row.protocol),
-                len(row.records),
-                row.records[0]["rows_attacked"],
+def _row(of_model: Records, all_records: Records) -> Row:
+    latest = one_per_seed(of_model)
+    is_ticket = latest[0].sparsity > 0
+    return Row(latest, controls_of(latest, all_records) if is_ticket else [])
+
+
+def _order(row: Row) -> tuple:
+    first = row.first
+    return first.sparsity, first.name != "random ticket", first.name, first.epochs or 0
+
+
+def markdown(title: str, tables: list[Comparable]) -> str:
+    parts = [f"# {title}"]
+    for table in tables:
+        of_classes = [f"Aua {name} %" for name in table.classes]
+        of_classes += ["Aua worst class %"] if of_classes else []
+        header = ["model", "sparsity", "epochs", *COLUMNS, *of_classes, "rows", "seeds"]
+        header += ["test accuracy %", "last training loss"]
+        rows = [
+            [
+                row.first.name + row.marks,
+                f"{100 * row.first.sparsity:g} %",
+                str(row.first.epochs),
+                *(render.cell(row.over_seeds(m), count=False) for m in COLUMNS.values()),
+                *_of_classes(row, table.classes),
+                str(row.first.rows_attacked),
+                str(len(row.records)),
+                render.cell(row.over_seeds("clean_full_test_percent"), count=False),
+                render.number(row.over_seeds("mean_training_loss").mean, ".3f"),
             ]
-            for metric in METRICS:
-                low, high = row.interval(metric) or ("", "")
-                values = row.over_seeds(metric)
-                line += [values.mean, values.deviation, low, high, text_cell(values.by_seed)]
-            writer.writerow(line)
-    return text.getvalue()
+            for row in table.rows
+        ]
+        parts += [f"## {table.caption}", render.markdown_table(header, rows), *table.notes]
+    return render.paragraphs([*parts, LEGEND])
 
 
-def draw_figure(path: Path, title: str, tables: list[tuple[dict, list[Row]]]) -> None:
+def _of_classes(row: Row, classes: list[str]) -> list[str]:
+    """Aua of each class and of the worst one."""
+    cells = [row.by_class.get(name, Cell({})) for name in classes]
+    cells += [worst_class(row.by_class)] if classes else []
+    return [render.cell(cell, count=False) for cell in cells]
+
+
+def csv_text(tables: list[Comparable]) -> str:
+    header = [*COMPARISON, "model", "sparsity", "epochs", "deviations", "seeds", "rows_attacked"]
+    for metric in METRICS:
+        further = ("deviation", "low_95", "high_95", "by_seed")
+        header += [metric, *(f"{metric}_{name}" for name in further)]
+    header += ["aua_percent_by_class", "aua_percent_worst_class"]
+    return csv_cells.table(header, (_csv_line(row) for table in tables for row in table.rows))
+
+
+def _csv_line(row: Row) -> list[object]:
+    first = row.first
+    line: list[object] = [csv_cells.text_cell(getattr(first, key)) for key in COMPARISON]
+    line += [csv_cells.text_cell(first.name), first.sparsity, first.epochs]
+    line += [csv_cells.text_cell(first.deviations), len(row.records), first.rows_attacked]
+    for metric in METRICS:
+        cell = row.over_seeds(metric)
+        low, high = cell.interval or ("", "")
+        line += [cell.mean, cell.deviation, low, high, csv_cells.by_seed(cell)]
+    return [*line, csv_cells.by_class(row.by_class), worst_class(row.by_class).mean]
+
+
+def draw_figure(path: Path, title: str, tables: list[Comparable]) -> None:
     """Clean and Aua of every row as points with their 95 % intervals, a panel per table."""
-    heights = [0.5 * len(rows) + 1.4 for _, rows in tables]
+    heights = [0.5 * len(table.rows) + 1.4 for table in tables]
     figure = Figure(figsize=(7.2, sum(heights) + 0.5))
     panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)
-    # Two colours that differ in lightness, and two shapes: also told apart in grey.
-    looks = {"clean_percent": ("Clean", "#56B4E9", "o"), "aua_percent": ("Aua", "#D55E00", "s")}
-    for axes, (shared, rows) in zip(panels[:, 0], tables, strict=True):
-        for metric, (label, colour, marker) in looks.items():
-            for y, row in enumerate(rows):
-                mean, interval = row.over_seeds(metric).mean, row.interval(metric)
-                low, high = interval or (mean, mean)
-                axes.errorbar(
-                    mean,
-                    y,
-                    xerr=[[max(0, mean - low)], [max(0, high - mean)]],
-                    fmt=marker,
-                    color=colour,
-                    capsize=3,
-                    label=label if y == 0 else None,
-                )
-        axes.set_yticks(range(len(rows)), labels(rows))
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(0, 100)
-        axes.set_xlabel("percent of attacked rows, with 95 % intervals")
-        count = rows[0].records[0]["rows_attacked"]
-        title_of_panel = f"{caption(shared)}, {count} rows"
-        axes.set_title("\n".join(textwrap.wrap(title_of_panel, 80)), fontsize=9)
-        axes.grid(axis="x", alpha=0.3)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    for axes, table in zip(panels[:, 0], tables, strict=True):
+        _draw_panel(axes, table)
     figure.suptitle(title, fontsize=11)
     figure.tight_layout()
     write_atomically(path, lambda p: figure.savefig(p, dpi=160, format="png"))
 
 
-def write(folder: Path, title: str, records: list[dict], read: list[Path]) -> str:
-    """table.md, table.csv, figure.png and records.jsonl; returns the Markdown. UserError where
-    that would lose lines of one of the files that were `read`."""
+# Two colors that differ in lightness, and two shapes, so that they also differ in gray.
+LOOKS = {"clean_percent": ("Clean", "#56B4E9", "o"), "aua_percent": ("Aua", "#D55E00", "s")}
+
+
+def _draw_panel(axes, table: Comparable) -> None:
+    for metric, (label, color, marker) in LOOKS.items():
+        for y, row in enumerate(table.rows):
+            name = label if y == 0 else None
+            point(axes, row.over_seeds(metric), y, fmt=marker, color=color, capsize=3, label=name)
+    axes.set_yticks(range(len(table.rows)), table.names)
+    axes.set_ylim(len(table.rows) - 0.5, -0.5)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("percent of attacked rows, with 95 % intervals")
+    title = f"{table.caption}, {table.rows[0].first.rows_attacked} rows"
+    axes.set_title("\n".join(textwrap.wrap(title, 80)), fontsize=9)
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+
+
+def point(axes, cell: Cell, y: float, **look: object) -> None:
+    """A mean with its interval, if there is one."""
+    low, high = cell.interval or (cell.mean, cell.mean)
+    bars = [[max(0, cell.mean - low)], [max(0, high - cell.mean)]]
+    axes.errorbar(cell.mean, y, xerr=bars, **look)
+
+
+def write(folder: Path, title: str, records: Records, read: list[Path]) -> str:
+    """Write table.md, table.csv, figure.png and records.jsonl; returns the Markdown.
+
+    Raises UserError if that would lose lines of one of the files that were `read`.
+    """
     tables = make_tables(records)
-    used = [record for _, rows in tables for row in rows for record in row.records]
+    shown = [r for table in tables for row in table.rows for r in row.records]
     target = folder / "records.jsonl"
     if target.resolve() in {path.resolve() for path in read}:
-        shown = {identity(r) for r in used}
-        lost = [
-            line
-            for line in read_jsonl(target)
-            if line.get("kind") != "attack" or identity(line) not in shown
-        ]
-        if lost:
-            raise UserError(
-                f"{target} is read and has {len(lost)} lines that no row shows: "
-                "choose another --output_dir, so that they are not lost"
-            )
-    text = markdown(title, tables, records) + calibration_table.markdown(records)
-    write_text(folder / "table.md", text)
-    write_text(folder / "table.csv", csv_text(tables))
+        _refuse_loss(target, shown)
+    text = markdown(title, tables) + calibration_table.markdown(records)
+    render.write_text(folder / "table.md", text)
+    render.write_text(folder / "table.csv", csv_text(tables))
     if calibration_table.groups(records):
-        write_text(folder / "calibration.csv", calibration_table.csv_text(records))
+        render.write_text(folder / "calibration.csv", calibration_table.csv_text(records))
     draw_figure(folder / "figure.png", title, tables)
-    write_records(target, used)
+    render.write_records(target, shown)
     return text
+
+
+def _refuse_loss(target: Path, shown: Records) -> None:
+    known = {r.identity for r in shown}
+    lost = [
+        line
+        for line in read_jsonl(target)
+        if line.get("kind") != "attack" or identity(line) not in known
+    ]
+    if lost:
+        raise UserError(
+            f"{target} is read and has {len(lost)} lines that no row shows: choose another "
+            "--output_dir to keep them"
+        )

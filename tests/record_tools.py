@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evaluation import records
-from experiments.paper import DENSE, ROBUST, Model
+from experiments.models import DENSE, ROBUST, Model
 from training import deviations
 
 TASK = "builtin/rotten_tomatoes"

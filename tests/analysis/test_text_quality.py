@@ -1,4 +1,4 @@
-"""Measures of adversarial texts against what is known by construction, and the sheet of pairs."""
+"""Measures of adversarial texts whose values are known, and the sheet of pairs."""
 
 import csv
 import json
@@ -14,8 +14,9 @@ from conftest import call, fails, make_tokenizer, sentences
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
-from evaluation import fluency, outcomes, quality
+from evaluation import fluency, judges, protocol, quality
 from evaluation.attack_folder import AttackFolder
+from evaluation.finished_attacks import AttackedRow
 from evaluation.minilm import MiniLM
 from reporting import pairs
 from training.splits import Rows
@@ -50,7 +51,7 @@ def line(number: int, label: int, original: str, adversarial: str | None, change
         "predicted_after": 1 - label if won else label,
         "queries": 3,
         "seconds": 0.0,
-        "outcome": outcomes.SUCCESS if won else outcomes.FAILED,
+        "outcome": protocol.SUCCESS if won else protocol.FAILED,
         "words_changed": changed,
         "words_total": total,
         "original": {"sentence": original},
@@ -59,7 +60,7 @@ def line(number: int, label: int, original: str, adversarial: str | None, change
 
 
 LINES = [line(i, *row) for i, row in enumerate(ROWS)]
-WON = [one for one in LINES if one["outcome"] == outcomes.SUCCESS]
+WON = [one for one in LINES if one["outcome"] == protocol.SUCCESS]
 
 
 def attack(run: Path, lines: list[dict], name: str = "made", **settings) -> Path:
@@ -126,42 +127,43 @@ def test_a_scrambled_text_is_less_fluent():
     assert np.isfinite(model.log_perplexities(["", "\u0430 \u200b"])).all()
 
 
-def test_a_text_beside_itself(ngrams):
-    """Similarity 1, perplexity ratio 1, and the judge says the same."""
-    judge = quality.WordsJudge(Rows([(t,) for t, _ in TRAIN], [y for _, y in TRAIN], [], "made"))
-    same = [line(i, y, text, text) for i, (text, y) in enumerate(sentences(20, 5))]
-    found = quality.measure(same, "sentence", MiniLM(), ngrams, judge)
-    assert [m["similarity"] for m in found] == pytest.approx([1.0] * 20)
-    summary = quality.summarise(same, found)
-    assert summary["perplexity_ratio"] == 1 and summary["similarity"] == pytest.approx(1)
-    assert summary["perplexity_original"] == summary["perplexity_adversarial"] > 1
-    # The words that tell are in the training rows: there is nothing that it could get wrong.
-    assert summary["judge_accuracy_percent"] == 100 == summary["label_kept_percent"]
-    assert summary["judge_accuracy_interval_95"] == summary["label_kept_interval_95"]
+def test_a_text_compared_with_itself(ngrams):
+    """Similarity 1, perplexity ratio 1, the same label from the judge."""
+    judge = judges.WordsJudge(Rows([(t,) for t, _ in TRAIN], [y for _, y in TRAIN], [], "made"))
+    texts = enumerate(sentences(20, 5))
+    same = [AttackedRow.read(line(i, y, text, text)) for i, (text, y) in texts]
+    measures = quality.measure(same, "sentence", quality.Tools(MiniLM(), ngrams, judge))
+    assert [m.similarity for m in measures] == pytest.approx([1.0] * 20)
+    summary = quality.summarize(same, measures)
+    assert summary.perplexity_ratio == 1 and summary.similarity == pytest.approx(1)
+    assert summary.perplexity_original == summary.perplexity_adversarial > 1
+    # All words that decide the label are in the training rows.
+    assert summary.judge_accuracy_percent == 100 == summary.label_kept_percent
+    assert summary.judge_accuracy_interval_95 == summary.label_kept_interval_95
 
 
 def test_summary_by_hand():
     lines = [line(i, 1, "a", "b", changed, 4) for i, changed in enumerate((1, 2, 4))]
-    measured = [
-        {
-            "similarity": s,
-            "log_perplexity_before": math.log(b),
-            "log_perplexity_after": math.log(a),
-            "judge_before": j,
-            "judge_after": k,
-        }
-        for s, b, a, j, k in ((0.9, 2, 8, 1, 1), (0.6, 2, 2, 1, 0), (0.3, 16, 16, 0, 1))
+    rows = [AttackedRow.read(one) for one in lines]
+    measures = [
+        quality.RowMeasures(s, math.log(before), math.log(after), judge_before, judge_after)
+        for s, before, after, judge_before, judge_after in (
+            (0.9, 2, 8, 1, 1),
+            (0.6, 2, 2, 1, 0),
+            (0.3, 16, 16, 0, 1),
+        )
     ]
-    found = quality.summarise(lines, measured)
-    assert found["words_changed_percent"] == pytest.approx(100 * (1 + 2 + 4) / 12)
-    assert found["similarity"] == pytest.approx(0.6)
-    assert found["perplexity_original"] == pytest.approx(4)
-    assert found["perplexity_adversarial"] == pytest.approx((8 * 2 * 16) ** (1 / 3))
-    assert found["perplexity_ratio"] == pytest.approx(4 ** (1 / 3))
-    assert found["judge_accuracy_percent"] == pytest.approx(200 / 3)
-    # The third row does not count: there the judge was wrong before.
-    assert found["rows_judged_right"] == 2 and found["label_kept_percent"] == 50
-    empty = quality.summarise([], [])
+    summary = quality.summarize(rows, measures)
+    assert summary.words_changed_percent == pytest.approx(100 * (1 + 2 + 4) / 12)
+    assert summary.words_changed_percent == protocol.tally(lines)["words_changed_percent"]
+    assert summary.similarity == pytest.approx(0.6)
+    assert summary.perplexity_original == pytest.approx(4)
+    assert summary.perplexity_adversarial == pytest.approx((8 * 2 * 16) ** (1 / 3))
+    assert summary.perplexity_ratio == pytest.approx(4 ** (1 / 3))
+    assert summary.judge_accuracy_percent == pytest.approx(200 / 3)
+    # The third row does not count: the judge was wrong on its original.
+    assert summary.rows_judged_right == 2 and summary.label_kept_percent == 50
+    empty = vars(quality.summarize([], [])).copy()
     assert empty.pop("rows_successful") == empty.pop("rows_judged_right") == 0
     assert set(empty.values()) == {None}
 
@@ -175,6 +177,33 @@ def test_changed_words_are_marked():
     _, after = pairs.marked("it's a film", '<script>alert("1")</script> & film')
     assert "<script" not in after and "&lt;" in after and "&amp;" in after
     assert pairs.marked("", "new") == ("", "<ins>new</ins>")
+
+
+def test_marks_of_a_script_an_emoji_and_an_apostrophe():
+    """U+2019 and U+02BC are part of a word; an emoji is a word; nothing of a text is markup."""
+    before, after = pairs.marked("it\u2019s a film \U0001f600", "it\u02bcs a film \U0001f622")
+    assert before == "<del>it\u2019s</del> a film <del>\U0001f600</del>"
+    assert after == "<ins>it\u02bcs</ins> a film <ins>\U0001f622</ins>"
+    before, after = pairs.marked(
+        "isn\u2019t good", "isn\u2019t <script>alert('\U0001f600')</script>"
+    )
+    assert before == "isn\u2019t <del>good</del>"
+    assert after == (
+        "isn\u2019t <ins>&lt;script&gt;alert(&#x27;\U0001f600&#x27;)&lt;/script&gt;</ins>"
+    )
+
+
+def test_a_page_with_a_script_an_emoji_and_an_apostrophe(run, tmp_path):
+    texts = ("it\u2019s <b>fine</b> \U0001f600", "it\u2019s <script>alert(1)</script> \U0001f622")
+    made = attack(run, [line(0, 1, *texts, 2, 4)], recipe="<img src=x>")
+    out = tmp_path / "out"
+    call("analysis.text_quality", "--attacks", made, "--output_dir", out)
+    page = (out / "pairs.html").read_text(encoding="utf-8")
+    assert "it\u2019s " in page and "<del>\U0001f600</del>" in page
+    assert "<ins>\U0001f622</ins>" in page and "&lt;img src=x&gt;" in page
+    assert not any(tag in page for tag in ("<script", "<b>fine", "<img"))
+    [row] = sheet(out)
+    assert (row["original"], row["adversarial"]) == texts
 
 
 def test_the_sample_depends_on_seed_and_attack_alone():
@@ -193,7 +222,7 @@ def test_from_an_attack_to_its_table_and_sheet(run, tmp_path, capsys):
     assert (out / "quality.md").read_text() in capsys.readouterr().out
     record = json.loads((out / "quality.json").read_text())
     first, second = record["results"]
-    shown = outcomes.tally(LINES)["words_changed_percent"]
+    shown = protocol.tally(LINES)["words_changed_percent"]
     assert (
         first["words_changed_percent"] == shown == pytest.approx(100 * (1 / 5 + 2 / 4 + 1 / 3) / 3)
     )
@@ -269,13 +298,13 @@ def test_a_checkpoint_as_judge(run, tmp_path, capsys):
     assert found["label_kept_percent"] == 100 and found["rows_judged_right"] == 1
     assert {row["judge_after"] for row in sheet(tmp_path / "out")} == {"positive"}
     for same in (run, run / "best"):
-        assert "no independent judge" in fails(
+        assert "not an independent judge" in fails(
             capsys, "analysis.text_quality", "--attacks", made, "--judge", same, *out
         )
     digest = json.loads((tmp_path / "out" / "quality.json").read_text())["judge"]["sha256"]
     copied = attack(fake_run(tmp_path / "b", tmp_path / "x"), LINES, checkpoint_sha256=digest)
     said = fails(capsys, "analysis.text_quality", "--attacks", copied, "--judge", judge, *out)
-    assert "no independent judge" in said
+    assert "not an independent judge" in said
 
 
 def test_a_causal_language_model(run, tmp_path, capsys):
@@ -315,7 +344,7 @@ def test_a_causal_language_model(run, tmp_path, capsys):
     )
     BertForMaskedLM(bert).save_pretrained(tmp_path / "masked")
     tokenizer.save_pretrained(tmp_path / "masked")
-    with pytest.raises(UserError, match="no causal language model"):
+    with pytest.raises(UserError, match="not a causal language model"):
         fluency.CausalModel(str(tmp_path / "masked"), "cpu")
     (tmp_path / "gpt" / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(UserError, match="no language model that can be loaded"):

@@ -1,4 +1,4 @@
-"""Replaying adversarial texts, on models whose answers are known."""
+"""Replays of adversarial texts on models whose answers are known."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from attack_tools import fake_run, write_rows
 from conftest import call, fails
 from safetensors.torch import load_file, save_file
 
-from evaluation import checkpoints, transfer
+from evaluation import checkpoints, finished_attacks, transfer
 from evaluation.attack_folder import AttackFolder
 from evaluation.records import read_records
 from utils.files import read_jsonl
@@ -19,7 +19,7 @@ ROWS = [("a good film", 1), ("a bad film", 0), ("a fine plot", 1), ("a dull plot
 
 
 def constant(run: Path, label: int) -> None:
-    """Make a run's last checkpoint answer `label` to everything."""
+    """Make a run's last checkpoint answer `label` to every text."""
     path = run / "last" / "model.safetensors"
     weights = load_file(path)
     weights["classifier.weight"] = torch.zeros_like(weights["classifier.weight"])
@@ -104,8 +104,8 @@ def runs(tmp_path):
     return found
 
 
-def test_constants_keep_what_they_say(runs, tmp_path):
-    """Their answers do not depend on the text: what is right before is right under all texts."""
+def test_constant_models_keep_their_accuracy(runs, tmp_path):
+    """Their answers do not depend on the text, so replayed texts change nothing."""
     yes = attack(runs[0], ["failed", "skipped", "failed", "skipped"], ["x"] * 4)
     no = attack(runs[1], ["skipped", "failed", "skipped", "failed"], ["y"] * 4)
     call("analysis.transfer", "--attacks", yes, no, "--output_dir", tmp_path / "out")
@@ -119,20 +119,25 @@ def test_constants_keep_what_they_say(runs, tmp_path):
     assert "| yes/last | 50.0 |" in text and "texts of no/last" in text
 
 
-def test_further_targets_and_the_worst_of_all_by_hand():
+def test_the_worst_of_all_by_hand():
     before = np.array([1, 1, 1, 1, 0], bool)
     after = {"a": np.array([1, 0, 1, 1, 1], bool), "b": np.array([1, 1, 0, 1, 1], bool)}
-    found = transfer.replayed(before, after)
-    assert found["clean_percent"] == 80 and found["worst_of_all_percent"] == 40
-    assert [c["percent"] for c in found["by_source"].values()] == [60, 60]
+    replay = transfer.replay("model", before, after)
+    assert replay.clean.percent == 80 and replay.worst_of_all.percent == 40
+    assert [share.percent for share in replay.by_source.values()] == [60, 60]
+    assert replay.as_json()["worst_of_all_percent"] == 40
+    assert "fooled_by_carried_over_texts_alone" not in replay.as_json()
 
 
-def test_texts_that_fool_where_the_own_attack_failed_are_told(runs, tmp_path, capsys, monkeypatch):
+def test_texts_that_fool_a_model_where_its_own_attack_failed_are_reported(
+    runs, tmp_path, capsys, monkeypatch
+):
     own = attack(runs[0], ["failed", "skipped", "failed", "skipped"], ["x"] * 4)
     other = attack(runs[1], ["success"] * 4, ["z"] * 4)
-    finished = transfer.read_attack(own)
-    after = {str(own): np.array([1, 0, 1, 0], bool), str(other): np.array([0, 0, 1, 1], bool)}
-    assert transfer.carried_over(finished, after) == 1  # row 0; row 1 was wrong before
+    finished = finished_attacks.read_attack(own)
+    before, after = np.array([1, 0, 0, 0], bool), {"other": np.array([0, 0, 0, 1], bool)}
+    assert transfer.carried_over(finished, before, after) == 1  # row 0; row 2 was wrong before
+    assert transfer.carried_over(finished, before, {}) == 0
     monkeypatch.setattr(transfer, "carried_over", lambda *_: 1)
     call("analysis.transfer", "--attacks", own, other, "--output_dir", tmp_path / "out")
     said = "fool it on 1 of 4 rows where its own attack failed"
@@ -142,11 +147,11 @@ def test_texts_that_fool_where_the_own_attack_failed_are_told(runs, tmp_path, ca
     )  # again: once
     doubts = read_jsonl(runs[0] / "records.jsonl")
     assert [(d["kind"], d["attack_id"]) for d in doubts] == [("doubt", finished.attack_id)]
-    # Beside the attack's record, report.py reads it as one of its flags.
+    # report.py reads the doubt as a flag of the attack's record.
     record = attack_record(finished.attack_id)
     (tmp_path / "records.jsonl").write_text(json.dumps(record) + "\n")
     [read] = read_records([tmp_path / "records.jsonl", runs[0] / "records.jsonl"])
-    assert read["flags"] == read["record"]["flags"] and said in read["flags"][0]["why"]
+    assert [vars(f) for f in read.flags] == read.raw["flags"] and said in read.flags[0].why
 
 
 def test_transfer_refuses(runs, tmp_path, capsys):
@@ -158,6 +163,11 @@ def test_transfer_refuses(runs, tmp_path, capsys):
     assert "required: --attacks" in fails(capsys, "analysis.transfer", *out)
     (no / "rows.jsonl").write_text("")
     assert "is damaged" in fails(capsys, "analysis.transfer", "--attacks", no, *out)
+    (tmp_path / "file").write_text("mine")
+    refused = fails(
+        capsys, "analysis.transfer", "--attacks", yes, "--output_dir", tmp_path / "file"
+    )
+    assert "is a file" in refused and (tmp_path / "file").read_text() == "mine"
     constant(runs[0], 0)
     assert "no longer the checkpoint" in fails(capsys, "analysis.transfer", "--attacks", yes, *out)
     assert not (tmp_path / "out").exists()
@@ -168,22 +178,22 @@ def results(folder: Path) -> dict:
 
 
 def test_two_attacks_on_one_model_are_two_sources(runs, tmp_path, capsys):
-    """The first attack's texts are kept though the second has the same model."""
+    """Though both are on the same model, the texts of both are replayed."""
     first = attack(runs[0], ["failed", "skipped"] * 2, ["x"] * 4)
     second = attack(runs[0], ["failed", "skipped"] * 2, ["x"] * 4, name="other")
     call("analysis.transfer", "--attacks", first, second, "--output_dir", tmp_path / "out")
     [result] = results(tmp_path / "out")["results"]
     assert list(result["by_source"]) == ["yes/last, made", "yes/last, other"]
     text = (tmp_path / "out" / "transfer.md").read_text()
-    assert "yes/last, other: other, protocol protocol-other" in text
-    assert "They are of different protocols" in text
+    assert "yes/last, other: other, evaluation protocol protocol-other" in text
+    assert "Their evaluation protocols differ" in text
     again = fails(
         capsys, "analysis.transfer", "--attacks", first, first, "--output_dir", tmp_path / "2"
     )
     assert "are one attack" in again
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path):
+def test_runs_with_the_same_name_get_longer_names(tmp_path):
     """As in reproduce.sh's layout: seed42/dense and seed43/dense."""
     data = write_rows(tmp_path / "test.tsv", ROWS)
     attacks = []
@@ -196,10 +206,10 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
     found = results(tmp_path / "out")["results"]
     assert [r["model"] for r in found] == ["seed42/dense/last", "seed43/dense/last"]
     assert all(list(r["by_source"]) == [r["model"] for r in found] for r in found)
-    assert "They are of different" not in (tmp_path / "out" / "transfer.md").read_text()
+    assert "protocols differ" not in (tmp_path / "out" / "transfer.md").read_text()
 
 
-def test_an_attack_outside_its_run_finds_its_model_among_those_given(runs, tmp_path, capsys):
+def test_an_attack_outside_its_run_finds_its_model_in_models(runs, tmp_path, capsys):
     made = attack(runs[0], ["failed", "skipped"] * 2, ["x"] * 4, folder=tmp_path / "elsewhere")
     out = ("--output_dir", tmp_path / "out")
     assert "by --models" in fails(capsys, "analysis.transfer", "--attacks", made, *out)
@@ -216,9 +226,9 @@ def test_a_custom_tasks_labels_are_those_of_the_attack(runs, tmp_path):
     assert results(tmp_path / "out")["results"][0]["clean_percent"] == 50
 
 
-def test_only_other_models_texts_on_rows_right_in_replay_count(runs, tmp_path):
-    """`yes` is attacked twice, once to no avail; and a row that it was right on when attacked (at
-    another precision, say) is wrong before any replay."""
+def test_only_texts_of_other_models_on_rows_right_before_the_replay_count(runs, tmp_path):
+    """Texts of a second attack on the same model do not count, and neither does a row that was
+    right when attacked (at another precision, for example) but is wrong before the replay."""
     tried = attack(runs[0], ["failed"] * 4, ["x"] * 4)
     won = attack(runs[0], ["success"] * 4, ["x"] * 4, name="won")
     other = attack(runs[1], ["success"] * 4, ["z"] * 4)

@@ -16,11 +16,12 @@ from record_tools import ROBUST_30, ROOT, SEARCH, TASK, attack, controlled, rows
 import reproduce
 from evaluation import records
 from evaluation.intervals import mean_crossed_difference
-from experiments.paper import DENSE, Model
+from experiments.models import DENSE, Model
 from experiments.study import STUDY_RECIPE
-from reporting import costs, figures, paper_tables
+from reporting import costs, style
 from training import deviations
 from utils import files
+from utils.cli import UserError
 
 
 def test_the_study_has_no_columns_of_the_paper_and_a_figure(tmp_path):
@@ -50,11 +51,13 @@ def test_the_study_has_no_columns_of_the_paper_and_a_figure(tmp_path):
     )
     text = (tmp_path / "out" / "study.md").read_text()
     assert "| Method | Sparsity | Clean % | Aua % | Suc % | #Query |" in text
-    assert "| RobustT 30 % † | 30 % | 80.0 [70.0, 88.0] (n=1) | 30.0 (n=1) |" in text
+    assert (
+        "| RobustT 30 % (control missing) | 30 % | 80.0 [70.0, 88.0] (n=1) | 30.0 (n=1) |" in text
+    )
     assert "| LTH 80 %, 10 epochs | 80 % | — |" in text and "## Calibration" in text
     summary = (tmp_path / "out" / "study-summary.md").read_text()
     assert "| Fine-tune | 80.0 | 20.0 |  |  |  |" in summary
-    row = "| RobustT 30 % † | 80.0 | 30.0 | other rows | not run | not run |"
+    row = "| RobustT 30 % (control missing) | 80.0 | 30.0 | other rows | not run | not run |"
     assert row in summary and "Not run: Fine" in summary
     for name in ("study.png", "study.pdf", "study.csv", "study.tex"):
         assert (tmp_path / "out" / name).stat().st_size > 500
@@ -149,12 +152,12 @@ def test_the_study_means_over_its_data_sets(tmp_path):
     )
     assert points == pytest.approx(20)
     interval = f"[{low:+.1f}, {high:+.1f}]".replace("-", "−")
-    assert len(rows) == 1 and f"| RobustT 30 % † | +20.0 {interval} |" in rows[0]
+    assert len(rows) == 1 and f"| RobustT 30 % (control missing) | +20.0 {interval} |" in rows[0]
     # A third data set without the ticket leaves the mean of the two, and says so.
     third = attack(DENSE, 1, recipe="textfooler-neighbours", task="ag_news")
     found = table([*lines, third], "three")
     assert found.startswith(f"{TASK}, sst2, ag_news**")
-    assert f"| RobustT 30 % † | +20.0 {interval} ({TASK}, sst2) |" in found
+    assert f"| RobustT 30 % (control missing) | +20.0 {interval} ({TASK}, sst2) |" in found
     assert not table([x for x in lines if x["task"] == TASK], "one")
     assert not table([x for x in lines if x["task"] == TASK or x["seed"] == 1], "one of two seeds")
 
@@ -209,7 +212,7 @@ def test_a_study_of_another_encoder_has_its_own_tables(tmp_path):
         summary = (tmp_path / f"out{len(flags)}" / "study-summary.md").read_text()
         assert summary.count("| Fine-tune |") == 1 and f"| Fine-tune | 80.0 | {aua} |" in summary
         kept = records.read_records([tmp_path / f"out{len(flags)}" / "study-records.jsonl"])
-        assert [r["aua_percent"] for r in kept] == [float(aua)]
+        assert [r.aua_percent for r in kept] == [float(aua)]
     assert reproduce.parse_args(["study"]).output_dir.endswith("results/study")
     other = reproduce.parse_args(["study", "--encoder", str(tmp_path / "other")])
     assert other.output_dir.endswith("results/study-other")
@@ -243,7 +246,7 @@ def test_a_studys_ticket_is_in_the_row_of_its_search_alone(tmp_path):
         (SEARCH, 6),
         (SEARCH, 2),
         (SEARCH | {"penalty_mean": "matrices"}, 6),
-        (deviations.SEARCH["released"] | {"epochs": 6}, 6),
+        (deviations.SEARCH["released"] | {"epochs": 6, "protocol": "released"}, 6),
     )
     lines = []
     for aua, (settings, epoch) in enumerate(made, start=51):
@@ -271,10 +274,10 @@ def test_a_studys_ticket_is_in_the_row_of_its_search_alone(tmp_path):
     assert shown("study-switches") == {
         "RobustT 30 %": "51",
         "D9, mean in R(m)": "53",
-        "released search (D1, D2, D9, D14)": "54",
+        "released search (D1, D2, D9, D14, D17)": "54",
     }
     text = (out / "study-switches.md").read_text()
-    assert "RobustT 30 % |" in text and "Aua against RobustT 30 %" in text
+    assert "RobustT 30 % |" in text and "Aua compared with RobustT 30 %" in text
     assert "Matched dense controls" not in text
     # A report of other records adds to what is kept, and loses nothing of it.
     write(tmp_path / "more", [attack(DENSE, 2, 20.0, recipe="textfooler-neighbours")])
@@ -372,19 +375,20 @@ def test_all_rows_of_the_studys_searches_can_be_told_apart(tmp_path):
     switches = {
         "w/o Adv": {"adv_steps": 0},
         "RobustT": {},
-        "released search": deviations.SEARCH["released"],
+        "released search": deviations.SEARCH["released"] | {"protocol": "released"},
         "D1, lambda's clock": {"lambda_clock": "tensors"},
         "D2, what is clipped": {"clip_over": "accumulated"},
         "D9, mean in R(m)": {"penalty_mean": "matrices"},
         "D10, the last pass alone": {"adv_gradient": "last"},
         "D14, AdamW": {"adamw": "released"},
+        "D17, length of the schedule": {"schedule_length": "examples"},
     }
     for i, own in enumerate(switches.values()):
         search_run(tmp_path / "runs" / str(i), 1, (60 + i, 70), **own)
     found = searches_of(tmp_path)
     dev = {label: found[label, "dev accuracy %"][0] for label in switches}
     assert dev == {label: f"{60 + i}.0 (n=1)" for i, label in enumerate(switches)}
-    looks = [tuple(look.values()) for look in figures._looks(switches).values()]
+    looks = [tuple(look.values()) for look in style.looks(switches).values()]
     assert len(set(looks)) == len(switches)
 
 
@@ -496,19 +500,20 @@ def test_costs_are_epochs_times_what_an_epoch_costs(tmp_path):
     )
     first, longer, second = rows_of(tmp_path / "out" / "study-costs.csv")
     assert longer["model"] == "Fine-tune, 10 epochs"
-    assert longer["Aua less Fine-tune"].startswith(("+2.0 [", "**+2.0** ["))
-    assert [first[k] for k in ("model", "passes over the labels", "minutes", "peak GiB")] == [
-        *("Fine-tune", "3", f"{1.8 * 3 * 2 / 60:.1f}", "1.00")
+    assert longer["aua_minus_fine_tune"] == "2" and longer["low_95"]
+    assert [first[k] for k in ("model", "label passes", "minutes", "peak GiB")] == [
+        *("Fine-tune", "3", f"{1.8 * 3 * 2 / 60:.6g}", "1")
     ]
     before, own = 1.8 * (6 * 10 + 3 * 2) / 60, 1.8 * 3 * 3 / 60
-    assert second["model"] == "RobustT 30 %" and second["passes over the labels"] == "12"
-    assert second["minutes before its training"] == f"{before:.1f}"
-    assert second["minutes"] == f"{before + own:.1f}" and second["peak GiB"] == "3.00"
+    assert second["model"] == "RobustT 30 %" and second["label passes"] == "12"
+    assert second["gradient passes"] == str(3 + 6 * 3 + 3)
+    assert second["minutes before its training"] == f"{before:.6g}"
+    assert second["minutes"] == f"{before + own:.6g}" and second["peak GiB"] == "3"
     further = before + own - 1.8 * 3 * 2 / 60
-    assert second["further minutes per point"] == f"{further / 20:.1f}"
+    assert float(second["further_minutes_per_point"]) == pytest.approx(further / 20, rel=1e-5)
     other = measured | {"row": {"adv_steps": 5}}  # a search of other passes costs something else
     assert costs.cost_of(records.read_records([tmp_path / "runs"])[0], other) is None
     assert costs.read(tmp_path / "out", "another encoder") is None
     (tmp_path / "out" / "costs.jsonl").write_text("{}\n")
-    with pytest.raises(paper_tables.UserError, match="is damaged"):
+    with pytest.raises(UserError, match="is damaged"):
         costs.read(tmp_path / "out", "builtin/minilm")

@@ -1,17 +1,18 @@
-"""Agreement of tickets and expected density, on tickets whose answers are known."""
+"""Agreement of tickets and their densities, on tickets whose answers are known."""
 
 import csv
 import json
 import math
 
+import pandas as pd
 import pytest
 import torch
 from conftest import call, fails
 from safetensors import safe_open
 
 from masking import hard_concrete, overlap, tickets
-from reporting import overlap_tables as tables
-from reporting.ticket_names import differ_in, labels, read_item, relation
+from reporting import overlap_tables
+from reporting.ticket_names import Origin, differ_in, relation, ticket_names
 
 KINDS = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
 SHAPES = {
@@ -85,7 +86,7 @@ def test_random_tickets_agree_by_chance():
         assert found["kept_beyond_chance"] == pytest.approx(0, abs=0.01)
 
 
-def test_the_same_densities_by_matrix_are_told_from_the_same_weights():
+def test_equal_densities_by_matrix_are_not_equal_weights():
     a, b = (random_masks({"x": 0.95, "y": 0.45}, (500, 1000), seed) for seed in (1, 2))
     over_all, _ = measured(a, b)
     assert over_all["removed_beyond_chance"] > 0.1
@@ -114,7 +115,7 @@ def test_other_matrices_are_refused():
         overlap.overlaps(a, overlap.pack(more))
 
 
-def item(kind="robust", task="sst2", seed=1, epoch=5, **settings):
+def origin(kind="robust", task="sst2", seed=1, epoch=5, **settings):
     source = {
         "kind": kind,
         "task": task,
@@ -123,53 +124,65 @@ def item(kind="robust", task="sst2", seed=1, epoch=5, **settings):
         "encoder": {"name": "tiny", "fingerprint": "f"},
         "settings": settings,
     }
-    return read_item(source, "0" * 64, "somewhere")
+    return Origin.read(source, "0" * 64, "somewhere")
 
 
-def test_labels_show_what_differs():
-    assert labels([item(seed=1), item(seed=2)]) == ["seed 1", "seed 2"]
-    assert labels([item(epoch=1), item(epoch=5)]) == ["epoch 1", "epoch 5"]
-    assert labels([item(), item(task="builtin/rotten_tomatoes")]) == ["sst2", "rotten_tomatoes"]
-    assert labels([item(task="imdb"), item(task="builtin/imdb")]) == ["imdb", "builtin/imdb"]
-    assert labels([item(), item()]) == ["robust (1)", "robust (2)"]
-    random = item("random", task=None, seed=7, epoch=None)
-    magnitude = item("magnitude", task=None, seed=42, epoch=None)
-    found = labels([item(), item(seed=2), random, magnitude])
+def test_names_show_what_differs():
+    assert ticket_names([origin(seed=1), origin(seed=2)]) == ["seed 1", "seed 2"]
+    assert ticket_names([origin(epoch=1), origin(epoch=5)]) == ["epoch 1", "epoch 5"]
+    assert ticket_names([origin(), origin(task="builtin/rotten_tomatoes")]) == [
+        "sst2",
+        "rotten_tomatoes",
+    ]
+    assert ticket_names([origin(task="imdb"), origin(task="builtin/imdb")]) == [
+        "imdb",
+        "builtin/imdb",
+    ]
+    assert ticket_names([origin(), origin()]) == ["robust (1)", "robust (2)"]
+    random = origin("random", task=None, seed=7, epoch=None)
+    magnitude = origin("magnitude", task=None, seed=42, epoch=None)
+    found = ticket_names([origin(), origin(seed=2), random, magnitude])
     assert found == ["robust, seed 1", "robust, seed 2", "random, seed 7", "magnitude"]
-    found = labels([item(lambda_amp=0.5), item(lambda_amp=0.1)])
+    found = ticket_names([origin(lambda_amp=0.5), origin(lambda_amp=0.1)])
     assert found == ["lambda_amp 0.5", "lambda_amp 0.1"]
-    assert labels([item(a=1, b=1, c=1), item(a=2, b=2, c=2)]) == ["robust (1)", "robust (2)"]
-    # Beside the usual settings only what departs from them is told, however many do.
+    assert ticket_names([origin(a=1, b=1, c=1), origin(a=2, b=2, c=2)]) == [
+        "robust (1)",
+        "robust (2)",
+    ]
+    # Only settings that differ from the usual ones are shown, however many tickets have some.
     usual = {"a": 1, "b": 1, "c": 1}
-    found = labels([item(**usual), *(item(**usual | {key: 2}) for key in usual)])
+    found = ticket_names([origin(**usual), *(origin(**usual | {key: 2}) for key in usual)])
     assert found == ["robust", "a 2", "b 2", "c 2"]
-    assert labels([item(compile=None), item(compile=False, seed=2)]) == ["seed 1", "seed 2"]
+    assert ticket_names([origin(compile=None), origin(compile=False, seed=2)]) == [
+        "seed 1",
+        "seed 2",
+    ]
 
 
 def test_pairs_are_counted_by_what_differs():
-    assert relation(differ_in(item(), item(seed=2))) == "seed only"
-    assert relation(differ_in(item(), item(epoch=1))) == "epoch only"
-    assert relation(differ_in(item(lr=0.1), item(task="imdb", lr=0.2))) == "task only"
-    assert relation(differ_in(item(), item("no_adversary"))) == "kind only"
-    assert relation(differ_in(item(lr=0.1), item(lr=0.2))) == "settings only"
-    assert relation(differ_in(item(), item())) == "nothing"
-    assert differ_in(item(lr=0.1), item(seed=2, lr=0.2)) == ("seed", "settings")
-    assert relation(differ_in(item(), item(seed=2, epoch=1))) == "several"
-    # What one of the two does not have, or a seed of noise beside one of a search, tells nothing.
-    noise = item("random", task=None, seed=42, epoch=None)
-    assert differ_in(item(), noise) == ("kind",)
-    assert differ_in(noise, item("random", task=None, seed=43, epoch=None)) == ("seed",)
+    assert relation(differ_in(origin(), origin(seed=2))) == "seed only"
+    assert relation(differ_in(origin(), origin(epoch=1))) == "epoch only"
+    assert relation(differ_in(origin(lr=0.1), origin(task="imdb", lr=0.2))) == "task only"
+    assert relation(differ_in(origin(), origin("no_adversary"))) == "kind only"
+    assert relation(differ_in(origin(lr=0.1), origin(lr=0.2))) == "settings only"
+    assert relation(differ_in(origin(), origin())) == "nothing"
+    assert differ_in(origin(lr=0.1), origin(seed=2, lr=0.2)) == ("seed", "settings")
+    assert relation(differ_in(origin(), origin(seed=2, epoch=1))) == "several"
+    # A fact that one of the two lacks does not count; nor does the seed of noise.
+    noise = origin("random", task=None, seed=42, epoch=None)
+    assert differ_in(origin(), noise) == ("kind",)
+    assert differ_in(noise, origin("random", task=None, seed=43, epoch=None)) == ("seed",)
 
 
 def test_kinds_by_layers():
-    matrices = [
-        tables.Matrix("a", "query", 1, 4),
-        tables.Matrix("b", "query", 2, 4),
-        tables.Matrix("p", "pooler", None, 4),
-    ]
-    kinds, rows = tables.grid(matrices, {"a": 0.1, "b": 0.2, "p": 0.3}.get)
-    assert kinds == ["query", "pooler"] and rows[0] == [0.1, 0.2]
-    assert math.isnan(rows[1][0]) and rows[1][1] == 0.3
+    """The mean over pairs; the pooler, in no layer, is shown in the last one."""
+    columns = ("kind", "layer", "measure")
+    rows = [("query", 1, 0.1), ("query", 2, 0.2), ("pooler", None, 0.3)]
+    rows += [("query", 1, 0.3), ("query", 2, math.nan), ("pooler", None, 0.5)]
+    means = overlap_tables.grid(pd.DataFrame(rows, columns=columns), "measure")
+    assert list(means.index) == ["query", "pooler"] and list(means.columns) == [1, 2]
+    assert means.loc["query"].tolist() == pytest.approx([0.2, 0.2])
+    assert math.isnan(means.loc["pooler", 1]) and means.loc["pooler", 2] == pytest.approx(0.4)
 
 
 def save(path, scores, kind="robust", **facts):
@@ -290,8 +303,8 @@ def test_expected_density_by_hand(tmp_path):
     assert float(rows[1]["expected"]) == pytest.approx(open_at_0, rel=1e-5)
     assert float(rows[1]["soft_gate"]) == pytest.approx(0.5)
     assert float(rows[2]["expected"]) == float(rows[2]["soft_gate"]) == 1
-    # Of 4,352 weights 435 go: all 256 of the second matrix, whose scores are 0, the 128 of the
-    # first at SHIFT, and of the equal scores that are left the first 51.
+    # 435 of 4,352 weights are removed: all 256 of the second matrix (score 0), the 128 of the first
+    # at SHIFT, and the first 51 of the equal scores.
     drawn = [float(r["drawn_at_0.1"]) for r in rows[:4]]
     assert drawn == pytest.approx([0.5 - 51 / 256, 0, 1, 1], abs=1e-5)
     text = (tmp_path / "out" / "density.md").read_text()
@@ -303,17 +316,17 @@ def test_tickets_alone_have_no_expected_density(place):
     out.mkdir()
     (out / "density.csv").write_text("of an earlier comparison")
     call("analysis.compare_tickets", "--tickets", run, run, "--output_dir", out)
-    assert "stands in the score file (--scores)" in (out / "density.md").read_text()
+    assert "The score file (--scores) holds" in (out / "density.md").read_text()
     assert not (out / "density.csv").exists()
     assert "| nothing | 1 | 1.000 |" in (out / "agreement.md").read_text()
 
 
-def test_epochs_that_are_asked_for(place):
+def test_epochs_can_be_chosen(place):
     out = place / "out"
     flags = ("--scores", place / "search1", "--sparsity", 0.3, "--output_dir", out)
     call("analysis.compare_tickets", *flags, "--epochs", "1,last")
     assert {r["differ_in"] for r in rows_of(out / "agreement.csv")} == {"epoch"}
-    # An epoch that is kept and is the last one, too, counts once.
+    # The last epoch counts once, also if it is kept under its number.
     save(place / "search1" / "scores_epoch2.safetensors", random_scores(1), epoch=2)
     call("analysis.compare_tickets", *flags, "--epochs", "all")
     assert len(rows_of(out / "agreement.csv")) == 14
@@ -335,7 +348,7 @@ def test_at_sparsity_0_nothing_is_removed(place):
     assert first["removed_jaccard"] == "1" and first["removed_beyond_chance"] == ""
 
 
-def test_one_search_has_its_densities_and_nothing_to_agree_with(place, capsys):
+def test_one_search_alone_has_densities(place, capsys):
     out = place / "alone"
     call(
         "analysis.compare_tickets",
@@ -379,21 +392,21 @@ def test_wrong_input_is_one_line_and_writes_nothing(place, capsys):
             "--scores", good, other, "--sparsity", sparsity
         )
     assert "not a list of" in refused("--scores", other, *at, "--epochs", "first")
-    assert "--sparsity, which is missing" in refused("--scores", good, other)
-    assert "read with --scores only" in refused("--tickets", place / "run", *at)
+    assert "--scores needs --sparsity" in refused("--scores", good, other)
+    assert "--sparsity needs --scores" in refused("--tickets", place / "run", *at)
     assert "nothing to compare" in refused()
     narrow = save(place / "narrow.safetensors", {"x": torch.randn(2, 2)})
-    assert "cannot be compared with the first" in refused("--scores", good, narrow, *at)
+    assert "cannot be compared with the first ticket" in refused("--scores", good, narrow, *at)
     stranger = {"name": "another", "fingerprint": "g"}
     strange = save(place / "strange.safetensors", random_scores(4), encoder=stranger)
     assert "made for the encoder another (g)" in refused("--scores", good, strange, *at)
     unsaid = save(place / "unsaid.safetensors", random_scores(4), seed="one")
-    assert "does not say of which" in refused("--scores", good, unsaid, *at)
+    assert "lacks the kind, seed or encoder" in refused("--scores", good, unsaid, *at)
     pruned = save(place / "imp.safetensors", random_scores(4), "imp", up_to_sparsity=0.2)
     assert "up to sparsity 0.2 only" in refused("--scores", good, pruned, *at)
     masks = tickets.draw(random_scores(1), SHAPES, 0.3)
     tickets.save_ticket(place / "bare.safetensors", masks, {})
-    assert "what it was drawn from" in refused(
+    assert "which scores it was drawn from" in refused(
         "--tickets", place / "run", place / "bare.safetensors"
     )
     assert (out / "agreement.md").read_text() == "mine" and len(list(out.iterdir())) == 1

@@ -1,0 +1,103 @@
+"""Reading a dataclass from JSON: each field declares its rule, earlier names and default once.
+
+People edit, cut and merge record files by hand. A wrong value must not become a traceback later,
+or worse, a number in a table.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, field, fields
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class Rule(NamedTuple):
+    """What a value must be: in words, for the error, and as a test."""
+
+    words: str
+    admits: Callable[[Any], bool]
+
+
+def _is_finite(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_finite, value))
+
+
+def _is_list_of(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(isinstance(x, kind) for x in value)
+
+
+TEXT = Rule("a text", lambda v: isinstance(v, str))
+MAPPING = Rule("an object", lambda v: isinstance(v, dict))
+FINITE = Rule("a finite number", _is_finite)
+PERCENT = Rule("a number from 0 to 100", lambda v: _is_finite(v) and 0 <= v <= 100)
+SHARE = Rule("a number in [0, 1)", lambda v: _is_finite(v) and 0 <= v < 1)
+WHOLE = Rule("a whole number", _is_whole)
+COUNT = Rule("a whole number above 0", lambda v: _is_whole(v) and v > 0)
+TEXTS = Rule("a list of texts", _is_list_of(str))
+LABELS = Rule("a text or a list", lambda v: isinstance(v, str | list))
+PAIR_OF_TEXTS = Rule("a list of two texts", lambda v: TEXTS.admits(v) and len(v) == 2)
+OBJECTS = Rule("a list of objects", _is_list_of(dict))
+ENCODER = Rule(
+    "an object with a text as name",
+    lambda v: isinstance(v, dict) and isinstance(v.get("name"), str | None),
+)
+INTERVALS = Rule(
+    "an object of pairs of numbers",
+    lambda v: isinstance(v, dict) and all(x is None or _is_pair(x) for x in v.values()),
+)
+
+
+def key(
+    rule: Rule,
+    default: Any = MISSING,
+    *,
+    earlier: tuple[str, ...] = (),
+    kind: type | None = None,
+    convert: Callable[[Any], Any] | None = None,
+) -> Any:
+    """A field of a record.
+
+    Without a `default` the key is required. With one, it may be absent or null. `earlier`: names
+    that the key had in earlier versions. `kind`: dataclass of the object, or of each object in the
+    list, that the key holds. `convert`: applied to an accepted value.
+    """
+    metadata = {"rule": rule, "earlier": earlier, "kind": kind, "convert": convert}
+    return field(default=default, metadata=metadata)
+
+
+def read(kind: type[T], found: Mapping[str, Any], where: str = "", **further: Any) -> T:
+    """A `kind` from a JSON object. `further`: fields that the object does not hold.
+
+    Raises ValueError, with the path of the key, where a key is missing or breaks its rule.
+    """
+    values = {f.name: v for f in fields(kind) if (v := _value(f, found, where)) is not None}  # type: ignore[arg-type]
+    return kind(**values, **further)
+
+
+def _value(f: Field, found: Mapping[str, Any], where: str) -> Any:
+    if "rule" not in f.metadata:
+        return None
+    name = next((n for n in (f.name, *f.metadata["earlier"]) if n in found), f.name)
+    value, path, rule = found.get(name), where + name, f.metadata["rule"]
+    if f.default is MISSING and name not in found:
+        raise ValueError(f"{path} is missing")
+    if value is None and f.default is not MISSING:
+        return None
+    if not rule.admits(value):
+        raise ValueError(f"{path} must be {rule.words}, but is {str(value)[:40]!r}")
+    kind, convert = f.metadata["kind"], f.metadata["convert"]
+    if kind and isinstance(value, list):
+        return [read(kind, part, f"{path}[{i}].") for i, part in enumerate(value)]
+    if kind:
+        return read(kind, value, f"{path}.")
+    return convert(value) if convert else value

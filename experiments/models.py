@@ -1,0 +1,152 @@
+"""A trained model of a table: how it is made, and which attack records belong to it."""
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from evaluation.records import AttackRecord, TicketFacts, search_settings
+from masking.tickets import GATE_KINDS
+from training import deviations
+
+Label = TypeVar("Label", bound=Hashable)
+
+# Sparsity of the paper's tickets (Tables 1 to 4). A built-in data set takes that of the paper's
+# most similar one.
+SPARSITY = {
+    "imdb": 0.2,
+    "ag_news": 0.4,
+    "sst2": 0.3,
+    "qnli": 0.3,
+    "mnli": 0.3,
+    "qqp": 0.3,
+    "builtin/rotten_tomatoes": 0.3,
+    "builtin/imdb": 0.2,
+}
+
+# What the re-initialized weights of Table 4 are drawn from, as far as the paper's text says.
+TABLE_4_NOISE = {"reinit_law": "normal", "reinit_std": 0.02, "reinit_scope": "matrices"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """One trained model.
+
+    `method`: of training (plain, freelb, pgd, infobert). `kind`: of the score file that its ticket
+    is drawn from; None for a dense model. `reinitialise`: nothing; ticket: the weights that the
+    ticket keeps start from noise; rest: dense, the weights that the ticket removes start from
+    noise. `epochs`: None for the usual number. `stop_at`: a ticket; this dense model is trained
+    until its training loss is that ticket's, or for `epochs`. `search`: the switches of a ticket's
+    search (flag and value; () is the default search); None accepts any search. `search_epoch`: the
+    search epoch that the scores are from; None for the last.
+    """
+
+    method: str = "plain"
+    kind: str | None = None
+    sparsity: float | None = None
+    reinitialise: str = "nothing"
+    epochs: int | None = None
+    stop_at: "Model | None" = None
+    search: tuple[tuple[str, str], ...] | None = None
+    search_epoch: int | None = None
+
+    @property
+    def search_tag(self) -> str:
+        """End of its search folder's name."""
+        return "".join(f"-{name}_{value}" for name, value in self.search or ())
+
+    @property
+    def scores_tag(self) -> str:
+        """End of the path of its scores, after the name of their kind's folder."""
+        epoch = f"/scores_epoch{self.search_epoch}.safetensors" if self.search_epoch else ""
+        return self.search_tag + epoch
+
+    @property
+    def tag(self) -> str:
+        """End of its run folder's name, after kind and sparsity."""
+        epoch = f"-search_epoch{self.search_epoch}" if self.search_epoch else ""
+        return self.search_tag + epoch + (f"-epochs{self.epochs}" if self.epochs else "")
+
+    @property
+    def folder(self) -> str:
+        """Name of its run folder below runs/ENCODER/TASK/seedN, also in the shell stages."""
+        name = "dense" if self.method == "plain" else f"dense-{self.method}"
+        if self.kind is not None:
+            name = f"ticket-{self.kind}-{self.sparsity:g}"
+            name += "" if self.reinitialise == "nothing" else f"-reinit_{self.reinitialise}"
+        if self.stop_at is not None:
+            return f"{name}-loss_of-{self.stop_at.folder}"
+        return name + self.tag
+
+    def owns(self, record: AttackRecord, usual_epochs: int) -> bool:
+        """Whether the record is of this model. `usual_epochs`: those of a model without `epochs`.
+
+        A model that stopped at a loss is a control of rows, never a row.
+        """
+        return (
+            record.stop_at_loss is None
+            and record.method == self.method
+            and record.epochs == (self.epochs or usual_epochs)
+            and (record.ticket is None) == (self.kind is None)
+            and (record.ticket is None or self._owns_ticket(record.ticket))
+        )
+
+    def _owns_ticket(self, ticket: TicketFacts) -> bool:
+        return (
+            ticket.kind == self.kind
+            and abs(ticket.sparsity_asked - (self.sparsity or 0.0)) < 1e-9
+            and ticket.reinitialised == self.reinitialise
+            and all(getattr(ticket, key) in (None, v) for key, v in TABLE_4_NOISE.items())
+            and self.is_searched_as(ticket.search, ticket.scores_epoch)
+        )
+
+    def is_searched_as(self, search: Mapping[str, Any] | None, scores_epoch: int | None) -> bool:
+        """Whether scores of this search and epoch are those of this model's ticket."""
+        if self.search is None or self.kind not in GATE_KINDS:
+            return True
+        settings, switches = search_settings(search or {}), dict(self.search)
+        set_by = switches.pop("deviations", "paper")
+        length = {"schedule_length": "examples" if set_by == "released" else "steps"}  # D17
+        wanted = length | deviations.SEARCH[set_by] | switches
+        epoch = self.search_epoch or settings.get("epochs")
+        return scores_epoch == epoch and all(settings.get(k) == v for k, v in wanted.items())
+
+    def at(self, task: str) -> "Model":
+        """The same model; a ticket without a sparsity gets the task's."""
+        if self.kind is None or self.sparsity is not None:
+            return self
+        return replace(self, sparsity=SPARSITY.get(task, 0.3))
+
+
+DENSE = Model()
+ROBUST = Model(kind="robust")
+
+
+def assign(
+    records: Iterable[AttackRecord], models: Mapping[Label, Model], usual_epochs: int
+) -> dict[Label, list[AttackRecord]]:
+    """The records of each model, in their order; the one place that matches records to models."""
+    records = list(records)
+    return {
+        label: [record for record in records if model.owns(record, usual_epochs)]
+        for label, model in models.items()
+    }
+
+
+def controls_of(ticket: Model, usual_epochs: int, label_passes: int) -> tuple[Model, ...]:
+    """The dense models that a ticket is compared with, trained with the same settings.
+
+    Same epochs as its retraining; same label passes as the ticket and its mask; same training loss
+    at the end.
+    """
+    epochs = ticket.epochs or usual_epochs
+    longer = () if label_passes == epochs else (replace(DENSE, epochs=label_passes),)
+    return (
+        replace(DENSE, epochs=ticket.epochs),
+        *longer,
+        Model(epochs=label_passes, stop_at=ticket),
+    )
+
+
+def scores_folder(kind: str) -> str:
+    """Name of the run folder of a kind of scores, also in the shell stages."""
+    return ("search-" if kind in GATE_KINDS else "scores-") + kind

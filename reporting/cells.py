@@ -1,0 +1,172 @@
+"""Numbers of tables: a measure over seeds with its interval, and which records form a group."""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from evaluation import by_class
+from evaluation.intervals import crossed_interval
+from evaluation.outcomes import COUNTED
+from evaluation.records import AttackRecord
+
+T = TypeVar("T")
+Interval = tuple[float, float]
+# Keys whose values are too long for a note.
+UNREADABLE = {
+    "rows_fingerprint",
+    "resource_digests",
+    "search_settings",
+    "training_settings",
+    "stop_settings",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measure of one model, by seed, with its 95 % interval (None: unknown)."""
+
+    values: dict[int, float]
+    interval: Interval | None = None
+
+    @classmethod
+    def of(cls, records: Iterable[AttackRecord], measure: str) -> "Cell":
+        records = list(records)
+        values = {r.seed: v for r in records if (v := getattr(r, measure)) is not None}
+        ordered = {seed: values[seed] for seed in sorted(values, key=lambda s: (s is None, s))}
+        return cls(ordered, interval(records, measure))
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.fmean(self.values.values()) if self.values else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over seeds, with n - 1; None below two."""
+        return statistics.stdev(self.values.values()) if self.n > 1 else None
+
+
+def outcomes(records: list[AttackRecord], measure: str) -> np.ndarray | None:
+    """bool, (records, rows): whether a row counts for the measure.
+
+    None where a record lacks outcomes, or their numbers of rows differ.
+    """
+    letters = [r.row_outcomes for r in records]
+    if measure not in COUNTED or not records or None in letters or len({*map(len, letters)}) > 1:
+        return None
+    return np.array([[letter in COUNTED[measure] for letter in line] for line in letters])
+
+
+def interval(records: list[AttackRecord], measure: str) -> Interval | None:
+    """95 %: Wilson's over rows for one seed; for several, over rows and seeds (intervals.py).
+
+    None for several records without outcomes (earlier versions).
+    """
+    if len(records) == 1:
+        ends = records[0].intervals_95.get(measure)
+        return (ends[0], ends[1]) if ends else None
+    table = outcomes(records, measure)
+    return None if table is None or len(table) < 2 else crossed_interval(table)
+
+
+def cells_by_class(records: list[AttackRecord]) -> dict[str, Cell]:
+    """Class name -> Aua on its rows; empty where a record lacks its rows' labels."""
+    raws = [r.raw for r in records]
+    of_seeds = {r.seed: by_class.rates_by_class([r.raw], "aua_percent") for r in records}
+    return {
+        name: Cell({s: of_seed[name].percent for s, of_seed in of_seeds.items()}, rate[1:])
+        for name, rate in by_class.rates_by_class(raws, "aua_percent").items()
+    }
+
+
+def worst_class(cells: dict[str, Cell]) -> Cell:
+    """The class with the lowest mean, the first of several; an empty cell without classes."""
+    return min(cells.values(), key=lambda cell: cell.mean or 0.0, default=Cell({}))
+
+
+def one_per_seed(records: Iterable[AttackRecord]) -> list[AttackRecord]:
+    """The last of several attacks on one model and seed: two of them are not two seeds."""
+    return list({r.seed: r for r in records}.values())
+
+
+ONE_CLASS = "one_class_survives"
+
+
+def flags_of(record: AttackRecord) -> dict[str, str]:
+    """Name -> reason; records of earlier versions do not hold the flag for one class."""
+    flags = {flag.flag: flag.why for flag in record.flags or []}
+    why = by_class.one_class_survives(record.raw)
+    return {ONE_CLASS: why} | flags if why else flags
+
+
+def marks_of(records: list[AttackRecord], missing: list[str]) -> str:
+    """Appended to a model's name. `missing`: names of the controls that lack a seed."""
+    flags = {name for record in records for name in flags_of(record)}
+    words = ["control missing"] * bool(missing) + ["suspicious"] * bool(flags - {ONE_CLASS})
+    words += ["one class survives"] * (ONE_CLASS in flags)
+    return f" ({', '.join(words)})" if words else ""
+
+
+def doubts_of(records: list[AttackRecord]) -> list[str]:
+    """Why a result is suspicious, a text per flag; with its seeds if there are several records."""
+    seeds: dict[str, list[int | None]] = {}
+    whys: dict[str, str] = {}
+    for record in records:
+        for name, why in flags_of(record).items():
+            seeds.setdefault(name, []).append(record.seed)
+            whys.setdefault(name, why)
+    several = len(records) > 1
+    return [
+        f"{name.replace('_', ' ')} ({why}{f'; seeds {seeds[name]}' if several else ''})"
+        for name, why in whys.items()
+    ]
+
+
+def _get(item: Any, key: str) -> Any:
+    return item.get(key) if isinstance(item, dict) else getattr(item, key)
+
+
+def largest_group(
+    items: list[T],
+    keys: Iterable[str],
+    encoder: str,
+    noun: str = "record",
+) -> tuple[list[T], list[str]]:
+    """The items that may be compared with each other, and a note per group that is skipped.
+
+    Items form a group if all `keys` are equal. Groups of the scale's `encoder` come first, then
+    larger ones, then the one with the newest (last) item.
+    """
+    keys = tuple(keys)
+    groups: dict[tuple, list[T]] = {}
+    newest = {}
+    for position, item in enumerate(items):
+        group = tuple(_get(item, key) for key in keys)
+        groups.setdefault(group, []).append(item)
+        newest[group] = position
+    if not groups:
+        return [], []
+
+    def rank(group: tuple) -> tuple[bool, int, int]:
+        members = groups[group]
+        return _get(members[0], "encoder") == encoder, len(members), newest[group]
+
+    best = max(groups, key=rank)
+    notes = []
+    for group, members in groups.items():
+        if group == best:
+            continue
+        differing = [
+            key if key in UNREADABLE else f"{key} ({there} there, {here} here)"
+            for key, there, here in zip(keys, group, best, strict=True)
+            if there != here
+        ]
+        count = f"{len(members)} {noun}{'s' * (len(members) > 1)}"
+        notes.append(f"Skipped: {count}, differing in {', '.join(differing)}.")
+    return groups[best], notes

@@ -1,0 +1,136 @@
+"""Tickets to compare, read from their files or drawn from score files, and their densities."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from masking import hard_concrete, overlap, surgery, tickets
+from reporting.ticket_names import Origin
+from utils.cli import UserError, explain
+
+
+@dataclass(frozen=True)
+class Ticket:
+    origin: Origin
+    sparsity: float  # as asked for
+    bits: overlap.Packed
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Densities of one file of hard-concrete scores.
+
+    `densities`: a row per matrix; columns expected, soft_gate, and one for each sparsity.
+    """
+
+    origin: Origin
+    sparsities: tuple[float, ...]
+    densities: pd.DataFrame
+
+
+def drawn_column(sparsity: float) -> str:
+    """Column of the densities that a ticket of this sparsity keeps."""
+    return f"drawn_at_{sparsity:g}"
+
+
+def matrices_of(bits: overlap.Packed) -> pd.DataFrame:
+    """Matrices of a ticket: their names as index; kind, layer (from 1, NaN: pooler), weights."""
+    names = list(bits.shapes)
+    columns = {
+        "kind": surgery.matrix_kinds(names),
+        "layer": surgery.matrix_layers(names),
+        "weights": {name: out * into for name, (out, into) in bits.shapes.items()},
+    }
+    return pd.DataFrame(columns, index=pd.Index(names, name="matrix"))
+
+
+def read_all(
+    ticket_paths: Sequence[str],
+    score_paths: Sequence[str],
+    epochs: list,
+    sparsities: Sequence[float],
+) -> tuple[list[Ticket], list[Gates]]:
+    """The given tickets, then those drawn from scores; and the densities of learned gates.
+
+    `epochs`: of each search folder, see score_files. UserError if two are for other encoders.
+    """
+    all_tickets: list[Ticket] = []
+    gates: list[Gates] = []
+    for path, ticket in (*_read(ticket_paths), *_draw(score_paths, epochs, sparsities, gates)):
+        all_tickets.append(ticket)
+        origin, first = ticket.origin, all_tickets[0].origin
+        with explain(f"{path} cannot be compared with the first ticket: "):
+            overlap.check_same_matrices(all_tickets[0].bits, ticket.bits)
+        if origin.fingerprint != first.fingerprint:
+            raise UserError(
+                f"{path} was made for the encoder {origin.encoder} ({origin.fingerprint}), the "
+                f"first ticket for {first.encoder} ({first.fingerprint}): compare tickets of one "
+                "encoder"
+            )
+    return all_tickets, gates
+
+
+def score_files(folder: Path, epochs: list) -> list[Path]:
+    """Score files of a search folder: those of `epochs` (numbers or "last"), or of ["all"]."""
+    last = folder / "scores.safetensors"
+    if epochs != ["all"]:
+        return [last if e == "last" else folder / f"scores_epoch{e}.safetensors" for e in epochs]
+    by_epoch = {
+        int(match[1]): path
+        for path in folder.glob("scores_epoch*.safetensors")
+        if (match := re.fullmatch(r"scores_epoch(\d+)\.safetensors", path.name))
+    }
+    if by_epoch and not last.is_file():
+        return [path for _, path in sorted(by_epoch.items())]
+    with explain():
+        _, _, manifest = tickets.load_scores(last)
+    by_epoch.pop(manifest.get("epoch"), None)  # the last epoch counts once
+    return [*(path for _, path in sorted(by_epoch.items())), last]
+
+
+def _read(paths: Iterable[str]) -> Iterator[tuple[Path, Ticket]]:
+    for given in map(Path, paths):
+        path = given / "ticket.safetensors" if given.is_dir() else given
+        with explain():
+            masks, manifest = tickets.load_ticket(path)
+        source = manifest.get("source")
+        sparsity = manifest.get("sparsity_asked", manifest.get("sparsity"))
+        if not isinstance(source, dict) or not isinstance(sparsity, int | float):
+            raise UserError(f"{path}: its manifest does not say which scores it was drawn from")
+        origin = Origin.read(source, manifest["sha256"], str(path))
+        yield path, Ticket(origin, sparsity, overlap.pack(masks))
+
+
+def _draw(
+    paths: Iterable[str], epochs: list, sparsities: Sequence[float], gates: list[Gates]
+) -> Iterator[tuple[Path, Ticket]]:
+    """A ticket for each score file and sparsity; appends to `gates`."""
+    for given in map(Path, paths):
+        for path in score_files(given, epochs) if given.is_dir() else [given]:
+            with explain():
+                scores, shapes, manifest = tickets.load_scores(path)
+            origin = Origin.read(manifest, manifest["sha256"], str(path))
+            drawn = {}
+            for sparsity in sparsities:
+                with explain():
+                    tickets.check_order(manifest, sparsity, path)
+                masks = tickets.draw(scores, shapes, sparsity)
+                by_matrix = tickets.density_by(masks, {name: name for name in masks})
+                drawn[drawn_column(sparsity)] = by_matrix
+                yield path, Ticket(origin, sparsity, overlap.pack(masks))
+            if origin.kind in tickets.GATE_KINDS:
+                probability, soft_gate = hard_concrete.open_probability, hard_concrete.soft_gate
+                columns = {
+                    "expected": {name: _mean(probability(s)) for name, s in scores.items()},
+                    "soft_gate": {name: _mean(soft_gate(s)) for name, s in scores.items()},
+                }
+                densities = pd.DataFrame(columns | drawn, index=list(scores))
+                gates.append(Gates(origin, tuple(sparsities), densities))
+
+
+def _mean(values: torch.Tensor) -> float:
+    return float(values.mean(dtype=torch.float64))

@@ -1,0 +1,48 @@
+"""Adversarial texts replayed on other models, as Markdown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evaluation.transfer import Replay, Share
+from reporting.sheets import markdown_table
+
+
+@dataclass(frozen=True)
+class Source:
+    """An attack whose texts are replayed."""
+
+    name: str
+    recipe: str | None
+    protocol_id: str | None
+    attack_id: str
+
+
+def markdown(results: Sequence[Replay], sources: Sequence[Source]) -> str:
+    header = ["model", "Clean %", *(f"texts of {s.name}" for s in sources), "worst of all"]
+    rows = [
+        [
+            result.model,
+            f"{result.clean.percent:.1f}",
+            *map(_cell, (*result.by_source.values(), result.worst_of_all)),
+        ]
+        for result in results
+    ]
+    attacks = [f"{s.name}: {s.recipe}, evaluation protocol {s.protocol_id}" for s in sources]
+    lines = [
+        "# Adversarial texts replayed on other models",
+        "",
+        "Percent of all rows on which the model is right before and after the replay, with 95 % "
+        "intervals.",
+        "",
+        *markdown_table(header, rows),
+        "",
+        f"Attacks: {'; '.join(attacks)}.",
+    ]
+    if len({source.protocol_id for source in sources}) > 1:
+        lines.append("Their evaluation protocols differ, so columns differ in more than the model.")
+    return "\n".join([*lines, ""])
+
+
+def _cell(share: Share) -> str:
+    low, high = share.interval_95
+    return f"{share.percent:.1f} [{low:.1f}, {high:.1f}]"
