@@ -87,7 +87,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
 
     from evaluation import recipes
     from evaluation.attack_rows import attack_row
-    from evaluation.goals import LogOdds
+    from evaluation.textattack_parts import LogOdds
     from evaluation.victim import Victim
 
     class RoundedLogOdds(LogOdds):
