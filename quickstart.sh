@@ -1,11 +1,11 @@
 #!/bin/sh
-# The whole pipeline on a CPU without a hub: set-up, stages 1 to 3 and the attack on the built-in
-# miniature (MiniLM encoder, Rotten Tomatoes sentences), then a table.
+# Run the whole pipeline on a CPU without a hub: installation, stages 1 to 3 and the attack on
+# built-in parts (MiniLM encoder, Rotten Tomatoes sentences), then a table.
 #
-#   sh quickstart.sh                  about ten minutes on two cores, installing included
+#   sh quickstart.sh                  about ten minutes on two cores, with the installation
 #   PRESET=hour sh quickstart.sh      all 8,530 sentences
 #
-# Run again, it goes on where it was stopped, or says that all is done.
+# If it was interrupted, the same command resumes it.
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 PRESET=${PRESET:-minutes}
@@ -26,23 +26,28 @@ esac
 
 sh "$ROOT/scripts/setup.sh"
 
-# Written last, with the settings of this script: what is done need not be looked through again.
+# The last command copies this script, with its settings, to done_file.
 done_file="$ROOT/runs/$results/all-done"
 if [ -f "$done_file" ] && cmp -s "$0" "$done_file"; then
     cat "$ROOT/results/$results/table.md"
-    echo "all is done: results/$results and runs/$results; remove the latter to start over"
+    echo "everything is done: results/$results, runs/$results; delete runs/$results to start over"
     exit 0
 fi
 
-unset KINDS METHODS REINIT TAG SCORES_TAG PROTOCOL ATTACK_EPOCHS ROWS SCORE_WITH CHECKPOINT
-export MODEL=builtin/minilm TASKS=builtin/rotten_tomatoes SEEDS=42 GPUS= DATA=
-export PYTHON="$ROOT/.venv/bin/python" RUNS="$ROOT/runs/$results" RECIPES=textfooler-minilm
-export MAX_TRAIN_ROWS=$rows MAX_EVAL_ROWS=$max_eval_rows NUM_EXAMPLES=$attacked_rows ATTACK=yes
+# Settings of the caller's shell must not change the result.
+. "$ROOT/scripts/variables.sh"
+for name in $(names_of); do
+    unset "$name"
+done
+export MODEL=builtin/minilm TASKS=builtin/rotten_tomatoes SEEDS=42
+export PYTHON="$ROOT/.venv/bin/python" RUNS="$ROOT/runs/$results"
+export MAX_TRAIN_ROWS=$rows MAX_EVAL_ROWS=$max_eval_rows
 
-EPOCHS=$epochs BSZ=$bsz LR=$lr sh "$ROOT/stage1-finetune.sh"
-EPOCHS=$search_epochs ADV_STEPS=$adv_steps sh "$ROOT/stage2-search-ticket.sh"
-EPOCHS=$epochs BSZ=$bsz LR=$lr KINDS="random robust" SPARSITIES=0.3 \
-    sh "$ROOT/stage3-draw-retrain_ticket.sh"
+training="EPOCHS=$epochs BSZ=$bsz LR=$lr"
+attack="RECIPES=textfooler-minilm NUM_EXAMPLES=$attacked_rows"
+env $training $attack ATTACK=yes sh "$ROOT/stage1-finetune.sh"
+env SEARCH_EPOCHS="$search_epochs" ADV_STEPS="$adv_steps" sh "$ROOT/stage2-search-ticket.sh"
+env $training $attack KINDS="random robust" SPARSITIES=0.3 sh "$ROOT/stage3-draw-retrain_ticket.sh"
 "$PYTHON" "$ROOT/report.py" --records "$RUNS" --output_dir "$ROOT/results/$results" \
     --title "Quickstart: dense, random ticket, robust ticket"
 cp "$0" "$done_file"

@@ -1,17 +1,19 @@
 #!/bin/sh
-# Any table or figure of the paper, by one command: a plan first, then the runs that are missing,
-# then the table.
+# Reproduce a table or figure of the paper: print a plan, run what is missing, write the table.
 #
-#   sh reproduce.sh table1 --scale mini                     MiniLM and built-in data; a CPU will do
+#   sh reproduce.sh table1 --scale mini                     MiniLM and built-in data; a CPU is enough
 #   sh reproduce.sh table1 --scale paper --tasks sst2 --seeds 1 2 3
 #   sh reproduce.sh table3 --scale mini --tasks sst2 --data folder --dry_run
 #
-# Targets: table1 to table4, figure1 to figure5, study (docs/study.md). All flags: sh reproduce.sh --help.
+# Targets: table1 to table4, figure1 to figure5, study (docs/study.md). Flags: sh reproduce.sh --help
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
-if ! command -v "$PYTHON" >/dev/null; then
-    sh "$ROOT/scripts/setup.sh"
+if [ -z "${PYTHON:-}" ]; then
+    PYTHON=$ROOT/.venv/bin/python
+    [ -x "$PYTHON" ] || sh "$ROOT/scripts/setup.sh"
+elif ! command -v "$PYTHON" >/dev/null; then
+    echo "error: PYTHON=$PYTHON is not a program" >&2
+    exit 2
 fi
 export PYTHON
 exec "$PYTHON" "$ROOT/reproduce.py" "$@"

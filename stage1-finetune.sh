@@ -1,22 +1,22 @@
 #!/bin/sh
-# Stage 1: fine-tune the pre-trained encoder on each task (paper, Table 5).
+# Stage 1: fine-tune the pre-trained encoder on each task (Table 5 of the paper).
 #
 #   sh stage1-finetune.sh                                   BERT-base, hub data, one seed
 #   TASKS="sst2" SEEDS="1 2 3" GPUS=0 sh stage1-finetune.sh
 #   MODEL=builtin/minilm TASKS=builtin/rotten_tomatoes sh stage1-finetune.sh
 #   MODEL=builtin/minilm TASKS=sst2 DATA=folder/of/sst2 sh stage1-finetune.sh
-#   ATTACK=yes sh stage1-finetune.sh                        attack the fine-tuned models, too
-#   METHODS="plain freelb infobert" sh stage1-finetune.sh   baselines (scripts/common.sh has their
-#                                                           settings)
+#   ATTACK=yes sh stage1-finetune.sh                        also attack the fine-tuned models
+#   METHODS="plain freelb infobert" sh stage1-finetune.sh   baselines (settings: scripts/common.sh)
 #
-# METHODS: plain, freelb, pgd, infobert. EPOCHS, BSZ, LR, WEIGHT_DECAY and MAX_SEQ_LENGTH override
-# every block; STOP_AT_LOSS ends a training at a loss, or at that of a ticket's run folder; further
-# flags go to finetune.py as they are. All variables: scripts/common.sh.
+# Each block below holds the hyper-parameters of a task. EPOCHS, BSZ, LR, WEIGHT_DECAY and
+# MAX_SEQ_LENGTH override all blocks. STOP_AT_LOSS ends training at a loss, or at that of the run of
+# a ticket. scripts/variables.sh lists all variables. Further flags go to finetune.py.
 set -eu
-. "$(dirname -- "$0")/scripts/common.sh"
-TASKS=${TASKS:-imdb ag_news sst2} # further: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
-METHODS=${METHODS:-plain}
+stage=1
 ATTACK=${ATTACK:-no}
+. "$(dirname -- "$0")/scripts/common.sh"
+TASKS=${TASKS:-imdb ag_news sst2} # also: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
+METHODS=${METHODS:-plain}
 check task "$KNOWN_TASKS" "$TASKS"
 check method "$KNOWN_METHODS" "$METHODS"
 
@@ -47,7 +47,7 @@ for seed in $SEEDS; do
                 epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
                 max_seq_length=256 attacked_rows=1000
                 ;;
-            builtin/rotten_tomatoes) # ours: the miniature, for the small encoder
+            builtin/rotten_tomatoes) # ours, for the small encoder
                 epochs=3 bsz=32 lr=5e-5 weight_decay=1e-2
                 max_seq_length=64 attacked_rows=250
                 ;;
@@ -67,3 +67,4 @@ for seed in $SEEDS; do
         done
     done
 done
+report_failures

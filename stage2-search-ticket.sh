@@ -1,28 +1,35 @@
 #!/bin/sh
-# Stage 2: learn the scores of a robust ticket on each task (paper, Table 6), from the best-dev
-# checkpoint of stage 1; or find a ticket in one of the ways that it is compared with.
+# Stage 2: learn the scores of a robust ticket on each task (Table 6 of the paper), from the
+# checkpoint of stage 1 with the best dev accuracy. Or find one of the tickets that it is compared
+# with.
 #
 #   sh stage2-search-ticket.sh
 #   TASKS="sst2" SEEDS="1 2 3" sh stage2-search-ticket.sh
 #   KINDS="robust no_adversary imp imp_freelb" sh stage2-search-ticket.sh
-#   PROTOCOL=released TASKS=sst2 RUNS=runs-released sh stage2-search-ticket.sh
+#   DEVIATIONS=released TASKS=sst2 RUNS=runs-released sh stage2-search-ticket.sh
 #
 # KINDS: robust; no_adversary (K = 0; Table 3, "w/o Adv"); imp (iterative magnitude pruning; Table
-# 1's LTH) and imp_freelb, imp_pgd, imp_infobert (under that method; Table 3, "w/o mask learning"),
-# which need no stage 1 and prune up to IMP_SPARSITY, IMP_SHARE of the weights every IMP_EPOCHS.
-# EPOCHS, BSZ, ADV_LR, MASK_LR, LAMBDA, ADV_INIT, ADV_STEPS and MAX_SEQ_LENGTH override every
-# block; further flags go to the Python script as they are. All variables: scripts/common.sh.
+# 1, "LTH"); imp_freelb, imp_pgd, imp_infobert (the same with adversarial training; Table 3, "w/o
+# mask learning"). Iterative pruning needs no stage 1. It prunes up to IMP_SPARSITY, IMP_SHARE of
+# the weights every IMP_EPOCHS.
+#
+# Each block below holds the hyper-parameters of a task. SEARCH_EPOCHS, BSZ, ADV_LR, MASK_LR,
+# LAMBDA, ADV_INIT, ADV_STEPS and MAX_SEQ_LENGTH override all blocks. scripts/variables.sh lists all
+# variables. Further flags go to the Python script.
 set -eu
+stage=2
+[ "${ATTACK:-no}" = no ] || echo "note: stage 2 does not attack" >&2
+ATTACK=no
 . "$(dirname -- "$0")/scripts/common.sh"
-TASKS=${TASKS:-imdb ag_news sst2} # further: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
+TASKS=${TASKS:-imdb ag_news sst2} # also: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
 KINDS=${KINDS:-robust}
 check task "$KNOWN_TASKS" "$TASKS"
 check kind "robust no_adversary imp imp_freelb imp_pgd imp_infobert" "$KINDS"
 
 for seed in $SEEDS; do
     for task in $TASKS; do
-        # adv_lr: eta; adv_init: eps_0; adv_steps: K. The perturbation's norm is not bounded.
-        # imp_*: rounds of iterative pruning (Chen et al. 2020: 10 % of the weights every 3 epochs).
+        # adv_lr: eta; adv_init: eps_0; adv_steps: K. The perturbation has no bound.
+        # imp_*: iterative pruning (Chen et al. 2020: 10 % of the weights every 3 epochs).
         case $task in
             imdb | builtin/imdb)
                 adv_lr=0.03 mask_lr=0.1 lambda=0.5 adv_init=0.05 adv_steps=5 weight_decay=1e-6
@@ -69,7 +76,7 @@ for seed in $SEEDS; do
                     [ "$kind" = robust ] || steps=0
                     train_on_task search_ticket.py --model_name "$runs/dense" \
                         --output_dir "$folder" \
-                        --epochs "${EPOCHS:-$epochs}" --bsz "${BSZ:-$bsz}" \
+                        --epochs "${SEARCH_EPOCHS:-$epochs}" --bsz "${BSZ:-$bsz}" \
                         --lr "${MASK_LR:-$mask_lr}" --adv_lr "${ADV_LR:-$adv_lr}" \
                         --adv_init_mag "${ADV_INIT:-$adv_init}" --adv_steps "$steps" \
                         --lambda_amp "${LAMBDA:-$lambda}" --weight_decay "$weight_decay" \

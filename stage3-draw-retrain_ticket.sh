@@ -5,19 +5,23 @@
 #   TASKS="sst2" SEEDS="1 2 3" SPARSITIES="0.3 0.5" sh stage3-draw-retrain_ticket.sh
 #   KINDS="robust random_matched" EPOCHS=10 sh stage3-draw-retrain_ticket.sh
 #
-# KINDS: robust, no_adversary, imp, imp_freelb (stage 2's scores), random, random_matched (the
-# robust scores permuted within each matrix), magnitude (of the pre-trained weights),
-# magnitude_finetuned (of stage 1's), complement (the robust ranking upside down). REINIT (Table 4):
-# nothing; ticket, the kept weights start from noise; rest, a dense model in which the removed ones
-# do. EPOCHS, BSZ, LR, WEIGHT_DECAY, MAX_SEQ_LENGTH override every block; further flags go to
-# retrain_ticket.py. All variables: scripts/common.sh.
+# KINDS: robust, no_adversary, imp, imp_freelb, imp_pgd, imp_infobert (scores of stage 2); random;
+# random_matched (the robust scores permuted within each matrix); magnitude (of the pre-trained
+# weights); magnitude_finetuned (of those of stage 1); complement (the robust ranking reversed).
+# REINIT (Table 4): nothing; ticket: the kept weights start from noise; rest: a dense model whose
+# removed weights start from noise.
+#
+# Each block below holds the hyper-parameters of a task. EPOCHS, BSZ, LR, WEIGHT_DECAY and
+# MAX_SEQ_LENGTH override all blocks. scripts/variables.sh lists all variables. Further flags go to
+# retrain_ticket.py.
 set -eu
+stage=3
+ATTACK=${ATTACK:-yes}
 . "$(dirname -- "$0")/scripts/common.sh"
-TASKS=${TASKS:-imdb ag_news sst2} # further: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
+TASKS=${TASKS:-imdb ag_news sst2} # also: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
 KINDS=${KINDS:-robust}
 REINIT=${REINIT:-nothing}
-SCORES_TAG=${SCORES_TAG:-} # of stage 2's folders, where they were made with a TAG
-ATTACK=${ATTACK:-yes}
+SCORES_TAG=${SCORES_TAG:-} # the TAG of stage 2
 check task "$KNOWN_TASKS" "$TASKS"
 check kind "robust no_adversary imp imp_freelb imp_pgd imp_infobert random random_matched \
 magnitude magnitude_finetuned complement" "$KINDS"
@@ -25,7 +29,7 @@ check start "nothing ticket rest" "$REINIT"
 
 for seed in $SEEDS; do
     for task in $TASKS; do
-        # sparsities: of the paper's Tables 1 and 2.
+        # sparsities: those of Tables 1 and 2.
         case $task in
             imdb | builtin/imdb)
                 sparsities=0.2 epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
@@ -51,7 +55,7 @@ for seed in $SEEDS; do
                 sparsities=0.3 epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
                 max_seq_length=256 attacked_rows=1000
                 ;;
-            builtin/rotten_tomatoes) # ours: the miniature, for the small encoder
+            builtin/rotten_tomatoes) # ours, for the small encoder
                 sparsities=0.3 epochs=3 bsz=32 lr=5e-5 weight_decay=1e-2
                 max_seq_length=64 attacked_rows=250
                 ;;
@@ -91,3 +95,4 @@ for seed in $SEEDS; do
         done
     done
 done
+report_failures

@@ -1,13 +1,14 @@
-"""About how long runs take, for plans alone."""
+"""Expected times of runs, for plans only."""
 
 import functools
 from pathlib import Path
 
 from training.data_sources import files_in, read_table
 from training.tasks import TASKS
+from utils.cli import UserError
 
-# Training rows, tokens of a mean row, and seconds to train on one token, or to attack it: measured
-# with MiniLM on two cores, all others estimates.
+# Training rows, tokens of a mean row, and seconds to train on one token, or to attack it. Those of
+# MiniLM on two cores are measured, the others are estimates.
 TRAINING_ROWS = {
     "sst2": 60_000,
     "imdb": 22_500,
@@ -45,14 +46,20 @@ START_SECONDS = 12  # imports and loading, per script
 
 @functools.cache
 def training_rows(task: str, folder: str | None) -> int:
-    """Of a task; where they lie in a folder, as many as there are."""
+    """Number of a task's training rows, in `folder` if it is given.
+
+    Raises UserError if the folder has no training file.
+    """
     if not folder:
         return TRAINING_ROWS[task]
-    return len(read_table(files_in(Path(folder), TASKS[task])["train"]))
+    files = files_in(Path(folder), TASKS[task])
+    if "train" not in files:
+        raise UserError(f"{folder} has no training file: add train.tsv, .csv, .jsonl or .parquet")
+    return len(read_table(files["train"]))
 
 
 def training_seconds(task: str, rows: float, device: str, size: str) -> float:
-    """`rows`: times the passes over them. `size`, of the encoder: mini or paper."""
+    """`rows`: number of rows times passes over them. `size`: of the encoder, mini or paper."""
     return START_SECONDS + rows * TOKENS[task] * SECONDS_PER_TOKEN[device, size]
 
 

@@ -1,34 +1,107 @@
-"""A run that a plan names: what exists of it, whether it is the same one, how long it takes."""
+"""A run that a plan needs: its commands, what exists of it, and whether that is the planned run."""
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from evaluation.protocol import folder_name
+from experiments.commands import Command
+from utils.files import read_json
 from utils.runs import read_run
+
+# Settings by their names in files of earlier versions.
+RENAMED = {"protocol": "deviations", "attack_protocol": "preset"}
+
+
+@dataclass
+class Attack:
+    """One call of attack.py: a folder per attacked checkpoint and temperature."""
+
+    command: Command
+    run: Path
+
+    @property
+    def folders(self) -> list[Path]:
+        args = self.command.args
+        checkpoints = ["last", "best"] if args.checkpoint == "both" else [args.checkpoint]
+        if args.attack_epochs:
+            checkpoints = [f"epoch{epoch}" for epoch in args.attack_epochs]
+        names = [
+            folder_name(
+                args.recipe,
+                checkpoint,
+                args.rows,
+                args.num_examples,
+                args.seed,
+                args.score_with,
+                temperature,
+                args.split,
+            )
+            for checkpoint in checkpoints
+            for temperature in args.temperature
+        ]
+        return [self.run / "attacks" / name for name in names]
+
+    @property
+    def missing(self) -> list[Path]:
+        return [folder for folder in self.folders if not is_attacked(folder)]
+
+    def differing(self, settings: dict[str, Any]) -> list[str]:
+        """Differences from an attack's settings, as attack.json or a record holds them."""
+        args = self.command.args
+        rows = settings.get("rows") or {}
+        there = {
+            "seed": settings.get("attack_seed"),
+            "query_budget": settings.get("query_budget"),
+            "rows": rows.get("chosen"),
+            "precision": settings.get("precision"),
+            "score_with": settings.get("score_with"),
+            "similarity_threshold": settings.get("similarity_threshold"),
+        }
+        planned = {name: getattr(args, name) for name in there}
+        # None: attack.py takes the threshold that belongs to the recipe.
+        unknown = {"similarity_threshold"} if args.similarity_threshold is None else set()
+        unknown |= {name for name in there if there[name] is None and name != "query_budget"}
+        differing = differences({k: v for k, v in planned.items() if k not in unknown}, there)
+        if args.compared_with and "right_for" in rows and not self._is_compared_with(rows):
+            differing.append(f"compared_with other models, not {' '.join(args.compared_with)}")
+        return differing
+
+    def _is_compared_with(self, rows: dict[str, Any]) -> bool:
+        from evaluation import attack_setup, checkpoints  # here: these imports take seconds
+
+        args = self.command.args
+        targets = checkpoints.find_targets(args.model_name, args.checkpoint, None)
+        compared = attack_setup.compared_models(args, targets)
+        return {checkpoints.weights_digest(target) for target in compared} == {*rows["right_for"]}
 
 
 @dataclass
 class Job:
-    """One call of a stage script for one task and seed: a run, and its attacks.
+    """One run for one task and seed, and its attacks.
 
-    `needs`: names of the jobs that must be trained before. `variables`: environment of the script.
-    `seconds`: expected for the training, `attack_seconds` for one attack.
+    `prepare`: the command that writes the scores which `training` reads, for kinds of scores that
+    take seconds. `needs`: names of the jobs that must be trained before. `seconds`: expected time
+    of the training; `attack_seconds`: of one attack.
     """
 
     name: str
+    task: str
+    seed: int
     folder: Path
-    script: str
-    variables: dict[str, str]
+    training: Command
     seconds: float
-    flags: tuple[str, ...] = ()
+    prepare: Command | None = None
     needs: tuple[str, ...] = ()
-    attacks: tuple[Path, ...] = ()
+    attacks: tuple[Attack, ...] = ()
     attack_seconds: float = 0.0
     state: str = field(init=False, default="missing")
 
     def look(self) -> None:
         """Set `state`: missing, begun, differs, unattacked (trained, attacks missing), finished."""
         run = read_run(self.folder)
-        attacked = all((folder / "summary.json").is_file() for folder in self.attacks)
         if run is None:
             self.state = "missing"
         elif self.differing(run):
@@ -36,19 +109,25 @@ class Job:
         elif run.get("status") != "finished":
             self.state = "begun"
         else:
-            self.state = "finished" if attacked else "unattacked"
+            self.state = "unattacked" if self.missing_attacks else "finished"
 
-    def differing(self, run: dict) -> list[str]:
-        """Settings of the job in which a run that is there is another, as 'lr 1e-4, not 2e-5'."""
-        args, found = run.get("args", {}), []
-        settings = dict(self.variables)
-        if settings.get("KINDS") == "no_adversary":
-            settings.pop("ADV_STEPS", None)  # the stage script sets 0
-        for variable, name in (ARGUMENTS["all"] | ARGUMENTS.get(run.get("stage"), {})).items():
-            here, there = settings.get(variable), args.get(name)
-            if here and name in args and not _same(here, there):
-                found.append(f"{name} {there}, not {here}")
-        return found
+    def differing(self, run: dict[str, Any]) -> list[str]:
+        """Settings in which the run and its attacks are not the planned ones."""
+        planned = dict(self.training.identity)
+        return differences(planned, run.get("args", {}), self.folder.parent) + [
+            text for attack, folder in self._attack_folders() for text in _differing(attack, folder)
+        ]
+
+    def _attack_folders(self) -> Iterator[tuple[Attack, Path]]:
+        return ((attack, folder) for attack in self.attacks for folder in attack.folders)
+
+    @property
+    def attack_folders(self) -> list[Path]:
+        return [folder for _, folder in self._attack_folders()]
+
+    @property
+    def missing_attacks(self) -> list[Path]:
+        return [folder for folder in self.attack_folders if not is_attacked(folder)]
 
     @property
     def finished(self) -> bool:
@@ -59,51 +138,53 @@ class Job:
         return self.state in ("finished", "unattacked")
 
     @property
+    def commands_left(self) -> list[Command]:
+        """The commands that are not done, in their order."""
+        training = [command for command in (self.prepare, self.training) if command is not None]
+        attacks = [attack.command for attack in self.attacks if attack.missing]
+        return attacks if self.trained else training + attacks
+
+    @property
     def seconds_left(self) -> float:
-        """Expected: of the training, unless it is done, and of the attacks that are missing."""
-        missing = sum(not (folder / "summary.json").is_file() for folder in self.attacks)
-        return self.seconds * (not self.trained) + missing * self.attack_seconds
+        """Expected time of the training, unless it is done, and of the missing attacks."""
+        attacks = len(self.missing_attacks) * self.attack_seconds
+        return attacks if self.trained else self.seconds + attacks
 
 
-# By stage, variables of the stage scripts -> the argument that run.json holds.
-ARGUMENTS = {
-    "all": {
-        "MAX_TRAIN_ROWS": "max_train_rows",
-        "MAX_EVAL_ROWS": "max_eval_rows",
-        "BSZ": "bsz",
-        "DATA": "data_dir",
-        "MAX_SEQ_LENGTH": "max_seq_length",
-        "PROTOCOL": "protocol",
-        "SEEDS": "seed",
-    },
-    "finetune": {
-        "EPOCHS": "epochs",
-        "LR": "lr",
-        "MODEL": "model_name",
-        "STOP_AT_LOSS": "stop_at_loss",
-    },
-    "retrain": {"EPOCHS": "epochs", "LR": "lr", "MODEL": "model_name"},
-    "search": {
-        "EPOCHS": "epochs",
-        "MASK_LR": "lr",
-        "ADV_STEPS": "adv_steps",
-        "LAMBDA": "lambda_amp",
-    },
-    "imp": {
-        "IMP_EPOCHS": "epochs",
-        "IMP_LR": "lr",
-        "IMP_SPARSITY": "to_sparsity",
-        "IMP_SHARE": "share_per_round",
-        "MODEL": "model_name",
-    },
-}
+def is_attacked(folder: Path) -> bool:
+    return (folder / "summary.json").is_file()
 
 
-def _same(given: str, written: object) -> bool:
-    try:
-        return float(given) == float(written)
-    except (TypeError, ValueError):
-        return given == str(written)
+def _differing(attack: Attack, folder: Path) -> list[str]:
+    path = folder / "attack.json"
+    return attack.differing(read_json(path).get("settings") or {}) if path.is_file() else []
+
+
+def differences(
+    planned: dict[str, Any], written: dict[str, Any], runs: Path | None = None
+) -> list[str]:
+    """Settings that differ, as 'lr 0.0001, not 2e-05'.
+
+    A setting that the writer's version did not have is not compared. `runs`: the folder of the
+    planned run's neighbors, which may have been moved as a whole.
+    """
+    written = {RENAMED.get(name, name): value for name, value in written.items()}
+    return [
+        f"{name} {written[name]}, not {value}"
+        for name, value in planned.items()
+        if name in written and not _is_same(value, written[name], runs)
+    ]
+
+
+def _is_same(planned: Any, written: Any, runs: Path | None) -> bool:
+    if isinstance(planned, list) and isinstance(written, list):
+        return set(planned) <= set(written)  # epochs that are kept: more of them do no harm
+    if planned == written or not isinstance(planned, str) or not isinstance(written, str):
+        return planned == written
+    if runs is not None and Path(planned).is_relative_to(runs):
+        tail = Path(planned).relative_to(runs).parts
+        return Path(written).parts[-len(tail) :] == tail
+    return os.sep in planned and Path(planned).resolve() == Path(written).resolve()
 
 
 def duration(seconds: float) -> str:

@@ -1,41 +1,53 @@
-# Sourced by the stage scripts: settings that all three share, and where their runs lie.
-# Every variable can be given in the environment.
+# The stage scripts source this file, with `stage` and ATTACK set: checks, defaults, and functions
+# that they share. scripts/variables.sh lists the variables that you can set.
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
-[ -x "$PYTHON" ] || PYTHON=$(command -v python3)
+. "$ROOT/scripts/variables.sh"
 
-MODEL=${MODEL:-bert-base-uncased} # hub name, local folder, or builtin/minilm
-DATA=${DATA:-}                    # folder with {train,dev,test} files instead of the hub
+fail() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+# check WHAT KNOWN GIVEN: every given word is a known one; checked before anything runs.
+check() {
+    for word in $3; do
+        case " $2 " in
+            *" $word "*) ;;
+            *) fail "unknown $1 '$word'; known are $2" ;;
+        esac
+    done
+}
+
+KNOWN_TASKS="imdb ag_news sst2 qnli qqp mnli builtin/rotten_tomatoes builtin/imdb"
+KNOWN_METHODS="plain freelb pgd infobert"
+check ATTACK "yes no" "$ATTACK"
+check_variables "$stage" "$ATTACK"
+
+if [ -n "${PYTHON:-}" ]; then # a path, or a name on PATH
+    command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON is not a program"
+else
+    PYTHON=$ROOT/.venv/bin/python
+    [ -x "$PYTHON" ] || fail "$ROOT/.venv is missing; create it: sh scripts/setup.sh"
+fi
+
+MODEL=${MODEL:-bert-base-uncased}
+DATA=${DATA:-}
 SEEDS=${SEEDS:-42}
-GPUS=${GPUS:-}                    # CUDA ids, such as 0 or 0,1; empty: all that are visible
+GPUS=${GPUS:-}
 RUNS=${RUNS:-$ROOT/runs}
-PRECISION=${PRECISION:-auto}      # auto, bf16 or fp32
-PROTOCOL=${PROTOCOL:-paper}       # paper, or released (D1, D2, D9, D10, D13, D14)
-CHECKPOINT=${CHECKPOINT:-last}    # which checkpoint is attacked: last, best (on dev), or both
-SCORE_WITH=${SCORE_WITH:-}        # where not the protocol's: log_odds or softmax
-ATTACK_PROTOCOL=${ATTACK_PROTOCOL:-balanced} # or paper, released, intersection
-COMPARED_WITH=${COMPARED_WITH:-}  # run folders, for the intersection
-ROWS=${ROWS:-}                    # attacked rows, where not the protocol's: balanced, random, first
-TEMPERATURE=${TEMPERATURE:-}      # list such as 1,fitted (attack.py); empty: 1
-PROCESSES=${PROCESSES:-1}         # that attack rows at the same time
-QUERY_BUDGET=${QUERY_BUDGET:-}    # victim queries per row; empty: any
-ATTACK_EPOCHS=${ATTACK_EPOCHS:-}  # attack these epochs instead, such as 1,2,3 (see --keep_epochs)
-NUM_EXAMPLES=${NUM_EXAMPLES:-}    # attacked rows per result; empty: the paper's number
-TAG=${TAG:-}                      # put behind the names of the run folders that a stage makes
-MAX_TRAIN_ROWS=${MAX_TRAIN_ROWS:-}
-MAX_EVAL_ROWS=${MAX_EVAL_ROWS:-}
-# Files that some attacks need; see README, "What the attacks need".
-NEIGHBOURS=${NEIGHBOURS:-}
-WORD_VECTORS=${WORD_VECTORS:-}
-SENTENCE_ENCODER=${SENTENCE_ENCODER:-}
-MASKED_LM=${MASKED_LM:-}
-# The paper's three attacks, or without a hub the one that packages alone can run.
+TAG=${TAG:-}
+PRECISION=${PRECISION:-auto}
+DEVIATIONS=${DEVIATIONS:-paper}
+CHECKPOINT=${CHECKPOINT:-last}
+ATTACK_PRESET=${ATTACK_PRESET:-balanced}
+PROCESSES=${PROCESSES:-1}
+# The three attacks of the paper; without a hub the one that needs packages only.
 case $MODEL in
     builtin/*) RECIPES=${RECIPES:-textfooler-minilm} ;;
     *) RECIPES=${RECIPES:-bertattack textfooler textbugger} ;;
 esac
 
-# Threads that wait without spinning: little slower alone, twice as fast beside another job.
+# Threads that wait without spinning: slightly slower alone, twice as fast next to another job.
 OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 export OMP_WAIT_POLICY
 
@@ -44,7 +56,7 @@ if [ -n "$GPUS" ]; then
     export CUDA_VISIBLE_DEVICES
 fi
 
-# train SCRIPT FLAGS...: on one device, or over several GPUs, one process on each.
+# train SCRIPT FLAGS...: on one device, or with one process on each of several GPUs.
 train() {
     script=$1
     shift
@@ -58,7 +70,7 @@ train() {
     esac
 }
 
-# The data flags of a task ($task, $max_seq_length), before further flags of a training script.
+# train_on_task SCRIPT FLAGS...: train with the data of $task, $max_seq_length, $seed.
 train_on_task() {
     script=$1
     shift
@@ -66,16 +78,18 @@ train_on_task() {
         --max_seq_length "${MAX_SEQ_LENGTH:-$max_seq_length}" \
         ${MAX_TRAIN_ROWS:+--max_train_rows "$MAX_TRAIN_ROWS"} \
         ${MAX_EVAL_ROWS:+--max_eval_rows "$MAX_EVAL_ROWS"} \
-        --seed "$seed" --precision "$PRECISION" --protocol "$PROTOCOL" "$@"
+        --seed "$seed" --precision "$PRECISION" --deviations "$DEVIATIONS" "$@"
 }
 
-# attack_run FOLDER DEFAULT_ROWS: every recipe on one run; rows attacked already are not repeated.
+# attack_run FOLDER DEFAULT_ROWS: run every recipe on one run; attacked rows are not repeated.
+# A failed attack does not stop the others; `report_failures` lists it.
+failures=
 attack_run() {
-    failed=0
     for recipe in $RECIPES; do
+        status=0
         "$PYTHON" "$ROOT/attack.py" --model_name "$1" --checkpoint "$CHECKPOINT" \
             --recipe "$recipe" --num_examples "${NUM_EXAMPLES:-$2}" --processes "$PROCESSES" \
-            --attack_protocol "$ATTACK_PROTOCOL" ${COMPARED_WITH:+--compared_with $COMPARED_WITH} \
+            --preset "$ATTACK_PRESET" ${COMPARED_WITH:+--compared_with $COMPARED_WITH} \
             ${ROWS:+--rows "$ROWS"} ${SCORE_WITH:+--score_with "$SCORE_WITH"} \
             ${TEMPERATURE:+--temperature "$TEMPERATURE"} \
             ${QUERY_BUDGET:+--query_budget "$QUERY_BUDGET"} \
@@ -83,17 +97,23 @@ attack_run() {
             ${NEIGHBOURS:+--neighbours "$NEIGHBOURS"} \
             ${WORD_VECTORS:+--word_vectors "$WORD_VECTORS"} \
             ${SENTENCE_ENCODER:+--sentence_encoder "$SENTENCE_ENCODER"} \
-            ${MASKED_LM:+--masked_lm "$MASKED_LM"} || failed=$?
-        # One attack that cannot be run leaves the others; a signal ends them all.
-        [ "$failed" -lt 128 ] || exit "$failed"
+            ${MASKED_LM:+--masked_lm "$MASKED_LM"} || status=$?
+        [ "$status" -lt 128 ] || exit "$status" # a signal ends the script
+        [ "$status" -eq 0 ] || failures="$failures
+failed: $recipe on $1 (status $status)"
     done
-    return "$failed"
 }
 
-# adversary_of METHOD: the flags of a way to train on $task. FreeLB: adversarial lr, initial size,
-# bound, K. Its authors state them for the GLUE tasks (their ALBERT runs); IMDB, AG News and the
-# built-in data have SST-2's, which is our choice. InfoBERT: its authors' for ANLI, everywhere. PGD:
-# FreeLB's, our choice.
+# Last line of a stage script: list the failed attacks; exit with status 1 if there are any.
+report_failures() {
+    [ -n "$failures" ] || return 0
+    echo "${failures#?}" >&2
+    exit 1
+}
+
+# adversary_of METHOD: the flags of a training method on $task (ascent, initial size, bound, K). The
+# authors of FreeLB state them for the GLUE tasks (their ALBERT runs). IMDB, AG News and the built-in
+# data use those of SST-2 (our choice), and so does PGD. InfoBERT has its authors' for ANLI.
 adversary_of() {
     case $task in
         qnli) freelb="0.05 0.1 0 3" ;;
@@ -109,7 +129,7 @@ adversary_of() {
     printf '%s' "--method $1 --adv_lr $2 --adv_init_mag $3 --adv_max_norm $4 --adv_steps $5"
 }
 
-# Folder of a kind of scores, below the runs of a task and seed.
+# scores_of KIND: name of the run folder of a kind of scores.
 scores_of() {
     case $1 in
         robust | no_adversary) printf 'search-%s' "$1" ;;
@@ -117,23 +137,7 @@ scores_of() {
     esac
 }
 
-# Where the runs of one encoder, task and seed lie.
+# runs_of TASK SEED: folder of the runs of $MODEL.
 runs_of() {
     printf '%s/%s/%s/seed%s' "$RUNS" "$(basename -- "$MODEL")" "$1" "$2"
-}
-
-KNOWN_TASKS="imdb ag_news sst2 qnli qqp mnli builtin/rotten_tomatoes builtin/imdb"
-KNOWN_METHODS="plain freelb pgd infobert"
-
-# check WHAT KNOWN GIVEN: every given word is a known one; said before anything is run.
-check() {
-    for word in $3; do
-        case " $2 " in
-            *" $word "*) ;;
-            *)
-                echo "error: unknown $1 '$word'; known are $2" >&2
-                exit 2
-                ;;
-        esac
-    done
 }

@@ -1,10 +1,10 @@
-"""Plans of tables and figures: what they need, what is reused, what runs beside what."""
+"""Plans of tables and figures: what they need, what is reused, what runs in parallel."""
 
 import json
 import os
 import re
 import shutil
-import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,12 +12,15 @@ from conftest import call, fails
 from record_tools import attack as record
 
 import reproduce
+from evaluation import checkpoints
 from evaluation.records import AttackRecord
-from experiments import paper, planning, runner, study
-from experiments.jobs import Job
+from experiments import commands, planner, recorded, runner, study
+from experiments.commands import Command
+from experiments.jobs import Attack, Job
 from experiments.models import Model
 from experiments.paper import FIGURES, TABLES
 from experiments.scales import SCALES
+from training.settings import FolderSettings
 from utils.cli import UserError
 from utils.files import write_json
 
@@ -26,21 +29,37 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch):
-    names = "MODEL LR BSZ CHECKPOINT ROWS SCORE_WITH NEIGHBOURS NLTK_DATA MAX_TRAIN_ROWS ADV_STEPS"
-    for name in (*names.split(), "CUDA_VISIBLE_DEVICES"):
+    names = shell_variables("1a", "1", "2", "3")
+    for name in (*names, "NLTK_DATA", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
+
+
+def shell_variables(*stages: str) -> list[str]:
+    """Names of the variables that scripts/variables.sh documents for these stages."""
+    lines = (ROOT / "scripts" / "variables.sh").read_text().split("'")[1].strip().splitlines()
+    return [line.split()[0] for line in lines if set(line[17:26].split()) & set(stages)]
 
 
 def plan(target: str, folder: Path, *flags: str) -> dict[str, Job]:
     flags = (*flags, *["--no-controls"] * ("--controls" not in flags))
     args = reproduce.parse_args([target, "--scale", "mini", "--runs", str(folder), *flags])
-    return {job.name.split("/")[-1]: job for job in planning.make_plan(args)}
+    return {job.name.split("/")[-1]: job for job in planner.make_plan(args)}
 
 
 def finish(job: Job, attacks: bool = True) -> None:
-    write_json(job.folder / "run.json", {"stage": "x", "status": "finished"})
-    for folder in job.attacks if attacks else ():
-        write_json(folder / "summary.json", {})
+    """What the job's scripts leave behind."""
+    written = {"stage": "x", "status": "finished", "args": job.training.identity}
+    write_json(job.folder / "run.json", written)
+    for attack in job.attacks if attacks else ():
+        args = attack.command.args
+        for folder in attack.folders:
+            rows = {"chosen": args.rows}
+            settings = {"attack_seed": args.seed, "rows": rows, "precision": args.precision}
+            settings |= {"score_with": args.score_with}
+            if args.query_budget:
+                settings["query_budget"] = args.query_budget
+            write_json(folder / "attack.json", {"settings": settings})
+            write_json(folder / "summary.json", {})
 
 
 def test_table_1_needs_every_row_and_what_they_are_made_from(tmp_path):
@@ -62,7 +81,7 @@ def test_table_1_needs_every_row_and_what_they_are_made_from(tmp_path):
             assert order.index(need.split("/")[-1]) < order.index(job.name.split("/")[-1])
     assert jobs["ticket-robust-0.3"].needs == ("builtin/rotten_tomatoes/seed42/search-robust",)
     assert jobs["search-robust"].needs == ("builtin/rotten_tomatoes/seed42/dense",)
-    assert jobs["dense"].variables["METHODS"] == "plain" and len(jobs["dense"].attacks) == 3
+    assert jobs["dense"].training.args.method == "plain" and len(jobs["dense"].attacks) == 3
     assert all(job.state == "missing" and job.seconds > 0 for job in jobs.values())
 
 
@@ -83,10 +102,13 @@ def test_a_ticket_is_planned_with_its_controls(tmp_path):
     assert control.needs == (f"{place}/ticket-robust-0.3", f"{place}/dense-epochs10")
     folder = str(tmp_path / "minilm" / place / "ticket-robust-0.3")
     # It is an epoch of the control with as many passes; random masks have no such control.
-    assert control.flags == ("--from_run", str(tmp_path / "minilm" / place / "dense-epochs10"))
-    assert dense["dense-epochs10"].flags == ("--keep_epochs", "1,2,3,4,5,6,7,8,9,10")
-    assert dense["dense-loss_of-ticket-random-0.3"].flags == dense["dense"].flags == ()
-    assert control.variables["STOP_AT_LOSS"] == folder and control.variables["EPOCHS"] == "10"
+    args = {name: job.training.args for name, job in dense.items()}
+    from_run = str(tmp_path / "minilm" / place / "dense-epochs10")
+    assert control.training.args.from_run == from_run
+    assert args["dense-epochs10"].keep_epochs == list(range(1, 11))
+    for name in ("dense-loss_of-ticket-random-0.3", "dense"):
+        assert args[name].from_run is None and args[name].keep_epochs == []
+    assert control.training.args.stop_at_loss == folder and control.training.args.epochs == 10
     assert all(len(job.attacks) == 3 for job in dense.values())
     only_dense = plan("table1", tmp_path, "--rows", "FreeLB", "--controls")
     assert set(only_dense) == {"dense-freelb"}
@@ -94,7 +116,7 @@ def test_a_ticket_is_planned_with_its_controls(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("CHECKPOINT", "TEMPERATURE"):
             patch.setenv(name, both[name])
-        attacks = plan("table1", tmp_path, "--rows", "FreeLB")["dense-freelb"].attacks
+        attacks = plan("table1", tmp_path, "--rows", "FreeLB")["dense-freelb"].attack_folders
     assert len(attacks) == 12
     assert {"last", "best"} == {folder.name.split("_")[1] for folder in attacks}
     assert sum(folder.name.endswith("_Tfitted") for folder in attacks) == 6
@@ -118,8 +140,8 @@ def test_the_study_asks_only_for_what_its_records_lack(tmp_path, monkeypatch):
         ]
         args = reproduce.parse_args(flags)
         assert args.scale == "study"
-        jobs = planning.make_plan(args)
-        return {job.name.split("/")[-1]: [a.name for a in job.attacks] for job in jobs}
+        jobs = planner.make_plan(args)
+        return {job.name.split("/")[-1]: [a.name for a in job.attack_folders] for job in jobs}
 
     first = planned()
     assert set(first) == {
@@ -147,7 +169,7 @@ def test_the_study_asks_only_for_what_its_records_lack(tmp_path, monkeypatch):
     assert set(planned()) == set(first)
     # Neither skipped nor mixed where it would be made in another way.
     others = {
-        "LR": ("1e-3", "lr 5e-05, not 1e-3"),
+        "LR": ("1e-3", "lr 5e-05, not 0.001"),
         "MAX_TRAIN_ROWS": ("500", "6716 training rows, not 500"),
     }
     for name, (value, told) in others.items():
@@ -174,7 +196,7 @@ def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):
                 *rows,
             ]
         )
-        return {job.name.split("/")[-1]: job for job in planning.make_plan(args)}
+        return {job.name.split("/")[-1]: job for job in planner.make_plan(args)}
 
     jobs = planned("D9, mean in R(m)", "search epoch 2", "w/o Structure + Longer", "w/o Adv")
     assert set(jobs) == {
@@ -183,26 +205,27 @@ def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):
         *("ticket-robust-0.3-reinit_rest-epochs10", "ticket-no_adversary-0.3"),
     }
     search = jobs["search-robust-penalty_mean_matrices"]
-    assert search.variables["TAG"] == "-penalty_mean_matrices"
-    assert search.flags == ("--penalty_mean", "matrices")
+    assert search.training.args.penalty_mean == "matrices"
+    assert jobs["search-robust"].training.args.penalty_mean == "entries"
     released = planned("released search (D1, D2, D9, D14, D17)")[
         "search-robust-deviations_released"
     ]
-    assert released.variables["PROTOCOL"] == "released" and released.flags == ()
+    assert released.training.args.deviations == "released"
     ticket = jobs["ticket-robust-0.3-penalty_mean_matrices"]
-    assert ticket.variables["SCORES_TAG"] == ticket.variables["TAG"] == "-penalty_mean_matrices"
+    assert ticket.training.args.scores == str(search.folder)
     assert ticket.needs == ("builtin/rotten_tomatoes/seed1/search-robust-penalty_mean_matrices",)
-    epoch = jobs["ticket-robust-0.3-search_epoch2"].variables
-    assert epoch["SCORES_TAG"] == "/scores_epoch2.safetensors" and epoch["TAG"] == "-search_epoch2"
-    assert jobs["search-robust"].flags == ("--keep_scores", "1,2,3,4,5")
-    rest = jobs["ticket-robust-0.3-reinit_rest-epochs10"].variables
-    assert rest["TAG"] == "-epochs10" and rest["EPOCHS"] == "10" and rest["REINIT"] == "rest"
+    epoch = jobs["ticket-robust-0.3-search_epoch2"].training.args
+    default_search = jobs["search-robust"]
+    assert epoch.scores == str(default_search.folder / "scores_epoch2.safetensors")
+    assert default_search.training.args.keep_scores == [1, 2, 3, 4, 5]
+    rest = jobs["ticket-robust-0.3-reinit_rest-epochs10"].training.args
+    assert rest.epochs == 10 and rest.reinitialise == "rest"
     # All sparsities and lengths that the main table has not; their masks are one search's.
     grid = [row.label for row in study.STUDIES["study-grid"].rows if row.model.kind]
     main = [row.label for row in study.STUDY.rows if row.model.kind == "robust"]
     assert len({*grid, *main}) == 9 * 3 == len(grid) + len(main)
     jobs = planned("RobustT 90 %, 20 epochs")
-    assert jobs["ticket-robust-0.9-epochs20"].variables["EPOCHS"] == "20"
+    assert jobs["ticket-robust-0.9-epochs20"].training.args.epochs == 20
     assert {"search-robust", "dense-epochs20", "dense-epochs29"} < set(jobs)
     with pytest.raises(UserError, match="study has no row 'search epoch 9'"):
         planned("search epoch 9")
@@ -230,7 +253,7 @@ def test_the_study_keeps_its_robust_tickets(tmp_path, capsys):
     ):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "ticket.safetensors").write_text(name)
-    reproduce.keep_tickets(tmp_path / "runs", tmp_path / "kept")
+    recorded.keep_tickets(tmp_path / "runs", tmp_path / "kept")
     kept = {path.name: path.read_text() for path in (tmp_path / "kept").iterdir()}
     early = "imdb/seed2/ticket-robust-0.5"
     assert kept == {
@@ -239,7 +262,7 @@ def test_the_study_keeps_its_robust_tickets(tmp_path, capsys):
         "imdb-seed2-robust-0.5-search_epoch2.safetensors": f"{early}-search_epoch2",
     }
     (tmp_path / "runs/imdb/seed2/ticket-robust-0.3/ticket.safetensors").write_text("another")
-    reproduce.keep_tickets(tmp_path / "runs", tmp_path / "kept")
+    recorded.keep_tickets(tmp_path / "runs", tmp_path / "kept")
     assert {path.name: path.read_text() for path in (tmp_path / "kept").iterdir()} == kept
     assert "is another ticket than" in capsys.readouterr().err
 
@@ -264,36 +287,35 @@ def test_epochs_are_kept_until_all_controls_are_taken_from_them(tmp_path, monkey
                 "RobustT 50 %",
             ]
         )
-        return {job.folder.name: job for job in planning.make_plan(args)}
+        return {job.folder.name: job for job in planner.make_plan(args)}
 
-    def trained(job: Job, **args) -> None:
-        about = {"stage": "finetune", "status": "finished", "args": args}
-        write_json(job.folder / "run.json", about)
+    def trained(job: Job) -> None:
+        finish(job, attacks=False)
         job.look()
 
     jobs = planned()
     source = jobs["dense-epochs12"]
     taken = [jobs[f"dense-loss_of-ticket-robust-{s}"] for s in (0.3, 0.5)]
-    trained(source, keep_epochs=list(range(1, 13)))
+    trained(source)
     for epoch in range(1, 13):
         (source.folder / f"epoch{epoch}").mkdir()
     trained(taken[0])
-    reproduce.drop_epochs(list(jobs.values()))
+    recorded.drop_epochs(list(jobs.values()))
     assert (source.folder / "epoch1").is_dir()
     trained(taken[1])
-    reproduce.drop_epochs(list(jobs.values()))
+    recorded.drop_epochs(list(jobs.values()))
     assert not list(source.folder.glob("epoch*")) and source.folder.is_dir()
     # Without its epochs, or begun without keeping them, nothing can be taken from it any more.
     for status in ("finished", "running"):
         about = {"stage": "finetune", "status": status, "args": {"keep_epochs": []}}
         write_json(place / "dense-epochs12" / "run.json", about)
         again = planned()
-        assert again["dense-epochs12"].flags == taken[0].flags[:0]
-        assert again["dense-loss_of-ticket-robust-0.3"].flags == ()
+        assert again["dense-epochs12"].training.args.keep_epochs == []
+        assert again["dense-loss_of-ticket-robust-0.3"].training.args.from_run is None
     # Killed before its first epoch's end, it goes on as it was begun.
     about = {"stage": "finetune", "status": "running", "args": {"keep_epochs": [*range(1, 13)]}}
     write_json(place / "dense-epochs12" / "run.json", about)
-    assert planned()["dense-epochs12"].flags == source.flags
+    assert planned()["dense-epochs12"].training == source.training
 
 
 def test_built_in_tasks_of_a_plan_need_no_folder_of_data(tmp_path):
@@ -315,17 +337,8 @@ def test_built_in_tasks_of_a_plan_need_no_folder_of_data(tmp_path):
             "Fine-tune",
         ]
     )
-    data = {job.variables["TASKS"]: job.variables.get("DATA") for job in planning.make_plan(args)}
+    data = {job.task: job.training.args.data_dir for job in planner.make_plan(args)}
     assert data == {"builtin/rotten_tomatoes": None, "sst2": str(tmp_path / "data" / "sst2")}
-
-
-def test_the_searches_epochs_are_those_of_the_stage_script(tmp_path):
-    text = (ROOT / "stage2-search-ticket.sh").read_text()
-    for block in re.findall(r"^ {12}(\S.*)\)(?: #.*)?\n((?: {16}.*\n)+)", text, re.MULTILINE):
-        epochs = int(re.search(r"(?<!_)\bepochs=(\d+)", block[1])[1])
-        assert f"imp_epochs={paper.IMP_EPOCHS}" in block[1]
-        for task in block[0].split(" | "):
-            assert epochs == paper.SEARCH_EPOCHS.get(task, 20)
 
 
 def test_what_is_finished_is_reused_and_tables_share_runs(tmp_path):
@@ -371,6 +384,139 @@ def test_a_run_made_with_other_settings_is_named(tmp_path, monkeypatch):
         plan("table1", tmp_path)
 
 
+# Each: a run of Table 1, a variable, a value that makes another run of it, and what differs.
+OTHER_SETTINGS = [
+    ("dense", "WEIGHT_DECAY", "0.5", "weight_decay 0.01, not 0.5"),
+    ("dense", "PRECISION", "bf16", "precision auto, not bf16"),
+    ("dense", "WARMUP_RATIO", "0.5", "warmup_ratio 0.1, not 0.5"),
+    ("dense", "MAX_SEQ_LENGTH", "32", "max_seq_length 64, not 32"),
+    ("dense", "GROUP_BY_LENGTH", "no", "group_by_length True, not False"),
+    ("dense-freelb", "FREELB_ADV_LR", "0.3", "adv_lr 0.1, not 0.3"),
+    ("search-robust", "ADV_LR", "0.3", "adv_lr 0.03, not 0.3"),
+    ("search-robust", "ADV_INIT", "0.3", "adv_init_mag 0.05, not 0.3"),
+    ("search-robust", "MASK_LR", "0.3", "lr 0.1, not 0.3"),
+    ("search-robust", "LAMBDA", "0.3", "lambda_amp 0.5, not 0.3"),
+    ("search-robust", "SEARCH_WEIGHT_DECAY", "0.5", "weight_decay 1e-06, not 0.5"),
+    ("search-robust", "PENALTY_MEAN", "matrices", "penalty_mean entries, not matrices"),
+    ("scores-imp", "IMP_LR", "0.3", "lr 0.0001, not 0.3"),
+    ("scores-imp", "IMP_SHARE", "0.2", "share_per_round 0.1, not 0.2"),
+    ("dense", "QUERY_BUDGET", "20", "query_budget None, not 20"),
+    ("dense", "SIMILARITY_THRESHOLD", "0.5", "not read by the recipe"),
+    ("dense", "ATTACK_PRECISION", "bf16", "precision fp32, not bf16"),
+]
+
+
+@pytest.mark.parametrize(("run", "variable", "value", "difference"), OTHER_SETTINGS)
+def test_a_finished_run_with_other_settings_is_not_the_planned_one(
+    tmp_path, monkeypatch, run, variable, value, difference
+):
+    for job in plan("table1", tmp_path).values():
+        finish(job)
+    assert all(job.finished for job in plan("table1", tmp_path).values())
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=difference) as refusal:
+        plan("table1", tmp_path)
+    assert f"/{run} was made with other settings" in str(refusal.value) or "not read" in difference
+
+
+def test_runs_may_move_and_keep_more_than_the_plan_needs(tmp_path, monkeypatch):
+    for job in plan("table1", tmp_path / "runs").values():
+        finish(job)
+        run = json.loads((job.folder / "run.json").read_text())
+        if "keep_scores" in run["args"]:
+            run["args"]["keep_scores"] = [1, 2]
+        del run["args"]["warmup_ratio"]  # of a version that did not have it
+        write_json(job.folder / "run.json", run)
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    assert all(job.finished for job in plan("table1", tmp_path / "moved").values())
+    monkeypatch.chdir(tmp_path)
+    assert all(job.finished for job in plan("table1", Path("moved")).values())
+
+
+def test_the_models_of_an_intersection_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setenv("ATTACK_PRESET", "intersection")
+    for name, weights in (("a", b"1"), ("b", b"2"), ("dense", b"3")):
+        (tmp_path / name / "last").mkdir(parents=True)
+        (tmp_path / name / "last" / "config.json").write_text("{}")
+        (tmp_path / name / "last" / "model.safetensors").write_bytes(weights)
+        write_json(tmp_path / name / "run.json", {"stage": "finetune", "status": "finished"})
+    digests = {
+        name: checkpoints.weights_digest(checkpoints.find_targets(tmp_path / name, "last", None)[0])
+        for name in ("a", "b", "dense")
+    }
+
+    def differing(*compared: str) -> list[str]:
+        monkeypatch.setenv("COMPARED_WITH", " ".join(str(tmp_path / name) for name in compared))
+        planned = {"model_name": tmp_path / "dense", "recipe": "pwws", "num_examples": 9}
+        attack = Attack(commands.make("attack", planned), tmp_path / "dense")
+        rows = {"chosen": "intersection", "right_for": sorted([digests["a"], digests["dense"]])}
+        return attack.differing({"attack_seed": 42, "rows": rows})
+
+    assert differing("a") == []
+    assert differing("b")[0].startswith("compared_with other models, not")
+    assert differing("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("WEIGHT_DECAY", "-1", "not a number >= 0"),
+        ("PRECISION", "fp8", "invalid choice: 'fp8'"),
+        ("CHECKPOINT", "first", "invalid choice: 'first'"),
+        ("TEMPERATURE", "warm", "not a number above 0"),
+        ("ATTACK_PRESET", "mine", "invalid choice: 'mine'"),
+        ("QUERY_BUDGET", "0", "whole number >= 1"),
+        ("COMPARED_WITH", "runs/a", "--compared_with"),
+        ("MAX_TRAIN_ROWS", "2e3", "not a whole number"),
+        ("SEARCH_EPOCHS", "0", "whole number >= 1"),
+        ("LAMBDA", "x", "not a number >= 0"),
+        ("GROUP_BY_LENGTH", "maybe", "yes or no"),
+    ],
+)
+def test_nonsense_in_the_environment_is_refused_by_its_name(
+    tmp_path, capsys, monkeypatch, variable, value, message
+):
+    monkeypatch.setenv(variable, value)
+    flags = ("table1", "--scale", "mini", "--runs", tmp_path / "r", "--dry_run")
+    line = fails(capsys, "reproduce", *flags)
+    assert line.startswith(f"error: {variable} in the environment: ") and message in line
+
+
+def test_the_variables_of_the_stages_work_in_a_plan(tmp_path, monkeypatch):
+    """A variable that the plan does not decide changes the commands of its stages."""
+    usual = plan("table1", tmp_path)
+    decided = {"TASKS", "SEEDS", "MODEL", "DATA", "RUNS", "TAG", "GPUS", "METHODS", "KINDS"}
+    decided |= {"STOP_AT_LOSS", "EPOCHS", "SPARSITIES", "REINIT", "SCORES_TAG", "ATTACK"}
+    decided |= {"RECIPES", "NUM_EXAMPLES", "ATTACK_EPOCHS", "IMP_SPARSITY"}
+    values = {
+        "PRECISION": "fp32",
+        "DEVIATIONS": "released",
+        "CHECKPOINT": "best",
+        "ATTACK_PRESET": "paper",
+        "ROWS": "random",
+        "SCORE_WITH": "softmax",
+        "LR": "0.5",
+        "MASK_LR": "0.5",
+        "IMP_LR": "0.5",
+        "IMP_SHARE": "0.05",
+    }
+    stages = {"1": "dense", "2": "search-robust", "3": "ticket-robust-0.3"}
+    checked = 0
+    for stage, name in stages.items():
+        for variable in shell_variables(stage, f"{stage}a"):
+            if variable in decided or variable == "COMPARED_WITH":  # needs another preset
+                continue
+            run = "scores-imp" if variable.startswith("IMP_") else name
+            with monkeypatch.context() as patch:
+                patch.setenv(variable, values.get(variable, "7"))
+                job = plan("table1", tmp_path)[run]
+            assert (job.training, job.attacks) != (usual[run].training, usual[run].attacks), (
+                variable
+            )
+            checked += 1
+    assert checked > 40
+
+
 @pytest.mark.parametrize("value", ["2.5", "0", "x"])
 def test_numbers_in_the_environment_are_checked(tmp_path, capsys, monkeypatch, value):
     monkeypatch.setenv("ADV_STEPS", value)
@@ -403,14 +549,14 @@ def test_seeds_tasks_and_rows_choose(tmp_path):
         "FreeLB",
         "--no-controls",
     ]
-    jobs = planning.make_plan(reproduce.parse_args(args))
+    jobs = planner.make_plan(reproduce.parse_args(args))
     assert [job.name for job in jobs] == [
         f"sst2/seed{seed}/{name}"
         for seed in (1, 2)
         for name in ("scores-imp", "ticket-imp-0.3", "dense-freelb")
     ]
-    assert jobs[0].variables["NUM_EXAMPLES"] == "872" and "MAX_TRAIN_ROWS" not in jobs[0].variables
-    assert [p.name.split("_")[0] for p in jobs[1].attacks] == [
+    assert jobs[1].attacks[0].command.args.num_examples == 872
+    assert [p.name.split("_")[0] for p in jobs[1].attack_folders] == [
         "bertattack",
         "bertattack-released",
         "textfooler",
@@ -420,21 +566,25 @@ def test_seeds_tasks_and_rows_choose(tmp_path):
 
 def test_figure_2_prunes_once_for_all_sparsities(tmp_path):
     jobs = plan("figure2", tmp_path)
-    assert jobs["scores-imp-to0.9"].variables["IMP_SPARSITY"] == "0.9"
+    assert jobs["scores-imp-to0.9"].training.args.to_sparsity == 0.9
     assert jobs["ticket-imp-0.7"].needs[0].endswith("scores-imp-to0.9")
-    assert jobs["ticket-imp-0.7"].variables["SCORES_TAG"] == "-to0.9"
-    assert jobs["ticket-imp-0.1"].variables["SCORES_TAG"] == ""
+    assert jobs["ticket-imp-0.7"].training.args.scores.endswith("/scores-imp-to0.9")
+    assert jobs["ticket-imp-0.1"].training.args.scores.endswith("/scores-imp")
     assert sum(name.startswith("ticket-robust") for name in jobs) == 5
 
 
 def test_figures_4_and_5(tmp_path):
     jobs = plan("figure4", tmp_path)
     job = jobs["ticket-robust-0.3-epochs10-kept"]
-    assert job.flags == ("--keep_epochs", "1,2,3,4,6,8,10") and len(job.attacks) == 7
-    assert job.variables["EPOCHS"] == "10" and job.variables["TAG"] == "-epochs10-kept"
+    assert (
+        job.training.args.keep_epochs == [1, 2, 3, 4, 6, 8, 10] and job.training.args.epochs == 10
+    )
+    assert [folder.name.split("_")[1] for folder in job.attack_folders] == [
+        f"epoch{epoch}" for epoch in (1, 2, 3, 4, 6, 8, 10)
+    ]
     jobs = plan("figure5", tmp_path)
     assert {"search-robust", "search-robust-lambda0.1", "search-robust-lambda1"} <= set(jobs)
-    assert jobs["search-robust-lambda1"].variables["LAMBDA"] == "1"
+    assert jobs["search-robust-lambda1"].training.args.lambda_amp == 1
     assert not jobs["dense"].attacks
 
 
@@ -480,60 +630,65 @@ def test_a_model_knows_its_records():
     assert owned(Model(method="freelb"), ticket=None, method="freelb")
 
 
-def test_shell_stages_use_the_folders_of_the_plan(tmp_path):
-    """Each job's variables make its stage script write into the very folder that the plan names."""
-    python = tmp_path / "python"
-    python.write_text('#!/bin/sh\nfor a in "$@"; do printf "<%s>" "$a"; done\necho\n')
-    python.chmod(0o755)
-    checked = 0
-    for target in [*TABLES, *FIGURES]:
-        for job in plan(target, tmp_path / "my runs", "--seeds", "7").values():
-            environment = {"PATH": os.environ["PATH"], "PYTHON": str(python)} | job.variables
-            done = subprocess.run(
-                ["sh", str(ROOT / job.script), *job.flags],
-                env=environment,
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == 0, done.stderr
-            trained = [
-                line
-                for line in done.stdout.splitlines()
-                if "attack.py" not in line and "make_scores" not in line
-            ]
-            assert len(trained) == 1 and f"<--output_dir><{job.folder}>" in trained[0]
-            attacks = [line for line in done.stdout.splitlines() if "attack.py" in line]
-            assert bool(attacks) == bool(job.attacks)
-            checked += 1
-    assert checked > 50
-
-
 @pytest.fixture
-def fake_stages(tmp_path, monkeypatch):
-    """Stage scripts that only note their start and end, and finish the run; one fails."""
+def fake_scripts(tmp_path, monkeypatch):
+    """Scripts that only note their start and end, and finish the run; the run `bad` fails."""
     root = tmp_path / "root"
     root.mkdir()
-    (root / "stage.sh").write_text(
-        'echo "start $NAME ${GPUS:-cpu}" >> "$JOURNAL"\nsleep 0.05\n'
-        '[ "$NAME" != bad ] || exit 3\n'
-        'mkdir -p "$FOLDER"\necho \'{"stage": "x", "status": "finished"}\' > "$FOLDER/run.json"\n'
-        'echo "end $NAME" >> "$JOURNAL"\n'
+    (root / "train.py").write_text(
+        "import os, pathlib, sys, time\n"
+        "folder, journal = pathlib.Path(sys.argv[1]), open(sys.argv[2], 'a')\n"
+        "gpu = os.environ['CUDA_VISIBLE_DEVICES'] or 'cpu'\n"
+        "print('start', folder.name, gpu, file=journal, flush=True)\n"
+        "time.sleep(0.05)\n"
+        "if folder.name == 'bad':\n"
+        "    sys.exit(3)\n"
+        "folder.mkdir(parents=True, exist_ok=True)\n"
+        '(folder / \'run.json\').write_text(\'{"stage": "x", "status": "finished"}\')\n'
+        "print('end', folder.name, file=journal, flush=True)\n"
     )
-    monkeypatch.setattr(runner, "ROOT", root)
+    (root / "attack.py").write_text(
+        "import pathlib, sys\n"
+        "folder, status = pathlib.Path(sys.argv[1]), int(sys.argv[3])\n"
+        "print('attack', folder.name, status, file=open(sys.argv[2], 'a'))\n"
+        "if status == 0:\n"
+        "    folder.mkdir(parents=True)\n"
+        "    (folder / 'summary.json').write_text('{}')\n"
+        "sys.exit(status)\n"
+    )
+    monkeypatch.setattr(commands, "ROOT", root)
     monkeypatch.setattr(runner, "visible_gpus", lambda: ["0", "1", "2"])
     journal = tmp_path / "journal"
     journal.touch()
 
-    def make(name: str, *needs: str) -> Job:
-        variables = {"NAME": name, "FOLDER": str(tmp_path / "runs" / name), "JOURNAL": str(journal)}
-        return Job(name, tmp_path / "runs" / name, "stage.sh", variables, 1.0, needs=needs)
+    def make(name: str, *needs: str, attacks: tuple[int, ...] = ()) -> Job:
+        """`attacks`: the exit status of each attack."""
+        folder = tmp_path / "runs" / name
+        training = Command("train", (str(folder), str(journal)), FolderSettings(output_dir="x"))
+        made = []
+        for number, status in enumerate(attacks):
+            place = folder / "attacks" / str(number)
+            command = Command(
+                "attack", (str(place), str(journal), str(status)), FolderSettings(output_dir="x")
+            )
+            made.append(FakeAttack(command, folder, place))
+        return Job(name, "sst2", 1, folder, training, 1.0, needs=needs, attacks=tuple(made))
 
     return make, lambda: journal.read_text().splitlines()
 
 
+@dataclass
+class FakeAttack(Attack):
+    place: Path
+
+    @property
+    def folders(self) -> list[Path]:
+        return [self.place]
+
+
 @pytest.mark.parametrize("gpus", ["", "0,1"])
-def test_jobs_run_after_what_they_need_and_once(fake_stages, gpus):
-    make, journal = fake_stages
+def test_jobs_run_after_what_they_need_and_once(fake_scripts, gpus):
+    make, journal = fake_scripts
     jobs = [make("a"), make("b", "a"), make("c", "b"), make("d")]
     assert runner.execute(jobs, gpus, 1) == []
     lines = [line.split()[:2] for line in journal()]
@@ -545,33 +700,48 @@ def test_jobs_run_after_what_they_need_and_once(fake_stages, gpus):
     assert runner.execute(jobs, gpus, 1) == [] and len(journal()) == 8  # nothing runs again
 
 
-def test_a_failed_attack_does_not_stop_what_needs_the_training(fake_stages, tmp_path):
-    make, journal = fake_stages
-    dense, search = make("dense"), make("search", "dense")
-    dense.attacks = (tmp_path / "runs" / "dense" / "attacks" / "x",)  # whose summary never comes
+def test_a_failed_attack_stops_neither_other_attacks_nor_later_trainings(fake_scripts):
+    make, journal = fake_scripts
+    dense, search = make("dense", attacks=(2, 0)), make("search", "dense")
     assert runner.execute([dense, search], "", 1) == [dense]
+    assert journal()[2:4] == ["attack 0 2", "attack 1 0"]
     assert "end search" in journal() and dense.state == "unattacked"
+    # The next call runs what is missing: one attack, not the training.
+    assert runner.execute([dense, search], "", 1) == [dense]
+    assert journal()[6:] == ["attack 0 2"]
 
 
-def test_variables_of_the_shell_do_not_reach_a_job(fake_stages, monkeypatch, tmp_path):
-    make, _ = fake_stages
-    monkeypatch.setenv("TAG", "-mine")
-    monkeypatch.setenv("EPOCHS", "7")
-    script = runner.ROOT / "stage.sh"
-    script.write_text('echo "$TAG|$EPOCHS|$LR" > "$JOURNAL"\n' + script.read_text())
-    monkeypatch.setenv("LR", "1")
-    runner.execute([make("a")], "", 1)
-    assert (tmp_path / "journal").read_text().startswith("||1\n")
+def test_a_signal_ends_the_attacks_of_a_job(fake_scripts):
+    make, journal = fake_scripts
+    dense = make("dense", attacks=(143, 0))
+    assert runner.execute([dense], "", 1) == [dense]
+    assert journal()[2:] == ["attack 0 143"]
 
 
-def test_what_failed_stops_only_what_needs_it(fake_stages, capsys):
-    make, journal = fake_stages
+def test_variables_of_the_shell_do_not_reach_what_the_plan_decides(tmp_path, monkeypatch):
+    usual = plan("table1", tmp_path)
+    decided = {"TAG", "EPOCHS", "KINDS", "METHODS", "SPARSITIES", "REINIT", "STOP_AT_LOSS"}
+    for name in (*decided, "TASKS", "SEEDS", "DATA", "RUNS", "ATTACK", "ATTACK_EPOCHS"):
+        monkeypatch.setenv(name, "7")
+    assert plan("table1", tmp_path) == usual
+
+
+def test_what_failed_stops_only_what_needs_it(fake_scripts, capsys):
+    make, journal = fake_scripts
     jobs = [make("bad"), make("x", "bad"), make("y", "x")]
     assert {job.name for job in runner.execute(jobs, "", 1)} == {"bad", "x", "y"}
     jobs.append(make("z"))
     assert {job.name for job in runner.execute(jobs, "", 1)} == {"bad", "x", "y"}
     assert "end z" in journal() and not any("start x" in line for line in journal())
     assert "failed  bad (status 3)" in capsys.readouterr().err
+
+
+def test_a_task_without_a_training_file_is_an_error(tmp_path, capsys):
+    (tmp_path / "data" / "sst2").mkdir(parents=True)
+    (tmp_path / "data" / "sst2" / "dev.tsv").write_text("sentence\tlabel\ngood\t1\n")
+    flags = ("--scale", "mini", "--tasks", "sst2", "--data", tmp_path / "data", "--dry_run")
+    line = fails(capsys, "reproduce", "table1", *flags)
+    assert "sst2 has no training file: add train.tsv" in line
 
 
 def test_devices(monkeypatch):
@@ -581,7 +751,10 @@ def test_devices(monkeypatch):
     with pytest.raises(UserError, match="sees no GPU '1'"):
         runner.devices("1", 1)
     monkeypatch.setattr(runner, "visible_gpus", lambda: ["0", "1", "2"])
-    assert runner.devices("0, 2", 1) == [{"GPUS": "0"}, {"GPUS": "2"}]
+    assert runner.devices("0, 2", 1) == [
+        {"CUDA_VISIBLE_DEVICES": "0"},
+        {"CUDA_VISIBLE_DEVICES": "2"},
+    ]
     assert len(runner.devices(None, 1)) == 3
 
 

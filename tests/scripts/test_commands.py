@@ -1,10 +1,7 @@
-"""Wrong input: one clear line, status 2, nothing written. Shell scripts, conventions, report."""
+"""Record files, measures, the report script, and conventions of the code."""
 
 import ast
 import csv
-import os
-import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,6 @@ from utils import files, runs
 from utils.cli import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ["stage1-finetune.sh", "stage2-search-ticket.sh", "stage3-draw-retrain_ticket.sh"]
 
 
 def test_record_files(tmp_path):
@@ -131,166 +127,6 @@ def test_report_refuses(tmp_path, capsys):
     files.append_jsonl(tmp_path / "r.jsonl", record)
     assert "aua_percent is missing" in refused(tmp_path / "r.jsonl")
     assert not (tmp_path / "out").exists()
-
-
-def shell(script: str, env: dict | None = None, *arguments) -> subprocess.CompletedProcess:
-    """A shell script with a `python` that prints its arguments, one command a line."""
-    return subprocess.run(
-        ["sh", str(ROOT / script), *arguments],
-        capture_output=True,
-        text=True,
-        env={"PATH": os.environ["PATH"], **(env or {})},
-    )
-
-
-@pytest.fixture
-def echo_python(tmp_path) -> str:
-    path = tmp_path / "a python"
-    path.write_text('#!/bin/sh\nfor a in "$@"; do printf "<%s>" "$a"; done\necho\n')
-    path.chmod(0o755)
-    return str(path)
-
-
-@pytest.mark.parametrize("script", STAGES)
-def test_stage_scripts_know_every_task_and_pass_overrides_on(script, echo_python, tmp_path):
-    done = shell(
-        script,
-        {
-            "PYTHON": echo_python,
-            "SEEDS": "1 2",
-            "RUNS": f"{tmp_path}/a b",
-            "ATTACK": "no",
-            "TASKS": "imdb ag_news sst2 qnli qqp mnli builtin/imdb",
-            "EPOCHS": "7",
-            "DATA": "a folder",
-        },
-        "--quiet",
-    )
-    assert done.returncode == 0 and not done.stderr
-    lines = [line for line in done.stdout.splitlines() if "make_scores" not in line]
-    assert len(lines) == 14
-    for line in lines:
-        assert "<--epochs><7>" in line and "<--data_dir><a folder>" in line
-        assert line.endswith("<--quiet>") and "/a b/bert-base-uncased/" in line
-    assert sum("<--seed><2>" in line for line in lines) == 7
-
-
-def test_stage_2_sets_the_papers_table_6(echo_python):
-    done = shell(STAGES[1], {"PYTHON": echo_python, "TASKS": "sst2 imdb ag_news qqp qnli mnli"})
-    want = {  # eta, mask lr, lambda, K
-        "sst2": ("0.03", "0.1", "0.5", "5"),
-        "imdb": ("0.03", "0.1", "0.5", "5"),
-        "ag_news": ("0.03", "0.05", "0.5", "5"),
-        "qqp": ("0.04", "0.05", "0.1", "3"),
-        "qnli": ("0.04", "0.05", "0.1", "3"),
-        "mnli": ("0.2", "0.1", "0.1", "2"),
-    }
-    for line in done.stdout.splitlines():
-        task = re.search(r"<--task_name><(\w+)>", line).group(1)
-        values = tuple(
-            re.search(rf"<--{flag}><([\d.e-]+)>", line).group(1)
-            for flag in ("adv_lr", "lr", "lambda_amp", "adv_steps")
-        )
-        assert values == want.pop(task)
-        assert "<--adv_init_mag><0.05>" in line and "<--weight_decay><1e-6>" in line
-        assert "<--epochs><20>" in line and "<--bsz><32>" in line
-    assert not want
-
-
-def test_stage_3_wires_every_kind_and_attack(echo_python):
-    done = shell(
-        STAGES[2],
-        {
-            "PYTHON": echo_python,
-            "TASKS": "ag_news",
-            "GPUS": "0,1",
-            "KINDS": "robust random random_matched magnitude",
-        },
-    )
-    lines = done.stdout.splitlines()
-    assert sum("make_scores.py" in line for line in lines) == 3
-    retrain = [line for line in lines if "retrain_ticket.py" in line]
-    assert len(retrain) == 4 and "/search-robust>" in retrain[0]
-    assert all("<--sparsity><0.4>" in line for line in retrain)
-    launched = "<torch.distributed.run><--standalone><--nproc_per_node><2>"
-    assert all(launched in line for line in retrain)
-    attacks = [line for line in lines if "attack.py" in line]
-    assert len(attacks) == 12
-    assert all("<--num_examples><1000>" in line for line in attacks)
-    recipes = {re.search(r"<--recipe><([\w-]+)>", line).group(1) for line in attacks}
-    assert recipes == {"bertattack", "textfooler", "textbugger"}
-
-
-def test_the_baselines_have_their_authors_settings(echo_python):
-    done = shell(
-        STAGES[0],
-        {
-            "PYTHON": echo_python,
-            "METHODS": "plain freelb infobert pgd",
-            "TASKS": "sst2 imdb ag_news qnli qqp mnli",
-        },
-    )
-    want = {
-        "sst2": "0.1 0.6 0 2",
-        "imdb": "0.1 0.6 0 2",
-        "ag_news": "0.1 0.6 0 2",
-        "qnli": "0.05 0.1 0 3",
-        "qqp": "0.2 0.32 0.7 3",
-        "mnli": "0.04 0.08 0 3",
-    }
-    lines = done.stdout.splitlines()
-    assert len(lines) == 24
-    for line in lines:
-        task = re.search(r"<--task_name><(\w+)>", line).group(1)
-        method = re.search(r"<--method><(\w+)>", line)
-        assert ("/dense>" in line) == (method is None)
-        if method is None:
-            assert "--adv" not in line
-            continue
-        values = [
-            re.search(rf"<--adv_{flag}><([\d.]+)>", line).group(1)
-            for flag in ("lr", "init_mag", "max_norm", "steps")
-        ]
-        infobert = method.group(1) == "infobert"
-        assert " ".join(values) == ("0.04 0.08 0 3" if infobert else want[task])
-        assert f"/dense-{method.group(1)}>" in line
-
-
-def test_stage_2_finds_tickets_in_every_way(echo_python):
-    done = shell(
-        STAGES[1],
-        {"PYTHON": echo_python, "TASKS": "imdb", "KINDS": "robust no_adversary imp imp_freelb"},
-    )
-    robust, without, imp, imp_freelb = done.stdout.splitlines()
-    assert "<--adv_steps><5>" in robust and "/search-robust>" in robust
-    assert "<--adv_steps><0>" in without and "/search-no_adversary>" in without
-    assert "prune_iteratively.py" in imp and "/scores-imp>" in imp and "--method" not in imp
-    assert "<--to_sparsity><0.2><--share_per_round><0.1><--epochs><3>" in imp
-    assert "<--method><freelb>" in imp_freelb and "/scores-imp_freelb>" in imp_freelb
-
-
-def test_stage_3_reinitialises_and_draws_from_every_kind(echo_python):
-    kinds = "no_adversary imp imp_freelb magnitude_finetuned complement"
-    done = shell(
-        STAGES[2],
-        {
-            "PYTHON": echo_python,
-            "TASKS": "sst2",
-            "ATTACK": "no",
-            "KINDS": kinds,
-            "REINIT": "ticket rest",
-            "TAG": "-x",
-        },
-    )
-    lines = [line for line in done.stdout.splitlines() if "retrain_ticket" in line]
-    assert len(lines) == 10
-    for kind, line in zip(kinds.split(), lines[::2], strict=True):
-        folder = "search-" if kind == "no_adversary" else "scores-"
-        assert f"/{folder}{kind}>" in line and "<--reinitialise><ticket>" in line
-        assert f"/ticket-{kind}-0.3-reinit_ticket-x>" in line
-    made = [line for line in done.stdout.splitlines() if "make_scores" in line]
-    assert "<--kind><magnitude>" in made[0] and "/dense/best>" in made[0]
-    assert "<--kind><complement>" in made[1] and "/search-robust>" in made[1]
 
 
 # From the top down: a package imports those after it in this list, and itself.

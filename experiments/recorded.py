@@ -1,0 +1,140 @@
+"""The study's records, which the repository keeps without their runs: what is left to run."""
+
+import re
+import shutil
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from evaluation.records import AttackRecord, read_records
+from experiments import estimates
+from experiments.available import can_run
+from experiments.jobs import Job, differences
+from experiments.pipeline import Pipeline
+from experiments.scales import SCALES
+from experiments.study import STUDY_RECIPE, STUDY_RECORDS
+from utils.cli import UserError
+from utils.files import public_name, write_atomically
+
+Key = tuple[str, int, str, str]  # task, seed, names of the folders of the run and of the attack
+
+
+def attacks_of(args: Namespace) -> dict[Key, AttackRecord]:
+    """The kept records of the encoder's attacks."""
+    path = Path(args.output_dir) / STUDY_RECORDS
+    if not path.is_file() or not path.stat().st_size:
+        return {}
+    encoder = public_name(args.encoder or SCALES[args.scale].encoder)
+    return {
+        # Earlier versions wrote protocol for deviations.
+        (r.task, r.seed, r.made_in[0].replace("-protocol_", "-deviations_"), r.made_in[1]): r
+        for r in read_records([path])
+        if r.made_in and r.encoder == encoder
+    }
+
+
+def _keys(job: Job) -> list[Key]:
+    return [(job.task, job.seed, job.folder.name, attack.name) for attack in job.attack_folders]
+
+
+def refuse_other_settings(
+    jobs: list[Job], records: dict[Key, AttackRecord], pipeline: Pipeline, output_dir: str
+) -> None:
+    """UserError if a record was made with other settings: it is neither skipped nor mixed with new
+    ones in one file."""
+    for job in jobs:
+        before = [pipeline.jobs[name] for name in job.needs]
+        attacks = [attack for attack in job.attacks for _ in attack.folders]
+        for attack, key in zip(attacks, _keys(job), strict=True):
+            if key not in records:
+                continue
+            record = records[key]
+            of_scores = (record.ticket.search if record.ticket else None) or {}
+            differing = [
+                *differences(job.training.identity, _settings(record)),
+                *attack.differing(record.raw),
+                *_other_rows(record, job, pipeline),
+            ]
+            for other in before:
+                if other.training.script in ("search_ticket", "prune_iteratively"):
+                    differing += differences(other.training.identity, of_scores)
+            if differing:
+                raise UserError(
+                    f"{job.name} is recorded in {output_dir} with other settings "
+                    f"({', '.join(differing)}): choose another --output_dir and another --runs"
+                )
+
+
+def _settings(record: AttackRecord) -> dict[str, Any]:
+    """What the run.json of a recorded run held, as far as the record tells."""
+    held = (record.training or {}) | {
+        "epochs": record.epochs,
+        "deviations": record.deviations,
+        "max_seq_length": record.raw.get("trained_max_seq_length"),
+    }
+    return {name: value for name, value in held.items() if value is not None}
+
+
+def _other_rows(record: AttackRecord, job: Job, pipeline: Pipeline) -> list[str]:
+    """Whether --data or MAX_TRAIN_ROWS give other training rows than the record's."""
+    there, data = record.training_rows, pipeline.data_of(job.task)
+    here = estimates.training_rows(job.task, str(data)) if data else there or 0
+    here = min(here, job.training.args.max_train_rows or here)
+    # A tenth of a task's rows may be split off as dev, and rows are dropped that are in test.
+    is_same = there is None or 0.85 * here <= there <= here
+    return [] if is_same else [f"{there} training rows, not {here}"]
+
+
+def without_recorded(jobs: list[Job], records: dict[Key, AttackRecord]) -> list[Job]:
+    """The jobs with an attack that is not recorded, and the jobs that they need."""
+    wanted: set[str] = set()
+    for job in reversed(jobs):  # a job comes after those that it needs
+        if job.name in wanted or any(key not in records for key in _keys(job)):
+            wanted |= {job.name, *job.needs}
+    return [job for job in jobs if job.name in wanted]
+
+
+def check_inputs(jobs: list[Job]) -> None:
+    """UserError before the first of many trainings, not at its attack, if the study lacks files."""
+    lacking = []
+    recipes = {attack.command.args.recipe for job in jobs for attack in job.attacks}
+    if STUDY_RECIPE in recipes and not can_run(STUDY_RECIPE):
+        lacking.append("NEIGHBOURS=FILE and NLTK_DATA=FOLDER in the environment")
+    if any(job.task == "sst2" and job.training.args.data_dir is None for job in jobs):
+        lacking.append("--data FOLDER with the whole sentences in sst2/train.tsv and sst2/dev.tsv")
+    if lacking:
+        raise UserError(
+            "the tables are made from the records; to run what is missing, give "
+            f"{' and '.join(lacking)} (docs/study.md says where to get them)"
+        )
+
+
+def drop_epochs(jobs: list[Job]) -> None:
+    """Remove the kept epochs of a run once no planned run takes one of them.
+
+    An epoch of the small encoder is a hundred megabytes, and a task and seed have a hundred.
+    """
+    controls = [job for job in jobs if job.training.script == "finetune"]
+    for source in controls:
+        takers = [c for c in controls if c.training.args.from_run == str(source.folder)]
+        if source.trained and takers and all(job.trained for job in takers):
+            for epoch in source.folder.glob("epoch[0-9]*"):
+                shutil.rmtree(epoch)
+
+
+def keep_tickets(runs: Path, folder: Path) -> None:
+    """Copy the robust tickets next to the study's records; the runs are not kept.
+
+    A ticket that is trained longer or from other weights is the same ticket.
+    """
+    for file in sorted(runs.glob("**/ticket-robust-*/ticket.safetensors")):
+        *task, seed, name = file.parent.relative_to(runs).parts
+        if re.search(r"-epochs\d+$|-reinit_", name):
+            continue
+        copy = folder / f"{'-'.join((*task, seed, name.removeprefix('ticket-')))}.safetensors"
+        if copy.is_file() and copy.read_bytes() != file.read_bytes():
+            print(f"{file} is another ticket than {copy}, which stays", file=sys.stderr)
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(copy, lambda p, file=file: shutil.copyfile(file, p))

@@ -1,0 +1,129 @@
+"""The stage scripts and the plans: the same folders, numbers and attacks."""
+
+import os
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from experiments import commands
+from experiments.hyperparameters import HYPERPARAMETERS
+from experiments.jobs import Job
+from experiments.models import Model
+from experiments.pipeline import Pipeline, Place
+from experiments.scales import SCALES
+
+ROOT = Path(__file__).resolve().parents[2]
+METHODS = ("plain", "freelb", "pgd", "infobert")
+SEARCHES = ("robust", "no_adversary")
+PRUNINGS = ("imp", "imp_freelb", "imp_pgd", "imp_infobert")
+RECIPES = ["bertattack", "textfooler", "textbugger"]
+
+
+@pytest.fixture
+def shell_commands(tmp_path):
+    """Commands of a stage script, by script name and words, with variables set."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nfor a in "$@"; do printf "<%s>" "$a"; done\necho\n')
+    python.chmod(0o755)
+
+    def run(stage: str, **variables: str) -> list[commands.Command]:
+        environment = {"PATH": os.environ["PATH"], "PYTHON": str(python)} | variables
+        script = str(next(ROOT.glob(f"stage{stage}-*.sh")))
+        done = subprocess.run(["sh", script], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and not done.stderr
+        lines = [re.findall("<(.*?)>", line) for line in done.stdout.splitlines()]
+        return [
+            commands.Command(Path(name).stem, (), commands.parse(Path(name).stem, tuple(words)))
+            for name, *words in lines
+        ]
+
+    return run
+
+
+def pipeline_of(runs: Path, encoder: str) -> tuple[Pipeline, Place]:
+    scale = replace(SCALES["paper"], encoder=encoder)
+    pipeline = Pipeline(scale, runs, RECIPES, None, None, {})
+    return pipeline, lambda task: pipeline.place(task, 7)
+
+
+def settings_of(command: commands.Command) -> tuple[str, dict]:
+    return command.script, vars(command.args)
+
+
+def assert_same(shell: list[commands.Command], jobs: list[Job]) -> None:
+    """The commands of the jobs, those that make scores and attacks included."""
+    planned = [
+        command
+        for job in jobs
+        for command in (job.prepare, job.training, *(attack.command for attack in job.attacks))
+        if command is not None
+    ]
+    assert [settings_of(c) for c in shell] == [settings_of(c) for c in planned]
+
+
+@pytest.mark.parametrize("task", HYPERPARAMETERS)
+def test_the_shell_blocks_and_the_plan_hold_the_same_numbers(task, shell_commands, tmp_path):
+    common = {"TASKS": task, "SEEDS": "7", "RUNS": str(tmp_path / "my runs"), "MODEL": "some/bert"}
+    common |= {"RECIPES": " ".join(RECIPES)}
+    pipeline, place_of = pipeline_of(tmp_path / "my runs", "some/bert")
+    place = place_of(task)
+
+    def planned(*names: str) -> list[Job]:
+        return [pipeline.jobs[place.name(name)] for name in names]
+
+    for method in METHODS:
+        pipeline.add_model(Model(method=method), place)
+    folders = ["dense", *(f"dense-{method}" for method in METHODS[1:])]
+    shell = shell_commands("1", **common, METHODS=" ".join(METHODS), ATTACK="yes")
+    assert_same(shell, planned(*folders))
+
+    for kind in SEARCHES:
+        pipeline.add_search(kind, place)
+    for kind in PRUNINGS:
+        pipeline.add_pruning(kind, place)
+    folders = [f"search-{kind}" for kind in SEARCHES] + [f"scores-{kind}" for kind in PRUNINGS]
+    del common["RECIPES"]
+    assert_same(
+        shell_commands("2", **common, KINDS=" ".join((*SEARCHES, *PRUNINGS))), planned(*folders)
+    )
+
+    kinds = (*SEARCHES, *PRUNINGS, "random", "random_matched")
+    for kind in kinds:
+        pipeline.add_model(Model(kind=kind).at(task), place)
+    sparsity = f"{HYPERPARAMETERS[task].sparsity:g}"
+    shell = shell_commands("3", **common, KINDS=" ".join(kinds))
+    assert_same(shell, planned(*(f"ticket-{kind}-{sparsity}" for kind in kinds)))
+
+
+def test_variants_have_the_same_folders(shell_commands, tmp_path):
+    common = {"TASKS": "sst2", "SEEDS": "7", "RUNS": str(tmp_path), "MODEL": "some/bert"}
+    pipeline, place_of = pipeline_of(tmp_path, "some/bert")
+    place = place_of("sst2")
+
+    for reinitialise in ("ticket", "rest"):
+        model = Model(kind="robust", sparsity=0.3, reinitialise=reinitialise, epochs=10)
+        pipeline.add_model(model, place)
+    shell = shell_commands("3", **common, REINIT="ticket rest", EPOCHS="10", TAG="-epochs10")
+    names = [f"ticket-robust-0.3-reinit_{what}-epochs10" for what in ("ticket", "rest")]
+    assert_same(shell, [pipeline.jobs[place.name(name)] for name in names])
+
+    model = Model(kind="robust", sparsity=0.5, search=(("penalty_mean", "matrices"),))
+    pipeline.add_model(model, place)
+    tag = "-penalty_mean_matrices"
+    shell = shell_commands("3", **common, SPARSITIES="0.5", SCORES_TAG=tag, TAG=tag)
+    assert_same(shell, [pipeline.jobs[place.name(f"ticket-robust-0.5{tag}")]])
+
+    pipeline.add_model(Model(epochs=26, stop_at=Model(kind="robust", sparsity=0.3)), place)
+    ticket = "ticket-robust-0.3"
+    stop = {"STOP_AT_LOSS": str(place.folder / ticket), "EPOCHS": "26", "TAG": f"-loss_of-{ticket}"}
+    shell = shell_commands("1", **common, **stop, ATTACK="yes")
+    assert_same(shell, [pipeline.jobs[place.name(f"dense-loss_of-{ticket}")]])
+
+    pipeline.add_model(Model(kind="imp", sparsity=0.8), place)
+    highest = {"IMP_SPARSITY": "0.9", "TAG": "-to0.9", "KINDS": "imp"}
+    assert_same(
+        shell_commands("2", **common, **highest), [pipeline.jobs[place.name("scores-imp-to0.9")]]
+    )

@@ -1,0 +1,355 @@
+"""The shell scripts, run with a `python` that prints its arguments."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ["stage1-finetune.sh", "stage2-search-ticket.sh", "stage3-draw-retrain_ticket.sh"]
+
+
+def shell(script: str, env: dict | None = None, *arguments) -> subprocess.CompletedProcess:
+    """Run a shell script in an environment that holds `env` and PATH alone."""
+    return subprocess.run(
+        ["sh", str(ROOT / script), *arguments],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], **(env or {})},
+    )
+
+
+@pytest.fixture
+def copied_scripts(tmp_path) -> Path:
+    """A checkout that holds the shell scripts alone, without .venv."""
+    root = tmp_path / "checkout"
+    shutil.copytree(ROOT / "scripts", root / "scripts")
+    for script in ROOT.glob("*.sh"):
+        shutil.copy(script, root)
+    return root
+
+
+@pytest.fixture
+def echo_python(tmp_path) -> str:
+    """A `python` that prints its arguments in <>, one command per line."""
+    path = tmp_path / "a python"
+    path.write_text('#!/bin/sh\nfor a in "$@"; do printf "<%s>" "$a"; done\necho\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_stage_scripts_know_every_task_and_pass_overrides_on(script, echo_python, tmp_path):
+    done = shell(
+        script,
+        {
+            "PYTHON": echo_python,
+            "SEEDS": "1 2",
+            "RUNS": f"{tmp_path}/a b",
+            "ATTACK": "no",
+            "TASKS": "imdb ag_news sst2 qnli qqp mnli builtin/imdb",
+            "SEARCH_EPOCHS" if script == STAGES[1] else "EPOCHS": "7",
+            "DATA": "a folder",
+        },
+        "--quiet",
+    )
+    assert done.returncode == 0 and not done.stderr
+    lines = [line for line in done.stdout.splitlines() if "make_scores" not in line]
+    assert len(lines) == 14
+    for line in lines:
+        assert "<--epochs><7>" in line and "<--data_dir><a folder>" in line
+        assert line.endswith("<--quiet>") and "/a b/bert-base-uncased/" in line
+    assert sum("<--seed><2>" in line for line in lines) == 7
+
+
+def test_stage_2_sets_the_papers_table_6(echo_python):
+    done = shell(STAGES[1], {"PYTHON": echo_python, "TASKS": "sst2 imdb ag_news qqp qnli mnli"})
+    want = {  # eta, mask lr, lambda, K
+        "sst2": ("0.03", "0.1", "0.5", "5"),
+        "imdb": ("0.03", "0.1", "0.5", "5"),
+        "ag_news": ("0.03", "0.05", "0.5", "5"),
+        "qqp": ("0.04", "0.05", "0.1", "3"),
+        "qnli": ("0.04", "0.05", "0.1", "3"),
+        "mnli": ("0.2", "0.1", "0.1", "2"),
+    }
+    for line in done.stdout.splitlines():
+        task = re.search(r"<--task_name><(\w+)>", line).group(1)
+        values = tuple(
+            re.search(rf"<--{flag}><([\d.e-]+)>", line).group(1)
+            for flag in ("adv_lr", "lr", "lambda_amp", "adv_steps")
+        )
+        assert values == want.pop(task)
+        assert "<--adv_init_mag><0.05>" in line and "<--weight_decay><1e-6>" in line
+        assert "<--epochs><20>" in line and "<--bsz><32>" in line
+    assert not want
+
+
+def test_stage_3_wires_every_kind_and_attack(echo_python):
+    done = shell(
+        STAGES[2],
+        {
+            "PYTHON": echo_python,
+            "TASKS": "ag_news",
+            "GPUS": "0,1",
+            "KINDS": "robust random random_matched magnitude",
+        },
+    )
+    lines = done.stdout.splitlines()
+    assert sum("make_scores.py" in line for line in lines) == 3
+    retrain = [line for line in lines if "retrain_ticket.py" in line]
+    assert len(retrain) == 4 and "/search-robust>" in retrain[0]
+    assert all("<--sparsity><0.4>" in line for line in retrain)
+    launched = "<torch.distributed.run><--standalone><--nproc_per_node><2>"
+    assert all(launched in line for line in retrain)
+    attacks = [line for line in lines if "attack.py" in line]
+    assert len(attacks) == 12
+    assert all("<--num_examples><1000>" in line for line in attacks)
+    recipes = {re.search(r"<--recipe><([\w-]+)>", line).group(1) for line in attacks}
+    assert recipes == {"bertattack", "textfooler", "textbugger"}
+
+
+def test_the_baselines_have_their_authors_settings(echo_python):
+    done = shell(
+        STAGES[0],
+        {
+            "PYTHON": echo_python,
+            "METHODS": "plain freelb infobert pgd",
+            "TASKS": "sst2 imdb ag_news qnli qqp mnli",
+        },
+    )
+    want = {
+        "sst2": "0.1 0.6 0 2",
+        "imdb": "0.1 0.6 0 2",
+        "ag_news": "0.1 0.6 0 2",
+        "qnli": "0.05 0.1 0 3",
+        "qqp": "0.2 0.32 0.7 3",
+        "mnli": "0.04 0.08 0 3",
+    }
+    lines = done.stdout.splitlines()
+    assert len(lines) == 24
+    for line in lines:
+        task = re.search(r"<--task_name><(\w+)>", line).group(1)
+        method = re.search(r"<--method><(\w+)>", line)
+        assert ("/dense>" in line) == (method is None)
+        if method is None:
+            assert "--adv" not in line
+            continue
+        values = [
+            re.search(rf"<--adv_{flag}><([\d.]+)>", line).group(1)
+            for flag in ("lr", "init_mag", "max_norm", "steps")
+        ]
+        infobert = method.group(1) == "infobert"
+        assert " ".join(values) == ("0.04 0.08 0 3" if infobert else want[task])
+        assert f"/dense-{method.group(1)}>" in line
+
+
+def test_stage_2_finds_tickets_in_every_way(echo_python):
+    done = shell(
+        STAGES[1],
+        {"PYTHON": echo_python, "TASKS": "imdb", "KINDS": "robust no_adversary imp imp_freelb"},
+    )
+    robust, without, imp, imp_freelb = done.stdout.splitlines()
+    assert "<--adv_steps><5>" in robust and "/search-robust>" in robust
+    assert "<--adv_steps><0>" in without and "/search-no_adversary>" in without
+    assert "prune_iteratively.py" in imp and "/scores-imp>" in imp and "--method" not in imp
+    assert "<--to_sparsity><0.2><--share_per_round><0.1><--epochs><3>" in imp
+    assert "<--method><freelb>" in imp_freelb and "/scores-imp_freelb>" in imp_freelb
+
+
+def test_stage_3_reinitialises_and_draws_from_every_kind(echo_python):
+    kinds = "no_adversary imp imp_freelb magnitude_finetuned complement"
+    done = shell(
+        STAGES[2],
+        {
+            "PYTHON": echo_python,
+            "TASKS": "sst2",
+            "ATTACK": "no",
+            "KINDS": kinds,
+            "REINIT": "ticket rest",
+            "TAG": "-x",
+        },
+    )
+    lines = [line for line in done.stdout.splitlines() if "retrain_ticket" in line]
+    assert len(lines) == 10
+    for kind, line in zip(kinds.split(), lines[::2], strict=True):
+        folder = "search-" if kind == "no_adversary" else "scores-"
+        assert f"/{folder}{kind}>" in line and "<--reinitialise><ticket>" in line
+        assert f"/ticket-{kind}-0.3-reinit_ticket-x>" in line
+    made = [line for line in done.stdout.splitlines() if "make_scores" in line]
+    assert "<--kind><magnitude>" in made[0] and "/dense/best>" in made[0]
+    assert "<--kind><complement>" in made[1] and "/search-robust>" in made[1]
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_python_may_be_a_name_on_the_path(script, echo_python, tmp_path):
+    Path(echo_python).rename(tmp_path / "python-on-path")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = shell(script, {"PYTHON": "python-on-path", "PATH": path, "TASKS": "sst2"})
+    assert done.returncode == 0 and done.stdout.startswith(f"<{ROOT}/")
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_a_python_that_is_missing_is_an_error(script, copied_scripts, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").write_text("#!/bin/sh\necho fallback\n")
+    (tmp_path / "bin" / "python3").chmod(0o755)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    for given, message in (
+        ({}, "/.venv is missing; create it: sh scripts/setup.sh"),
+        ({"PYTHON": "nowhere/python"}, "PYTHON=nowhere/python is not a program"),
+    ):
+        done = shell(copied_scripts / script, given | {"PATH": path})
+        assert done.returncode == 2 and not done.stdout
+        assert done.stderr.startswith("error: ") and message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("script", ["reproduce.sh", "scripts/setup.sh"])
+def test_a_python_of_that_name_must_exist(script, copied_scripts):
+    """Neither a set-up nor another interpreter replaces it."""
+    done = shell(copied_scripts / script, {"PYTHON": "nowhere/python"}, "table1")
+    assert done.returncode == 2 and "PYTHON=nowhere/python" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (copied_scripts / ".venv").exists()
+
+
+@pytest.fixture
+def failing_python(tmp_path) -> str:
+    """Like echo_python, but the attack textfooler exits with the status in the file `status`."""
+    path = tmp_path / "python"
+    path.write_text(
+        '#!/bin/sh\nfor a in "$@"; do printf "<%s>" "$a"; done\necho\n'
+        'case "$*" in *"--recipe textfooler "*) exit "$(cat "${0%/*}/status")" ;; esac\n'
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "runs"),
+    [
+        (STAGES[0], {"METHODS": "plain freelb", "ATTACK": "yes"}, ["dense", "dense-freelb"]),
+        (STAGES[2], {"SPARSITIES": "0.3 0.5"}, ["ticket-robust-0.3", "ticket-robust-0.5"]),
+    ],
+)
+def test_a_failed_attack_stops_nothing_but_a_signal_does(
+    script, settings, runs, failing_python, tmp_path
+):
+    settings |= {"PYTHON": failing_python, "TASKS": "sst2", "SEEDS": "1 2", "RUNS": "r"}
+    (tmp_path / "status").write_text("2")
+    done = shell(script, settings)
+    lines = done.stdout.splitlines()
+    assert sum("attack.py" in line for line in lines) == 12
+    assert sum("--output_dir" in line for line in lines) == 4
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"failed: textfooler on r/bert-base-uncased/sst2/seed{seed}/{run} (status 2)"
+        for seed in (1, 2)
+        for run in runs
+    ]
+    (tmp_path / "status").write_text("143")
+    done = shell(script, settings)
+    assert done.returncode == 143 and "textbugger" not in done.stdout and not done.stderr
+
+
+READ_BY = {  # the documented variables, and the stages that read them
+    line.split()[0]: set(re.findall(r"\d(?=a?\s)", line[17:26]))
+    for line in (ROOT / "scripts" / "variables.sh").read_text().split("'")[1].strip().splitlines()
+}
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_the_table_of_variables_lists_what_each_stage_reads(script):
+    """A variable that a script takes from outside occurs as ${NAME: or as "NAME="."""
+    stage, common = script[5], (ROOT / "scripts" / "common.sh").read_text()
+    text = (ROOT / script).read_text() + common
+    taken = set(re.findall(r"\$\{([A-Z_]+):", text)) - {"PYTHON", "OMP_WAIT_POLICY"}
+    of_attacks = set(re.findall(r"\$\{([A-Z_]+):", common[common.index("attack_run FOLDER") :]))
+    documented = {name for name, stages in READ_BY.items() if stage in stages}
+    of_attacks |= {"CHECKPOINT", "ATTACK_PRESET", "PROCESSES", "RECIPES"}
+    assert documented - of_attacks == taken - of_attacks
+    assert of_attacks <= set(READ_BY)
+
+
+@pytest.mark.parametrize(
+    ("script", "variable", "hint"),
+    [
+        (STAGES[0], "SPARSITIES", ""),
+        (STAGES[0], "SEARCH_EPOCHS", " (use EPOCHS)"),
+        (STAGES[1], "EPOCHS", " (use SEARCH_EPOCHS or IMP_EPOCHS)"),
+        (STAGES[1], "LR", " (use MASK_LR or IMP_LR)"),
+        (STAGES[1], "REINIT", ""),
+        (STAGES[2], "METHODS", ""),
+        (STAGES[2], "ADV_STEPS", ""),
+    ],
+)
+def test_a_variable_that_a_stage_does_not_read_is_an_error(script, variable, hint, echo_python):
+    done = shell(script, {"PYTHON": echo_python, variable: "1"})
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr == f"error: stage {script[5]} does not read {variable}{hint}; unset it\n"
+
+
+def test_variables_of_attacks_may_be_set_for_all_stages(echo_python):
+    settings = {"PYTHON": echo_python, "TASKS": "sst2", "RECIPES": "pwws", "NUM_EXAMPLES": "7"}
+    for script in STAGES[:2]:
+        done = shell(script, settings)
+        assert done.returncode == 0 and "attack.py" not in done.stdout
+        note = "note: this stage does not attack, so it does not read RECIPES NUM_EXAMPLES\n"
+        assert done.stderr == note
+    for script in (STAGES[0], STAGES[2]):
+        done = shell(script, settings | {"ATTACK": "yes"})
+        assert "<--recipe><pwws><--num_examples><7>" in done.stdout and not done.stderr
+
+
+def test_longer_training_does_not_change_the_search(echo_python):
+    settings = {"PYTHON": echo_python, "TASKS": "sst2", "KINDS": "robust imp"}
+    done = shell(STAGES[1], settings | {"SEARCH_EPOCHS": "6", "IMP_EPOCHS": "2"})
+    robust, imp = done.stdout.splitlines()
+    assert "<--epochs><6>" in robust and "<--epochs><2>" in imp
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_misspelt_variables_and_carriage_returns_are_named(script, echo_python):
+    settings = {"PYTHON": echo_python, "TASKS": "sst2"}
+    done = shell(script, settings | {"SEED": "3"})
+    assert done.stderr == "warning: SEED is not read; the variable is SEEDS\n"
+    for name in ("TASKS", "SEEDS", "MODEL"):
+        done = shell(script, settings | {name: "sst2\r"})
+        assert done.returncode == 2 and not done.stdout
+        assert done.stderr.startswith(f"error: {name} contains a carriage return")
+    done = shell(script, settings | {"ATTACK": "true"})
+    assert done.returncode in (0, 2) and "attack.py" not in done.stdout
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_stage_3_reads_the_scores_of_a_tagged_search(echo_python):
+    settings = {"PYTHON": echo_python, "TASKS": "sst2", "KINDS": "robust imp random_matched"}
+    done = shell(STAGES[2], settings | {"SCORES_TAG": "-long", "TAG": "-x", "ATTACK": "no"})
+    robust, imp, made, matched = done.stdout.splitlines()
+    assert "/search-robust-long>" in robust and "/ticket-robust-0.3-x>" in robust
+    assert "/scores-imp-long>" in imp and "/ticket-imp-0.3-x>" in imp
+    # The random scores are those of the tagged search, in a folder of their own.
+    assert "/search-robust-long><--output_dir>" in made
+    assert made.endswith("/scores-random_matched-long>")
+    assert "/scores-random_matched-long>" in matched
+
+
+def test_the_quickstart_ignores_settings_of_the_shell(copied_scripts, echo_python):
+    shutil.copy(ROOT / "requirements.txt", copied_scripts)
+    python = copied_scripts / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "requirements.txt", copied_scripts / ".venv" / "requirements.installed")
+    shutil.copy(echo_python, python)
+    (copied_scripts / "runs" / "quickstart").mkdir(parents=True)
+
+    def commands(**settings: str) -> str:
+        done = shell(copied_scripts / "quickstart.sh", settings)
+        assert done.returncode == 0, done.stderr
+        (copied_scripts / "runs" / "quickstart" / "all-done").unlink()
+        return done.stdout
+
+    usual = commands()
+    assert usual.count("attack.py") == 3 and usual.count("--output_dir") == 6
+    assert commands(**dict.fromkeys(READ_BY, "7"), PYTHON="/nowhere") == usual
