@@ -15,7 +15,7 @@ from record_tools import ROBUST_30, ROOT, SEARCH, TASK, attack, controlled, rows
 
 import reproduce
 from evaluation import records
-from evaluation.intervals import mean_crossed_difference
+from evaluation.intervals import mean_difference
 from experiments.models import DENSE, Model
 from reporting import costs, style
 from training import deviations
@@ -143,7 +143,7 @@ def test_the_study_means_over_its_data_sets(tmp_path):
     assert found.startswith(f"{TASK}, sst2**, textfooler-neighbours")
     rows = [line for line in found.splitlines() if line.startswith("| RobustT")]
     ten = np.arange(10)
-    points, low, high = mean_crossed_difference(
+    points, low, high = mean_difference(
         [
             tuple(np.array([ten < count for count in counts]) for counts in models.values())
             for models in right.values()
