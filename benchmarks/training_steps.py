@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 import retrain_ticket
 import search_ticket
-from masking import surgery, tickets
+from masking import encoders, surgery, tickets
 from training import adversary, optim
 from training.batching import Encoded, collate, epoch_batches
 from training.methods import AdversarySettings
@@ -151,7 +151,7 @@ class Bench:
     def dense_adversarial(self) -> Callable[[int], object]:
         model = common.load_model(self.args.encoder, self.args.device)
         model.requires_grad_(False)
-        weights = [m.weight.requires_grad_() for m in surgery.prunable_linears(model).values()]
+        weights = [m.weight.requires_grad_() for m in encoders.prunable_linears(model).values()]
         optimizer = optim.make_adamw("torch", weights, 2e-5, 0.01)
         return self._dense_step(model, weights, optimizer, self.adversarial_args)
 
@@ -160,9 +160,9 @@ class Bench:
 
     def retrain(self) -> Callable[[int], object]:
         model = common.load_model(self.args.encoder, self.args.device)
-        linears = surgery.prunable_linears(model)
+        linears = encoders.prunable_linears(model)
         scores = {n: m.weight.detach().abs() for n, m in linears.items()}
-        masks = tickets.draw(scores, surgery.weight_shapes(model), self.train_args.sparsity)
+        masks = tickets.draw(scores, encoders.weight_shapes(model), self.train_args.sparsity)
         surgery.apply_ticket(model, masks)
         return self._plain(model)
 

@@ -92,9 +92,7 @@ class Model:
         if self.search is None or self.kind not in GATE_KINDS:
             return True
         settings, switches = search_settings(search or {}), dict(self.search)
-        set_by = switches.pop("deviations", "paper")
-        length = {"schedule_length": "examples" if set_by == "released" else "steps"}  # D17
-        wanted = length | deviations.SEARCH[set_by] | switches
+        wanted = deviations.SEARCH[switches.pop("deviations", "paper")] | switches
         epoch = self.search_epoch or settings.get("epochs")
         return scores_epoch == epoch and all(settings.get(k) == v for k, v in wanted.items())
 

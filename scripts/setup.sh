@@ -1,10 +1,17 @@
 #!/bin/sh
-# Create .venv next to the README and install requirements.txt into it, once per content of that
-# file. PYTHON names the Python 3.11 or 3.12 to use (default: the first one on PATH).
+# Create .venv next to the README and install the requirements into it, once per content of the
+# requirements files. PYTHON names the Python 3.11 or 3.12 to use (default: the first one on PATH).
+#
+# Python 3.11 on Linux x86_64 installs requirements.lock, whose packages are checked by hash. Every
+# other Python installs requirements.txt, whose indirect dependencies are not pinned.
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+venv_python="$ROOT/.venv/bin/python"
 stamp="$ROOT/.venv/requirements.installed"
-if [ -x "$ROOT/.venv/bin/python" ] && cmp -s "$ROOT/requirements.txt" "$stamp"; then
+wanted() {
+    cat "$ROOT/requirements.txt" "$ROOT/requirements-train.txt" "$ROOT/requirements.lock"
+}
+if [ -x "$venv_python" ] && wanted | cmp -s - "$stamp"; then
     exit 0
 fi
 
@@ -34,13 +41,20 @@ else
     [ -n "$PYTHON" ] ||
         fail "found no Python 3.11 or 3.12 with venv; install one and set PYTHON=/path/to/python"
 fi
-if [ ! -x "$ROOT/.venv/bin/python" ]; then
+if [ ! -x "$venv_python" ]; then
     "$PYTHON" -m venv "$ROOT/.venv"
 fi
+
+# --no-compile: Python compiles a module when it is first imported.
+install() {
+    "$venv_python" -m pip install -qq --disable-pip-version-check --no-compile "$@" ||
+        fail "the installation failed (no network?); run the same command again"
+}
 echo "installing the requirements into $ROOT/.venv (a few minutes, once)"
-# --no-compile: byte code is made at first use, for the modules that are used.
-if ! "$ROOT/.venv/bin/python" -m pip install -qq --disable-pip-version-check --no-compile \
-    -r "$ROOT/requirements.txt"; then
-    fail "the installation failed (no network?); run the same command again"
+version=$("$venv_python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+if [ "$version $(uname -sm)" = "3.11 Linux x86_64" ]; then
+    install --require-hashes --no-deps -r "$ROOT/requirements.lock"
 fi
-cp "$ROOT/requirements.txt" "$stamp"
+# After the lock this installs torch, in the build that suits the machine, and its CUDA libraries.
+install -r "$ROOT/requirements.txt"
+wanted >"$stamp"

@@ -1,0 +1,250 @@
+"""The pages: every command parses, every file, section, flag and variable they name exists."""
+
+import argparse
+import importlib
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/README.md")
+] + sorted((ROOT / "docs").glob("*.md"))
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+
+MOST_README_LINES = 200
+# German syntax and words of an earlier vocabulary.
+FORBIDDEN = (
+    "less dense|stands? beside|beside\b|goes on|leaves with|is no run|is no suspect|told|mended|"
+    "as many passes|left out|behind step|of which|anew|alone,|but for|protocol paper"
+)
+# Words in capital letters that are no variables of a script: placeholders and acronyms.
+NOT_VARIABLES = {"CUDA", "JSON", "FOLDER", "FILE", "NAME", "SCALE", "CSV", "UTF", "RUN"}
+STAGE_SCRIPTS = {
+    "stage1-finetune.sh": ("finetune.py",),
+    "stage2-search-ticket.sh": ("search_ticket.py", "prune_iteratively.py"),
+    "stage3-draw-retrain_ticket.sh": ("retrain_ticket.py",),
+}
+WRAPPERS = {"reproduce.sh": "reproduce.py"}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def without_blocks(page: Path) -> str:
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def quoted(page: Path) -> list[str]:
+    """What stands in backticks outside blocks; a line break in it is a space."""
+    return [" ".join(text.split()) for text in re.findall(r"`([^`]+)`", without_blocks(page))]
+
+
+def is_command(text: str) -> bool:
+    return bool(re.match(r"(sh|python|torchrun) \S+\.(sh|py)\b", text))
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Page and command line, from sh blocks and from backticks."""
+    for name, page in zip(NAMES, PAGES, strict=True):
+        for block in blocks(page, "sh"):
+            yield from ((name, line) for line in block.splitlines() if line.strip())
+        yield from ((name, text) for text in quoted(page) if is_command(text))
+
+
+class Captured(Exception):
+    """Carries a script's parser."""
+
+
+def parser_of(script: str) -> argparse.ArgumentParser:
+    """The parser that a Python script, such as analysis/transfer.py, builds."""
+
+    def capture(self, *_):
+        raise Captured(self)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Captured) as stop:
+        patch.syspath_prepend(ROOT / script.rpartition("/")[0])  # as Python does for a script
+        module = importlib.import_module(Path(script).stem)
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", capture)
+        patch.setattr(sys, "argv", [script])
+        (module.parse_args if hasattr(module, "parse_args") else module.main)()
+    return stop.value.args[0]
+
+
+def scripts() -> list[str]:
+    """All Python scripts that read a command line."""
+    folders = (ROOT, ROOT / "analysis", ROOT / "benchmarks")
+    paths = sorted(path for folder in folders for path in folder.glob("*.py"))
+    return [str(p.relative_to(ROOT)) for p in paths if "parse_args(" in p.read_text()]
+
+
+@pytest.fixture(scope="module")
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    return {script: parser_of(script) for script in scripts()}
+
+
+def flags_of(parser: argparse.ArgumentParser) -> set[str]:
+    return {name for action in parser._actions for name in action.option_strings}
+
+
+def known_variables() -> set[str]:
+    """Names that a shell script or a Python file reads from the environment."""
+    found = set()
+    for path in [*ROOT.glob("*.sh"), *ROOT.glob("scripts/*.sh")]:
+        text = path.read_text()
+        found |= set(re.findall(r"\$\{?([A-Z][A-Z_]+)", text))
+        found |= set(re.findall(r"^([A-Z][A-Z_]+) +[123]", text, re.MULTILINE))
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("evaluation/*.py"), *ROOT.glob("training/*.py")]:
+        found |= set(re.findall(r"environ[\w.]*[\[(]\"([A-Z_]+)\"", path.read_text()))
+    return found | {"NLTK_DATA", "HF_HUB_OFFLINE"}  # read by libraries
+
+
+def parse(parser: argparse.ArgumentParser, script: str, words: list[str], need_all: bool) -> None:
+    required = [action for action in parser._actions if action.required]
+    try:
+        if not need_all:  # flags that a stage script passes on
+            for action in required:
+                action.required = False
+        _, rest = parser.parse_known_args(words)
+    except SystemExit:
+        pytest.fail(f"{script} does not parse {shlex.join(words)}")
+    finally:
+        for action in required:
+            action.required = True
+    # Some benchmarks pass their further flags on to a stage.
+    passed_on = {"--task_name"} if script.startswith("benchmarks/") else set()
+    unknown = {word for word in rest if word.startswith("-")} - passed_on
+    assert not unknown and (passed_on or not rest), f"{script} has no {rest}"
+
+
+@pytest.mark.parametrize(("page", "line"), list(commands()))
+def test_commands_parse(page, line, parsers, capsys):
+    words = shlex.split(line, comments=True)
+    if ">" in words:
+        words = words[: words.index(">")]
+    while words and re.match(r"[A-Z_]+=", words[0]):
+        name = words.pop(0).split("=")[0]
+        assert name in known_variables(), f"nothing reads {name}"
+    program, *words = words
+    program = program.removeprefix(".venv/bin/")
+    if program == "pip":
+        files = [word for flag, word in zip(words, words[1:], strict=False) if flag == "-r"]
+        assert files and all((ROOT / name).is_file() for name in files)
+        return
+    if program == "python" and words[:2] == ["-m", "pytest"]:
+        assert all((ROOT / word).exists() for word in words[2:] if not word.startswith("-"))
+        return
+    assert program in ("sh", "python", "torchrun"), line
+    if program == "torchrun":
+        words = words[next(i for i, word in enumerate(words) if word.endswith(".py")) :]
+    script, *arguments = words
+    assert (ROOT / script).is_file(), f"{page} names {script}, which does not exist"
+    if script in STAGE_SCRIPTS:
+        for python_script in STAGE_SCRIPTS[script] if arguments else ():
+            parse(parsers[python_script], script, arguments, need_all=False)
+    elif WRAPPERS.get(script, script) in parsers:
+        python_script = WRAPPERS.get(script, script)
+        parse(parsers[python_script], script, arguments, need_all=True)
+    else:
+        text = (ROOT / script).read_text()
+        for word in arguments:
+            assert not word.startswith("--") or word in text, f"{script} has no {word}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_flags_exist(name, parsers):
+    known = {flag for parser in parsers.values() for flag in flags_of(parser)}
+    known |= {"--fast", "--nproc_per_node"}
+    known |= {"--require-hashes", "--no-deps", "--dry-run", "--ignore-installed", "--report"}  # pip
+    for text in quoted(ROOT / name):
+        for flag in re.findall(r"(?<![\w-])--[a-z][\w-]+", text):
+            assert flag in known, f"{name} names {flag}, which no script has"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_variables_exist(name):
+    known = known_variables() | constants()
+    for text in quoted(ROOT / name):
+        if re.fullmatch(r"[A-Z][A-Z_]{2,}", text) and text not in NOT_VARIABLES:
+            assert text in known, f"{name} names {text}, which nothing reads"
+
+
+def constants() -> set[str]:
+    """Names of constants at the top level of a module."""
+    found = set()
+    for package in ("masking", "training", "evaluation", "experiments", "reporting"):
+        for path in ROOT.glob(f"{package}/*.py"):
+            found |= set(re.findall(r"^([A-Z_]+)\b.* = ", path.read_text(), re.MULTILINE))
+    return found
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as the common forges make them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_somewhere(name):
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith(("http:", "https:")):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{name} links to {target}, which does not exist"
+        assert not anchor or anchor in anchors(linked), f"{name} links to {target}: no such section"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_exist(name):
+    """Paths in backticks whose first folder, or whose name, is one of the repository's."""
+    tops = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"runs"}
+    for text in quoted(ROOT / name):
+        text = text.split("#")[0].strip()
+        if not re.fullmatch(r"[\w./*-]+", text):
+            continue
+        in_tree = "/" in text and text.split("/")[0] in tops
+        is_script = "/" not in text and text.endswith((".py", ".sh")) and "*" not in text
+        if in_tree:
+            places = (ROOT, (ROOT / name).parent)
+            assert any(list(place.glob(text.rstrip("/"))) for place in places), (name, text)
+        elif is_script:
+            assert list(ROOT.glob(f"**/{text}")), f"{name} names {text}, which does not exist"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_words(name):
+    found = re.findall(rf"\b(?:{FORBIDDEN})", without_blocks(ROOT / name))
+    assert not found, f"{name} uses {found}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_python_blocks_compile(name):
+    for block in blocks(ROOT / name, "python"):
+        compile(block, name, "exec")
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= MOST_README_LINES
+
+
+def test_pages_start_with_their_purpose():
+    for page in (ROOT / "docs").glob("*.md"):
+        title, blank, first, *_ = page.read_text().splitlines()
+        assert title.startswith("# ") and not blank and first.startswith("This page "), page
+
+
+def test_sections_of_the_study_are_numbered_in_order():
+    titles = re.findall(r"^## (\d+)\. ", (ROOT / "docs" / "study.md").read_text(), re.MULTILINE)
+    assert titles == [str(i + 1) for i in range(len(titles))] and len(titles) > 5
+
+
+def test_every_deviation_has_a_row():
+    text = (ROOT / "docs" / "deviations.md").read_text()
+    assert re.findall(r"^\| (D\d+) ", text, re.MULTILINE) == [f"D{i}" for i in range(1, 18)]
