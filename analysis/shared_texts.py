@@ -75,9 +75,7 @@ def main() -> None:
     first, second = args.tasks
     shared = len(train[first] & train[second])
     print(f"# Texts that {first} and {second} share\n")
-    print(
-        "| task | training rows | different texts | attacked rows | in the other's training rows |"
-    )
+    print("| task | training rows | different texts | attacked rows | of them in the other task |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for task, other in ((first, second), (second, first)):
         rows = choose_rows(splits[task]["test"], args.num_examples, "balanced", seed=42)

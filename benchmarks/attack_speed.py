@@ -64,7 +64,6 @@ def build_attacks(a: argparse.Namespace, target, task, device: str) -> tuple[dic
     given = {name: getattr(a, name) for name in attack.RESOURCES}
     paths = resources.locate(a.recipe, given, device)
     resources.import_textattack(device)
-    from evaluation.goals import LogOdds
     from textattack import Attack
     from textattack.models.wrappers import HuggingFaceModelWrapper
 

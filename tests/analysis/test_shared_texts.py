@@ -12,7 +12,7 @@ def test_key_ignores_case_punctuation_and_brackets():
 
 def test_shared_texts_are_counted(tmp_path, capsys):
     """SST-2 trains on three of IMDB's texts; IMDB trains on one text that SST-2 is tested on."""
-    shared = ["good plot %d ." % i for i in range(3)]
+    shared = [f"good plot {i} ." for i in range(3)]
     files = {
         "sst2/train.tsv": ("sentence", [*shared, *(f"sst {i}" for i in range(37))]),
         "sst2/test.tsv": ("sentence", ["imdb 5", "sst 100", "sst 101", "sst 102"]),
