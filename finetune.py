@@ -53,8 +53,8 @@ if __name__ == "__main__":
 
 import torch.nn.functional as F
 
-from masking import surgery
-from training import adversary, loop, models, optim, trajectory
+from masking import encoders
+from training import adversary, checkpoints, loop, models, optim, trajectory
 from training.batching import collate, encode
 from training.prediction import inputs_of
 from training.splits import load_splits
@@ -76,7 +76,7 @@ def loss_to_reach(text: str | None) -> dict | None:
         raise cli.UserError(f"--stop_at_loss {text} is not a run folder of retrain_ticket.py")
     if run.get("status") != "finished":
         raise cli.UserError(f"the run in {text} is not finished: run the same command again")
-    loss = models.checkpoint_facts(Path(text) / "last")["mean_training_loss"]
+    loss = checkpoints.checkpoint_facts(Path(text) / "last")["mean_training_loss"]
     return {"loss": loss, "ticket": run["ticket"], "seed": run["seed"], "epochs": run["epochs"]}
 
 
@@ -120,7 +120,7 @@ def main() -> None:
     models.check_length(model, args.max_seq_length)
     models.check_tokenizer(model, tokenizer)
     with cli.explain():
-        fingerprint = surgery.encoder_fingerprint(model)
+        fingerprint = encoders.encoder_fingerprint(model)
     encoder = models.encoder_facts(args.model_name, model, fingerprint)
     train, dev, test = (
         encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev", "test")

@@ -59,8 +59,8 @@ from pathlib import Path
 
 import torch
 
-from masking import surgery, tickets
-from training import models
+from masking import encoders, ticket_files, tickets
+from training import checkpoints, models
 from training.settings import recipe_in
 from utils.files import sha256_of
 from utils.runs import Run, environment, seed_for
@@ -70,32 +70,34 @@ def from_encoder(args) -> tuple[dict, dict, dict]:
     """Scores, weight shapes and manifest facts from an encoder's weights."""
     model = models.load_pretrained(args.model_name, ("0", "1"), args.seed, None, "eager")
     with cli.explain():
-        shapes = surgery.weight_shapes(model)
-        fingerprint = surgery.encoder_fingerprint(model)
+        shapes = encoders.weight_shapes(model)
+        fingerprint = encoders.encoder_fingerprint(model)
     encoder = models.encoder_facts(args.model_name, model, fingerprint)
     if args.kind == "random":
         noise = torch.Generator().manual_seed(seed_for(args.seed, "random scores"))
         scores = {name: torch.rand(shape, generator=noise) for name, shape in shapes.items()}
         return scores, shapes, {"encoder": encoder}
     if args.finetuned:
-        model = models.load_checkpoint(args.finetuned, None, "eager")
+        fresh = encoders.not_pretrained(model)
+        model = checkpoints.load_checkpoint(args.finetuned, None, "eager")
+        encoders.mark_not_pretrained(model, fresh)
         with cli.explain(f"{args.finetuned}: "):
-            surgery.check_masks_fit(model, shapes)
-    linears = surgery.prunable_linears(model)
+            encoders.check_masks_fit(model, shapes)
+    linears = encoders.prunable_linears(model)
     scores = {name: linear.weight.detach().abs() for name, linear in linears.items()}
     facts = {"encoder": encoder, "of": "finetuned" if args.finetuned else "pretrained"}
     if args.finetuned and (Path(args.finetuned) / "checkpoint.json").is_file():
         # As a search counts the fine-tuning that it starts from.
-        facts["label_passes"] = models.checkpoint_facts(Path(args.finetuned))["epoch"]
+        facts["label_passes"] = checkpoints.checkpoint_facts(Path(args.finetuned))["epoch"]
     return scores, shapes, facts
 
 
 def from_scores(args) -> tuple[dict, dict, dict]:
     """Another file's scores, shuffled within each matrix, or their ranking upside down."""
-    path = tickets.score_file(args.scores)
+    path = ticket_files.score_file(args.scores)
     with cli.explain():
-        scores, shapes, manifest = tickets.load_scores(path)
-        tickets.check_origin(manifest, path)
+        scores, shapes, manifest = ticket_files.load_scores(path)
+        ticket_files.check_origin(manifest, path)
     if args.kind == "complement":
         scores = tickets.reversed_ranking(scores)
         facts = _facts(manifest, path, "complement_of")
@@ -142,7 +144,7 @@ def main() -> None:
         **facts,
     }
     run.begin({"task": None, "encoder": facts["encoder"]})
-    tickets.save_scores(run.folder / "scores.safetensors", scores, shapes, manifest)
+    ticket_files.save_scores(run.folder / "scores.safetensors", scores, shapes, manifest)
     run.finish({"scores": "scores.safetensors"}, [])
     print(f"{args.kind} scores of {len(scores)} matrices in {run.folder}")
 

@@ -45,7 +45,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from masking import surgery, tickets
+from masking import encoders, surgery, ticket_files, tickets
 from training import adversary, loop, models, optim, prediction
 from training.batching import collate, encode
 from training.prediction import inputs_of
@@ -119,8 +119,8 @@ def main() -> None:
     models.check_length(model, args.max_seq_length)
     models.check_tokenizer(model, tokenizer)
     with cli.explain():
-        fingerprint = surgery.encoder_fingerprint(model)
-        shapes = surgery.weight_shapes(model)
+        fingerprint = encoders.encoder_fingerprint(model)
+        shapes = encoders.weight_shapes(model)
     encoder = models.encoder_facts(args.model_name, model, fingerprint)
     removed_in = {name: torch.zeros(shape, dtype=torch.int16) for name, shape in shapes.items()}
     magnitudes = {name: torch.zeros(shape) for name, shape in shapes.items()}
@@ -129,7 +129,8 @@ def main() -> None:
     steps_per_round = args.epochs * steps_per_epoch
     total_steps = len(sparsities) * steps_per_round
 
-    facts = {"task": task.name, "encoder": encoder, "sparsity_after_round": sparsities}
+    facts = {"task": task.name, "label_names": labels, "encoder": encoder}
+    facts["sparsity_after_round"] = sparsities
     facts |= {"data": splits.facts(), "optimizer_steps": total_steps}
     loop.begin(run, facts, accelerator)
     training = loop.Loop(
@@ -197,7 +198,7 @@ def main() -> None:
             lambda model=model: prediction.accuracy_percent(model, dev, 4 * args.bsz, accelerator)
         )
         sparsity = sparsities[round_ - 1]
-        prune(surgery.prunable_linears(model), removed_in, magnitudes, round_, sparsity)
+        prune(encoders.prunable_linears(model), removed_in, magnitudes, round_, sparsity)
         reached = tickets.sparsity_of({n: r == 0 for n, r in removed_in.items()})
         training.note_dev(round_ * args.epochs, accuracy)
         training.show(sparsity=f"{reached:.2f}")
@@ -222,7 +223,7 @@ def main() -> None:
             "environment": environment(),
         }
         scores = tickets.survival_scores(removed_in, magnitudes)
-        tickets.save_scores(run.folder / "scores.safetensors", scores, shapes, manifest)
+        ticket_files.save_scores(run.folder / "scores.safetensors", scores, shapes, manifest)
         finish(run, training.at, sparsities, measured)
 
 

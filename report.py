@@ -1,13 +1,14 @@
-"""Tables and figures from records, logs and tickets alone.
+"""Make tables and figures from records, logs and tickets.
 
     python report.py --records runs --output_dir results/mine
     python report.py --make table1 figure2 --scale mini --records runs/mini \\
         --output_dir results/mini
 
-Reads every records.jsonl below the given folders (and single record files). Without --make it
-writes table.md, table.csv, figure.png and the records that they were made from: a table per task,
-encoder, attack and set of attacked rows, never two of them in one comparison. With --make it
-writes tables and figures of the paper, its values beside ours, and says what has not been run.
+The script reads every records.jsonl below the given folders, and single record files. Without
+--make it writes table.md, table.csv, figure.png and the records that they were made from. Each
+task, encoder, attack and set of attacked rows has its own table; records of two are never compared.
+With --make it writes tables and figures of the paper, with the paper's values next to ours, and
+prints the command for what was not run.
 """
 
 import shlex
@@ -28,9 +29,13 @@ ALL = (*TABLES, *FIGURES)
 def parse_args(argv: list[str] | None = None):
     parser = cli.Parser(__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--records", nargs="+", required=True, help="folders holding runs, or record files")
-    add("--output_dir", required=True, help="where the tables and figures go")
-    add("--title", default="Accuracy under attack", help="title of the table without --make")
+    add("--records", nargs="+", required=True, help="folders of runs, or record files")
+    add("--output_dir", required=True, help="folder for the tables and figures")
+    add(
+        "--title",
+        default="Accuracy under attack",
+        help="title of the table without --make",
+    )
     g = parser.add_argument_group("tables and figures of the paper")
     add = g.add_argument
     add(
@@ -38,29 +43,29 @@ def parse_args(argv: list[str] | None = None):
         nargs="+",
         choices=[*ALL, "all", *STUDIES],
         metavar="NAME",
-        help=f"which: {', '.join(ALL)}, all of these, or {', '.join(STUDIES)}",
+        help=f"what to make: {', '.join(ALL)}, all of these, or {', '.join(STUDIES)}",
     )
-    add("--scale", choices=list(SCALES), default="paper", help="at which size they were run")
-    add("--encoder", help="another encoder than the scale's, as it was given to reproduce.sh")
-    add("--tasks", nargs="+", metavar="TASK", help="of these tasks (default: the scale's)")
+    add("--scale", choices=list(SCALES), default="paper", help="scale of the runs")
+    add("--encoder", help="encoder of the runs, if it is not the scale's")
+    add("--tasks", nargs="+", metavar="TASK", help="tasks to show (default: the scale's)")
     add(
         "--seeds",
         nargs="+",
         type=cli.non_negative_int,
         default=[],
         metavar="SEED",
-        help="seeds that every row should have (default: those that any has)",
+        help="seeds that every row should have (default: those that any row has)",
     )
     add(
         "--further_flags",
         default="",
-        help="flags of reproduce.sh for the commands that are printed, such as '--data folder'",
+        help="flags of reproduce.sh to add to the printed commands, such as '--data folder'",
     )
     add(
         "--checkpoint",
         choices=["last", "best", "both"],
         default="last",
-        help="whose attacks count; both: those of best go to a folder best in --output_dir",
+        help="checkpoints to show; both: those of best go to the folder best in --output_dir",
     )
     return parser.parse_args(argv)
 
@@ -69,8 +74,8 @@ def main() -> None:
     args = parse_args()
     folder = Path(args.output_dir)
     if args.make is None:
-        found = records.read_records(args.records)
-        print(summary_table.write(folder, args.title, found, records.record_files(args.records)))
+        attacks, files = records.read_records(args.records), records.record_files(args.records)
+        print(summary_table.write(folder, args.title, attacks, files))
         print(f"written to {folder}: table.md, table.csv, figure.png, records.jsonl")
         return
     with cli.explain("--further_flags: "):

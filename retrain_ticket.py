@@ -86,7 +86,7 @@ if __name__ == "__main__":
 import torch
 import torch.nn.functional as F
 
-from masking import hard_concrete, surgery, tickets
+from masking import encoders, hard_concrete, surgery, ticket_files, tickets
 from masking.tickets import GATE_KINDS
 from training import adversary, loop, models, optim
 from training.batching import collate, encode
@@ -103,24 +103,17 @@ def draw_ticket(args: Settings, model) -> tuple[tickets.Masks, dict]:
 
     `expected_density_percent`: 100 R(m) of the scores, where they are gates.
     """
-    path = tickets.score_file(args.scores)
+    path = ticket_files.score_file(args.scores)
     with cli.explain():
-        scores, shapes, source = tickets.load_scores(path)
-        tickets.check_origin(source, path)
-    with cli.explain(f"{path}: "):
-        surgery.check_masks_fit(model, shapes)
+        scores, shapes, source = ticket_files.load_scores(path)
+        ticket_files.check_origin(source, path)
+    scores, shapes = models.scores_for(
+        model, args.model_name, path, scores, shapes, source["encoder"], args.allow_other_encoder
+    )
+    with cli.explain():
+        ticket_files.check_order(source, args.sparsity, path)
         masks = tickets.draw(scores, shapes, args.sparsity)
-        fingerprint = surgery.encoder_fingerprint(model)
-    with cli.explain():
-        tickets.check_order(source, args.sparsity, path)
-    learned_for = source["encoder"]
-    if learned_for["fingerprint"] != fingerprint and not args.allow_other_encoder:
-        raise cli.UserError(
-            f"{path} was made for the encoder {learned_for['name']} "
-            f"({learned_for['fingerprint']}), {args.model_name} is a different one "
-            f"({fingerprint}): rewind to the encoder that stage 1 started from, or pass "
-            "--allow_other_encoder"
-        )
+    fingerprint = encoders.encoder_fingerprint(model)
     about_scores = ("kind", "task", "seed", "epoch", "encoder", "of", "matched_to", "complement_of")
     about_scores += ("sparsity_after_round", "label_passes")
     origin = {k: source[k] for k in about_scores if k in source}
@@ -186,9 +179,9 @@ def ticket_facts(args: Settings, masks: tickets.Masks, manifest: dict) -> dict:
 def main() -> None:
     args = parse_args()
     interrupts.limit_time(args.time_budget)
-    if not tickets.score_file(args.scores).is_file():
-        raise cli.UserError(f"there is no score file at {tickets.score_file(args.scores)}")
-    scores_run = read_run(tickets.score_file(args.scores).parent)
+    if not ticket_files.score_file(args.scores).is_file():
+        raise cli.UserError(f"there is no score file at {ticket_files.score_file(args.scores)}")
+    scores_run = read_run(ticket_files.score_file(args.scores).parent)
     resolve_data_settings(args, (scores_run or {}).get("args", {}))
     task = resolve_task(args)
     args.max_seq_length = args.max_seq_length or task.max_seq_length
@@ -227,7 +220,9 @@ def main() -> None:
     about_run = {**facts, "data": splits.facts(), "optimizer_steps": total_steps}
     loop.begin(run, about_run, accelerator)
     if accelerator.is_main_process:
-        whole_manifest = tickets.save_ticket(run.folder / "ticket.safetensors", masks, manifest)
+        whole_manifest = ticket_files.save_ticket(
+            run.folder / "ticket.safetensors", masks, manifest
+        )
         write_json(run.folder / "ticket.json", whole_manifest)
     training = loop.Loop(run, args, accelerator, total_steps, trainee.snapshot)
     if training.saved is not None:

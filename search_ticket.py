@@ -93,9 +93,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from masking import hard_concrete, surgery, tickets
+from masking import encoders, hard_concrete, surgery, ticket_files, tickets
 from masking.layers import GatedLinear
-from training import adversary, loop, models, optim, prediction
+from training import adversary, checkpoints, loop, models, optim, prediction
 from training.batching import collate, encode
 from training.prediction import inputs_of
 from training.splits import load_splits
@@ -218,7 +218,7 @@ def measure_gates(search: Search, dev) -> dict:
     gated, args = search.gated, search.args
     scores = {name: layer.scores.detach() for name, layer in gated.items()}
     shapes = {name: tuple(layer.weight.shape) for name, layer in gated.items()}
-    kinds = surgery.matrix_kinds(list(gated))
+    kinds = encoders.matrix_kinds(list(gated))
     masks = tickets.draw(scores, shapes, args.sparsity)
     measured = {}
     for name, gates in (("soft_gates", surgery.soft_gates(gated)), ("ticket", masks)):
@@ -272,7 +272,7 @@ def read_stage_1(args: Settings) -> tuple[Path, dict]:
         )
     resolve_data_settings(args, run["args"])
     checkpoint = Path(args.model_name) / args.start_from
-    return checkpoint, models.checkpoint_facts(checkpoint)
+    return checkpoint, checkpoints.checkpoint_facts(checkpoint)
 
 
 def main() -> None:
@@ -296,7 +296,9 @@ def main() -> None:
         encode(splits[name], tokenizer, args.max_seq_length, args.token_type_ids)
         for name in ("train", "dev")
     )
-    model = models.load_checkpoint(checkpoint, splits.task, args.attn_implementation, args.dropout)
+    model = checkpoints.load_checkpoint(
+        checkpoint, splits.task, args.attn_implementation, args.dropout
+    )
     models.check_length(model, args.max_seq_length)
     models.check_tokenizer(model, tokenizer)
     with cli.explain():
@@ -325,7 +327,8 @@ def main() -> None:
         "environment": environment(),
     }
     about_run = {k: manifest[k] for k in ("task", "encoder", "gates", "recipe")}
-    about_run |= {"data": splits.facts(), "optimizer_steps": clocks.total_steps}
+    about_run |= {"label_names": splits.task.label_names, "data": splits.facts()}
+    about_run["optimizer_steps"] = clocks.total_steps
     loop.begin(run, about_run, accelerator)
     measured: dict = {}
     training = loop.Loop(
@@ -361,7 +364,7 @@ def main() -> None:
             for name in score_files(args, epoch, is_best):
                 scores = dict(zip(gated, search.scores, strict=True))
                 shapes = {n: tuple(layer.weight.shape) for n, layer in gated.items()}
-                tickets.save_scores(run.folder / name, scores, shapes, manifest | seen)
+                ticket_files.save_scores(run.folder / name, scores, shapes, manifest | seen)
         training.end_epoch(epoch)
 
     training.close()

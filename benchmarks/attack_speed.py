@@ -68,7 +68,7 @@ def build_attacks(a: argparse.Namespace, target, task, device: str) -> tuple[dic
     from textattack.models.wrappers import HuggingFaceModelWrapper
 
     from evaluation import recipes
-    from evaluation.goals import LogOdds
+    from evaluation.textattack_parts import LogOdds
     from evaluation.victim import Victim
 
     class RoundedLogOdds(LogOdds):

@@ -21,7 +21,7 @@ import common
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from masking import surgery, tickets
+from masking import encoders, ticket_files, tickets
 from utils import cli
 
 SPARSITIES = [i / 10 for i in range(1, 10)]
@@ -32,23 +32,23 @@ def write_scores(path: Path, layers: int) -> int:
     """Write a score file of BERT-base's matrices, with `layers` layers; the number of scores."""
     with torch.device("meta"):
         model = BertForSequenceClassification(BertConfig(num_hidden_layers=layers))
-    shapes = surgery.weight_shapes(model)
+    shapes = encoders.weight_shapes(model)
     noise = torch.Generator().manual_seed(0)
     scores = {name: torch.randn(shape, generator=noise) for name, shape in shapes.items()}
-    tickets.save_scores(path, scores, shapes, {"kind": "random", "seed": 0})
+    ticket_files.save_scores(path, scores, shapes, {"kind": "random", "seed": 0})
     return sum(s.numel() for s in scores.values())
 
 
 def draw_all(folder: Path) -> dict:
     """Read the scores and write a ticket for each sparsity: seconds, peak memory, size."""
     start = time.perf_counter()
-    scores, shapes, _ = tickets.load_scores(folder / "scores.safetensors")
+    scores, shapes, _ = ticket_files.load_scores(folder / "scores.safetensors")
     read = time.perf_counter()
     sizes = []
     drawn = tickets.draw_each(scores, shapes, SPARSITIES)
     for sparsity, masks in zip(SPARSITIES, drawn, strict=True):
         path = folder / f"ticket-{sparsity}.safetensors"
-        tickets.save_ticket(path, masks, {"sparsity_asked": sparsity})
+        ticket_files.save_ticket(path, masks, {"sparsity_asked": sparsity})
         sizes.append(path.stat().st_size)
     return {
         "seconds": time.perf_counter() - start,

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 import finetune
 import retrain_ticket
 import search_ticket
-from masking import surgery, tickets
+from masking import encoders, surgery, tickets
 from training import adversary, optim
 from training.batching import Encoded, collate, epoch_batches
 from training.prediction import inputs_of
@@ -139,7 +139,7 @@ class Bench:
     def dense_adversarial(self) -> Callable[[int], object]:
         model, args = self._model(), self.freelb_args
         model.requires_grad_(False)
-        weights = [m.weight.requires_grad_() for m in surgery.prunable_linears(model).values()]
+        weights = [m.weight.requires_grad_() for m in encoders.prunable_linears(model).values()]
         optimizer = optim.make_adamw("torch", weights, 2e-5, 0.01)
 
         def backward(batch: dict, draws: adversary.Draws):
@@ -152,9 +152,9 @@ class Bench:
 
     def retrain(self) -> Callable[[int], object]:
         model = self._model()
-        linears = surgery.prunable_linears(model)
+        linears = encoders.prunable_linears(model)
         scores = {n: m.weight.detach().abs() for n, m in linears.items()}
-        masks = tickets.draw(scores, surgery.weight_shapes(model), self.train_args.sparsity)
+        masks = tickets.draw(scores, encoders.weight_shapes(model), self.train_args.sparsity)
         surgery.apply_ticket(model, masks)
         return self._plain(model)
 

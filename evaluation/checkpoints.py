@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,7 +15,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from training import models
+from training import labels, models
+from training.checkpoints import checkpoint_facts
 from training.settings import data_settings_in
 from training.splits import Rows, load_splits
 from training.tasks import Task
@@ -118,15 +119,12 @@ def _target(folder: Path, name: str, run_folder: Path | None, run: dict | None) 
         hint = "finish its run first" if unfinished else "give a run or checkpoint folder"
         raise UserError(f"{folder} is not a checkpoint: it has no config.json; {hint}")
     ours = (folder / "checkpoint.json").is_file()
-    return Target(folder, name, run_folder, run, models.checkpoint_facts(folder) if ours else {})
+    return Target(folder, name, run_folder, run, checkpoint_facts(folder) if ours else {})
 
 
 def with_checkpoint_labels(task: Task, target: Target) -> Task:
     """Give a custom task, which has no labels yet, the labels of the checkpoint."""
-    if task.label_names:
-        return task
-    names = models.label_names(_config(target))
-    return replace(task, label_names=tuple(n or str(i) for i, n in enumerate(names)))
+    return labels.task_with_labels_of(task, _config(target), target.facts)
 
 
 def label_order(target: Target, task: Task) -> list[int]:
@@ -134,7 +132,7 @@ def label_order(target: Target, task: Task) -> list[int]:
 
     Raises UserError if the labels do not match.
     """
-    return models.label_order(_config(target), target.folder, task)
+    return labels.label_order(_config(target), target.folder, task)
 
 
 def _config(target: Target):

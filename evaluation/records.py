@@ -212,9 +212,9 @@ class AttackRecord:
         """Rules that involve more than one key."""
         if "ticket" not in self.raw:
             raise ValueError("ticket is missing")
-        required = () if self.is_foreign else (("seed", WHOLE), ("epochs", WHOLE))
-        required += () if self.is_foreign else (("checkpoint", TEXT),)
-        required += (("epoch", WHOLE),) if self.stop_at_loss else ()
+        of_a_stage = [("seed", WHOLE), ("epochs", WHOLE), ("checkpoint", TEXT)]
+        required = [] if self.is_foreign else of_a_stage
+        required += [("epoch", WHOLE)] if self.stop_at_loss else []
         for name, rule in required:
             if getattr(self, name) is None:
                 raise ValueError(f"{name} must be {rule.words}, but is 'None'")

@@ -20,8 +20,9 @@ class Rule(NamedTuple):
 
 
 def _is_finite(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)
 
 
 def _is_whole(value: object) -> bool:
@@ -98,6 +99,6 @@ def _value(f: Field, found: Mapping[str, Any], where: str) -> Any:
     kind, convert = f.metadata["kind"], f.metadata["convert"]
     if kind and isinstance(value, list):
         return [read(kind, part, f"{path}[{i}].") for i, part in enumerate(value)]
-    if kind:
+    if kind and isinstance(value, dict):
         return read(kind, value, f"{path}.")
     return convert(value) if convert else value

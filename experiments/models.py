@@ -5,23 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from evaluation.records import AttackRecord, TicketFacts, search_settings
+from experiments.hyperparameters import HYPERPARAMETERS
 from masking.tickets import GATE_KINDS
 from training import deviations
 
 Label = TypeVar("Label", bound=Hashable)
-
-# Sparsity of the paper's tickets (Tables 1 to 4). A built-in data set takes that of the paper's
-# most similar one.
-SPARSITY = {
-    "imdb": 0.2,
-    "ag_news": 0.4,
-    "sst2": 0.3,
-    "qnli": 0.3,
-    "mnli": 0.3,
-    "qqp": 0.3,
-    "builtin/rotten_tomatoes": 0.3,
-    "builtin/imdb": 0.2,
-}
 
 # What the re-initialized weights of Table 4 are drawn from, as far as the paper's text says.
 TABLE_4_NOISE = {"reinit_law": "normal", "reinit_std": 0.02, "reinit_scope": "matrices"}
@@ -104,9 +92,7 @@ class Model:
         if self.search is None or self.kind not in GATE_KINDS:
             return True
         settings, switches = search_settings(search or {}), dict(self.search)
-        set_by = switches.pop("deviations", "paper")
-        length = {"schedule_length": "examples" if set_by == "released" else "steps"}  # D17
-        wanted = length | deviations.SEARCH[set_by] | switches
+        wanted = deviations.SEARCH[switches.pop("deviations", "paper")] | switches
         epoch = self.search_epoch or settings.get("epochs")
         return scores_epoch == epoch and all(settings.get(k) == v for k, v in wanted.items())
 
@@ -114,7 +100,8 @@ class Model:
         """The same model; a ticket without a sparsity gets the task's."""
         if self.kind is None or self.sparsity is not None:
             return self
-        return replace(self, sparsity=SPARSITY.get(task, 0.3))
+        tuned = HYPERPARAMETERS.get(task)
+        return replace(self, sparsity=tuned.sparsity if tuned else 0.3)
 
 
 DENSE = Model()

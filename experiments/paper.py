@@ -6,6 +6,7 @@ row of a table is a Model. Its records are found by their facts, never by their 
 
 from dataclasses import dataclass, replace
 
+from experiments.hyperparameters import HYPERPARAMETERS
 from experiments.models import DENSE, ROBUST, Model
 
 # The paper's name of a data set. The paper does not have Rotten Tomatoes. The nearest data set is
@@ -21,14 +22,10 @@ PAPER_DATASET = {
     "builtin/imdb": "IMDB",
 }
 
-# Of stage 2's blocks, for the controls with the same label passes.
-SEARCH_EPOCHS = {"builtin/rotten_tomatoes": 6}  # 20 elsewhere
-IMP_EPOCHS = 3  # per round
-
 SINGLE_TASKS = ("imdb", "ag_news", "sst2")
 PAIR_TASKS = ("qnli", "mnli", "qqp")
 LAMBDAS = (0.1, 0.5, 1.0)  # of Figure 5; ours: the paper's settings are 0.1 and 0.5
-OWN_LAMBDA = {"qnli": 0.1, "mnli": 0.1, "qqp": 0.1}  # of stage 2's blocks; 0.5 elsewhere
+OWN_LAMBDA = {task: tuned.search.lambda_amp for task, tuned in HYPERPARAMETERS.items()}
 
 # Our recipes for a column of the paper. Its "BERT-Attack" is most likely the altered one of its
 # code (D5), so both are run, each under its name.

@@ -1,6 +1,7 @@
 """A linear layer with gates (search), and a linear layer with a fixed mask (retraining)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,14 +47,21 @@ class _GatedWeight(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, scores: Tensor, noise: Tensor, weight: Tensor, dtype, product) -> Tensor:
+    def forward(
+        ctx: Any,
+        scores: Tensor,
+        noise: Tensor,
+        weight: Tensor,
+        dtype: torch.dtype,
+        product: Callable,
+    ) -> Tensor:
         # Flat: one kernel then serves matrices of all shapes.
         gated, slope = product(scores.view(-1), noise.flatten(1), weight.view(-1), dtype)
         ctx.save_for_backward(slope.view_as(weight))
         return gated.view_as(weight)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
         return gradient.float().mul_(slope.float()), None, None, None, None
 
@@ -69,9 +77,12 @@ class GatedLinear(nn.Module):
     evaluation; per weight or per block), takes the place of both.
     """
 
-    def __init__(self, linear: nn.Linear, initial_score: float, grid: tuple[int, int]):
+    def __init__(
+        self, linear: "nn.Linear | GatedLinear", initial_score: float, grid: tuple[int, int]
+    ):
         super().__init__()
-        self.weight, self.bias = linear.weight, linear.bias
+        self.weight: Tensor = linear.weight
+        self.bias: nn.Parameter = linear.bias
         self.scores = nn.Parameter(
             torch.full(grid, initial_score, dtype=torch.float32, device=linear.weight.device)
         )
@@ -97,7 +108,7 @@ class GatedLinear(nn.Module):
             per_block = hard_concrete.sample_gate(self.scores, uniform)
         else:
             per_block = hard_concrete.soft_gate(self.scores)
-        return expand_blocks(per_block, self.weight.shape)
+        return expand_blocks(per_block, (self.out_features, self.in_features))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.gated_weight(), self.bias)
@@ -114,7 +125,7 @@ class GatedLinear(nn.Module):
         return _GatedWeight.apply(self.scores, noise, self.weight, dtype, self.product)
 
 
-def fix_mask(linear: nn.Linear, mask: Tensor) -> Callable[[], None]:
+def fix_mask(linear: nn.Linear | GatedLinear, mask: Tensor) -> Callable[[], None]:
     """Turn a linear into its ticket: pruned weights are set to 0.0 and stay there.
 
     `mask`: bool, (out, in), True = kept. The pruned entries' .grad is zeroed as it is added to, so
@@ -135,6 +146,7 @@ def fix_mask(linear: nn.Linear, mask: Tensor) -> Callable[[], None]:
     kept = mask.to(torch.uint8)
 
     def zero_pruned(weight: nn.Parameter) -> None:
-        weight.grad.mul_(kept.to(weight.grad.dtype))
+        if weight.grad is not None:
+            weight.grad.mul_(kept.to(weight.grad.dtype))
 
     return linear.weight.register_post_accumulate_grad_hook(zero_pruned).remove

@@ -1,124 +1,19 @@
-"""Which linears of an encoder are prunable; putting gates in and taking them out; fixing a ticket.
-
-Wraps an ordinary Hugging Face classifier rather than subclassing it: whatever its attention class
-is called, its prunable matrices are found by structure and counted, and an encoder that does not
-have the expected structure is an error, never a silently half-masked model.
-"""
+"""Installing gates in an encoder and removing them; fixing a ticket; reinitializing weights."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from masking import hard_concrete
+from masking.encoders import KINDS_OF_A_LAYER, check_masks_fit, prunable_linears
 from masking.layers import GatedLinear, block_grid, fix_mask
+from masking.tickets import shapes_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-# The order in which BERT, RoBERTa, DistilBERT and ELECTRA define a layer's linears; their shapes
-# are checked against it.
-KINDS_OF_A_LAYER = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
-
-
-def _layer_stack(base: nn.Module, depth: int, model_name: str) -> tuple[str, nn.ModuleList]:
-    """The one outermost ModuleList of `depth` layers in the encoder."""
-    stacks: list[tuple[str, nn.ModuleList]] = []
-    for name, module in base.named_modules():
-        inside_another = any(name.startswith(outer + ".") for outer, _ in stacks)
-        if isinstance(module, nn.ModuleList) and len(module) == depth and not inside_another:
-            stacks.append((name, module))
-    if len(stacks) != 1:
-        raise ValueError(
-            f"{model_name} is not supported: it has {len(stacks)} stacks of {depth} layers where "
-            "one was expected, so its prunable matrices cannot be told"
-        )
-    return stacks[0]
-
-
-def _linears(module: nn.Module) -> dict[str, nn.Module]:
-    gateable = (nn.Linear, GatedLinear)
-    return {name: m for name, m in module.named_modules() if isinstance(m, gateable)}
-
-
-def prunable_linears(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """Full module path -> linear, for the six matrices of every layer and the encoder's pooler.
-
-    Embeddings (with ELECTRA's projection), LayerNorms, biases and the classification head,
-    dense layers of the head included, are not among them. BERT-base: 73 matrices, 85,524,480
-    weights. Raises ValueError for an encoder whose layers are not of this form.
-    """
-    model_name = type(model).__name__
-    base = model.base_model
-    if base is model:
-        raise ValueError(f"{model_name} has no encoder apart from its head")
-    prefix = model.base_model_prefix
-    stack_name, stack = _layer_stack(base, model.config.num_hidden_layers, model_name)
-    found: dict[str, nn.Module] = {}
-    for i, layer in enumerate(stack):
-        linears = _linears(layer)
-        if len(linears) != len(KINDS_OF_A_LAYER):
-            raise ValueError(
-                f"{model_name} is not supported: layer {i} has {len(linears)} linear layers "
-                f"({', '.join(linears) or 'none'}) where 6 were expected (query, key, value, "
-                "attention output, FFN in, FFN out)"
-            )
-        _check_shapes(list(linears.values()), f"{model_name} layer {i}")
-        found |= {f"{prefix}.{stack_name}.{i}.{name}": m for name, m in linears.items()}
-    for name, module in _linears(base).items():
-        full = f"{prefix}.{name}"
-        if name == "pooler.dense":
-            found[full] = module
-        elif full not in found and not name.startswith("embeddings"):
-            raise ValueError(f"{model_name} is not supported: unexpected linear layer {full}")
-    return found
-
-
-def _check_shapes(linears: list[nn.Module], where: str) -> None:
-    hidden, ffn = linears[0].weight.shape[1], linears[4].weight.shape[0]
-    expected = [(hidden, hidden)] * 4 + [(ffn, hidden), (hidden, ffn)]
-    shapes = [tuple(m.weight.shape) for m in linears]
-    if shapes != expected:
-        raise ValueError(f"{where} is not supported: matrices of shapes {shapes}, not {expected}")
-
-
-def kind_of(position: int) -> str:
-    """Kind of the matrix at `position` in prunable_linears' order, which ends with the pooler."""
-    return KINDS_OF_A_LAYER[position % len(KINDS_OF_A_LAYER)]
-
-
-def matrix_kinds(names: list[str]) -> dict[str, str]:
-    """Name -> kind (query ... ffn_out, pooler), for the names of prunable_linears in its order."""
-    return {n: "pooler" if n.endswith("pooler.dense") else kind_of(i) for i, n in enumerate(names)}
-
-
-def matrix_layers(names: list[str]) -> dict[str, int | None]:
-    """Name -> layer, from 1, or None for the pooler; names of prunable_linears in its order."""
-    per_layer = len(KINDS_OF_A_LAYER)
-    return {
-        n: None if n.endswith("pooler.dense") else 1 + i // per_layer for i, n in enumerate(names)
-    }
-
-
-def weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
-    """Name -> (out, in) of every prunable matrix."""
-    return {name: tuple(m.weight.shape) for name, m in prunable_linears(model).items()}
-
-
-def encoder_fingerprint(model: PreTrainedModel) -> str:
-    """16 hex digits over the names, shapes and values of the prunable matrices.
-
-    Tells whether a score file was learnt for this very pre-trained encoder; shapes alone do not.
-    """
-    digest = hashlib.sha256()
-    for name, module in prunable_linears(model).items():
-        weight = module.weight.detach().float().cpu().contiguous()
-        digest.update(f"{name}{tuple(weight.shape)}".encode())
-        digest.update(weight.numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
@@ -137,7 +32,7 @@ def install_gates(
     score = hard_concrete.score_for_gate(gate)
     gated = {}
     for name, linear in prunable_linears(model).items():
-        grid = block_grid(tuple(linear.weight.shape), out_w_per_mask, in_w_per_mask)
+        grid = block_grid((linear.out_features, linear.in_features), out_w_per_mask, in_w_per_mask)
         gated[name] = GatedLinear(linear, score, grid)
         _replace(model, name, gated[name])
     return gated
@@ -201,27 +96,9 @@ def soft_gates(gated: dict[str, GatedLinear]) -> dict[str, Tensor]:
     return {n: hard_concrete.soft_gate(g.scores.detach()) for n, g in gated.items()}
 
 
-def check_masks_fit(model: PreTrainedModel, shapes: dict[str, tuple[int, int]]) -> None:
-    """ValueError unless `shapes` (of scores' weights or of masks) are those of this model."""
-    own = weight_shapes(model)
-    missing, extra = sorted(own.keys() - shapes.keys()), sorted(shapes.keys() - own.keys())
-    if missing or extra:
-        raise ValueError(
-            f"made for another encoder: it names {len(shapes)} matrices, this model has {len(own)}"
-            + (f"; not in it: {missing[0]}" if missing else "")
-            + (f"; not in this model: {extra[0]}" if extra else "")
-        )
-    for name, shape in own.items():
-        if tuple(shapes[name]) != shape:
-            raise ValueError(
-                f"made for another encoder: {name} is {tuple(shapes[name])} in it and "
-                f"{shape} in this model"
-            )
-
-
 def apply_ticket(model: PreTrainedModel, masks: dict[str, Tensor]) -> None:
     """Set the pruned weights to 0.0 and keep them there through training."""
-    check_masks_fit(model, {name: tuple(mask.shape) for name, mask in masks.items()})
+    check_masks_fit(model, shapes_of(masks))
     for name, linear in prunable_linears(model).items():
         fix_mask(linear, masks[name])
 
@@ -230,7 +107,7 @@ def count_unpruned(model: PreTrainedModel, masks: dict[str, Tensor]) -> int:
     """How many weights that the ticket prunes are not exactly 0.0 in the model (should be 0)."""
     linears = prunable_linears(model)
     return sum(
-        int((linears[n].weight[~m.to(linears[n].weight.device)] != 0).sum())
+        int(torch.count_nonzero(linears[n].weight[~m.to(linears[n].weight.device)]))
         for n, m in masks.items()
     )
 
@@ -249,7 +126,7 @@ def reinitialise(
     "normal", N(0, std); "matched", normal with the matrix's own mean and deviation; "shuffled",
     the same weights in another order.
     """
-    check_masks_fit(model, {name: tuple(mask.shape) for name, mask in masks.items()})
+    check_masks_fit(model, shapes_of(masks))
     for name, linear in prunable_linears(model).items():
         weight = linear.weight.detach()
         chosen = masks[name] if which == "ticket" else ~masks[name]

@@ -1,4 +1,4 @@
-"""What is not there yet, and the command that makes it."""
+"""What was not run, and the command that runs it."""
 
 import shlex
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from experiments.scales import Scale, usual_recipes
 
 
 class Missing(NoRecords):
-    """What a table or figure is made of is not there; the message says what, and the command."""
+    """A table or figure has nothing to be made of; the message names it and the command."""
 
 
 def command(
@@ -19,10 +19,10 @@ def command(
     rows: Iterable[str] = (),
     recipe: str | None = None,
 ) -> str:
-    """The line for a shell that makes what a table or figure needs; no `rows`: all of them.
+    """The shell command that runs what a table or figure needs; without `rows`, all rows.
 
-    `recipe`: the one attack that is needed, whichever were asked for; it is named where the target
-    does not run it by itself.
+    `recipe`: the one attack that is needed, whichever were asked for. It is named if the target
+    does not run it by default.
     """
     further = scale.further_flags if recipe is None else _without("--recipes", scale.further_flags)
     named = [recipe] if recipe and recipe not in usual_recipes(target, scale.name) else []
@@ -41,9 +41,9 @@ def command(
 
 
 def _without(flag: str, words: Iterable[str]) -> list[str]:
-    """The words of a command line but for a flag and its values."""
-    kept, of_flag = [], False
+    """The words of a command line without a flag and its values."""
+    others, of_flag = [], False
     for word in words:
         of_flag = word == flag or (of_flag and not word.startswith("--"))
-        kept += [] if of_flag else [word]
-    return kept
+        others += [] if of_flag else [word]
+    return others

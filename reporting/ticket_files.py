@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from masking import hard_concrete, overlap, surgery, tickets
+from masking import encoders, hard_concrete, overlap, ticket_files, tickets
 from reporting.ticket_names import Origin
 from utils.cli import UserError, explain
 
@@ -41,8 +41,8 @@ def matrices_of(bits: overlap.Packed) -> pd.DataFrame:
     """Matrices of a ticket: their names as index; kind, layer (from 1, NaN: pooler), weights."""
     names = list(bits.shapes)
     columns = {
-        "kind": surgery.matrix_kinds(names),
-        "layer": surgery.matrix_layers(names),
+        "kind": encoders.matrix_kinds(names),
+        "layer": encoders.matrix_layers(names),
         "weights": {name: out * into for name, (out, into) in bits.shapes.items()},
     }
     return pd.DataFrame(columns, index=pd.Index(names, name="matrix"))
@@ -87,7 +87,7 @@ def score_files(folder: Path, epochs: list) -> list[Path]:
     if by_epoch and not last.is_file():
         return [path for _, path in sorted(by_epoch.items())]
     with explain():
-        _, _, manifest = tickets.load_scores(last)
+        _, _, manifest = ticket_files.load_scores(last)
     by_epoch.pop(manifest.get("epoch"), None)  # the last epoch counts once
     return [*(path for _, path in sorted(by_epoch.items())), last]
 
@@ -96,7 +96,7 @@ def _read(paths: Iterable[str]) -> Iterator[tuple[Path, Ticket]]:
     for given in map(Path, paths):
         path = given / "ticket.safetensors" if given.is_dir() else given
         with explain():
-            masks, manifest = tickets.load_ticket(path)
+            masks, manifest = ticket_files.load_ticket(path)
         source = manifest.get("source")
         sparsity = manifest.get("sparsity_asked", manifest.get("sparsity"))
         if not isinstance(source, dict) or not isinstance(sparsity, int | float):
@@ -112,12 +112,12 @@ def _draw(
     for given in map(Path, paths):
         for path in score_files(given, epochs) if given.is_dir() else [given]:
             with explain():
-                scores, shapes, manifest = tickets.load_scores(path)
+                scores, shapes, manifest = ticket_files.load_scores(path)
             origin = Origin.read(manifest, manifest["sha256"], str(path))
             drawn = {}
             for sparsity in sparsities:
                 with explain():
-                    tickets.check_order(manifest, sparsity, path)
+                    ticket_files.check_order(manifest, sparsity, path)
                 masks = tickets.draw(scores, shapes, sparsity)
                 by_matrix = tickets.density_by(masks, {name: name for name in masks})
                 drawn[drawn_column(sparsity)] = by_matrix

@@ -1,4 +1,4 @@
-"""Made-up attack records for the tests of reports and plans."""
+"""Invented attack records for the tests of reports and plans."""
 
 import csv
 import json
@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from evaluation import records
+from evaluation.outcomes import COUNTED
 from experiments.models import DENSE, ROBUST, Model
 from training import deviations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def attack(model: Model = DENSE, seed: int = 42, aua: float = 20.0, **changes) -> dict:
-    """A record of a model of the mini scale, whose Clean is 80 and whose id tells its facts."""
+    """A record of a model of the mini scale, whose Clean is 80 and whose id contains its facts."""
     ticket = None
     if model.kind is not None:
         ticket = {
@@ -57,7 +57,7 @@ def attack(model: Model = DENSE, seed: int = 42, aua: float = 20.0, **changes) -
     if isinstance(letters, str) and letters:  # the rates are those of the rows
         share = {
             name: 100 * sum(map(letters.count, counted)) / len(letters)
-            for name, counted in records.COUNTED.items()
+            for name, counted in COUNTED.items()
         }
         record |= {"rows_attacked": len(letters)} | share
     facts = [model.folder, seed, aua, *changes.values()]
@@ -76,9 +76,9 @@ def rows_of(path: Path, **wanted: str) -> list[dict]:
 
 
 def controlled(seed: int = 42, aua: float = 60.0, **changes) -> dict:
-    """A robust ticket whose mask has seen the labels 9 times, and which ended at a loss of 0.05."""
-    told = attack(
+    """A robust ticket whose mask has 9 label passes, retrained to a loss of 0.05."""
+    record = attack(
         ROBUST_30, seed, aua, mean_training_loss=0.05, epoch=3, label_passes=12, **changes
     )
-    told["ticket"]["scores_sha256"] = f"scores of seed {seed}"
-    return told
+    record["ticket"]["scores_sha256"] = f"scores of seed {seed}"
+    return record

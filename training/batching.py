@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from training.splits import Rows
-from utils.files import write_atomically
+from utils.files import sha256_of, write_atomically
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,17 @@ def encode(rows: Rows, tokenizer, max_seq_length: int, token_types: bool = True)
 
     `token_types=False` leaves token type ids out, as the released search does (D12).
     """
-    # Less what a call with padding or truncation leaves behind in the tokenizer.
-    backend = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": 0, "padding": 0}
-    described = [rows.fingerprint, backend, tokenizer.model_input_names, max_seq_length]
+    described = [
+        rows.fingerprint,
+        _description(tokenizer),
+        tokenizer.model_input_names,
+        max_seq_length,
+    ]
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
     path = cache_folder() / "tokens" / f"{key}.safetensors"
     arrays = _cached(path)
     if arrays is None:
-        arrays = _tokenise(rows, tokenizer, max_seq_length)
+        arrays = _tokenize(rows, tokenizer, max_seq_length)
         # A full or read-only cache costs time, not the run.
         with contextlib.suppress(OSError, SafetensorError):
             write_atomically(path, lambda p: save_file(arrays, p, {"sha256": _digest(arrays)}))
@@ -70,8 +73,20 @@ def encode(rows: Rows, tokenizer, max_seq_length: int, token_types: bool = True)
         token_type_ids=np.split(arrays["token_type_ids"], ends) if has_types else None,
         labels=rows.labels,
         truncated_rows=int(arrays["truncated_rows"][0]),
-        pad_token_id=tokenizer.pad_token_id or 0,
+        pad_token_id=tokenizer.pad_token_id,
     )
+
+
+def _description(tokenizer) -> dict:
+    """All that decides what a tokenizer gives, for the cache's key."""
+    if tokenizer.is_fast:
+        # Calls with padding or truncation leave traces in these two.
+        backend = json.loads(tokenizer.backend_tokenizer.to_str())
+        return backend | {"truncation": 0, "padding": 0}
+    with tempfile.TemporaryDirectory() as folder:  # vocabulary, merges, settings
+        tokenizer.save_pretrained(folder)
+        files = {p.name: sha256_of(p) for p in sorted(Path(folder).iterdir())}
+    return {"class": type(tokenizer).__name__, "files": files}
 
 
 def _cached(path: Path) -> dict[str, np.ndarray] | None:
@@ -94,13 +109,18 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _tokenise(rows: Rows, tokenizer, max_seq_length: int) -> dict[str, np.ndarray]:
+def _tokenize(rows: Rows, tokenizer, max_seq_length: int) -> dict[str, np.ndarray]:
     columns = [list(column) for column in zip(*rows.texts, strict=True)]
     out = tokenizer(*columns, truncation=True, max_length=max_seq_length, padding=False)
+    if tokenizer.is_fast:
+        truncated = sum(bool(e.overflowing) for e in out.encodings)
+    else:  # reports no overflow of pairs
+        whole = tokenizer(*columns, padding=False, verbose=False)["input_ids"]
+        truncated = sum(len(ids) > max_seq_length for ids in whole)
     arrays = {
         "lengths": np.array([len(ids) for ids in out["input_ids"]], np.int32),
         "input_ids": np.concatenate(out["input_ids"]).astype(np.int32),
-        "truncated_rows": np.array([sum(bool(e.overflowing) for e in out.encodings)], np.int64),
+        "truncated_rows": np.array([truncated], np.int64),
     }
     if "token_type_ids" in out:
         arrays["token_type_ids"] = np.concatenate(out["token_type_ids"]).astype(np.int32)

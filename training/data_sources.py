@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
+from training.labels import label_text
 from training.tasks import Task
 from utils import process_state
 from utils.cli import UserError
@@ -63,7 +64,10 @@ def files_in(folder: Path, task: Task) -> dict[str, Path]:
 def _has_labels(path: Path, task: Task) -> bool:
     """Whether a file has labels; GLUE's test files have none, or -1 throughout."""
     table = read_table(path)
-    return task.label_column in table and bool((table[task.label_column].astype(str) != "-1").any())
+    if task.label_column not in table:
+        return False
+    of_custom_task = not task.label_names  # -1 can be a label
+    return of_custom_task or any(label_text(v) != "-1" for v in table[task.label_column])
 
 
 def read_table(path: Path) -> pd.DataFrame:

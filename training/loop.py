@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from training import adversary, models, optim, prediction
+from training import adversary, checkpoints, models, optim, prediction
 from training.batching import Encoded, epoch_batches
 from training.infobert import InfoBERT
 from training.settings import RunSettings, StageSettings, WeightSettings
@@ -68,7 +68,7 @@ class Loop:
         self.saved: dict[str, Any] | None = state
         self.at = Counters(**state["counters"]) if state else Counters()
         if self.is_main:
-            models.recover_checkpoints(run.folder)
+            checkpoints.recover_checkpoints(run.folder)
             run.cut_log(self.at.optimizer_step, self.at.finished_epochs)
         interrupts.note_signals()
         self._points = SavePoints(args.checkpoint_every)
@@ -283,7 +283,7 @@ def evaluate_epoch(
         due = {"last": is_last, "best": is_best, f"epoch{epoch}": epoch in args.keep_epochs}
         for name in (name for name, is_due in due.items() if is_due):
             checkpoint_facts = facts | {"epoch": epoch} | measured
-            models.save_checkpoint(loop.run.folder / name, model, tokenizer, checkpoint_facts)
+            checkpoints.save_checkpoint(loop.run.folder / name, model, tokenizer, checkpoint_facts)
     # The last epoch always, for the evaluation on test that follows.
     loop.end_epoch(epoch, always_save=is_last)
 
@@ -303,7 +303,7 @@ def finish(
     records = []
     for name in ("last", "best"):
         accelerator.wait_for_everyone()
-        checkpoint = models.checkpoint_facts(run.folder / name)
+        checkpoint = checkpoints.checkpoint_facts(run.folder / name)
         if name == "last" or checkpoint["epoch"] != at.finished_epochs:
             if name == "best":
                 _load_weights(model, run.folder / name)

@@ -2,15 +2,16 @@
 
 import contextlib
 import importlib.util
+import inspect
 import logging
 import os
-import re
-import shutil
+import sys
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -19,10 +20,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from training.tasks import Task
+from masking import encoders
+from masking.tickets import Shapes
 from utils import process_state
-from utils.cli import UserError
-from utils.files import public_name, read_json, sha256_of, write_json
+from utils.cli import UserError, warn
+from utils.files import public_name, sha256_of
 from utils.runs import seed_for
 
 # The published all-MiniLM-L6-v2 (22.7 M parameters, 6 layers), which the package carries.
@@ -60,7 +62,7 @@ def resolve_model_name(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _loading(what: str, name: str):
+def loading(what: str, name: str):
     """One clear line for the many ways in which loading fails."""
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
     try:
@@ -83,18 +85,96 @@ def _loading(what: str, name: str):
 
 
 def encoder_facts(name: str, model: PreTrainedModel, fingerprint: str) -> dict:
-    """Which pre-trained encoder a checkpoint, a score file or a ticket belongs to."""
-    return {
+    """Which pre-trained encoder a checkpoint, a score file or a ticket belongs to.
+
+    Prints a line where the encoder has matrices that its checkpoint does not hold.
+    """
+    facts = {
         "name": public_name(name),
         "architecture": type(model).__name__,
         "fingerprint": fingerprint,
     }
+    if fresh := encoders.not_pretrained(model):
+        facts["not_pretrained"] = fresh
+        print(
+            f"{facts['name']} holds no weights for {', '.join(fresh)}: drawn from the seed, not "
+            "gated or pruned, and not in the encoder's fingerprint",
+            file=sys.stderr,
+        )
+    return facts
+
+
+def scores_for(
+    model: PreTrainedModel,
+    name: str,
+    path: Path,
+    scores: dict[str, Tensor],
+    shapes: Shapes,
+    learned_for: dict,
+    allow_other: bool,
+) -> tuple[dict[str, Tensor], Shapes]:
+    """The scores and weight shapes of a score file, checked to be those of this encoder.
+
+    `name` is the encoder's; `learned_for`: the encoder in the file's manifest. UserError where the
+    matrices differ, or where the fingerprints do and not `allow_other`. Score files of earlier
+    versions also rank a pooler that the encoder's checkpoint does not hold. Its scores are dropped.
+    Such a file's fingerprint includes the random pooler of one seed; with another seed the
+    encoder's name and architecture decide.
+    """
+    ignored = [n for n in encoders.not_pretrained(model) if n in shapes]
+    scores = {n: s for n, s in scores.items() if n not in ignored}
+    shapes = {n: s for n, s in shapes.items() if n not in ignored}
+    try:
+        encoders.check_masks_fit(model, shapes)
+        fingerprint = encoders.encoder_fingerprint(model, with_not_pretrained=bool(ignored))
+    except ValueError as e:
+        raise UserError(f"{path}: {e}") from e
+    if ignored:
+        warn(
+            f"{path} has scores for {', '.join(ignored)}, for which the encoder's checkpoint holds "
+            "no weights: they are ignored"
+        )
+    if learned_for["fingerprint"] == fingerprint or allow_other:
+        return scores, shapes
+    same_name = learned_for.get("name") == public_name(name)
+    if ignored and same_name and learned_for.get("architecture") == type(model).__name__:
+        warn(
+            f"{path}: only the encoder's name is compared, its fingerprint includes random weights"
+        )
+        return scores, shapes
+    raise UserError(
+        f"{path} was made for the encoder {learned_for['name']} ({learned_for['fingerprint']}), "
+        f"{name} is another one ({fingerprint}): rewind to the encoder that stage 1 started from, "
+        "or pass --allow_other_encoder"
+    )
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in a model's folder, with the inputs that the model takes and a padding token.
+
+    Without a padding token of its own it pads with the token that the model's configuration names.
+    UserError where there is none.
+    """
     path = resolve_model_name(name)
-    with _loading("tokenizer", path):
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    with loading("tokenizer", path):
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError):
+        return tokenizer  # loading the model reports it
+    classifier = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    if classifier is not None:  # a BERT tokenizer gives token types, which DistilBERT cannot take
+        inputs = inspect.signature(classifier.forward).parameters
+        tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n in inputs]
+    if tokenizer.pad_token is None:
+        pad = getattr(config, "pad_token_id", None)
+        if pad is None or not 0 <= pad < len(tokenizer):
+            raise UserError(
+                f"the tokenizer of {name} has no padding token: name one as pad_token in its "
+                "tokenizer_config.json"
+            )
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+    return tokenizer
 
 
 def load_pretrained(
@@ -106,12 +186,12 @@ def load_pretrained(
     A head that the checkpoint brings along is drawn anew all the same.
     """
     path = resolve_model_name(name)
-    with _loading("model", path):
+    with loading("model", path):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         config.num_labels = len(label_names)
         config.id2label = dict(enumerate(label_names))
         config.label2id = {label: i for i, label in enumerate(label_names)}
-        _set_dropout(config, dropout)
+        set_dropout(config, dropout)
         # The library draws missing weights from the global generator.
         seeded = process_state.seeded(seed_for(seed, "classifier"))
         with seeded, process_state.logging_level(logging.ERROR, "transformers"):
@@ -126,23 +206,26 @@ def load_pretrained(
             )
     # The head may be new, and a pooler that no pre-training made; the rest must have been there.
     inside = model.base_model_prefix + "."
-    lost = [key for key in _not_loaded(report) if key.startswith(inside) and ".pooler." not in key]
+    fresh = [key for key in not_loaded(report) if key.startswith(inside)]
+    lost = [key for key in fresh if ".pooler." not in key]
     if lost:
         raise UserError(
             f"{name}: {len(lost)} weights of the encoder are missing or have another shape than "
             f"its config.json says, such as {lost[0]}"
         )
+    pooler = inside + "pooler.dense"
+    encoders.mark_not_pretrained(model, [pooler] if f"{pooler}.weight" in fresh else [])
     _draw_head(model, seed)
     return model
 
 
-def _not_loaded(report: dict) -> list[str]:
+def not_loaded(report: dict) -> list[str]:
     """Keys that from_pretrained filled with fresh values."""
     mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
     return sorted({*report["missing_keys"], *mismatched})
 
 
-def _set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
+def set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
     for key in DROPOUTS if dropout is not None else ():
         if key in config.to_dict():
             setattr(config, key, dropout)
@@ -159,131 +242,6 @@ def _draw_head(model: PreTrainedModel, seed: int) -> None:
                 module.weight.normal_(0.0, std, generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
-
-
-def label_order(config: PretrainedConfig, folder: Path, task: Task) -> list[int]:
-    """order[i] is the logit of the task's label i. UserError where labels do not fit.
-
-    The checkpoint's label names decide where it has real ones; LABEL_0, LABEL_1 ... (what
-    transformers writes where nobody named them) are taken in the task's order.
-    """
-    names = label_names(config)
-    if len(names) != len(task.label_names):
-        raise UserError(
-            f"{folder} has {len(names)} labels, {task.name} has {len(task.label_names)} "
-            f"({', '.join(task.label_names)})"
-        )
-    if not any(names):
-        return list(range(len(names)))
-    by_name = {_plain(name): i for i, name in enumerate(names) if name}
-    wanted = [_plain(name) for name in task.label_names]
-    if sorted(by_name) != sorted(wanted):
-        raise UserError(
-            f"{folder} names its labels {', '.join(n or '?' for n in names)}; {task.name} "
-            f"has {', '.join(task.label_names)}: rename them in its config.json (id2label)"
-        )
-    return [by_name[name] for name in wanted]
-
-
-def label_names(config: PretrainedConfig) -> list[str | None]:
-    """The configuration's label names by logit; None for one that is only a number."""
-    names = [str(config.id2label.get(i, "")) for i in range(config.num_labels)]
-    return [None if re.fullmatch(r"(LABEL_)?\d*", name) else name for name in names]
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _put_labels_in_order(model: PreTrainedModel, order: list[int]) -> None:
-    """Reorder the head's rows, so that logit i is the task's label i."""
-    inside = set(model.base_model.modules())
-    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m not in inside]
-    head = next(m for m in reversed(heads) if m.out_features == len(order))
-    with torch.no_grad():
-        head.weight.copy_(head.weight[order].clone())
-        if head.bias is not None:
-            head.bias.copy_(head.bias[order].clone())
-    names = [model.config.id2label[i] for i in order]
-    model.config.id2label = dict(enumerate(names))
-    model.config.label2id = {name: i for i, name in enumerate(names)}
-
-
-def load_checkpoint(
-    folder: str | Path, task: Task | None, attention: str, dropout: float | None = None
-) -> PreTrainedModel:
-    """A fine-tuned classifier from a folder, float32, its logits in the task's label order.
-
-    UserError where its labels are not those of `task` (None: any labels, as they are).
-    """
-    with _loading("checkpoint", str(folder)):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        _set_dropout(config, dropout)
-        order = None if task is None else label_order(config, Path(folder), task)
-        with process_state.logging_level(logging.ERROR, "transformers"):
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                attn_implementation=attention,
-                output_loading_info=True,
-                trust_remote_code=False,
-            )
-    lost = _not_loaded(report)
-    if lost:
-        raise UserError(
-            f"{folder} is no whole checkpoint: it lacks {len(lost)} weights, such as {lost[0]}"
-        )
-    if order is not None and order != sorted(order):
-        _put_labels_in_order(model, order)
-    return model
-
-
-def save_checkpoint(
-    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: dict
-) -> None:
-    """An ordinary checkpoint folder, with what we know of it in checkpoint.json.
-
-    Written beside and renamed; the folder that was there stays until the new one is whole.
-    """
-    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
-    recover_checkpoints(folder.parent)
-    new.mkdir(parents=True)
-    model.save_pretrained(new)
-    tokenizer.save_pretrained(new)
-    sums = {p.name: sha256_of(p) for p in sorted(new.iterdir())}
-    write_json(new / "checkpoint.json", facts | {"sha256": sums})
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def recover_checkpoints(run_folder: Path) -> None:
-    """Put back what a process that was killed between two renamings left; remove the rest."""
-    for old in run_folder.glob(".*.old"):
-        folder = run_folder / old.name[1:].removesuffix(".old")
-        if not folder.exists():
-            old.rename(folder)
-    for left in [*run_folder.glob(".*.old"), *run_folder.glob(".*.new")]:
-        shutil.rmtree(left)
-
-
-def checkpoint_facts(folder: Path) -> dict:
-    """checkpoint.json of a checkpoint that one of our stages wrote, less the checksums.
-
-    UserError where it is missing, or where the weights are no longer those that were written.
-    """
-    path = folder / "checkpoint.json"
-    if not path.is_file():
-        raise UserError(f"{folder} is not a complete checkpoint of ours: it has no checkpoint.json")
-    facts = read_json(path)
-    for name, written in facts.pop("sha256", {}).items():
-        if not (folder / name).is_file() or sha256_of(folder / name) != written:
-            raise UserError(
-                f"{folder / name} is missing or damaged: it is not the file that the run wrote"
-            )
-    return facts
 
 
 def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

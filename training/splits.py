@@ -6,6 +6,8 @@ They depend on the data and the split seed alone.
 import argparse
 import hashlib
 import json
+import os
+import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,12 +16,12 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
+from training import labels
 from training.data_sources import Tables, builtin_tables, files_in, hub_tables, read_table
 from training.tasks import Task
 from utils.cli import UserError
 
 DEV_FRACTION = 0.1
-MOST_LABELS = 10_000  # of a custom task whose labels are numbers
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,11 @@ def load_splits(
     draw with equal class shares.
     """
     frames = _sources(args, task, need)
-    task = _with_labels(task, frames)
+    if not task.label_names and "train" not in frames:
+        raise UserError(f"no train rows, which name the labels of {task.name}: give --train_file")
+    if not task.label_names:
+        task = _with_labels(task, frames)
+        _print_label_order(args, task)
     rows = {name: _rows(frame, task, name, source) for name, (frame, source) in frames.items()}
     dropped: dict[str, int] = {}
     if "train" in rows:
@@ -122,7 +128,9 @@ def _sources(args: argparse.Namespace, task: Task, need: tuple[str, ...]) -> Tab
         # Labelled rows given once are the reported ones (as GLUE's official dev): dev, on which
         # epochs are selected, is then split off train, never the same rows.
         files["test"] = files.pop("dev")
-    wanted = set(need) | ({"train"} if "dev" in need else set())
+    wanted = set(need)
+    if "dev" in need or not task.label_names:  # dev is a part of train; it also names the labels
+        wanted.add("train")
     if "train" in wanted:
         wanted.add("test")  # whose texts leave train: before dev is split off it, in every stage
     if files:
@@ -138,30 +146,21 @@ def _sources(args: argparse.Namespace, task: Task, need: tuple[str, ...]) -> Tab
 
 
 def _with_labels(task: Task, frames: Tables) -> Task:
-    """A custom task learns its label names from its training (else its only) table."""
-    if task.label_names:
-        return task
-    table = (frames.get("train") or next(iter(frames.values())))[0]
-    if task.label_column not in table:
-        return task  # _rows says which column is missing
-    source = (frames.get("train") or next(iter(frames.values())))[1]
-    lacking = [i for i, value in enumerate(table[task.label_column]) if not _is_label(value)]
-    if lacking:
-        raise UserError(f"{source}: row {lacking[0]} has no label ({len(lacking)} such rows)")
-    values = {_label_text(v) for v in table[task.label_column]}
-    if all(v.isascii() and v.isdigit() and int(v) < MOST_LABELS for v in values):
-        return replace(task, label_names=tuple(str(i) for i in range(max(map(int, values)) + 1)))
-    return replace(task, label_names=tuple(sorted(values)))
+    """A custom task takes its labels from its training table, whichever split is needed."""
+    if task.label_column not in frames["train"][0]:
+        return task  # _rows reports the missing column
+    table, source = frames["train"]
+    values = table[task.label_column]
+    missing = [i for i, value in enumerate(values) if not labels.is_label(value)]
+    if missing:
+        raise UserError(f"{source}: row {missing[0]} has no label ({len(missing)} such rows)")
+    return replace(task, label_names=labels.ordered(map(labels.label_text, values)))
 
 
-def _is_label(value: object) -> bool:
-    """Whether a cell is a label at all: not empty, no NaN, no list."""
-    return bool(pd.api.types.is_scalar(value) and not pd.isna(value) and str(value).strip())
-
-
-def _label_text(value: object) -> str:
-    text = str(value).strip()
-    return text.removesuffix(".0")  # a parquet or json column of floats
+def _print_label_order(args: argparse.Namespace, task: Task) -> None:
+    if not getattr(args, "quiet", False) and os.environ.get("RANK", "0") == "0":
+        order = labels.shown(f"{i} = {name}" for i, name in enumerate(task.label_names))
+        print(f"labels of the task {task.name}, in order: {order}", file=sys.stderr)
 
 
 def _rows(table: pd.DataFrame, task: Task, split: str, source: str) -> Rows:
@@ -172,26 +171,22 @@ def _rows(table: pd.DataFrame, task: Task, split: str, source: str) -> Rows:
                 f"{source}: no column {column!r} for the task {task.name} (it has "
                 f"{', '.join(map(str, table.columns))}); see --text_columns and --label_column"
             )
-    by_name = {name.lower(): i for i, name in enumerate(task.label_names)}
-    by_name |= {str(i): i for i in range(len(task.label_names))}
-    labels, unknown = [], []
-    for number, value in enumerate(table[task.label_column]):
-        label = by_name.get(_label_text(value).lower())
-        unknown += [] if label is not None else [(number, value)]
-        labels.append(label)
+    values = list(table[task.label_column])
+    find = labels.finder(task.label_names)
+    positions = [find(labels.label_text(value)) for value in values]
+    unknown = [i for i, position in enumerate(positions) if position is None]
     if unknown:
-        number, value = unknown[0]
         raise UserError(
-            f"{source}: label {str(value)!r} in row {number} ({len(unknown)} such rows); "
-            f"{task.name} has the labels 0 to {len(task.label_names) - 1} "
-            f"({', '.join(task.label_names)})"
+            f"{source}: label {str(values[unknown[0]])!r} in row {unknown[0]} "
+            f"({len(unknown)} such rows) is not a label of the task {task.name}, which has "
+            f"{labels.shown(task.label_names)}"
         )
     texts = [
         tuple(_text(v, source) for v in row)
         for row in zip(*(table[c] for c in task.text_columns), strict=True)
     ]
-    ids = [f"{split}:{i}" for i in range(len(labels))]
-    rows = Rows(texts, labels, ids, source)
+    ids = [f"{split}:{i}" for i in range(len(positions))]
+    rows = Rows(texts, [i for i in positions if i is not None], ids, source)
     empty = [i for i, text in enumerate(texts) if not all(part.strip() for part in text)]
     if empty and (split != "train" or len(task.text_columns) == 1):
         raise UserError(f"{source}: the text in row {empty[0]} is empty")

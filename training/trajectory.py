@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
-from training import models
+from training import checkpoints
 from training.loop import Counters
 from training.settings import StageSettings
 from utils.cli import UserError
@@ -68,7 +68,7 @@ def find(folder: Path, settings: StageSettings, facts: dict, stop_at_loss: float
                 f"--from_run {folder} has not kept epoch {epoch}: train it with --keep_epochs, "
                 "which must name all of its epochs, or leave out --from_run"
             )
-        models.checkpoint_facts(trajectory.checkpoint(epoch))  # whole, or a UserError
+        checkpoints.checkpoint_facts(trajectory.checkpoint(epoch))  # whole, or a UserError
     return trajectory
 
 
@@ -112,11 +112,11 @@ def take(
     at = trajectory.at
     for name, epoch in (("best", at.best_epoch), ("last", at.finished_epochs)):
         kept = trajectory.checkpoint(epoch)
-        found = models.checkpoint_facts(kept)
+        found = checkpoints.checkpoint_facts(kept)
         measured = {k: found[k] for k in ("epoch", "dev_accuracy_percent", "mean_training_loss")}
         model.load_state_dict(load_file(kept / "model.safetensors"))
         if accelerator.is_main_process:
-            models.save_checkpoint(run.folder / name, model, tokenizer, facts | measured)
+            checkpoints.save_checkpoint(run.folder / name, model, tokenizer, facts | measured)
     if accelerator.is_main_process:
         run.cut_log(0, 0)
         for line in trajectory.lines:

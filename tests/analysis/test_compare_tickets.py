@@ -10,7 +10,7 @@ import torch
 from conftest import call, fails
 from safetensors import safe_open
 
-from masking import hard_concrete, overlap, tickets
+from masking import hard_concrete, overlap, ticket_files, tickets
 from reporting import overlap_tables
 from reporting.ticket_names import Origin, differ_in, relation, ticket_names
 
@@ -194,7 +194,7 @@ def save(path, scores, kind="robust", **facts):
         "epoch": 2,
         "encoder": {"name": "tiny", "fingerprint": "f"},
     } | facts
-    tickets.save_scores(path, scores, {n: tuple(s.shape) for n, s in scores.items()}, manifest)
+    ticket_files.save_scores(path, scores, {n: tuple(s.shape) for n, s in scores.items()}, manifest)
     return path
 
 
@@ -220,7 +220,7 @@ def place(tmp_path):
     masks = tickets.draw(random_scores(1), SHAPES, 0.3)
     with safe_open(tmp_path / "search1" / "scores.safetensors", "pt") as f:
         source = json.loads(f.metadata()["manifest"])
-    tickets.save_ticket(
+    ticket_files.save_ticket(
         tmp_path / "run" / "ticket.safetensors", masks, {"source": source, "sparsity_asked": 0.3}
     )
     return tmp_path
@@ -405,7 +405,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(place, capsys):
     pruned = save(place / "imp.safetensors", random_scores(4), "imp", up_to_sparsity=0.2)
     assert "up to sparsity 0.2 only" in refused("--scores", good, pruned, *at)
     masks = tickets.draw(random_scores(1), SHAPES, 0.3)
-    tickets.save_ticket(place / "bare.safetensors", masks, {})
+    ticket_files.save_ticket(place / "bare.safetensors", masks, {})
     assert "which scores it was drawn from" in refused(
         "--tickets", place / "run", place / "bare.safetensors"
     )

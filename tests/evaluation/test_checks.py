@@ -76,12 +76,12 @@ def flags(record: dict) -> set[str]:
     return {flag["flag"] for flag in record["flags"]}
 
 
-def test_a_sound_model_on_sound_rows_has_no_flag(run, attacked, capsys):
+def test_a_model_with_a_default_answer_has_no_other_flag(run, attacked, capsys):
     record = attacked(run)
     assert record["attacked_rows_in_train"] == record["attacked_rows_in_dev"] == 0
     assert record["rows_answered_differently_twice"] == 0 and record["classes_answered"] == 2
-    # All words have the same weight; and a draw is label 0, so that no BAD row ever falls.
-    assert flags(record) == {"equal_importance", "one_class_survives"}
+    # Its words weigh the same; and a draw is label 0, so that no BAD row ever falls.
+    assert flags(record) - {"equal_importance"} == {"one_class_survives"}
     assert record["row_labels"] == "0" * 5 + "1" * 5 and record["row_outcomes"] == "rrrrrfffff"
 
 

@@ -82,9 +82,9 @@ def test_the_earlier_names_of_a_record_mean_the_same():
 
 @pytest.mark.parametrize(("deviations", "length"), [("paper", "steps"), ("released", "examples")])
 def test_a_search_without_a_schedule_length_had_that_of_its_deviations(deviations, length):
-    earlier = search_settings({"protocol": deviations, "penalty_mean": "entries"})
+    earlier = search_settings({"protocol": deviations, "lambda_clock": "steps"})
     assert earlier["schedule_length"] == length and earlier["deviations"] == deviations
-    today = {"deviations": deviations, "penalty_mean": "entries", "schedule_length": length}
+    today = {"deviations": deviations, "lambda_clock": "steps", "schedule_length": length}
     assert earlier == search_settings(today) == search_settings(earlier)
     other = search_settings(today | {"schedule_length": "other"})
     assert other["schedule_length"] == "other"

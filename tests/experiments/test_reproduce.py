@@ -463,7 +463,7 @@ def test_the_models_of_an_intersection_are_compared(tmp_path, monkeypatch):
         ("WEIGHT_DECAY", "-1", "not a number >= 0"),
         ("PRECISION", "fp8", "invalid choice: 'fp8'"),
         ("CHECKPOINT", "first", "invalid choice: 'first'"),
-        ("TEMPERATURE", "warm", "not a number above 0"),
+        ("TEMPERATURE", "warm", "a number above 0"),
         ("ATTACK_PRESET", "mine", "invalid choice: 'mine'"),
         ("QUERY_BUDGET", "0", "whole number >= 1"),
         ("COMPARED_WITH", "runs/a", "--compared_with"),

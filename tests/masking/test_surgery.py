@@ -12,7 +12,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from masking import surgery
+from masking import encoders, surgery
 
 SIZES = {
     "hidden_size": 16,
@@ -49,13 +49,13 @@ def inputs(config):
 def test_six_matrices_a_layer_and_the_pooler_never_the_head(name):
     config, count = CONFIGS[name]
     model = make(config)
-    found = surgery.prunable_linears(model)
+    found = encoders.prunable_linears(model)
     assert len(found) == count
     assert all(path.startswith(model.base_model_prefix + ".") for path in found)
     assert all(model.get_submodule(path) is linear for path, linear in found.items())
-    kinds = list(surgery.matrix_kinds(list(found)).values())
-    assert kinds[:6] == list(surgery.KINDS_OF_A_LAYER) and kinds.count("query") == 3
-    for path, kind in surgery.matrix_kinds(list(found)).items():
+    kinds = list(encoders.matrix_kinds(list(found)).values())
+    assert kinds[:6] == list(encoders.KINDS_OF_A_LAYER) and kinds.count("query") == 3
+    for path, kind in encoders.matrix_kinds(list(found)).items():
         letter = {"query": "q", "key": "k", "value": "v"}.get(kind)
         assert letter is None or path.rpartition(".")[2][0] == letter
 
@@ -82,7 +82,7 @@ def test_gates_in_and_out_leave_the_model_as_it_was(name):
 def test_bert_base_has_the_papers_count():
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(BertConfig())
-    shapes = surgery.weight_shapes(model)
+    shapes = encoders.weight_shapes(model)
     assert len(shapes) == 73 and sum(a * b for a, b in shapes.values()) == 85_524_480
 
 
@@ -105,40 +105,40 @@ def test_bert_base_has_the_papers_count():
 )
 def test_an_encoder_that_is_not_recognised_is_an_error(config, message):
     with pytest.raises(ValueError, match=message):
-        surgery.prunable_linears(make(config))
+        encoders.prunable_linears(make(config))
 
 
 def test_a_layer_with_one_linear_more_is_an_error():
     model = make(CONFIGS["bert"][0])
     model.bert.encoder.layer[1].extra = torch.nn.Linear(16, 16)
     with pytest.raises(ValueError, match="layer 1 has 7 linear"):
-        surgery.prunable_linears(model)
+        encoders.prunable_linears(model)
     model = make(CONFIGS["bert"][0])
     model.bert.stray = torch.nn.Linear(16, 16)
     with pytest.raises(ValueError, match="unexpected linear layer bert.stray"):
-        surgery.prunable_linears(model)
+        encoders.prunable_linears(model)
 
 
 def test_masks_of_another_encoder_do_not_fit():
     model, other = make(CONFIGS["bert"][0]), make(CONFIGS["distilbert"][0])
     with pytest.raises(ValueError, match="another encoder"):
-        surgery.check_masks_fit(model, surgery.weight_shapes(other))
-    shapes = surgery.weight_shapes(model)
-    surgery.check_masks_fit(model, shapes)
+        encoders.check_masks_fit(model, encoders.weight_shapes(other))
+    shapes = encoders.weight_shapes(model)
+    encoders.check_masks_fit(model, shapes)
     name = next(iter(shapes))
     with pytest.raises(ValueError, match=r"is \(4, 4\) in it"):
-        surgery.check_masks_fit(model, shapes | {name: (4, 4)})
+        encoders.check_masks_fit(model, shapes | {name: (4, 4)})
 
 
 def test_fingerprints_tell_encoders_apart():
     a, b = make(CONFIGS["bert"][0]), make(CONFIGS["bert"][0])
-    assert surgery.encoder_fingerprint(a) == surgery.encoder_fingerprint(b)
+    assert encoders.encoder_fingerprint(a) == encoders.encoder_fingerprint(b)
     with torch.no_grad():
         b.bert.encoder.layer[2].output.dense.weight[0, 0] += 1e-3
-    assert surgery.encoder_fingerprint(a) != surgery.encoder_fingerprint(b)
+    assert encoders.encoder_fingerprint(a) != encoders.encoder_fingerprint(b)
     with torch.no_grad():
         a.classifier.weight.zero_()  # the head is no part of the encoder
-    assert surgery.encoder_fingerprint(a) == surgery.encoder_fingerprint(make(CONFIGS["bert"][0]))
+    assert encoders.encoder_fingerprint(a) == encoders.encoder_fingerprint(make(CONFIGS["bert"][0]))
 
 
 def test_new_noise_is_a_function_of_its_generator():
@@ -154,7 +154,7 @@ def test_new_noise_is_a_function_of_its_generator():
 
 def masks_of(model):
     noise = torch.Generator().manual_seed(3)
-    shapes = surgery.weight_shapes(model)
+    shapes = encoders.weight_shapes(model)
     return {n: torch.rand(shape, generator=noise) < 0.7 for n, shape in shapes.items()}
 
 
@@ -162,7 +162,7 @@ def masks_of(model):
 @pytest.mark.parametrize("law", ["normal", "matched", "shuffled"])
 def test_reinitialising_touches_the_chosen_weights_alone(which, law):
     model = make(BertConfig(**SIZES))
-    before = {n: m.weight.detach().clone() for n, m in surgery.prunable_linears(model).items()}
+    before = {n: m.weight.detach().clone() for n, m in encoders.prunable_linears(model).items()}
     others = {
         n: p.detach().clone()
         for n, p in model.named_parameters()
@@ -171,7 +171,7 @@ def test_reinitialising_touches_the_chosen_weights_alone(which, law):
     masks = masks_of(model)
     surgery.reinitialise(model, masks, which, law, 0.5, torch.Generator().manual_seed(1))
     drawn = []
-    for name, linear in surgery.prunable_linears(model).items():
+    for name, linear in encoders.prunable_linears(model).items():
         chosen = masks[name] if which == "ticket" else ~masks[name]
         assert torch.equal(linear.weight[~chosen], before[name][~chosen])
         assert (linear.weight[chosen] != before[name][chosen]).float().mean() > 0.9
@@ -185,7 +185,7 @@ def test_reinitialising_touches_the_chosen_weights_alone(which, law):
 
 def test_the_rest_of_the_encoder_can_be_drawn_anew():
     model = make(BertConfig(**SIZES))
-    weights = surgery.prunable_linears(model)["bert.encoder.layer.0.output.dense"].weight.clone()
+    weights = encoders.prunable_linears(model)["bert.encoder.layer.0.output.dense"].weight.clone()
     head = model.classifier.weight.clone()
     words = model.bert.embeddings.word_embeddings.weight.clone()
     torch.nn.init.normal_(model.bert.encoder.layer[1].output.LayerNorm.weight)
@@ -193,14 +193,14 @@ def test_the_rest_of_the_encoder_can_be_drawn_anew():
     assert not torch.equal(model.bert.embeddings.word_embeddings.weight, words)
     assert (model.bert.encoder.layer[1].output.LayerNorm.weight == 1).all()
     assert (model.bert.pooler.dense.bias == 0).all() and torch.equal(model.classifier.weight, head)
-    again = surgery.prunable_linears(model)["bert.encoder.layer.0.output.dense"].weight
+    again = encoders.prunable_linears(model)["bert.encoder.layer.0.output.dense"].weight
     assert torch.equal(again, weights)
 
 
 def test_densities_by_head_by_hand():
     """Two heads of two rows each in a layer of width 4."""
     row = {0: [True] * 4, 1: [False] * 4}
-    names = [f"layer.0.{k}" for k in surgery.KINDS_OF_A_LAYER]
+    names = [f"layer.0.{k}" for k in encoders.KINDS_OF_A_LAYER]
     masks = {n: torch.ones(4, 4, dtype=torch.bool) for n in names}
     masks["layer.0.query"] = torch.tensor([row[1], row[1], row[0], row[0]])
     masks["layer.0.key"] = torch.tensor([row[1], row[0], row[0], row[0]])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from masking import tickets
+from masking import ticket_files, tickets
 
 SHAPES = {"b": (3, 4), "a": (5, 2)}
 
@@ -88,8 +88,10 @@ def test_nan_scores_and_other_matrices():
 
 def test_ticket_file_round_trip_and_bytes(tmp_path):
     masks = tickets.draw(random_scores(), SHAPES, 0.4)
-    manifest = tickets.save_ticket(tmp_path / "t.safetensors", masks, {"kind": "test", "z": [1]})
-    back, read = tickets.load_ticket(tmp_path / "t.safetensors")
+    manifest = ticket_files.save_ticket(
+        tmp_path / "t.safetensors", masks, {"kind": "test", "z": [1]}
+    )
+    back, read = ticket_files.load_ticket(tmp_path / "t.safetensors")
     assert list(back) == list(masks) and all(torch.equal(back[n], masks[n]) for n in masks)
     assert read == json.loads(json.dumps(manifest)) and read["kind"] == "test"
     assert read["sparsity"] == pytest.approx(9 / 22) and read["shapes"] == {
@@ -97,7 +99,7 @@ def test_ticket_file_round_trip_and_bytes(tmp_path):
         "a": [5, 2],
     }
     first = (tmp_path / "t.safetensors").read_bytes()
-    tickets.save_ticket(tmp_path / "t.safetensors", masks, {"z": [1], "kind": "test"})
+    ticket_files.save_ticket(tmp_path / "t.safetensors", masks, {"z": [1], "kind": "test"})
     assert (tmp_path / "t.safetensors").read_bytes() == first
 
 
@@ -105,22 +107,22 @@ def test_scores_file_round_trip(tmp_path):
     path = tmp_path / "scores.safetensors"
     scores = random_scores() | {"rows": torch.randn(3, 1)}
     shapes = SHAPES | {"rows": (3, 7)}
-    tickets.save_scores(path, scores, shapes, {"kind": "robust"})
-    back, back_shapes, manifest = tickets.load_scores(path)
+    ticket_files.save_scores(path, scores, shapes, {"kind": "robust"})
+    back, back_shapes, manifest = ticket_files.load_scores(path)
     assert all(torch.equal(back[n], scores[n]) for n in scores) and back_shapes == shapes
     assert list(back) == list(scores) and manifest["kind"] == "robust"
-    assert tickets.score_file(tmp_path) == path
+    assert ticket_files.score_file(tmp_path) == path
 
 
 def test_every_damaged_byte_of_a_ticket_is_told(tmp_path):
     path = tmp_path / "t.safetensors"
-    tickets.save_ticket(path, tickets.draw(random_scores(), SHAPES, 0.4), {"kind": "test"})
+    ticket_files.save_ticket(path, tickets.draw(random_scores(), SHAPES, 0.4), {"kind": "test"})
     whole, accepted = path.read_bytes(), 0
-    want, manifest = tickets.load_ticket(path)
+    want, manifest = ticket_files.load_ticket(path)
     for position in range(0, len(whole), 7):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x5A]) + whole[position + 1 :])
         try:
-            masks, _ = tickets.load_ticket(path)
+            masks, _ = ticket_files.load_ticket(path)
         except ValueError:
             continue
         # A letter of the manifest may change; the masks may not.
@@ -129,24 +131,24 @@ def test_every_damaged_byte_of_a_ticket_is_told(tmp_path):
     assert accepted < len(whole) / 7 / 2
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="damaged"):
-        tickets.load_ticket(path)
+        ticket_files.load_ticket(path)
 
 
 def test_files_that_are_something_else(tmp_path):
     path = tmp_path / "x.safetensors"
     with pytest.raises(ValueError, match="no ticket file"):
-        tickets.load_ticket(path)
+        ticket_files.load_ticket(path)
     save_file({"a": torch.zeros(2, 2)}, path)
     with pytest.raises(ValueError, match="not a ticket file"):
-        tickets.load_ticket(path)
-    tickets.save_scores(path, random_scores(), SHAPES, {})
+        ticket_files.load_ticket(path)
+    ticket_files.save_scores(path, random_scores(), SHAPES, {})
     with pytest.raises(ValueError, match="not a ticket file"):
-        tickets.load_ticket(path)
+        ticket_files.load_ticket(path)
     bad = random_scores()
     bad["a"][0, 0] = float("inf")
-    tickets.save_scores(path, bad, SHAPES, {})
+    ticket_files.save_scores(path, bad, SHAPES, {})
     with pytest.raises(ValueError, match="finite"):
-        tickets.load_scores(path)
+        ticket_files.load_scores(path)
 
 
 def test_densities():

@@ -1,4 +1,4 @@
-"""Tables and figures of the paper from made-up records, logs and tickets; values by hand."""
+"""Tables and figures of the paper from invented records, logs and tickets; values by hand."""
 
 import csv
 import re
@@ -129,7 +129,7 @@ def test_what_is_missing_carries_its_command(tmp_path):
     )
 
 
-def test_the_mini_scale_says_what_its_numbers_are_not(tmp_path):
+def test_the_mini_scale_states_why_its_numbers_are_not_comparable(tmp_path):
     write(tmp_path / "runs", [attack(), attack(recipe="deepwordbug", aua=10.0)])
     text = (report(tmp_path, "table1") / "table1.md").read_text()
     assert text.count("\n## ") == 3  # two attacks, and the paper's once
@@ -178,7 +178,7 @@ def test_two_recipes_fill_one_column_of_the_paper(tmp_path):
         ("resource_digests", {"resources": {"neighbours": {"name": "n", "sha256": "0"}}}),
     ],
 )
-def test_incomparable_records_are_left_out_and_named(tmp_path, key, change):
+def test_incomparable_records_are_skipped_and_named(tmp_path, key, change):
     write(tmp_path / "runs", [attack(DENSE, 42), attack(DENSE, 43), attack(LTH, 44, 0.0, **change)])
     found = records.read_records([tmp_path / "runs"])
     sub = paper_tables.sub_tables(TABLES["table1"], TASK, SCALES["mini"], found, "last")[0]
@@ -207,7 +207,7 @@ def test_an_attack_counts_once_and_a_seed_once(tmp_path):
     assert row_of(out / "table1.csv", **wanted)["values_by_seed"] == "43:70"
 
 
-def test_rows_tell_methods_and_reinitialised_weights_apart(tmp_path):
+def test_rows_distinguish_methods_and_reinitialized_weights(tmp_path):
     models = [
         DENSE,
         Model(method="freelb"),
@@ -352,7 +352,7 @@ def test_figure_2_shows_the_records(tmp_path):
     assert "pwws" not in text and command("figure2", SCALES["mini"], [TASK], [42, 43]) in text
 
 
-def test_a_curve_shows_models_as_trained_and_says_by_which_protocol(tmp_path):
+def test_a_curve_shows_models_as_trained_and_names_the_protocol(tmp_path):
     """As many attacks at a fitted temperature, which are newer."""
     for name, rule, aua in (("a", None, 20.0), ("b", "fitted", 5.0)):
         changes = {"protocol_id": f"protocol-{name}", "temperature_rule": rule}
@@ -581,7 +581,7 @@ def test_the_general_table_compares_rows_and_shows_each_seed(tmp_path):
     assert "p = 0.73), seed 42 only, not" in (tmp_path / "out" / "table.md").read_text()
 
 
-def test_checkpoints_of_no_run_are_each_a_model(tmp_path):
+def test_each_checkpoint_without_a_run_is_a_model(tmp_path):
     """Neither seed nor epochs are known of them; two of their folders have one name."""
     unknown = {"stage": None, "seed": None, "epochs": None, "protocol": None, "rows_attacked": 10}
     lines = [
@@ -632,7 +632,7 @@ def test_a_damaged_record_is_one_line(tmp_path, capsys, damage, said):
     assert "record 1" in line and said in line and not (tmp_path / "out").exists()
 
 
-def test_dev_rows_are_in_no_table_of_the_paper_and_said_elsewhere(tmp_path):
+def test_dev_rows_are_in_no_table_of_the_paper_and_named_elsewhere(tmp_path):
     lines = [attack(DENSE, 42, 20.0), attack(DENSE, 42, 60.0, split="dev", protocol_id="other")]
     write(tmp_path / "runs", lines)
     row = row_of(
@@ -719,7 +719,7 @@ def controls_in(tmp_path, *lines: dict) -> dict[str, str]:
     return dict(rows)
 
 
-def test_a_ticket_stands_beside_its_matched_dense_controls(tmp_path):
+def test_a_ticket_is_compared_with_its_matched_dense_controls(tmp_path):
     same = attack(DENSE, 42, 20.0, epoch=3, mean_training_loss=0.3, label_passes=3)
     longer = attack(DENSE, 42, 22.0, epochs=12, epoch=12, mean_training_loss=0.001)
     found = controls_in(tmp_path, controlled(), same, longer, stopped())
@@ -813,7 +813,7 @@ def test_a_control_that_lacks_a_seed_is_marked(tmp_path):
     assert row["controls_missing"] == "same training loss"
 
 
-def test_a_dense_model_that_ends_at_a_loss_is_not_the_one_of_as_many_epochs(tmp_path):
+def test_a_dense_model_that_ends_at_a_loss_is_not_the_one_with_the_same_epochs(tmp_path):
     longer = attack(DENSE, 42, 20.0, epochs=12, epoch=12)
     by_number = stopped() | {"stop_at_loss": {"loss": 0.2, "ticket": None}, "attack_id": "number"}
     write(tmp_path / "runs", [longer, stopped(), by_number, controlled()])
@@ -826,7 +826,7 @@ def test_a_dense_model_that_ends_at_a_loss_is_not_the_one_of_as_many_epochs(tmp_
     }
 
 
-def test_what_is_suspicious_is_marked_and_said(tmp_path):
+def test_what_is_suspicious_is_marked_and_explained(tmp_path):
     flag = {"flag": "saturated_softmax", "why": "on 40 % of the rows ..."}
     write(tmp_path / "runs", [attack(DENSE, 42, 20.0, flags=[flag]), attack(LTH, 42, flags=[])])
     text = (report(tmp_path, "table1") / "table1.md").read_text()
@@ -937,7 +937,7 @@ def test_both_checkpoint_rules_are_reported(tmp_path):
         assert row["ours_mean"] == aua
 
 
-def test_a_table_of_nothing_is_empty_and_says_how_to_fill_it(tmp_path):
+def test_a_table_of_nothing_is_empty_and_prints_its_command(tmp_path):
     (tmp_path / "runs").mkdir()
     out = report(tmp_path, "table1", further=("--seeds", 1, 2, "--further_flags", "--data 'a b'"))
     text = (out / "table1.md").read_text()

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import prune_iteratively
-from masking import tickets
+from masking import ticket_files, tickets
 from training import optim
 
 SMALL = ("--max_train_rows", 160, "--max_eval_rows", 40, "--quiet", "--bsz", 16, "--lr", "1e-2")
@@ -105,7 +105,7 @@ def test_the_first_round_is_an_ordinary_fine_tuning(three_rounds, encoder, sst2_
         *SMALL,
     )
     weights = load_file(tmp_path / "dense" / "last" / "model.safetensors")
-    scores, shapes, manifest = tickets.load_scores(three_rounds / "scores.safetensors")
+    scores, shapes, manifest = ticket_files.load_scores(three_rounds / "scores.safetensors")
     total = sum(s.numel() for s in scores.values())
     alive = {n: [True] * s.numel() for n, s in scores.items()}
     gone = smallest(weights, list(scores), alive, round(0.2 * total))
@@ -156,8 +156,8 @@ def test_the_second_round_rewinds_and_keeps_the_first_ones_zeros(
         "--output_dir",
         tmp_path / "oneshot",
     )
-    scores, shapes, _ = tickets.load_scores(folder / "scores.safetensors")
-    oneshot, _, _ = tickets.load_scores(tmp_path / "oneshot" / "scores.safetensors")
+    scores, shapes, _ = ticket_files.load_scores(folder / "scores.safetensors")
+    oneshot, _, _ = ticket_files.load_scores(tmp_path / "oneshot" / "scores.safetensors")
     for sparsity in (0.1, 0.2, 0.3, 0.4):
         ours, theirs = (tickets.draw(s, shapes, sparsity) for s in (scores, oneshot))
         assert all(torch.equal(ours[n], theirs[n]) for n in ours)
@@ -233,5 +233,5 @@ def test_imp_under_adversarial_training_is_another_kind(encoder, sst2_folder, tm
         "--method",
         "freelb",
     )
-    _, _, manifest = tickets.load_scores(folder / "scores.safetensors")
+    _, _, manifest = ticket_files.load_scores(folder / "scores.safetensors")
     assert manifest["kind"] == "imp_freelb" and manifest["settings"]["adv_steps"] == 2

@@ -444,12 +444,14 @@ def test_a_collapsed_search_is_told(whole, tmp_path, capsys):
 def test_a_ticket_without_a_matrix_is_told(whole, encoder, tmp_path, capsys):
     import torch
 
-    from masking import tickets
+    from masking import ticket_files
 
-    scores, shapes, manifest = tickets.load_scores(whole / "search_ticket" / "scores.safetensors")
+    scores, shapes, manifest = ticket_files.load_scores(
+        whole / "search_ticket" / "scores.safetensors"
+    )
     emptied = next(iter(scores))
     scores[emptied] = torch.full_like(scores[emptied], -100.0)
-    tickets.save_scores(tmp_path / "x.safetensors", scores, shapes, manifest)
+    ticket_files.save_scores(tmp_path / "x.safetensors", scores, shapes, manifest)
     call(
         "retrain_ticket",
         "--model_name",

@@ -14,7 +14,7 @@ from conftest import call, log_lines, make_encoder, sentences, write_tsv
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from masking import surgery, tickets
+from masking import encoders, ticket_files, tickets
 from utils.files import read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,14 +126,14 @@ def test_stage_2_logs_what_the_paper_plots(runs):
     assert steps[0]["penalty"] == pytest.approx(0.9611, abs=1e-4)
     dev = epochs[-1]["dev"]
     assert sum(dev["gate_shares"].values()) == pytest.approx(1)
-    assert set(dev["ticket_density_by_kind"]) == {*surgery.KINDS_OF_A_LAYER, "pooler"}
+    assert set(dev["ticket_density_by_kind"]) == {*encoders.KINDS_OF_A_LAYER, "pooler"}
     assert dev["ticket_sparsity"] == pytest.approx(0.3, abs=1e-3)
 
 
 def test_scores_of_the_epochs_asked_for(runs):
-    last, _, manifest = tickets.load_scores(runs / "search" / "scores.safetensors")
-    first, _, early = tickets.load_scores(runs / "search" / "scores_epoch1.safetensors")
-    _, _, best = tickets.load_scores(runs / "search" / "scores_best.safetensors")
+    last, _, manifest = ticket_files.load_scores(runs / "search" / "scores.safetensors")
+    first, _, early = ticket_files.load_scores(runs / "search" / "scores_epoch1.safetensors")
+    _, _, best = ticket_files.load_scores(runs / "search" / "scores_best.safetensors")
     assert manifest["epoch"] == 3 and early["epoch"] == 1 and best["epoch"] in (1, 2, 3)
     assert any(not torch.equal(last[n], first[n]) for n in last)
     assert manifest["kind"] == "robust" and manifest["task"] == "sst2"
@@ -141,12 +141,12 @@ def test_scores_of_the_epochs_asked_for(runs):
 
 
 def test_stage_3_saves_an_ordinary_checkpoint_and_its_ticket(runs):
-    masks, manifest = tickets.load_ticket(runs / "ticket" / "ticket.safetensors")
+    masks, manifest = ticket_files.load_ticket(runs / "ticket" / "ticket.safetensors")
     total = sum(m.numel() for m in masks.values())
     assert sum(int((~m).sum()) for m in masks.values()) == round(0.4 * total)
     assert manifest["sparsity_asked"] == 0.4 and manifest["source"]["kind"] == "robust"
     assert manifest == json.loads((runs / "ticket" / "ticket.json").read_text())
-    scores, shapes, _ = tickets.load_scores(runs / "search" / "scores.safetensors")
+    scores, shapes, _ = ticket_files.load_scores(runs / "search" / "scores.safetensors")
     again = tickets.draw(scores, shapes, 0.4)
     assert all(torch.equal(again[n], masks[n]) for n in masks)
     for name in ("last", "best"):
@@ -163,7 +163,7 @@ def test_retraining_starts_from_the_pretrained_weights(runs, encoder, tmp_path):
     retrain(
         encoder, runs / "search", tmp_path / "t", "--sparsity", 0.4, "--epochs", 1, "--lr", "1e-30"
     )
-    masks, _ = tickets.load_ticket(tmp_path / "t" / "ticket.safetensors")
+    masks, _ = ticket_files.load_ticket(tmp_path / "t" / "ticket.safetensors")
     before = load_file(encoder / "model.safetensors")
     after = load_file(tmp_path / "t" / "last" / "model.safetensors")
     for path, mask in masks.items():
@@ -412,9 +412,9 @@ def dies_at_once(*_):
 
 
 def test_labels_that_a_mask_has_seen_are_counted(runs, tmp_path):
-    _, _, manifest = tickets.load_scores(runs / "search" / "scores.safetensors")
+    _, _, manifest = ticket_files.load_scores(runs / "search" / "scores.safetensors")
     assert manifest["label_passes"] == 4 + 3  # stage 1's epochs, and the search's
-    _, _, first = tickets.load_scores(runs / "search" / "scores_epoch1.safetensors")
+    _, _, first = ticket_files.load_scores(runs / "search" / "scores_epoch1.safetensors")
     assert first["label_passes"] == 4 + 1
     assert read_jsonl(runs / "ticket" / "records.jsonl")[0]["label_passes"] == 4 + 3 + 4
     assert read_jsonl(runs / "dense" / "records.jsonl")[0]["label_passes"] == 4
@@ -442,13 +442,13 @@ def test_other_kinds_of_scores(runs, encoder, tmp_path, kind):
         ("--scores", runs / "search") if kind == "random_matched" else ("--model_name", encoder)
     )
     call("make_scores", "--kind", kind, *source, "--output_dir", tmp_path / "s")
-    scores, shapes, manifest = tickets.load_scores(tmp_path / "s" / "scores.safetensors")
+    scores, shapes, manifest = ticket_files.load_scores(tmp_path / "s" / "scores.safetensors")
     assert manifest["kind"] == kind
     if kind == "magnitude":
         weights = load_file(encoder / "model.safetensors")
         assert all(torch.equal(s, weights[f"{n}.weight"].abs()) for n, s in scores.items())
     if kind == "random_matched":
-        robust, _, _ = tickets.load_scores(runs / "search" / "scores.safetensors")
+        robust, _, _ = ticket_files.load_scores(runs / "search" / "scores.safetensors")
         for sparsity in (0.1, 0.5, 0.9):
             a, b = (tickets.draw(s, shapes, sparsity) for s in (scores, robust))
             assert all(int(a[n].sum()) == int(b[n].sum()) for n in a)
@@ -467,7 +467,7 @@ def test_magnitude_of_finetuned_weights(runs, encoder, tmp_path):
         "--output_dir",
         tmp_path / "s",
     )
-    scores, _, manifest = tickets.load_scores(tmp_path / "s" / "scores.safetensors")
+    scores, _, manifest = ticket_files.load_scores(tmp_path / "s" / "scores.safetensors")
     weights = load_file(runs / "dense" / "last" / "model.safetensors")
     assert all(torch.equal(s, weights[f"{n}.weight"].abs()) for n, s in scores.items())
     assert manifest["of"] == "finetuned"
@@ -494,9 +494,9 @@ def test_magnitude_of_finetuned_weights(runs, encoder, tmp_path):
 def test_every_switch_of_the_search_runs_and_changes_the_scores(runs, tmp_path, flags):
     same = ("--epochs", 1, "--max_grad_norm", 0.01, "--precision", "fp32")
     search(runs / "dense", tmp_path / "s", *same)
-    plain, _, _ = tickets.load_scores(tmp_path / "s" / "scores.safetensors")
+    plain, _, _ = ticket_files.load_scores(tmp_path / "s" / "scores.safetensors")
     search(runs / "dense", tmp_path / "t", *same, *flags)
-    scores, shapes, _ = tickets.load_scores(tmp_path / "t" / "scores.safetensors")
+    scores, shapes, _ = ticket_files.load_scores(tmp_path / "t" / "scores.safetensors")
     best_is_last = json.loads((runs / "dense/result.json").read_text())["best_dev_epoch"] == 4
     same = all(s.shape == plain[n].shape and torch.equal(s, plain[n]) for n, s in scores.items())
     if flags[0] == "--start_from" and best_is_last:
@@ -526,7 +526,7 @@ def test_released_protocol_in_stages_1_and_3(runs, encoder, sst2_folder, tmp_pat
     )
     args = json.loads((tmp_path / "t" / "run.json").read_text())["args"]
     assert args["max_grad_norm"] == 1.0 and args["adamw"] == "released"
-    masks, _ = tickets.load_ticket(tmp_path / "t" / "ticket.safetensors")
+    masks, _ = ticket_files.load_ticket(tmp_path / "t" / "ticket.safetensors")
     weights = load_file(tmp_path / "t" / "last" / "model.safetensors")
     assert all((weights[f"{n}.weight"][~m] == 0).all() for n, m in masks.items())
 
@@ -632,7 +632,9 @@ def test_two_processes_search_as_one_does(encoder, sst2_folder, tmp_path):
         # A key's bias cancels in the softmax: its gradient is rounding, which Adam scales up.
         if not name.endswith("key.bias"):
             torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=2e-4)
-    one, two = (tickets.load_scores(tmp_path / f"search{n}/scores.safetensors")[0] for n in (1, 2))
+    one, two = (
+        ticket_files.load_scores(tmp_path / f"search{n}/scores.safetensors")[0] for n in (1, 2)
+    )
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-3)
 
@@ -654,7 +656,7 @@ def test_table_4_structure_without_initialisation(runs, encoder, tmp_path, flags
         "ticket",
         *flags,
     )
-    masks, _ = tickets.load_ticket(tmp_path / "t" / "ticket.safetensors")
+    masks, _ = ticket_files.load_ticket(tmp_path / "t" / "ticket.safetensors")
     before = load_file(encoder / "model.safetensors")
     after = load_file(tmp_path / "t" / "last" / "model.safetensors")
     for path, mask in masks.items():
@@ -682,7 +684,7 @@ def test_table_4_initialisation_without_structure(runs, encoder, tmp_path):
         "--reinitialise",
         "rest",
     )
-    masks, _ = tickets.load_ticket(tmp_path / "t" / "ticket.safetensors")
+    masks, _ = ticket_files.load_ticket(tmp_path / "t" / "ticket.safetensors")
     before = load_file(encoder / "model.safetensors")
     after = load_file(tmp_path / "t" / "last" / "model.safetensors")
     drawn = []
@@ -710,7 +712,7 @@ def test_table_4_initialisation_without_structure(runs, encoder, tmp_path):
 
 def test_the_ticket_tells_its_densities_by_head(runs):
     manifest = json.loads((runs / "ticket" / "ticket.json").read_text())
-    masks, _ = tickets.load_ticket(runs / "ticket" / "ticket.safetensors")
+    masks, _ = ticket_files.load_ticket(runs / "ticket" / "ticket.safetensors")
     by_head = manifest["density_by_head"]
     assert len(by_head["heads"]) == 2 and len(by_head["heads"][0]) == 2 == len(by_head["mlp"])
     prefix = "bert.encoder.layer.1.attention.self"
@@ -824,7 +826,7 @@ def test_mnli_in_all_stages_and_a_checkpoint_of_another_label_order(encoder, tmp
     del facts["sha256"]  # of the weights as they were
     (best / "checkpoint.json").write_text(json.dumps(facts))
     turned = search(tmp_path / "d", tmp_path / "s2", "--epochs", 1)
-    a, b = (tickets.load_scores(f / "scores.safetensors")[0] for f in (plain, turned))
+    a, b = (ticket_files.load_scores(f / "scores.safetensors")[0] for f in (plain, turned))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-4)
     retrain(encoder, plain, tmp_path / "t", "--sparsity", 0.3, "--epochs", 1)

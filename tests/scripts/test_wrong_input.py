@@ -14,7 +14,7 @@ import torch
 from conftest import call, fails, make_encoder, sentences, write_tsv
 
 from evaluation import readers
-from masking import tickets
+from masking import ticket_files, tickets
 from training.data_sources import read_table
 from utils import files
 from utils.cli import UserError
@@ -133,8 +133,8 @@ def bad_scores(root: Path) -> None:
     altered = bytearray(whole)
     altered[-100] ^= 1
     (root / "altered.safetensors").write_bytes(altered)
-    scores, shapes, manifest = tickets.load_scores(root / "scores" / "scores.safetensors")
-    save = tickets.save_scores
+    scores, shapes, manifest = ticket_files.load_scores(root / "scores" / "scores.safetensors")
+    save = ticket_files.save_scores
     save(root / "imp.safetensors", scores, shapes, manifest | {"up_to_sparsity": 0.2})
     save(root / "rest.safetensors", scores, shapes, manifest | {"from_sparsity": 0.8})
     name = next(iter(scores))
@@ -508,11 +508,11 @@ def mutations(data: bytes, count: int, seed: int):
 def test_fuzzed_score_and_ticket_files(place, tmp_path):
     """Whatever is done to the bytes: refused by name, or read as exactly what was written."""
     path = place / "scores" / "scores.safetensors"
-    scores, shapes, _ = tickets.load_scores(path)
+    scores, shapes, _ = ticket_files.load_scores(path)
     masks = tickets.draw(scores, shapes, 0.3)
-    tickets.save_ticket(tmp_path / "ticket.safetensors", masks, {"kind": "random"})
-    of_ticket = (tmp_path / "ticket.safetensors", tickets.load_ticket, masks)
-    for file, load, good in ((path, tickets.load_scores, scores), of_ticket):
+    ticket_files.save_ticket(tmp_path / "ticket.safetensors", masks, {"kind": "random"})
+    of_ticket = (tmp_path / "ticket.safetensors", ticket_files.load_ticket, masks)
+    for file, load, good in ((path, ticket_files.load_scores, scores), of_ticket):
         refused = 0
         for changed in mutations(file.read_bytes(), 150, 1):
             (tmp_path / "fuzzed.safetensors").write_bytes(changed)

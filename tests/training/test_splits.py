@@ -316,7 +316,7 @@ def test_tokens_are_cut_counted_and_cached(monkeypatch):
     def never(*_):
         raise AssertionError("tokenised twice")
 
-    monkeypatch.setattr(batching, "_tokenise", never)
+    monkeypatch.setattr(batching, "_tokenize", never)
     again = batching.encode(rows, tokenizer, 5)
     assert all(
         np.array_equal(a, b) for a, b in zip(encoded.input_ids, again.input_ids, strict=True)

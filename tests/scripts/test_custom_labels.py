@@ -1,0 +1,128 @@
+"""Odd sets of labels through stages 1, 2 and 3, an attack, and the replay of its texts."""
+
+import json
+import random
+
+import pandas as pd
+import pytest
+from conftest import BAD, GOOD, PLAIN, call, fails
+
+from utils.files import read_json, read_jsonl
+from utils.runs import read_run
+
+pytestmark = pytest.mark.usefixtures("textattack")
+
+SETS = {
+    "csv": ([0, -1, 1], ["-1", "0", "1"]),
+    "parquet": ([5.0, 4.0, 3.0, 2.0, 1.0], ["1", "2", "3", "4", "5"]),
+    "jsonl": (["c++", "c", "c#", "C"], ["C", "c", "c#", "c++"]),
+    "tsv": (["10", "other", "2", "v1.0", "v1"], ["10", "2", "other", "v1", "v1.0"]),
+}
+TRAIN = ("--quiet", "--bsz", 16, "--lr", "1e-2", "--device", "cpu")
+
+
+def write(path, labels: list, count: int, seed: int) -> None:
+    """Rows whose label is that of the three words in them that belong to it."""
+    draw, words = random.Random(seed), GOOD + BAD
+    rows = []
+    for i in range(count):
+        own = i % len(labels)
+        text = draw.choices(PLAIN, k=draw.randint(3, 8))
+        text += draw.choices(words[3 * own : 3 * own + 3], k=3)
+        draw.shuffle(text)
+        rows.append((" ".join(text), labels[own]))
+    table = pd.DataFrame(rows, columns=["body", "class"])
+    if path.suffix == ".parquet":
+        table.to_parquet(path)
+    elif path.suffix == ".jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+
+
+@pytest.fixture(scope="module", params=SETS)
+def runs(request, encoder, tmp_path_factory):
+    """Stage 1 (dense), 2 (search) and 3 (ticket) in one folder, on one set of labels."""
+    folder = tmp_path_factory.mktemp(request.param)
+    labels, names = SETS[request.param]
+    for split, count, seed in (("train", 40, 1), ("test", 12, 2)):
+        write(folder / f"{split}.{request.param}", labels, count * len(labels), seed)
+    data = ("--task_name", "custom", "--text_columns", "body", "--label_column", "class")
+    files = [("--train_file", "train"), ("--test_file", "test")]
+    files = [x for flag, split in files for x in (flag, folder / f"{split}.{request.param}")]
+    first = ("--model_name", encoder, "--output_dir", folder / "dense", *data, *files)
+    call("finetune", *first, "--epochs", 8, *TRAIN)
+    call(
+        *("search_ticket", "--model_name", folder / "dense", "--output_dir", folder / "search"),
+        *("--epochs", 1, "--bsz", 16, "--adv_steps", 2, "--quiet", "--device", "cpu"),
+    )
+    call(
+        *("retrain_ticket", "--model_name", encoder, "--output_dir", folder / "ticket"),
+        *("--scores", folder / "search", "--sparsity", 0.3, "--epochs", 8, *TRAIN),
+    )
+    return folder, labels, names
+
+
+def test_every_stage_has_the_same_labels_in_the_same_order(runs):
+    folder, _, names = runs
+    for run in ("dense", "search", "ticket"):
+        assert read_run(folder / run)["label_names"] == names
+    for checkpoint in ("dense/best", "ticket/last"):
+        config = read_json(folder / checkpoint / "config.json")
+        assert list(config["id2label"].values()) == names
+        assert read_json(folder / checkpoint / "checkpoint.json")["label_names"] == names
+    for run in ("dense", "ticket"):
+        last = read_json(folder / run / "result.json")["checkpoints"]["last"]
+        assert last["clean_percent"] > 80
+    # The search starts from the dense weights: with another order it would begin at chance.
+    line = [x for x in read_jsonl(folder / "search" / "log.jsonl") if "dev" in x][-1]
+    assert line["dev"]["dev_accuracy_soft_gates_percent"] > 70
+
+
+def test_attack_and_replay_take_the_labels_from_the_checkpoint(runs):
+    folder, labels, names = runs
+    for run in ("dense", "ticket"):
+        call(
+            *("attack", "--model_name", folder / run, "--recipe", "deepwordbug", "--quiet"),
+            *(
+                "--num_examples",
+                2 * len(labels),
+                "--output_dir",
+                folder / run / "attacks" / "words",
+            ),
+        )
+        [record] = [r for r in read_jsonl(folder / run / "records.jsonl") if r["kind"] == "attack"]
+        assert record["label_names"] == names
+        assert record["label_order"] == list(range(len(names)))
+        assert record["rows"]["rows_per_label"] == {str(i): 2 for i in range(len(names))}
+        assert record["clean_percent"] > 70
+    call(
+        *("analysis.transfer", "--attacks", folder / "dense" / "attacks" / "words"),
+        *(
+            folder / "ticket" / "attacks" / "words",
+            "--output_dir",
+            folder / "replay",
+            "--device",
+            "cpu",
+        ),
+    )
+    replay = read_json(folder / "replay" / "transfer.json")
+    for result, run in zip(replay["results"], ("dense", "ticket"), strict=True):
+        summary = read_json(folder / run / "attacks" / "words" / "summary.json")
+        assert result["clean_percent"] == pytest.approx(summary["clean_percent"])
+
+
+def test_a_label_of_a_test_file_that_training_does_not_have(runs, encoder, capsys):
+    folder, labels, names = runs
+    path = folder / "more.jsonl"
+    lines = [{"body": "the film", "class": x} for x in [*labels, "unknown label"]]
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    message = f"label 'unknown label' in row {len(labels)} (1 such rows)"
+    attack = ("attack", "--model_name", folder / "ticket", "--recipe", "deepwordbug")
+    line = fails(capsys, *attack, "--test_file", path)
+    assert message in line and line.endswith(", ".join(names))
+    data = ("--task_name", "custom", "--text_columns", "body", "--label_column", "class")
+    [train] = folder.glob("train.*")
+    files = ("--train_file", train, "--test_file", path)
+    first = ("--model_name", encoder, "--output_dir", folder / "refused", *data, *files)
+    assert message in fails(capsys, "finetune", *first, *TRAIN)

@@ -1,0 +1,112 @@
+"""Checkpoint folders of fine-tuned classifiers: writing, recovering, checking, loading."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from training import labels
+from training.models import loading, not_loaded, set_dropout
+from training.tasks import Task
+from utils import process_state
+from utils.cli import UserError
+from utils.files import read_json, sha256_of, write_json
+
+
+def _put_labels_in_order(model: PreTrainedModel, order: list[int]) -> None:
+    """Reorder the head's rows, so that logit i is the task's label i."""
+    inside = set(model.base_model.modules())
+    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m not in inside]
+    head = next(m for m in reversed(heads) if m.out_features == len(order))
+    with torch.no_grad():
+        head.weight.copy_(head.weight[order].clone())
+        if head.bias is not None:
+            head.bias.copy_(head.bias[order].clone())
+    names = [model.config.id2label[i] for i in order]
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: i for i, name in enumerate(names)}
+
+
+def load_checkpoint(
+    folder: str | Path, task: Task | None, attention: str, dropout: float | None = None
+) -> PreTrainedModel:
+    """A fine-tuned classifier from a folder, float32, its logits in the task's label order.
+
+    UserError where its labels are not those of `task` (None: any labels, as they are).
+    """
+    with loading("checkpoint", str(folder)):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        set_dropout(config, dropout)
+        order = None if task is None else labels.label_order(config, Path(folder), task)
+        with process_state.logging_level(logging.ERROR, "transformers"):
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                output_loading_info=True,
+                trust_remote_code=False,
+            )
+    lost = not_loaded(report)
+    if lost:
+        raise UserError(
+            f"{folder} is no whole checkpoint: it lacks {len(lost)} weights, such as {lost[0]}"
+        )
+    if order is not None and order != sorted(order):
+        _put_labels_in_order(model, order)
+    return model
+
+
+def save_checkpoint(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: dict
+) -> None:
+    """An ordinary checkpoint folder, with what we know of it in checkpoint.json.
+
+    Written beside and renamed; the folder that was there stays until the new one is whole.
+    """
+    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
+    recover_checkpoints(folder.parent)
+    new.mkdir(parents=True)
+    model.save_pretrained(new)
+    tokenizer.save_pretrained(new)
+    sums = {p.name: sha256_of(p) for p in sorted(new.iterdir())}
+    write_json(new / "checkpoint.json", facts | {"sha256": sums})
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_checkpoints(run_folder: Path) -> None:
+    """Put back what a process that was killed between two renamings left; remove the rest."""
+    for old in run_folder.glob(".*.old"):
+        folder = run_folder / old.name[1:].removesuffix(".old")
+        if not folder.exists():
+            old.rename(folder)
+    for left in [*run_folder.glob(".*.old"), *run_folder.glob(".*.new")]:
+        shutil.rmtree(left)
+
+
+def checkpoint_facts(folder: Path) -> dict:
+    """checkpoint.json of a checkpoint that one of our stages wrote, less the checksums.
+
+    UserError where it is missing, or where the weights are no longer those that were written.
+    """
+    path = folder / "checkpoint.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is not a complete checkpoint of ours: it has no checkpoint.json")
+    facts = read_json(path)
+    for name, written in facts.pop("sha256", {}).items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != written:
+            raise UserError(
+                f"{folder / name} is missing or damaged: it is not the file that the run wrote"
+            )
+    return facts
