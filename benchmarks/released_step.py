@@ -6,7 +6,7 @@ What makes it slow and different: eager gates in fp32; weights that are never fr
 gradients accumulate over the run and enter the clip norm; the L0 gradient added after the clip;
 R(m) as the mean of the matrices' means; a clock of lambda that counts the tensors of the batches;
 the transformers library's AdamW of 2021; new gates and dropout in every pass; shuffled batches
-padded to their longest row. D1 and so on are the rows of the README's table of differences.
+padded to their longest row. D1 and so on are the rows of docs/deviations.md.
 """
 
 import math

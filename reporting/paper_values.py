@@ -65,4 +65,4 @@ def why_not_run(attack: str) -> str:
         *others, last = (NEEDS[need] for need in RECIPES[recipe])
         needs = f"{', '.join(others)} and {last}" if others else last
         recipes.append(f"{recipe} needs {needs}")
-    return f"{attack}: not run; {'; '.join(recipes)} (see README, Attacks)."
+    return f"{attack}: not run; {'; '.join(recipes)} (see docs/attacks.md)."
