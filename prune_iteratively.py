@@ -202,7 +202,6 @@ def main() -> None:
         reached = tickets.sparsity_of({n: r == 0 for n, r in removed_in.items()})
         training.note_dev(round_ * args.epochs, accuracy)
         training.show(sparsity=f"{reached:.2f}")
-        training.write_log()
         measured = {"dev_accuracy_percent": accuracy, "sparsity_after": reached}
         measured["mean_training_loss"] = training.mean_loss()
         if training.is_main:

@@ -87,7 +87,7 @@ import torch
 import torch.nn.functional as F
 
 from masking import encoders, hard_concrete, surgery, ticket_files, tickets
-from masking.tickets import GATE_KINDS
+from masking.kinds import GATE_KINDS
 from training import adversary, loop, models, optim
 from training.batching import collate, encode
 from training.prediction import inputs_of

@@ -358,7 +358,7 @@ def main() -> None:
         is_best = training.note_dev(epoch, measured["dev_accuracy_soft_gates_percent"])
         if training.is_main:
             warn_if_collapsed(epoch, measured["collapsed"])
-            run.log({"optimizer_step": step, "finished_epochs": epoch, "dev": measured})
+            run.log({"optimizer_step": training.step, "finished_epochs": epoch, "dev": measured})
             # Passes over the labels behind the mask: the search's, and the gated weights'.
             seen = {"epoch": epoch, "label_passes": epoch + facts["epoch"]}
             for name in score_files(args, epoch, is_best):

@@ -29,7 +29,7 @@ from evaluation.schema import (
     WHOLE,
     key,
 )
-from masking.tickets import GATE_KINDS
+from masking.kinds import GATE_KINDS
 from training.settings import recipe_in
 from utils.cli import UserError, explain
 from utils.files import read_jsonl

@@ -1,13 +1,18 @@
 """A trained model of a table: how it is made, and which attack records belong to it."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from evaluation.records import AttackRecord, TicketFacts, search_settings
 from experiments.hyperparameters import HYPERPARAMETERS
-from masking.tickets import GATE_KINDS
+from masking.kinds import GATE_KINDS
 from training import deviations
+from training.settings import recipe_in
+
+if TYPE_CHECKING:  # records need numpy and scipy, which take a second
+    from evaluation.records import AttackRecord, TicketFacts
 
 Label = TypeVar("Label", bound=Hashable)
 
@@ -33,7 +38,7 @@ class Model:
     sparsity: float | None = None
     reinitialise: str = "nothing"
     epochs: int | None = None
-    stop_at: "Model | None" = None
+    stop_at: Model | None = None
     search: tuple[tuple[str, str], ...] | None = None
     search_epoch: int | None = None
 
@@ -91,12 +96,12 @@ class Model:
         """Whether scores of this search and epoch are those of this model's ticket."""
         if self.search is None or self.kind not in GATE_KINDS:
             return True
-        settings, switches = search_settings(search or {}), dict(self.search)
+        settings, switches = recipe_in({"settings": search or {}}), dict(self.search)
         wanted = deviations.SEARCH[switches.pop("deviations", "paper")] | switches
         epoch = self.search_epoch or settings.get("epochs")
         return scores_epoch == epoch and all(settings.get(k) == v for k, v in wanted.items())
 
-    def at(self, task: str) -> "Model":
+    def at(self, task: str) -> Model:
         """The same model; a ticket without a sparsity gets the task's."""
         if self.kind is None or self.sparsity is not None:
             return self

@@ -11,7 +11,7 @@ from experiments.hyperparameters import HYPERPARAMETERS, Hyperparameters
 from experiments.jobs import Attack, Job
 from experiments.models import DENSE, Model, controls_of, scores_folder
 from experiments.scales import Scale
-from masking.tickets import GATE_KINDS
+from masking.kinds import GATE_KINDS
 from utils.cli import UserError
 from utils.runs import read_run
 

@@ -29,7 +29,7 @@ def _save(path: Path, tensors: dict[str, Tensor], manifest: dict) -> None:
 def _load(path: Path, what: str) -> tuple[dict[str, Tensor], dict]:
     """Tensors and manifest of a file of ours. ValueError names the file and what is wrong."""
     if not path.is_file():
-        raise ValueError(f"no {what} file at {path}")
+        raise ValueError(f"there is no {what.removesuffix('s')} file at {path}")
     try:
         with safe_open(path, framework="pt") as f:
             manifest = json.loads((f.metadata() or {})["manifest"])

@@ -15,9 +15,6 @@ from masking.layers import expand_blocks
 Masks = dict[str, Tensor]
 Shapes = dict[str, tuple[int, int]]
 
-# Kinds of score files whose scores are learned hard-concrete gates (log alpha).
-GATE_KINDS = ("robust", "no_adversary")
-
 
 def check_sparsity(sparsity: float) -> None:
     """ValueError unless 0 <= sparsity < 1 (the fraction of the weights that is removed)."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from evaluation.records import AttackRecord
-from masking.tickets import GATE_KINDS
+from masking.kinds import GATE_KINDS
 from reporting import csv_cells, render
 from reporting.cells import Cell, cells_by_class, worst_class
 from reporting.comparisons import SAME_LOSS, Difference, difference

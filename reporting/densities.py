@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from masking.tickets import GATE_KINDS
+from masking.kinds import GATE_KINDS
 from reporting import sheets
 from reporting.sheets import decimals, markdown_table
 from reporting.ticket_files import Gates, Ticket, drawn_column

@@ -12,7 +12,7 @@ from experiments.models import Model
 from experiments.paper import OWN_LAMBDA
 from experiments.scales import Scale
 from experiments.study import STUDIES, STUDY
-from masking.tickets import GATE_KINDS
+from masking.kinds import GATE_KINDS
 from reporting import figures, render, search_log
 from reporting.cells import Cell, largest_group
 from reporting.figure_data import Panel, Point, Shown, csv_text

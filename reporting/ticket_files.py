@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from masking import encoders, hard_concrete, overlap, ticket_files, tickets
+from masking.kinds import GATE_KINDS
 from reporting.ticket_names import Origin
 from utils.cli import UserError, explain
 
@@ -122,7 +123,7 @@ def _draw(
                 by_matrix = tickets.density_by(masks, {name: name for name in masks})
                 drawn[drawn_column(sparsity)] = by_matrix
                 yield path, Ticket(origin, sparsity, overlap.pack(masks))
-            if origin.kind in tickets.GATE_KINDS:
+            if origin.kind in GATE_KINDS:
                 probability, soft_gate = hard_concrete.open_probability, hard_concrete.soft_gate
                 columns = {
                     "expected": {name: _mean(probability(s)) for name, s in scores.items()},

@@ -77,6 +77,8 @@ def state_of_process() -> dict[str, object]:
     values = process_state.settings()
     environment = dict(values.pop("environment"))
     environment.pop("PYTEST_CURRENT_TEST", None)
+    # torch.compile leaves names of its own there for the compiled code's lifetime.
+    environment = {k: v for k, v in environment.items() if not k.startswith("_TORCHINDUCTOR")}
     return values | environment | handlers | timer | folder
 
 

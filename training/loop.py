@@ -139,8 +139,11 @@ class Loop:
         return mean
 
     def measure(self, evaluate: Callable[[], Any]) -> Any:
-        """What `evaluate` returns. Interrupted, the epoch's steps are saved, and the same command
-        evaluates the epoch."""
+        """What `evaluate` returns, once the epoch's steps are in the log.
+
+        Interrupted, the steps are saved, and the same command evaluates the epoch.
+        """
+        self.write_log()
         try:
             return evaluate()
         except interrupts.Stopped:
@@ -272,13 +275,12 @@ def evaluate_epoch(
     accuracy = loop.measure(
         lambda: prediction.accuracy_percent(model, dev, 4 * args.bsz, loop.accelerator)
     )
-    loop.write_log()
     mean_loss = loop.mean_loss()
     at.ended = mean_loss <= stop_at_loss
     is_last = at.ended or epoch == args.epochs
     is_best = loop.note_dev(epoch, accuracy)
     if loop.is_main:
-        measured = {"mean_training_loss": mean_loss, "dev_accuracy_percent": accuracy}
+        measured = {"dev_accuracy_percent": accuracy, "mean_training_loss": mean_loss}
         loop.run.log({"optimizer_step": loop.step, "finished_epochs": epoch, **measured})
         due = {"last": is_last, "best": is_best, f"epoch{epoch}": epoch in args.keep_epochs}
         for name in (name for name, is_due in due.items() if is_due):

@@ -382,8 +382,8 @@ def test_wrong_input_is_one_line_and_writes_nothing(place, capsys):
         "--scores", good, place / "run" / "ticket.safetensors", *at
     )
     assert "no ticket file" in refused("--tickets", place / "run", place / "gone")
-    assert "no scores file" in refused("--scores", good, place / "gone", *at)
-    assert "no scores file" in refused("--scores", other, *at, "--epochs", "1,7")
+    assert "no score file" in refused("--scores", good, place / "gone", *at)
+    assert "no score file" in refused("--scores", other, *at, "--epochs", "1,7")
     assert "two or more" in refused("--tickets", place / "run")
     noise = save(place / "noise.safetensors", random_scores(4), "random")
     assert "two or more" in refused("--scores", noise, "--sparsity", 0.3, 0.5)

@@ -14,7 +14,7 @@ from conftest import call, fails, make_tokenizer, sentences
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
-from evaluation import fluency, judges, protocol, quality
+from evaluation import fluency, judges, outcomes, quality
 from evaluation.attack_folder import AttackFolder
 from evaluation.finished_attacks import AttackedRow
 from evaluation.minilm import MiniLM
@@ -51,7 +51,7 @@ def line(number: int, label: int, original: str, adversarial: str | None, change
         "predicted_after": 1 - label if won else label,
         "queries": 3,
         "seconds": 0.0,
-        "outcome": protocol.SUCCESS if won else protocol.FAILED,
+        "outcome": outcomes.SUCCESS if won else outcomes.FAILED,
         "words_changed": changed,
         "words_total": total,
         "original": {"sentence": original},
@@ -60,7 +60,7 @@ def line(number: int, label: int, original: str, adversarial: str | None, change
 
 
 LINES = [line(i, *row) for i, row in enumerate(ROWS)]
-WON = [one for one in LINES if one["outcome"] == protocol.SUCCESS]
+WON = [one for one in LINES if one["outcome"] == outcomes.SUCCESS]
 
 
 def attack(run: Path, lines: list[dict], name: str = "made", **settings) -> Path:
@@ -155,7 +155,7 @@ def test_summary_by_hand():
     ]
     summary = quality.summarize(rows, measures)
     assert summary.words_changed_percent == pytest.approx(100 * (1 + 2 + 4) / 12)
-    assert summary.words_changed_percent == protocol.tally(lines)["words_changed_percent"]
+    assert summary.words_changed_percent == outcomes.tally(lines)["words_changed_percent"]
     assert summary.similarity == pytest.approx(0.6)
     assert summary.perplexity_original == pytest.approx(4)
     assert summary.perplexity_adversarial == pytest.approx((8 * 2 * 16) ** (1 / 3))
@@ -222,7 +222,7 @@ def test_from_an_attack_to_its_table_and_sheet(run, tmp_path, capsys):
     assert (out / "quality.md").read_text() in capsys.readouterr().out
     record = json.loads((out / "quality.json").read_text())
     first, second = record["results"]
-    shown = protocol.tally(LINES)["words_changed_percent"]
+    shown = outcomes.tally(LINES)["words_changed_percent"]
     assert (
         first["words_changed_percent"] == shown == pytest.approx(100 * (1 / 5 + 2 / 4 + 1 / 3) / 3)
     )

@@ -234,4 +234,4 @@ def test_imp_under_adversarial_training_is_another_kind(encoder, sst2_folder, tm
         "freelb",
     )
     _, _, manifest = ticket_files.load_scores(folder / "scores.safetensors")
-    assert manifest["kind"] == "imp_freelb" and manifest["settings"]["adv_steps"] == 2
+    assert manifest["kind"] == "imp_freelb" and manifest["recipe"]["adv_steps"] == 2

@@ -377,8 +377,8 @@ def test_a_control_is_taken_from_a_run_like_it_only(runs, encoder, sst2_folder, 
     for flags, said in (
         (("--epochs", 4, "--lr", "1e-5", *stop, runs / "dense"), "with other settings: lr"),
         (("--epochs", 4, *stop, runs / "dense"), "has not kept epoch"),
-        (("--epochs", 4, *stop, runs / "search"), "is no finished run of finetune.py"),
-        (("--epochs", 4, "--from_run", runs / "dense"), "of use with --stop_at_loss only"),
+        (("--epochs", 4, *stop, runs / "search"), "is not a finished run of finetune.py"),
+        (("--epochs", 4, "--from_run", runs / "dense"), "--from_run needs --stop_at_loss"),
         (("--epochs", 4, "--keep_epochs", "1", *stop, runs / "dense"), "takes one epoch"),
         (("--epochs", 4, "--max_train_rows", 20, *stop, runs / "dense"), "max_train_rows"),
     ):
@@ -420,7 +420,7 @@ def test_labels_that_a_mask_has_seen_are_counted(runs, tmp_path):
     assert read_jsonl(runs / "dense" / "records.jsonl")[0]["label_passes"] == 4
     import retrain_ticket
 
-    imp = {"sparsity_after_round": [0.1, 0.2, 0.3], "settings": {"epochs": 5}}
+    imp = {"sparsity_after_round": [0.1, 0.2, 0.3], "recipe": {"epochs": 5}}
     passes = [retrain_ticket.label_passes_of(imp, s) for s in (0.05, 0.1, 0.11, 0.3)]
     assert passes == [5, 5, 10, 15]
     assert retrain_ticket.label_passes_of({}, 0.3) == 0  # noise
