@@ -143,6 +143,9 @@ class Control:
     is_reached: bool = True
 
 
+MOST_FURTHER_PASSES = 2
+
+
 def controls_of(ticket: list[AttackRecord], records: list[AttackRecord]) -> list[Control]:
     """The matched dense models of a ticket's records (one per seed), among all `records`.
 
@@ -168,9 +171,22 @@ def controls_of(ticket: list[AttackRecord], records: list[AttackRecord]) -> list
     if passes != {first.epochs}:
         known = [p for p in passes if p is not None]
         wanted = f"{max(known)} epochs" if len(known) == len(passes) else "not recorded"
-        same = one_per_seed(r for r in plain if r.epochs == by_seed[r.seed].label_passes)
-        controls.append(Control(SAME_PASSES, wanted, same))
+        controls.append(Control(SAME_PASSES, wanted, _same_passes(by_seed, plain)))
     return controls
+
+
+def _same_passes(
+    ticket: dict[int | None, AttackRecord], plain: list[AttackRecord]
+) -> list[AttackRecord]:
+    """Per seed the shortest dense model with at least the ticket's label passes, or a little more:
+    a plan counts all epochs of stage 1, of which the search starts from the best."""
+    passes = {seed: r.label_passes for seed, r in ticket.items() if r.label_passes is not None}
+    close = [
+        r
+        for r in plain
+        if r.seed in passes and 0 <= r.epochs - passes[r.seed] <= MOST_FURTHER_PASSES
+    ]
+    return one_per_seed(sorted(close, key=lambda r: -r.epochs))  # keeps the last, the shortest
 
 
 def _same_loss(ticket: dict[int | None, AttackRecord], dense: list[AttackRecord]) -> Control:

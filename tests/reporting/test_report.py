@@ -741,6 +741,14 @@ def test_a_ticket_is_compared_with_its_matched_dense_controls(tmp_path):
     assert len(kept) == 4  # enough to make the same table again
 
 
+def test_the_shortest_control_with_at_least_the_tickets_label_passes_counts(tmp_path):
+    """A plan counts stage 1's epochs; the search may have started from an earlier one."""
+    ticket = controlled() | {"label_passes": 11}
+    longer = [attack(DENSE, 42, 20.0 + n, epochs=n, epoch=n) for n in (13, 12, 10)]
+    found = controls_in(tmp_path, ticket, *longer)
+    assert "| 12 |" in found["same label passes"] and "32.0" in found["same label passes"]
+
+
 def test_a_best_checkpoint_s_control_may_be_of_an_earlier_epoch(tmp_path):
     """Both runs ended at a loss of 0.05 or less; their best epochs were before that."""
     ticket = controlled(checkpoint="best") | {"mean_training_loss": 0.2, "last_training_loss": 0.05}
@@ -772,6 +780,7 @@ def test_a_ticket_of_the_same_scores_but_another_seed_has_another_loss(tmp_path)
         "other settings": ("same epochs", attack(DENSE, 42, 20.0, training={"lr": 1.0})),
         "FreeLB": ("same epochs", attack(Model(method="freelb"), 42, 20.0)),
         "too few passes": ("same label passes", attack(DENSE, 42, 20.0, epochs=11)),
+        "too many passes": ("same label passes", attack(DENSE, 42, 20.0, epochs=15)),
         "another checkpoint": ("same epochs", attack(DENSE, 42, 20.0, checkpoint="best")),
     }.values(),
 )
