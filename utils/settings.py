@@ -29,6 +29,7 @@ class Role(Enum):
     DATA_PLACE = "where the rows lie; a later stage inherits it"
     PLACE = "a file or folder that is read"
     KEEP = "which epochs are kept or measured; changes no step"
+    MEASURE = "what an attack or a table measures, and with what"
     COMPUTE = "device, precision and kernels; may change the last digits"
     OUTPUT = "where results go, how much is printed, when the run is saved"
 
@@ -44,26 +45,36 @@ def setting(
     choices: tuple[str, ...] | None = None,
     role: Role = Role.RECIPE,
     nargs: str | None = None,
+    unset: str | None = None,
+    metavar: str | None = None,
 ) -> Any:
     """A field of a settings dataclass.
 
     `default`: REQUIRED, or the value where the flag is not given; None where something else
-    decides, which `help` then says. `check`: turns the flag's text into its value, or raises
-    argparse.ArgumentTypeError. A field of type bool becomes a pair of flags, --x and --no-x.
+    decides, which `unset` or `help` then says. `check`: turns the flag's text into its value, or
+    raises argparse.ArgumentTypeError. A field of type bool becomes a pair of flags, --x and --no-x.
     """
     metadata = {"help": help, "check": check, "choices": choices, "role": role, "nargs": nargs}
+    return _field(default, metadata | {"unset": unset, "metavar": metavar})
+
+
+def changed(group: type, name: str, default: Any, role: Role | None = None, **metadata: Any) -> Any:
+    """A group's setting with another default, for a script where that is usual.
+
+    The role, and `metadata` such as choices and nargs, may differ too. The help may not: a flag has
+    one meaning.
+    """
+    of_group = dict(group.__dataclass_fields__[name].metadata)
+    role = role or of_group["role"]
+    return _field(default, of_group | {"role": role, "unset": None} | metadata)
+
+
+def _field(default: Any, metadata: dict[str, Any]) -> Any:
     metadata["required"] = default is REQUIRED
     value = None if default is REQUIRED else default
     if isinstance(value, list):
         return dataclasses.field(default_factory=value.copy, metadata=metadata)
     return dataclasses.field(default=value, metadata=metadata)
-
-
-def changed(group: type, name: str, default: Any, role: Role | None = None) -> Any:
-    """A group's setting with another default (and role), for a script where that is usual."""
-    metadata = dict(group.__dataclass_fields__[name].metadata)
-    metadata |= {"required": default is REQUIRED, "role": role or metadata["role"]}
-    return dataclasses.field(default=None if default is REQUIRED else default, metadata=metadata)
 
 
 def parse(settings: type[S], description: str, argv: list[str] | None = None) -> S:
@@ -101,11 +112,12 @@ def _add_flags(group: Any, cls: type, fields: list[dataclasses.Field]) -> None:
         default = f.default
         if f.default_factory is not dataclasses.MISSING:
             default = f.default_factory()
-        kwargs: dict[str, Any] = {"help": m["help"], "required": m["required"], "default": default}
+        text = m["help"] + (f" (default: {m['unset']})" if m["unset"] else "")
+        kwargs: dict[str, Any] = {"help": text, "required": m["required"], "default": default}
         if types[f.name] in (bool, bool | None):
             kwargs["action"] = argparse.BooleanOptionalAction
         else:
-            kwargs |= {"type": m["check"], "choices": m["choices"], "nargs": m["nargs"]}
+            kwargs |= {"type": m["check"]} | {k: m[k] for k in ("choices", "nargs", "metavar")}
             kwargs = {k: v for k, v in kwargs.items() if v is not None or k == "default"}
         group.add_argument(f"--{f.name}", **kwargs)
 
