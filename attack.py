@@ -5,40 +5,20 @@
 Every row is written as soon as it is attacked. The same command resumes an interrupted attack.
 """
 
-import argparse
 import contextlib
 from pathlib import Path
 
 from evaluation import presets
-from training.settings import DataSettings
+from evaluation.settings import AttackRun
 from training.tasks import check_task
-from utils import cli, interrupts, settings
+from utils import cli, interrupts
+from utils.settings import parse
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(__doc__.split("\n")[0])
-    parser.add_argument(
-        "--model_name", required=True, help="run folder or checkpoint folder to attack"
-    )
-    parser.add_argument(
-        "--checkpoint",
-        choices=["last", "best", "both"],
-        default="last",
-        help="checkpoint of a run folder",
-    )
-    parser.add_argument(
-        "--attack_epochs",
-        type=cli.epoch_list,
-        help="epochs of a run to attack instead of --checkpoint, such as 1,3 (see --keep_epochs)",
-    )
-    settings.add_flags(parser, DataSettings)
-    add_attack_flags(parser)
-    add_resource_flags(parser)
-    add_run_flags(parser)
-    args = parser.parse_args(argv)
+def parse_args(argv: list[str] | None = None) -> AttackRun:
+    args = parse(AttackRun, __doc__.split("\n")[0], argv)
     check_task(args)
     apply_preset(args)
-    args.temperature = presets.temperature_rules(args.temperature)
     if args.attack_epochs is not None and not args.attack_epochs:
         raise cli.UserError("--attack_epochs is empty; give epochs such as 1,3")
     if args.similarity_threshold is not None and "minilm" not in presets.RECIPES[args.recipe]:
@@ -48,128 +28,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def add_attack_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("attack").add_argument
-    add("--recipe", choices=list(presets.RECIPES), required=True, help="attack recipe")
-    add(
-        "--preset",
-        choices=list(presets.PRESETS),
-        default="balanced",
-        help="defaults of --rows, --score_with and --max_seq_length: balanced classes; the paper's "
-        "text; the released code; or the rows that all compared models classify correctly",
-    )
-    add(
-        "--split",
-        choices=["test", "dev"],
-        default="test",
-        help="split of the attacked rows; dev is for selecting epochs and sparsities",
-    )
-    add(
-        "--num_examples",
-        type=cli.positive_int,
-        help="number of rows to attack (default: the paper's number for the task, or 1000)",
-    )
-    add(
-        "--rows",
-        choices=["balanced", "random", "first", "intersection"],
-        help="choice of rows: the same number per class; random; the first of the file; or "
-        "balanced among those that all models of --compared_with classify correctly (default: the "
-        "preset's)",
-    )
-    add(
-        "--compared_with",
-        nargs="+",
-        default=[],
-        help="run or checkpoint folders for --rows intersection; give each model the same list",
-    )
-    add(
-        "--seed",
-        type=cli.non_negative_int,
-        default=42,
-        help="seed of the choice of rows and of random draws inside the attack",
-    )
-    add(
-        "--score_with",
-        choices=["log_odds", "softmax"],
-        help="score that ranks candidates: log-odds in float64, or TextAttack's 1 - p in float32, "
-        "which saturates (default: the preset's)",
-    )
-    add(
-        "--query_budget",
-        type=cli.positive_int,
-        help="maximum number of victim queries per row (default: unlimited)",
-    )
-    add(
-        "--temperature",
-        default="1",
-        help="divisor of the logits: a number, fitted (on the dev rows), a multiple such as "
-        "4xfitted, or a comma-separated list; sweep means 0.25xfitted,fitted,4xfitted",
-    )
-    add(
-        "--flag_skipped_percent",
-        type=cli.non_negative_float,
-        default=presets.FLAG_SKIPPED_PERCENT,
-        help="flag a result if a larger percentage of rows is misclassified before the attack",
-    )
-    add(
-        "--similarity_threshold",
-        type=cli.fraction,
-        help="minimum cosine of MiniLM's sentence similarity (default: the recipe's)",
-    )
-
-
-def add_resource_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("resources of the recipes").add_argument
-    add("--neighbours", help="JSON file that maps each word to a list of words, nearest first")
-    add("--word_vectors", help="counter-fitted word vectors: a text file or a zip of one")
-    add("--sentence_encoder", help="Universal Sentence Encoder: a SavedModel folder")
-    add("--masked_lm", help="folder of a masked language model")
-
-
-def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("run").add_argument
-    add(
-        "--processes",
-        type=cli.positive_int,
-        default=1,
-        help="number of processes that attack rows in parallel, on the visible GPUs in turn or on "
-        "a share of the CPU threads each; outcomes do not depend on it",
-    )
-    add("--bsz", type=cli.positive_int, default=64, help="number of queries per batch")
-    add("--precision", choices=["fp32", "bf16"], default="fp32", help="precision of the victim")
-    add(
-        "--device",
-        choices=["auto", "cpu", "cuda"],
-        default="auto",
-        help="device; auto means CUDA if it is available",
-    )
-    add("--output_dir", help="folder of the attack (default: a folder inside the run)")
-    add(
-        "--result_file",
-        help="JSON-lines file to append the record to (default: records.jsonl of the run)",
-    )
-    add(
-        "--time_budget",
-        type=cli.duration,
-        help="save and stop after this time, such as 45m or 8h; the same command resumes",
-    )
-    add(
-        "--quiet",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="do not show a progress bar",
-    )
-
-
-def apply_preset(args: argparse.Namespace) -> None:
+def apply_preset(args: AttackRun) -> None:
     """Fill in the settings of --preset whose flags were not given."""
     for name, value in presets.PRESETS[args.preset].items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     if args.preset == "released":
         args.recipe = presets.RELEASED_RECIPES.get(args.recipe, args.recipe)
-    if (args.rows == "intersection") != bool(args.compared_with):
-        raise cli.UserError("--rows intersection and --compared_with need each other; give both")
+    if (args.row_choice == "intersection") != bool(args.compared_with):
+        raise cli.UserError(
+            "--row_choice intersection and --compared_with need each other; give both"
+        )
 
 
 def main() -> None:
@@ -192,11 +61,11 @@ def main() -> None:
     models.check_length(checkpoints.load_classifier(targets[0])[0], max_seq_length)
     args.num_examples = args.num_examples or task.paper_attacked_rows or 1000
     candidates, common = split, {}
-    if args.rows == "intersection":
+    if args.row_choice == "intersection":
         compared = attack_setup.compared_models(args, targets)
         candidates = attack_setup.right_for_all(args, compared, task, split, max_seq_length, device)
         common = {"right_for": sorted(checkpoints.weights_digest(t) for t in compared)}
-    rows = protocol.choose_rows(candidates, args.num_examples, args.rows, args.seed)
+    rows = protocol.choose_rows(candidates, args.num_examples, args.row_choice, args.seed)
     warn_about(args, task, rows)
     # A checkpoint without a run gets its dev rows from the data that it is attacked with.
     dev_of_data = attack_setup.dev_rows(args, task) if targets[0].run is None else None
@@ -205,7 +74,7 @@ def main() -> None:
     paths = attack_setup.locate_resources(args, device)
     resource_facts = resources.describe(args.recipe, paths)
     data_facts = protocol.describe_data(split)
-    row_facts = protocol.describe_rows(rows, args.rows, args.seed) | common
+    row_facts = protocol.describe_rows(rows, args.row_choice, args.seed) | common
     attacks = []
     for target, order in zip(targets, orders, strict=True):
         setup = attack_setup.Setup.of(
@@ -267,11 +136,13 @@ def main() -> None:
         report(record, task)
 
 
-def warn_about(args: argparse.Namespace, task, rows) -> None:
+def warn_about(args: AttackRun, task, rows) -> None:
     """Warn about rows of one class, and about a temperature that cannot change the attack."""
     if len(set(rows.labels)) == 1:
         name = task.label_names[rows.labels[0]]
-        cli.warn(f"all {len(rows)} attacked rows belong to the class {name}; see --rows balanced")
+        cli.warn(
+            f"all {len(rows)} attacked rows belong to the class {name}; see --row_choice balanced"
+        )
     unchanged = len(task.label_names) == 2 and args.score_with == "log_odds"
     # PWWS ranks words by products of probabilities, which a temperature can reorder.
     if unchanged and args.temperature != ["1"] and args.recipe != "pwws":

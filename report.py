@@ -8,66 +8,66 @@ The script reads every records.jsonl below the given folders, and single record 
 --make it writes table.md, table.csv, figure.png and the records that they were made from. Each
 task, encoder, attack and set of attacked rows has its own table; records of two are never compared.
 With --make it writes tables and figures of the paper, with the paper's values next to ours, and
-prints the command for what was not run.
+prints the command for what was not run. With --checkpoint both, those of the checkpoints with the
+best dev accuracy go to the folder best in --output_dir.
 """
 
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluation import records
+from evaluation.settings import AttackSettings, RecordFiles
 from experiments.paper import FIGURES, TABLES
 from experiments.scales import SCALES
+from experiments.settings import ChoiceOfRuns
 from experiments.study import STUDIES
 from reporting import build, summary_table
+from training.settings import FolderSettings
 from utils import cli
 from utils.files import public_name
+from utils.settings import REQUIRED, Role, changed, parse, setting
 
 ALL = (*TABLES, *FIGURES)
 
 
-def parse_args(argv: list[str] | None = None):
-    parser = cli.Parser(__doc__.split("\n")[0])
-    add = parser.add_argument
-    add("--records", nargs="+", required=True, help="folders of runs, or record files")
-    add("--output_dir", required=True, help="folder for the tables and figures")
-    add(
-        "--title",
-        default="Accuracy under attack",
-        help="title of the table without --make",
-    )
-    g = parser.add_argument_group("tables and figures of the paper")
-    add = g.add_argument
-    add(
-        "--make",
+@dataclass(kw_only=True)
+class PaperSettings:
+    """Tables and figures of the paper."""
+
+    make: list | None = setting(
+        None,
+        f"what to make: {', '.join(ALL)}, all of these, or {', '.join(STUDIES)}",
+        choices=(*ALL, "all", *STUDIES),
+        role=Role.MEASURE,
         nargs="+",
-        choices=[*ALL, "all", *STUDIES],
         metavar="NAME",
-        help=f"what to make: {', '.join(ALL)}, all of these, or {', '.join(STUDIES)}",
     )
-    add("--scale", choices=list(SCALES), default="paper", help="scale of the runs")
-    add("--encoder", help="encoder of the runs, if it is not the scale's")
-    add("--tasks", nargs="+", metavar="TASK", help="tasks to show (default: the scale's)")
-    add(
-        "--seeds",
-        nargs="+",
-        type=cli.non_negative_int,
-        default=[],
-        metavar="SEED",
-        help="seeds that every row should have (default: those that any row has)",
+    scale: str = changed(ChoiceOfRuns, "scale", "paper")
+    encoder: str | None = changed(ChoiceOfRuns, "encoder", None, unset="that of the scale")
+    tasks: list | None = changed(ChoiceOfRuns, "tasks", None, unset="those of the scale")
+    seeds: list = changed(ChoiceOfRuns, "seeds", [], unset="those that any row has")
+    further_flags: str = setting(
+        "",
+        "flags of reproduce.sh to add to the printed commands, such as '--data folder'",
+        role=Role.OUTPUT,
+        unset="none",
     )
-    add(
-        "--further_flags",
-        default="",
-        help="flags of reproduce.sh to add to the printed commands, such as '--data folder'",
+    checkpoint: str = changed(AttackSettings, "checkpoint", "last")
+
+
+@dataclass(kw_only=True)
+class Settings(RecordFiles, PaperSettings):
+    """Report."""
+
+    output_dir: str = changed(FolderSettings, "output_dir", REQUIRED)
+    title: str = setting(
+        "Accuracy under attack", "title of the table without --make", role=Role.OUTPUT
     )
-    add(
-        "--checkpoint",
-        choices=["last", "best", "both"],
-        default="last",
-        help="checkpoints to show; both: those of best go to the folder best in --output_dir",
-    )
-    return parser.parse_args(argv)
+
+
+def parse_args(argv: list[str] | None = None) -> Settings:
+    return parse(Settings, __doc__.split("\n")[0], argv)
 
 
 def main() -> None:

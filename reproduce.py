@@ -17,10 +17,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.settings import AttackSettings
 from experiments.paper import FIGURES, TABLES
 from experiments.scales import SCALES, tables_of, tasks_of
+from experiments.settings import ChoiceOfRuns
 from experiments.study import STUDIES, STUDY_RECORDS
-from training.settings import DeviceSettings
+from training.settings import FolderSettings, SessionSettings
 from utils import cli, interrupts
 from utils.settings import add_flags, changed, setting
 
@@ -28,45 +30,34 @@ ROOT = Path(__file__).resolve().parent
 
 
 @dataclass(kw_only=True)
-class Settings:
+class Settings(ChoiceOfRuns):
     """Runs."""
 
-    scale: str | None = setting(
-        None,
-        "paper: BERT-base and hub data; mini: MiniLM and built-in or local data; study: the "
-        "study's own (required, except for the study)",
-        choices=tuple(SCALES),
-    )
-    tasks: list | None = setting(None, "tasks (default: those of the table or scale)", nargs="+")
-    seeds: list | None = setting(
-        None,
-        "seeds of all stages (default: 42; 1 2 3 for the study)",
-        cli.non_negative_int,
-        nargs="+",
-    )
-    rows: list | None = setting(None, "names of the rows of a table (default: all)", nargs="+")
+    rows: list | None = setting(None, "names of the rows of a table", nargs="+", unset="all")
     recipes: list | None = setting(
-        None, "attacks (default: those of the table; at mini scale those that can run)", nargs="+"
-    )
-    data: str | None = setting(None, "folder with a folder per task, such as DATA/sst2/train.tsv")
-    encoder: str | None = setting(
-        None, "hub name or local folder of an encoder (default: that of the scale)"
-    )
-    num_examples: int | None = setting(
-        None, "number of attacked rows (default: that of the scale)", cli.positive_int
-    )
-    runs: str | None = setting(None, "folder of the runs (default: runs, or runs/SCALE)")
-    output_dir: str | None = setting(
         None,
-        "folder of the tables and figures (default: results/SCALE; results/study-ENCODER for the "
-        "study with --encoder)",
+        "attack recipes",
+        nargs="+",
+        unset="those of the table; at mini scale those that can run",
+    )
+    num_examples: int | None = changed(
+        AttackSettings, "num_examples", None, unset="that of the scale"
+    )
+    runs: str | None = setting(None, "folder of the runs", unset="runs, or runs/SCALE")
+    output_dir: str | None = changed(
+        FolderSettings,
+        "output_dir",
+        None,
+        unset="results/SCALE; results/study-ENCODER for the study with --encoder",
     )
     controls: bool = setting(True, "also train and attack the dense controls of a table's tickets")
     gpus: str | None = setting(
-        None, "CUDA ids such as 0,1, with one run on each at a time (default: all visible)"
+        None,
+        "CUDA ids such as 0,1, with one run on each at a time",
+        unset="all visible",
     )
     jobs: int = setting(1, "number of parallel runs on a CPU", cli.positive_int)
-    time_budget: float | None = changed(DeviceSettings, "time_budget", None)
+    time_budget: float | None = changed(SessionSettings, "time_budget", None)
     dry_run: bool = setting(False, "only print the plan")
 
 

@@ -23,8 +23,9 @@ from pathlib import Path
 import common
 
 import attack
-from evaluation import checkpoints, protocol, resources
+from evaluation import attack_setup, checkpoints, protocol, resources
 from evaluation.minilm import SIMILARITY_THRESHOLDS
+from evaluation.settings import RESOURCE_FLAGS
 from training import models
 from training.splits import load_splits
 from utils import cli
@@ -61,7 +62,7 @@ def build_attacks(a: argparse.Namespace, target, task, device: str) -> tuple[dic
     if order != sorted(order):
         raise cli.UserError("the stock wrapper cannot reorder labels: use another checkpoint")
     length = a.max_seq_length or target.facts.get("max_seq_length") or task.max_seq_length
-    given = {name: getattr(a, name) for name in attack.RESOURCES}
+    given = {name: getattr(a, name) for name in RESOURCE_FLAGS}
     paths = resources.locate(a.recipe, given, device)
     resources.import_textattack(device)
     from textattack import Attack
@@ -81,7 +82,7 @@ def build_attacks(a: argparse.Namespace, target, task, device: str) -> tuple[dic
 
     loaded = recipes.load(a.recipe, paths, device)
     model, tokenizer = checkpoints.load_classifier(target)
-    victim = Victim(model, tokenizer, order, length, a.bsz, "fp32", device)
+    victim = Victim(model, tokenizer, order, length, a.eval_bsz, "fp32", device)
     threshold = a.similarity_threshold or SIMILARITY_THRESHOLDS.get(a.recipe)
     stock = Stock(model, tokenizer)
     goals = {
@@ -101,9 +102,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
     known = common.flags(model_name=folder, recipe=args.recipe, num_examples=args.num_examples)
     a = attack.parse_args([*known, *args.attack_flags])
     target = checkpoints.find_targets(a.model_name, a.checkpoint, None)[0]
-    task = attack.task_of(a, target)
+    task = attack_setup.task_of(a, target)
     rows = load_splits(a, task, ("test",))["test"]
-    rows = protocol.choose_rows(rows, a.num_examples, a.rows, a.seed)
+    rows = protocol.choose_rows(rows, a.num_examples, a.row_choice, a.seed)
     attacks, tokenizer = build_attacks(a, target, task, args.device)
     from evaluation.attack_rows import attack_row
 

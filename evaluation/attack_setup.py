@@ -4,7 +4,6 @@ This module imports TextAttack only inside `Setup`, after `resources.import_text
 that attacks rows can therefore unpickle a Setup first.
 """
 
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import torch
 from evaluation import calibration, checkpoints, protocol, resources
 from evaluation.checkpoints import Target
 from evaluation.minilm import SIMILARITY_THRESHOLDS
-from evaluation.presets import RECIPES, RESOURCE_FLAGS
+from evaluation.presets import RECIPES
+from evaluation.settings import RESOURCE_FLAGS, AttackRun
 from training.settings import resolve_data_settings
 from training.splits import Rows, load_splits
 from training.tasks import Task, resolve_task
@@ -46,7 +46,7 @@ class Setup:
     @classmethod
     def of(
         cls,
-        args: Namespace,
+        args: AttackRun,
         target: Target,
         label_order: list[int],
         task: Task,
@@ -55,7 +55,7 @@ class Setup:
         max_seq_length: int,
         device: str,
     ) -> "Setup":
-        """The setup for one checkpoint by attack.py's flags (attack group, --bsz, --precision)."""
+        """The setup for one checkpoint by attack.py's flags."""
         threshold = args.similarity_threshold
         if threshold is None:
             threshold = SIMILARITY_THRESHOLDS.get(args.recipe)
@@ -71,7 +71,7 @@ class Setup:
             similarity_threshold=threshold,
             query_budget=args.query_budget,
             max_seq_length=max_seq_length,
-            batch_size=args.bsz,
+            batch_size=args.eval_bsz,
             precision=args.precision,
             device=device,
         )
@@ -138,7 +138,7 @@ class Setup:
         return settings
 
 
-def task_of(args: Namespace, target: Target) -> Task:
+def task_of(args: AttackRun, target: Target) -> Task:
     """The task that the flags name, else the task of the run, with the run's data flags.
 
     Fills in `args` with the inherited data flags. Raises UserError if no task is known.
@@ -159,7 +159,7 @@ def device_name(wanted: str) -> str:
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def locate_resources(args: Namespace, device: str) -> dict[str, Path]:
+def locate_resources(args: AttackRun, device: str) -> dict[str, Path]:
     """Paths of the recipe's resources; warns about resource flags that the recipe does not read."""
     given = {name: getattr(args, name) for name in RESOURCE_FLAGS}
     for name in RESOURCE_FLAGS:
@@ -169,7 +169,7 @@ def locate_resources(args: Namespace, device: str) -> dict[str, Path]:
     return resources.locate(args.recipe, given, device)
 
 
-def compared_models(args: Namespace, targets: list[Target]) -> list[Target]:
+def compared_models(args: AttackRun, targets: list[Target]) -> list[Target]:
     """The checkpoints of --compared_with and the attacked ones, each once."""
     others = [
         target
@@ -180,7 +180,7 @@ def compared_models(args: Namespace, targets: list[Target]) -> list[Target]:
 
 
 def right_for_all(
-    args: Namespace, compared: list[Target], task: Task, rows: Rows, length: int, device: str
+    args: AttackRun, compared: list[Target], task: Task, rows: Rows, length: int, device: str
 ) -> Rows:
     """The rows that every compared model classifies correctly. UserError if there are none.
 
@@ -194,16 +194,17 @@ def right_for_all(
     for target in compared:
         order = checkpoints.label_order(target, task)
         model, tokenizer = checkpoints.load_classifier(target)
-        victim = Victim(model, tokenizer, order, length, args.bsz, args.precision, device)
+        victim = Victim(model, tokenizer, order, length, args.eval_bsz, args.precision, device)
         right &= victim(rows.for_tokenizer()).argmax(dim=1) == labels
     if not right.any():
         raise UserError(
-            f"no row is right for all of the {len(compared)} compared models; use --rows balanced"
+            f"no row is right for all of the {len(compared)} compared models; use --row_choice "
+            "balanced"
         )
     return rows.take(right.nonzero().flatten().tolist())
 
 
-def dev_rows(args: Namespace, task: Task) -> Rows | None:
+def dev_rows(args: AttackRun, task: Task) -> Rows | None:
     """The dev rows that a temperature is fitted on; None if no rule needs them or none exist."""
     if not any(rule.endswith("fitted") for rule in args.temperature):
         return None
@@ -240,7 +241,7 @@ def set_temperature(victim, rule: str, dev: Rows | None, seed: int, folder: Path
     return facts | {"temperature": victim.temperature}
 
 
-def output_dir(args: Namespace, target: Target, rule: str) -> Path:
+def output_dir(args: AttackRun, target: Target, rule: str) -> Path:
     """The folder of one attack: in --output_dir, or in attacks/ of the run or checkpoint folder.
 
     --output_dir gets a folder per checkpoint and per temperature if there are several.
@@ -253,7 +254,7 @@ def output_dir(args: Namespace, target: Target, rule: str) -> Path:
     name = protocol.folder_name(
         args.recipe,
         target.name,
-        args.rows,
+        args.row_choice,
         args.num_examples,
         args.seed,
         args.score_with,

@@ -152,5 +152,5 @@ def check_same_rows(attacks: Sequence[FinishedAttack]) -> None:
         if other.ids != first.ids or other.originals.texts != first.originals.texts:
             raise UserError(
                 f"{first.folder} and {other.folder} attacked other rows: give attacks with the "
-                "same data, --rows, --num_examples and --seed"
+                "same data, --row_choice, --num_examples and --seed"
             )

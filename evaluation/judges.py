@@ -1,6 +1,5 @@
 """Judges of adversarial texts, models that were not attacked, and what they are fitted to."""
 
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from evaluation import checkpoints
 from evaluation.finished_attacks import FinishedAttack
+from evaluation.settings import TrainingTexts
 from training import models
 from training.batching import encode
 from training.prediction import predict
@@ -84,11 +84,8 @@ class CheckpointJudge:
         return predict(self.model, encoded, 64, self.accelerator)[:, self.order].argmax(axis=1)
 
 
-def data_settings(args: Namespace, attack: FinishedAttack) -> DataSettings:
-    """The data settings of the run whose model was attacked, replaced by those that are given.
-
-    Reads data_dir, train_file, label_column and max_train_rows of `args`.
-    """
+def data_settings(args: TrainingTexts, attack: FinishedAttack) -> DataSettings:
+    """The data settings of the run whose model was attacked, replaced by those that are given."""
     run = read_run(attack.run_folder) or {}
     settings = data_settings_in(run.get("args", {}))
     if (settings.task_name or settings.dataset_name) != attack.task:  # it attacked another task

@@ -22,23 +22,24 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "textfooler-neighbours": ("neighbours", "tagger", "minilm"),
 }
 
-# Resources that a flag of the same name can point to.
-RESOURCE_FLAGS = ("neighbours", "word_vectors", "sentence_encoder", "masked_lm")
-
 # Values of --preset. An explicit flag overrides the preset's value.
 PRESETS = {
     # The default: the same number of rows per class, and candidates ranked by log-odds, which
     # cannot saturate.
-    "balanced": {"rows": "balanced", "score_with": "log_odds", "max_seq_length": None},
+    "balanced": {"row_choice": "balanced", "score_with": "log_odds", "max_seq_length": None},
     # The paper's text (B.2): random rows of any class and TextAttack's defaults. The paper states
     # no length; None is the length that the model was trained with.
-    "paper": {"rows": "random", "score_with": "softmax", "max_seq_length": None},
+    "paper": {"row_choice": "random", "score_with": "softmax", "max_seq_length": None},
     # The released code: the first rows of the file (D6), texts cut at 512 tokens (D11), and a
     # different attack under the name of BERT-Attack (D5).
-    "released": {"rows": "first", "score_with": "softmax", "max_seq_length": 512},
+    "released": {"row_choice": "first", "score_with": "softmax", "max_seq_length": 512},
     # Rows that all compared models classify correctly: Clean is 100 % for each of them, and Aua
     # compares only the effect of the attack.
-    "intersection": {"rows": "intersection", "score_with": "log_odds", "max_seq_length": None},
+    "intersection": {
+        "row_choice": "intersection",
+        "score_with": "log_odds",
+        "max_seq_length": None,
+    },
 }
 RELEASED_RECIPES = {"bertattack": "bertattack-released"}  # D5
 

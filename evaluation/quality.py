@@ -1,7 +1,6 @@
 """Measures of adversarial texts: words changed, similarity, fluency, label kept. No TextAttack."""
 
 import math
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,9 @@ from evaluation import checkpoints, judges
 from evaluation.finished_attacks import AttackedRow, FinishedAttack
 from evaluation.fluency import CausalModel, NgramModel
 from evaluation.minilm import MiniLM
+from evaluation.settings import QualityTools
 from training.metrics import wilson_interval
+from training.settings import DataSettings, RunSettings
 from training.splits import Rows
 from training.tasks import Task
 from utils.cli import UserError
@@ -89,13 +90,13 @@ class Quality(Summary):
 
 
 def load_tools(
-    args: Namespace, flags: Namespace, task: Task, attacks: Sequence[FinishedAttack]
+    args: QualityTools, data: DataSettings, task: Task, attacks: Sequence[FinishedAttack]
 ) -> Tools:
     """The judge and the language model that `args` names; the others learn from training rows.
 
-    Reads judge, checkpoint, language_model and device of `args`. `flags`: see judges.data_flags.
+    `data`: see judges.data_settings.
     """
-    accelerator = make_accelerator(args)
+    accelerator = make_accelerator(RunSettings(device=args.device, precision="fp32"))
     judge = language_model = None
     if args.judge:
         target = checkpoints.find_targets(args.judge, args.checkpoint, None)[0]
@@ -103,7 +104,7 @@ def load_tools(
     if args.language_model:
         language_model = CausalModel(args.language_model, str(accelerator.device))
     if judge is None or language_model is None:
-        rows = judges.training_rows(flags, task, attacks)
+        rows = judges.training_rows(data, task, attacks)
         column = task.text_columns.index(task.attack_column)
         judge = judge or judges.WordsJudge(rows)
         language_model = language_model or NgramModel([text[column] for text in rows.texts])

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -70,7 +70,7 @@ def make(script: str, planned: dict[str, Any], tuned: dict[str, Any] | None = No
     settings = (tuned or {}) | planned
     args = parse(script, words_of(settings))
     overrides, variables = {}, {}
-    decided = names_of(type(args), *DECIDED) if is_dataclass(args) else ()
+    decided = names_of(type(args), *DECIDED)
     for name in vars(args).keys() - planned.keys() - set(decided):
         for variable in variables_of(script, name, planned.get("method", "plain")):
             if os.environ.get(variable):
@@ -108,10 +108,7 @@ def variables_of(script: str, name: str, method: str = "plain") -> Iterable[str]
 def _given(args: Any, name: str, variable: str) -> str | bool:
     """A variable's value; yes or no for a pair of flags."""
     text = os.environ[variable]
-    if is_dataclass(args):
-        is_pair = get_type_hints(type(args))[name] in (bool, bool | None)
-    else:
-        is_pair = isinstance(getattr(args, name), bool)
+    is_pair = get_type_hints(type(args))[name] in (bool, bool | None)
     answers = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
     if is_pair and text.lower() not in answers:
         raise UserError(f"{variable} in the environment: {text!r} is not yes or no")

@@ -32,7 +32,7 @@ class Attack:
             folder_name(
                 args.recipe,
                 checkpoint,
-                args.rows,
+                args.row_choice,
                 args.num_examples,
                 args.seed,
                 args.score_with,
@@ -55,7 +55,7 @@ class Attack:
         there = {
             "seed": settings.get("attack_seed"),
             "query_budget": settings.get("query_budget"),
-            "rows": rows.get("chosen"),
+            "row_choice": rows.get("chosen"),
             "precision": settings.get("precision"),
             "score_with": settings.get("score_with"),
             "similarity_threshold": settings.get("similarity_threshold"),

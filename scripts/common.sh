@@ -90,7 +90,7 @@ attack_run() {
         "$PYTHON" "$ROOT/attack.py" --model_name "$1" --checkpoint "$CHECKPOINT" \
             --recipe "$recipe" --num_examples "${NUM_EXAMPLES:-$2}" --processes "$PROCESSES" \
             --preset "$ATTACK_PRESET" ${COMPARED_WITH:+--compared_with $COMPARED_WITH} \
-            ${ROWS:+--rows "$ROWS"} ${SCORE_WITH:+--score_with "$SCORE_WITH"} \
+            ${ROW_CHOICE:+--row_choice "$ROW_CHOICE"} ${SCORE_WITH:+--score_with "$SCORE_WITH"} \
             ${TEMPERATURE:+--temperature "$TEMPERATURE"} \
             ${QUERY_BUDGET:+--query_budget "$QUERY_BUDGET"} \
             ${ATTACK_EPOCHS:+--attack_epochs "$ATTACK_EPOCHS"} \

@@ -39,7 +39,7 @@ NUM_EXAMPLES      1a 3a   attacked rows per attack (default: those of the paper)
 CHECKPOINT        1a 3a   attacked checkpoint: last (default), best (on dev), or both
 ATTACK_EPOCHS     1a 3a   attacked epochs, such as 1,2,3 (train with --keep_epochs)
 ATTACK_PRESET     1a 3a   balanced (default), paper, released, intersection
-ROWS              1a 3a   choice of rows: balanced, random, first (default: that of the preset)
+ROW_CHOICE        1a 3a   choice of rows: balanced, random, first (default: that of the preset)
 SCORE_WITH        1a 3a   log_odds or softmax (default: that of the preset)
 COMPARED_WITH     1a 3a   run folders whose common rows are attacked, for the intersection
 TEMPERATURE       1a 3a   temperatures, such as 1,fitted (default: 1)

@@ -43,10 +43,10 @@ class DataSettings:
     )
     split_seed: int | None = setting(
         None,
-        "seed of the train/dev split and of the choice of rows (default: the earlier stage's, else "
-        f"{DEFAULT_SPLIT_SEED})",
+        "seed of the train/dev split and of the choice of rows",
         cli.non_negative_int,
         role=Role.DATA,
+        unset=f"the earlier stage's, else {DEFAULT_SPLIT_SEED}",
     )
     max_seq_length: int | None = setting(
         None,
@@ -120,11 +120,14 @@ class FolderSettings:
 
     output_dir: str = setting(
         REQUIRED,
-        "folder for the results; an interrupted run there resumes, a finished one stays",
+        "folder for the results",
         role=Role.OUTPUT,
     )
     overwrite: bool = setting(
-        False, "discard what an earlier run left in --output_dir", role=Role.OUTPUT
+        False,
+        "discard an earlier run in --output_dir; without this flag it resumes, and a finished one "
+        "stays",
+        role=Role.OUTPUT,
     )
     seed: int = setting(42, "seed of all random draws", cli.non_negative_int, role=Role.SEED)
 
@@ -139,6 +142,12 @@ class DeviceSettings:
         choices=("auto", "cpu", "cuda"),
         role=Role.COMPUTE,
     )
+
+
+@dataclasses.dataclass(kw_only=True)
+class SessionSettings:
+    """Session."""
+
     quiet: bool = setting(False, "show no progress", role=Role.OUTPUT)
     time_budget: float | None = setting(
         None,
@@ -149,12 +158,12 @@ class DeviceSettings:
 
 
 @dataclasses.dataclass(kw_only=True)
-class RunSettings(FolderSettings, DeviceSettings):
+class RunSettings(FolderSettings, SessionSettings, DeviceSettings):
     """Run."""
 
     precision: str = setting(
         "auto",
-        "precision; auto takes bf16 autocast where the hardware computes in it, else fp32",
+        "fp32 or bf16 autocast; auto, in training, takes bf16 where the hardware computes in it",
         choices=("auto", "fp32", "bf16"),
         role=Role.COMPUTE,
     )

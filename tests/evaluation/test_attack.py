@@ -118,7 +118,15 @@ def test_an_interrupted_attack_goes_on_and_ends_the_same(run, attack_py, tmp_pat
 
 def test_epochs_of_a_run(run, attack_py, tmp_path, capsys):
     result = tmp_path / "results" / "records.jsonl"
-    command = ["--model_name", run, "--recipe", "deepwordbug", "--rows", "first", "--num_examples"]
+    command = [
+        "--model_name",
+        run,
+        "--recipe",
+        "deepwordbug",
+        "--row_choice",
+        "first",
+        "--num_examples",
+    ]
     assert attack_py(*command, 4, "--attack_epochs", "1,3", "--result_file", result) == 0
     assert [r["checkpoint"] for r in read_jsonl(result)] == ["epoch1", "epoch3"]
     assert (run / "attacks" / "deepwordbug_epoch3_first4_seed42" / "summary.json").is_file()

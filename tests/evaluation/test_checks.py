@@ -86,7 +86,7 @@ def test_a_model_with_a_default_answer_has_no_other_flag(run, attacked, capsys):
 
 
 def test_sorted_rows_are_one_class(run, attacked, capsys):
-    record = attacked(run, "--rows", "first", "--num_examples", 4)
+    record = attacked(run, "--row_choice", "first", "--num_examples", 4)
     assert "one_class_sample" in flags(record)
     assert "suspicious (one_class_sample)" in capsys.readouterr().err
     assert "one_class_sample" not in flags(attacked(run, "--num_examples", 4))
@@ -220,7 +220,7 @@ def test_presets(name, run, attacked, tmp_path):
     length = ["--max_seq_length", 60] if name == "released" else []  # this encoder has 64
     record = attacked(run, "--preset", name, "--num_examples", 4, *others, *length)
     expected = presets.PRESETS[name]
-    assert record["preset"] == name and record["rows"]["chosen"] == expected["rows"]
+    assert record["preset"] == name and record["rows"]["chosen"] == expected["row_choice"]
     assert record["score_with"] == expected["score_with"]
     first = name == "released"
     assert record["rows"]["rows_per_label"] == ({"0": 4} if first else {"0": 2, "1": 2}) or (
@@ -236,8 +236,8 @@ def test_released_attacks_what_its_code_calls_bert_attack(monkeypatch):
     flags = ["--model_name", "x", "--recipe", "bertattack", "--task_name", "sst2"]
     args = attack.parse_args([*flags, "--preset", "released"])
     assert args.recipe == "bertattack-released" and args.max_seq_length == 512
-    args = attack.parse_args([*flags, "--preset", "released", "--rows", "random"])
-    assert args.rows == "random" and args.score_with == "softmax"
+    args = attack.parse_args([*flags, "--preset", "released", "--row_choice", "random"])
+    assert args.row_choice == "random" and args.score_with == "softmax"
     assert attack.parse_args(flags).recipe == "bertattack"
 
 
@@ -266,7 +266,7 @@ def test_no_row_in_the_intersection(run, tmp_path, capsys):
     turned = run_of(tmp_path, "turned", scale=-3.0)
     before = sorted(tmp_path.rglob("*"))
     attack_it = ("attack", "--model_name", run, "--recipe", "deepwordbug")
-    both = ("--rows", "intersection", "--compared_with", turned)
+    both = ("--row_choice", "intersection", "--compared_with", turned)
     assert "no row is right for all of the 2" in fails(capsys, *attack_it, *both)
     for half in (both[:2], both[2:]):
         assert "need each other" in fails(capsys, *attack_it, *half)

@@ -53,7 +53,7 @@ def finish(job: Job, attacks: bool = True) -> None:
     for attack in job.attacks if attacks else ():
         args = attack.command.args
         for folder in attack.folders:
-            rows = {"chosen": args.rows}
+            rows = {"chosen": args.row_choice}
             settings = {"attack_seed": args.seed, "rows": rows, "precision": args.precision}
             settings |= {"score_with": args.score_with}
             if args.query_budget:
@@ -493,7 +493,7 @@ def test_the_variables_of_the_stages_work_in_a_plan(tmp_path, monkeypatch):
         "DEVIATIONS": "released",
         "CHECKPOINT": "best",
         "ATTACK_PRESET": "paper",
-        "ROWS": "random",
+        "ROW_CHOICE": "random",
         "SCORE_WITH": "softmax",
         "LR": "0.5",
         "MASK_LR": "0.5",

@@ -243,7 +243,7 @@ CASES = [
     ),
     ("attack", {"--query_budget": 0}, "'0' is not a whole number >= 1"),
     ("attack", {"--preset": "mine"}, "invalid choice: 'mine'"),
-    ("attack", {"--rows": "intersection"}, "need each other"),
+    ("attack", {"--row_choice": "intersection"}, "need each other"),
     ("attack", {"--checkpoint": "first"}, "invalid choice: 'first'"),
     ("finetune", {"--max_seq_length": 999}, "the encoder has 128 positions"),
     ("finetune", {"--max_seq_length": 2}, "--max_seq_length 2: at least 8"),

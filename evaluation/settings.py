@@ -1,0 +1,213 @@
+"""Settings of attacks, shared by scripts. Without torch: flags are checked before its import."""
+
+from dataclasses import dataclass
+
+from evaluation import presets
+from training.settings import (
+    DataSettings,
+    DeviceSettings,
+    FolderSettings,
+    ModelSettings,
+    RunSettings,
+    SessionSettings,
+)
+from utils import cli
+from utils.settings import REQUIRED, Role, changed, names_of, setting
+
+
+@dataclass(kw_only=True)
+class AttackSettings:
+    """Attack."""
+
+    recipe: str = setting(
+        REQUIRED, "attack recipe", choices=tuple(presets.RECIPES), role=Role.MEASURE
+    )
+    preset: str = setting(
+        "balanced",
+        "defaults of --row_choice, --score_with and --max_seq_length: balanced classes; the "
+        "paper's text; the released code; or the rows that all compared models classify correctly",
+        choices=tuple(presets.PRESETS),
+        role=Role.MEASURE,
+    )
+    checkpoint: str = setting(
+        "last",
+        "checkpoint of a run: of the last epoch, or with the best dev accuracy",
+        choices=("last", "best", "both"),
+        role=Role.MEASURE,
+    )
+    attack_epochs: list | None = setting(
+        None,
+        "epochs of a run to attack instead of --checkpoint, such as 1,3 (see --keep_epochs)",
+        cli.epoch_list,
+        role=Role.MEASURE,
+    )
+    split: str = setting(
+        "test",
+        "split of the attacked rows; dev is for selecting epochs and sparsities",
+        choices=("test", "dev"),
+        role=Role.MEASURE,
+    )
+    num_examples: int | None = setting(
+        None,
+        "number of rows to attack",
+        cli.positive_int,
+        role=Role.MEASURE,
+        unset="the paper's number for the task, or 1000",
+    )
+    row_choice: str | None = setting(
+        None,
+        "choice of rows: the same number per class; random; the first of the file; or balanced "
+        "among those that all models of --compared_with classify correctly",
+        choices=("balanced", "random", "first", "intersection"),
+        role=Role.MEASURE,
+        unset="the preset's",
+    )
+    compared_with: list = setting(
+        [],
+        "run or checkpoint folders for --row_choice intersection; give each model the same list",
+        role=Role.MEASURE,
+        nargs="+",
+    )
+    seed: int = changed(FolderSettings, "seed", 42)
+    score_with: str | None = setting(
+        None,
+        "score that ranks candidates: log-odds in float64, or TextAttack's 1 - p in float32, which "
+        "saturates",
+        choices=("log_odds", "softmax"),
+        role=Role.MEASURE,
+        unset="the preset's",
+    )
+    query_budget: int | None = setting(
+        None,
+        "maximum number of victim queries per row",
+        cli.positive_int,
+        role=Role.MEASURE,
+        unset="unlimited",
+    )
+    temperature: list = setting(
+        ["1"],
+        "divisor of the logits: a number, fitted (on the dev rows), a multiple such as 4xfitted, "
+        "or a comma-separated list; sweep means 0.25xfitted,fitted,4xfitted",
+        presets.temperature_rules,
+        role=Role.MEASURE,
+        unset="1",
+    )
+    flag_skipped_percent: float = setting(
+        presets.FLAG_SKIPPED_PERCENT,
+        "flag a result if a larger percentage of rows is misclassified before the attack",
+        cli.non_negative_float,
+        role=Role.OUTPUT,
+    )
+    similarity_threshold: float | None = setting(
+        None,
+        "minimum cosine of MiniLM's sentence similarity",
+        cli.fraction,
+        role=Role.MEASURE,
+        unset="the recipe's",
+    )
+
+
+@dataclass(kw_only=True)
+class ResourceSettings:
+    """Resources of the recipes."""
+
+    neighbours: str | None = setting(
+        None,
+        "JSON file that maps each word to a list of words, nearest first",
+        role=Role.MEASURE,
+    )
+    word_vectors: str | None = setting(
+        None, "counter-fitted word vectors: a text file or a zip of one", role=Role.MEASURE
+    )
+    sentence_encoder: str | None = setting(
+        None, "Universal Sentence Encoder: a SavedModel folder", role=Role.MEASURE
+    )
+    masked_lm: str | None = setting(None, "folder of a masked language model", role=Role.MEASURE)
+
+
+RESOURCE_FLAGS = names_of(ResourceSettings, Role.MEASURE)
+
+
+@dataclass(kw_only=True)
+class VictimSettings:
+    """Victims and their records."""
+
+    eval_bsz: int = setting(
+        64, "texts per forward pass of an attacked model", cli.positive_int, role=Role.COMPUTE
+    )
+    result_file: str | None = setting(
+        None,
+        "JSON-lines file of the attacks' records",
+        role=Role.OUTPUT,
+        unset="records.jsonl of each run",
+    )
+
+
+@dataclass(kw_only=True)
+class AttackRun(
+    AttackSettings,
+    ResourceSettings,
+    VictimSettings,
+    ModelSettings,
+    DataSettings,
+    SessionSettings,
+    DeviceSettings,
+):
+    """Run."""
+
+    processes: int = setting(
+        1,
+        "number of processes that attack rows in parallel, on the visible GPUs in turn or on a "
+        "share of the CPU threads each; outcomes do not depend on it",
+        cli.positive_int,
+        role=Role.COMPUTE,
+    )
+    precision: str = changed(RunSettings, "precision", "fp32", choices=("fp32", "bf16"))
+    output_dir: str | None = changed(
+        FolderSettings, "output_dir", None, unset="a folder inside the run"
+    )
+
+
+@dataclass(kw_only=True)
+class FinishedAttacks:
+    """Finished attacks."""
+
+    attacks: list = setting(REQUIRED, "folders of finished attacks", role=Role.PLACE, nargs="+")
+
+
+@dataclass(kw_only=True)
+class TrainingTexts:
+    """Training texts (default: those of the first attack's run)."""
+
+    data_dir: str | None = changed(DataSettings, "data_dir", None)
+    train_file: str | None = changed(DataSettings, "train_file", None)
+    label_column: str | None = changed(DataSettings, "label_column", None)
+    max_train_rows: int = changed(DataSettings, "max_train_rows", 10_000)  # of IMDB: 1.8 GB
+
+
+@dataclass(kw_only=True)
+class QualityTools(DeviceSettings):
+    """Judge and language model."""
+
+    language_model: str | None = setting(
+        None,
+        "folder of a causal language model",
+        role=Role.MEASURE,
+        unset="trigrams of the training texts",
+    )
+    judge: str | None = setting(
+        None,
+        "folder of a run or checkpoint that was not attacked, preferably with another encoder",
+        role=Role.MEASURE,
+        unset="TF-IDF and logistic regression on the training rows",
+    )
+    checkpoint: str = changed(AttackSettings, "checkpoint", "last", choices=("last", "best"))
+
+
+@dataclass(kw_only=True)
+class RecordFiles:
+    """Records."""
+
+    records: list = setting(
+        REQUIRED, "folders of runs, or record files", role=Role.PLACE, nargs="+"
+    )
