@@ -1,6 +1,7 @@
 """Add the labels of the attacked rows to record files of an earlier version.
 
-    python analysis/add_row_labels.py results/study/study-records.jsonl --data_dir sst2=data/sst2
+    python analysis/add_row_labels.py --records results/study/study-records.jsonl \\
+        --task_data sst2=data/sst2
 
 Without `row_labels` the class of an attacked row is unknown, and so is Aua by class. This script
 loads the data, draws the attacked rows again, checks them against the fingerprints in each record,
@@ -10,55 +11,63 @@ and writes `row_labels`. A record whose rows cannot be drawn again stays as it i
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from training.settings import DEFAULT_SPLIT_SEED
+from evaluation.settings import RecordFiles
+from training.settings import DEFAULT_SPLIT_SEED, DataSettings
 from utils import cli
 from utils.cli import UserError
+from utils.settings import Role, changed, parse, setting
 
 Key = tuple[str, str, str, int, int | None]
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(__doc__.split("\n")[0])
-    parser.add_argument("records", nargs="+", help="record files (JSON lines) to complete in place")
-    parser.add_argument(
-        "--data_dir",
+def folder_of_task(text: str) -> tuple[str, str]:
+    """'sst2=data/sst2' -> ("sst2", "data/sst2")."""
+    task, equals, folder = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not TASK=FOLDER")
+    return task, folder
+
+
+@dataclass(kw_only=True)
+class Settings(RecordFiles):
+    """Rows."""
+
+    task_data: list = setting(
+        [],
+        "data folder of each task that has no built-in data, such as sst2=data/sst2",
+        folder_of_task,
+        role=Role.DATA_PLACE,
         nargs="+",
-        default=[],
         metavar="TASK=FOLDER",
-        help="data folder of each task that has no built-in data, such as sst2=data/sst2",
     )
-    parser.add_argument(
-        "--split_seed",
-        type=cli.non_negative_int,
-        default=DEFAULT_SPLIT_SEED,
-        help="split seed of the runs",
-    )
-    parser.add_argument(
-        "--max_eval_rows",
-        type=cli.positive_int,
+    split_seed: int = changed(DataSettings, "split_seed", DEFAULT_SPLIT_SEED)
+    eval_row_limits: list = setting(
+        [500],
+        "values of --max_eval_rows that runs may have used, besides none",
+        cli.positive_int,
+        role=Role.DATA,
         nargs="+",
-        default=[500],
-        help="values of --max_eval_rows that runs may have used, besides none",
+        unset="500",
     )
-    args = parser.parse_args(argv)
-    for item in args.data_dir:
-        if "=" not in item:
-            raise UserError(f"--data_dir {item!r} is not TASK=FOLDER")
-    args.data_dir = dict(item.split("=", 1) for item in args.data_dir)
-    return args
+
+
+def parse_args(argv: list[str] | None = None) -> Settings:
+    return parse(Settings, __doc__.split("\n")[0], argv)
 
 
 def main() -> None:
     args = parse_args()
     from evaluation.outcomes import check_labels, encode_labels
+    from evaluation.records import record_files
     from utils.files import read_jsonl, write_atomically
 
     draws: dict[Key, list[int] | None] = {}
-    for path in map(Path, args.records):
+    for path in record_files(args.records):
         records = read_jsonl(path)
         added = 0
         for record in records:
@@ -78,7 +87,7 @@ def main() -> None:
         print(f"{path}: labels added to {added} records, {missing} records without labels remain")
 
 
-def labels_of_rows(record: dict, args: argparse.Namespace, draws: dict) -> list[int] | None:
+def labels_of_rows(record: dict, args: Settings, draws: dict) -> list[int] | None:
     """Labels of a record's attacked rows, drawn again; None if no data give its fingerprints."""
     from evaluation import protocol
 
@@ -89,7 +98,7 @@ def labels_of_rows(record: dict, args: argparse.Namespace, draws: dict) -> list[
     draws[key] = None
     if about["chosen"] == "intersection":  # depends on the compared models
         return None
-    for limit in (None, *args.max_eval_rows):
+    for limit in (None, *args.eval_row_limits):
         split = load_split(record, args, limit)
         if split is None or split.fingerprint != record["data"]["fingerprint"]:
             continue
@@ -103,7 +112,7 @@ def labels_of_rows(record: dict, args: argparse.Namespace, draws: dict) -> list[
     return None
 
 
-def load_split(record: dict, args: argparse.Namespace, limit: int | None):
+def load_split(record: dict, args: Settings, limit: int | None):
     """The split that the rows were chosen from; None if its data are not available."""
     from training.settings import data_settings_in
     from training.splits import load_splits
@@ -111,7 +120,7 @@ def load_split(record: dict, args: argparse.Namespace, limit: int | None):
 
     flags = {
         "task_name": record["task"],
-        "data_dir": args.data_dir.get(record["task"]),
+        "data_dir": dict(args.task_data).get(record["task"]),
         "split_seed": args.split_seed,
         "max_eval_rows": limit,
     }

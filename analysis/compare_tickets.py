@@ -3,7 +3,7 @@
     python analysis/compare_tickets.py --scores SEARCH_A SEARCH_B --sparsity 0.3 \\
         --output_dir FOLDER
     python analysis/compare_tickets.py --tickets RUN_A RUN_B --output_dir FOLDER
-    python analysis/compare_tickets.py --scores SEARCH --epochs all --sparsity 0.3 0.5 \\
+    python analysis/compare_tickets.py --scores SEARCH --search_epochs all --sparsity 0.3 0.5 \\
         --output_dir FOLDER
 
 A ticket is drawn from each score file at each --sparsity. Only tickets of the same sparsity are
@@ -18,11 +18,13 @@ Tickets have short names that show what differs between them.
 """
 
 import sys
-from argparse import Namespace
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script from anywhere
+from training.settings import FolderSettings, TicketSettings
 from utils import cli
+from utils.settings import REQUIRED, Role, changed, parse, setting
 
 OUTPUTS = [
     f"{stem}.{end}" for stem in ("agreement", "density") for end in ("csv", "md", "png", "pdf")
@@ -34,42 +36,37 @@ def epochs_of_scores(text: str) -> list:
     return ["all"] if text.strip() == "all" else cli.epochs_or_words("last")(text)
 
 
-def parse_args(argv: list[str] | None = None) -> Namespace:
-    parser = cli.Parser(__doc__.split("\n")[0])
-    add = parser.add_argument
-    add(
-        "--tickets", nargs="+", default=[], help="ticket files, or run folders of retrain_ticket.py"
+@dataclass(kw_only=True)
+class Settings:
+    """Tickets."""
+
+    tickets: list = setting(
+        [], "ticket files, or run folders of retrain_ticket.py", role=Role.PLACE, nargs="+"
     )
-    add(
-        "--scores",
-        nargs="+",
-        default=[],
-        help="score files, or folders with scores.safetensors, to draw tickets from",
+    scores: list = changed(TicketSettings, "scores", [], nargs="+")
+    sparsity: list = changed(TicketSettings, "sparsity", [], nargs="+")
+    search_epochs: list | None = setting(
+        None,
+        "search epochs to read from folders in --scores, such as 1,3,last (see --keep_scores), or "
+        "all",
+        epochs_of_scores,
+        role=Role.MEASURE,
+        unset="last",
     )
-    add(
-        "--sparsity",
-        nargs="+",
-        type=cli.sparsity,
-        default=[],
-        help="fractions of weights to remove by --scores; tickets are compared at each",
-    )
-    add(
-        "--epochs",
-        type=epochs_of_scores,
-        help="search epochs to read from folders in --scores, such as 1,3,last (see "
-        "--keep_scores), or all (default: last)",
-    )
-    add("--output_dir", required=True, help="folder for agreement.* and density.*")
-    args = parser.parse_args(argv)
+    output_dir: str = changed(FolderSettings, "output_dir", REQUIRED)
+
+
+def parse_args(argv: list[str] | None = None) -> Settings:
+    args = parse(Settings, __doc__.split("\n")[0], argv)
     if not args.tickets and not args.scores:
-        parser.error("nothing to compare: give --tickets or --scores")
+        raise cli.UserError("nothing to compare: give --tickets or --scores")
     if args.scores and not args.sparsity:
-        parser.error("--scores needs --sparsity: give the fractions of weights to remove")
-    for flag in ("sparsity", "epochs"):
+        raise cli.UserError("--scores needs --sparsity: give the fractions of weights to remove")
+    for flag in ("sparsity", "search_epochs"):
         if getattr(args, flag) and not args.scores:
-            parser.error(f"--{flag} needs --scores: a ticket file has its own")
+            raise cli.UserError(f"--{flag} needs --scores: a ticket file has its own")
     args.sparsity = list(dict.fromkeys(args.sparsity))
-    args.epochs = args.epochs or ["last"]
+    args.search_epochs = args.search_epochs or ["last"]
     return args
 
 
@@ -78,7 +75,9 @@ def main() -> None:
     from reporting import densities, density_figure, overlap_figure, overlap_tables, ticket_files
     from reporting.render import write_text
 
-    tickets, gates = ticket_files.read_all(args.tickets, args.scores, args.epochs, args.sparsity)
+    tickets, gates = ticket_files.read_all(
+        args.tickets, args.scores, args.search_epochs, args.sparsity
+    )
     matrices = ticket_files.matrices_of(tickets[0].bits)
     sections, notes = overlap_tables.compare(tickets, matrices, may_be_alone=bool(gates))
 

@@ -14,9 +14,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script from anywhere
+from evaluation.settings import AttackSettings
+from experiments.settings import ChoiceOfRuns
 from training.settings import DEFAULT_SPLIT_SEED, DataSettings
 from utils import cli
-from utils.settings import REQUIRED, Role, parse, setting
+from utils.settings import REQUIRED, changed, parse
 
 BRACKETS = re.compile(r"-(lrb|rrb|lsb|rsb)-")
 
@@ -25,11 +27,9 @@ BRACKETS = re.compile(r"-(lrb|rrb|lsb|rsb)-")
 class Settings:
     """Two tasks."""
 
-    tasks: list[str] = setting(REQUIRED, "names of two tasks", nargs="+", role=Role.DATA)
-    data: str | None = setting(
-        None, "folder with a folder per task, such as DATA/sst2/train.tsv", role=Role.DATA_PLACE
-    )
-    num_examples: int = setting(200, "number of attacked rows", cli.positive_int)
+    tasks: list[str] = changed(ChoiceOfRuns, "tasks", REQUIRED)
+    data: str | None = changed(ChoiceOfRuns, "data", None)
+    num_examples: int = changed(AttackSettings, "num_examples", 200)
 
 
 def parse_args(argv: list[str] | None = None) -> Settings:

@@ -8,57 +8,29 @@ perplexity before and after, and how often a judge that was not attacked still s
 """
 
 import sys
-from argparse import Namespace
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script from anywhere
+from evaluation.settings import FinishedAttacks, QualityTools, TrainingTexts
+from training.settings import FolderSettings
 from utils import cli
+from utils.settings import REQUIRED, Role, changed, parse, setting
 
 
-def parse_args(argv: list[str] | None = None) -> Namespace:
-    parser = cli.Parser(__doc__.split("\n")[0])
-    add = parser.add_argument
-    add("--attacks", nargs="+", required=True, help="folders of finished attacks on one task")
-    add(
-        "--language_model",
-        help="folder of a causal language model (default: trigrams of the training texts)",
+@dataclass(kw_only=True)
+class Settings(FinishedAttacks, QualityTools, TrainingTexts):
+    """Sheet."""
+
+    pairs: int = setting(
+        40, "pairs in the sheet, per attack", cli.non_negative_int, role=Role.OUTPUT
     )
-    add(
-        "--judge",
-        help="folder of a run or checkpoint that was not attacked, preferably with another encoder "
-        "(default: TF-IDF and logistic regression on the training rows)",
-    )
-    add(
-        "--checkpoint",
-        choices=["last", "best"],
-        default="last",
-        help="checkpoint of a run in --judge",
-    )
-    add("--pairs", type=cli.non_negative_int, default=40, help="pairs in the sheet, per attack")
-    add("--seed", type=cli.non_negative_int, default=42, help="seed of the choice of pairs")
-    g = parser.add_argument_group("training texts (default: those of the first attack's run)")
-    g.add_argument("--data_dir", help="local folder with a file named train")
-    g.add_argument("--train_file", help="local training file (tsv, csv, jsonl, parquet; .gz)")
-    g.add_argument("--label_column", help="name of the label column in it")
-    g.add_argument(
-        "--max_train_rows",
-        type=cli.positive_int,
-        default=10_000,
-        help="maximum number of training rows, with equal class shares (10,000 of IMDB: 1.8 GB)",
-    )
-    add(
-        "--device",
-        choices=["auto", "cpu", "cuda"],
-        default="auto",
-        help="auto: CUDA if available",
-    )
-    add(
-        "--output_dir",
-        required=True,
-        help="folder for quality.json, .md and .csv, pairs.csv and pairs.html",
-    )
-    args = parser.parse_args(argv)
+    seed: int = changed(FolderSettings, "seed", 42)
+    output_dir: str = changed(FolderSettings, "output_dir", REQUIRED)
+
+
+def parse_args(argv: list[str] | None = None) -> Settings:
+    args = parse(Settings, __doc__.split("\n")[0], argv)
     if args.data_dir and args.train_file:
         raise cli.UserError("give either --data_dir or --train_file, not both")
     if args.language_model and not Path(args.language_model).is_dir():
@@ -68,7 +40,6 @@ def parse_args(argv: list[str] | None = None) -> Namespace:
         )
     if Path(args.output_dir).is_file():
         raise cli.UserError(f"{args.output_dir} is a file; choose another --output_dir")
-    args.precision, args.deterministic = "fp32", None
     return args
 
 

@@ -2,59 +2,45 @@
 
     python analysis/transfer.py --attacks RUN_A/attacks/NAME RUN_B/attacks/NAME --output_dir FOLDER
 
-All attacks must be on the same rows. The targets are the attacked models and those of --models. If
-other models' texts fool a model on rows where its own attack failed, it was not robust there: the
-script warns, and adds a flag next to the attack's record, which report.py shows.
+All attacks must be on the same rows. The targets are the attacked models, each in the run above its
+attack's folder or in --models, and the other models of --models. If other models' texts fool a
+model on rows where its own attack failed, it was not robust there: the script warns, and adds a
+flag next to the attack's record, which report.py shows.
 """
 
 import sys
-from argparse import Namespace
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script from anywhere
+from evaluation.settings import AttackSettings, FinishedAttacks, VictimSettings
+from training.settings import DeviceSettings, FolderSettings, RunSettings
 from utils import cli
+from utils.settings import REQUIRED, Role, changed, parse, setting
 
 
-def parse_args(argv: list[str] | None = None) -> Namespace:
-    parser = cli.Parser(__doc__.split("\n")[0])
-    add = parser.add_argument
-    add(
-        "--attacks",
-        nargs="+",
-        required=True,
-        help="folders of finished attacks; their texts are replayed, and the models that they "
-        "attacked (in the run above the folder, or in --models) are targets",
+@dataclass(kw_only=True)
+class Settings(FinishedAttacks, VictimSettings, DeviceSettings):
+    """Transfer."""
+
+    models: list = setting(
+        [], "further targets: run or checkpoint folders", role=Role.PLACE, nargs="+"
     )
-    add("--models", nargs="+", default=[], help="further targets: run or checkpoint folders")
-    add(
-        "--checkpoint",
-        choices=["last", "best"],
-        default="last",
-        help="checkpoint of a run in --models",
-    )
-    add(
-        "--flag_percent",
-        type=cli.non_negative_float,
-        default=2.0,
-        help="warn if at least this percentage of the rows fall to other models' texts though the "
+    checkpoint: str = changed(AttackSettings, "checkpoint", "last", choices=("last", "best"))
+    flag_percent: float = setting(
+        2.0,
+        "warn if at least this percentage of the rows fall to other models' texts though the "
         "direct attack failed",
+        cli.non_negative_float,
+        role=Role.OUTPUT,
     )
-    add("--bsz", type=cli.positive_int, default=64, help="texts per batch")
-    add(
-        "--device",
-        choices=["auto", "cpu", "cuda"],
-        default="auto",
-        help="auto: CUDA if available",
-    )
-    add(
-        "--result_file",
-        help="JSON lines file with the attacks' records (default: records.jsonl of each run)",
-    )
-    add("--output_dir", required=True, help="folder for transfer.json and transfer.md")
-    args = parser.parse_args(argv)
+    output_dir: str = changed(FolderSettings, "output_dir", REQUIRED)
+
+
+def parse_args(argv: list[str] | None = None) -> Settings:
+    args = parse(Settings, __doc__.split("\n")[0], argv)
     if Path(args.output_dir).is_file():
         raise cli.UserError(f"{args.output_dir} is a file; choose another --output_dir")
-    args.precision, args.deterministic = "fp32", None  # as the attack computes
     return args
 
 
@@ -81,10 +67,12 @@ def main() -> None:
         for name, a in zip(source_names, attacks, strict=True)
     ]
 
-    accelerator, results = make_accelerator(args), []
+    # In fp32, as the attack computes.
+    accelerator = make_accelerator(RunSettings(device=args.device, precision="fp32"))
+    results = []
     model_names = transfer.short_names([victim.target.folder for victim in victims])
     for victim, name in zip(victims, model_names, strict=True):
-        before, after = transfer.answers(victim, attacks, args.bsz, accelerator)
+        before, after = transfer.answers(victim, attacks, args.eval_bsz, accelerator)
         fooled_by_others = transfer.check_carried_over(
             victim, name, attacks, before, after, args.flag_percent, args.result_file
         )

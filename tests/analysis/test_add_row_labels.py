@@ -38,7 +38,7 @@ def test_labels_are_added_once_and_nothing_else_changes(tmp_path, data, capsys):
     path = tmp_path / "records.jsonl"
     records = [{"kind": "doubt"}, old_record(), old_record(4, "first")]
     path.write_text("".join(json.dumps(r) + "\n" for r in records))
-    call("analysis.add_row_labels", path, "--data_dir", f"sst2={data}")
+    call("analysis.add_row_labels", "--records", path, "--task_data", f"sst2={data}")
     first = [label for _, label in tools.SENTENCES[:4]]
     done = read_jsonl(path)
     assert sorted(done[1]["row_labels"]) == list("000111")
@@ -47,7 +47,7 @@ def test_labels_are_added_once_and_nothing_else_changes(tmp_path, data, capsys):
     assert list(done[1])[-2:] == ["row_labels", "flags"]
     assert "added to 2 records, 0 records without" in capsys.readouterr().out
     before = path.read_bytes()
-    call("analysis.add_row_labels", path, "--data_dir", f"sst2={data}")
+    call("analysis.add_row_labels", "--records", path, "--task_data", f"sst2={data}")
     assert path.read_bytes() == before
 
 
@@ -56,6 +56,6 @@ def test_other_data_add_nothing(tmp_path, data, capsys):
     path.write_text(json.dumps(old_record()) + "\n")
     before = path.read_bytes()
     tools.write_rows(data / "dev.tsv", tools.SENTENCES[1:])
-    call("analysis.add_row_labels", path, "--data_dir", f"sst2={data}")
+    call("analysis.add_row_labels", "--records", path, "--task_data", f"sst2={data}")
     assert path.read_bytes() == before
     assert "added to 0 records, 1 records without" in capsys.readouterr().out

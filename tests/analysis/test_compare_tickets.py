@@ -241,7 +241,7 @@ def test_the_script_compares_a_ticket_with_what_scores_draw(place, capsys):
         place / "search1",
         place / "search2",
         place / "random",
-        "--epochs",
+        "--search_epochs",
         "all",
         "--sparsity",
         0.3,
@@ -324,11 +324,11 @@ def test_tickets_alone_have_no_expected_density(place):
 def test_epochs_can_be_chosen(place):
     out = place / "out"
     flags = ("--scores", place / "search1", "--sparsity", 0.3, "--output_dir", out)
-    call("analysis.compare_tickets", *flags, "--epochs", "1,last")
+    call("analysis.compare_tickets", *flags, "--search_epochs", "1,last")
     assert {r["differ_in"] for r in rows_of(out / "agreement.csv")} == {"epoch"}
     # The last epoch counts once, also if it is kept under its number.
     save(place / "search1" / "scores_epoch2.safetensors", random_scores(1), epoch=2)
-    call("analysis.compare_tickets", *flags, "--epochs", "all")
+    call("analysis.compare_tickets", *flags, "--search_epochs", "all")
     assert len(rows_of(out / "agreement.csv")) == 14
 
 
@@ -383,7 +383,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(place, capsys):
     )
     assert "no ticket file" in refused("--tickets", place / "run", place / "gone")
     assert "no score file" in refused("--scores", good, place / "gone", *at)
-    assert "no score file" in refused("--scores", other, *at, "--epochs", "1,7")
+    assert "no score file" in refused("--scores", other, *at, "--search_epochs", "1,7")
     assert "two or more" in refused("--tickets", place / "run")
     noise = save(place / "noise.safetensors", random_scores(4), "random")
     assert "two or more" in refused("--scores", noise, "--sparsity", 0.3, 0.5)
@@ -391,7 +391,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(place, capsys):
         assert "fraction removed in [0, 1)" in refused(
             "--scores", good, other, "--sparsity", sparsity
         )
-    assert "not a list of" in refused("--scores", other, *at, "--epochs", "first")
+    assert "not a list of" in refused("--scores", other, *at, "--search_epochs", "first")
     assert "--scores needs --sparsity" in refused("--scores", good, other)
     assert "--sparsity needs --scores" in refused("--tickets", place / "run", *at)
     assert "nothing to compare" in refused()
