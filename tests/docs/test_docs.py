@@ -1,16 +1,14 @@
 """The pages: every command parses, every file, section, flag and variable they name exists."""
 
 import argparse
-import ast
-import importlib
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from script_tools import parser_of, scripts
 
 from utils.files import read_jsonl
 
@@ -59,32 +57,6 @@ def commands() -> Iterator[tuple[str, str]]:
         for block in blocks(page, "sh"):
             yield from ((name, line) for line in block.splitlines() if line.strip())
         yield from ((name, text) for text in quoted(page) if is_command(text))
-
-
-class Captured(Exception):
-    """Carries a script's parser."""
-
-
-def parser_of(script: str) -> argparse.ArgumentParser:
-    """The parser that a Python script, such as analysis/transfer.py, builds."""
-
-    def capture(self, *_):
-        raise Captured(self)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Captured) as stop:
-        patch.syspath_prepend(ROOT / script.rpartition("/")[0])  # as Python does for a script
-        module = importlib.import_module(Path(script).stem)
-        patch.setattr(argparse.ArgumentParser, "parse_known_args", capture)
-        patch.setattr(sys, "argv", [script])
-        (module.parse_args if hasattr(module, "parse_args") else module.main)()
-    return stop.value.args[0]
-
-
-def scripts() -> list[str]:
-    """All Python scripts that read a command line."""
-    folders = (ROOT, ROOT / "analysis", ROOT / "benchmarks")
-    paths = sorted(path for folder in folders for path in folder.glob("*.py"))
-    return [str(p.relative_to(ROOT)) for p in paths if "parse_args(" in p.read_text()]
 
 
 @pytest.fixture(scope="module")
@@ -316,43 +288,3 @@ def test_results_are_small():
     ).stdout.split("\n")
     files = [ROOT / name for name in listed if name] or (ROOT / "results").rglob("*")
     assert sum(path.stat().st_size for path in files if path.is_file()) <= 12_000_000
-
-
-def helps_of(parsers) -> Iterator[tuple[str, str, str]]:
-    """Script, flag and help of every flag of the scripts that are not benchmarks."""
-    for script, parser in parsers.items():
-        for action in parser._actions:
-            if action.option_strings and not script.startswith("benchmarks/"):
-                yield script, action.option_strings[0], action.help or ""
-
-
-def test_help_states_no_default_of_none(parsers):
-    for script, parser in parsers.items():
-        assert "(default: None)" not in parser.format_help(), script
-
-
-def test_every_flag_is_read(parsers):
-    """A flag's name occurs in the code as an attribute or as a string, besides its declaration."""
-    used: set[str] = set()
-    for path in ROOT.glob("**/*.py"):
-        if {".venv", "tests"} & set(path.relative_to(ROOT).parts):
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-                used.add(node.attr)
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                used.add(node.value)
-    for script, flag, _ in helps_of(parsers):
-        name = flag.removeprefix("--")
-        assert name in used | {"-h", "help"}, f"{script} declares {flag} and never reads it"
-
-
-STAGES = ("finetune", "search_ticket", "retrain_ticket", "prune_iteratively", "make_scores")
-
-
-def test_a_flag_of_the_stages_has_one_help(parsers):
-    stages = {script: parsers[script] for script in (f"{name}.py" for name in STAGES)}
-    helps: dict[str, set[str]] = {}
-    for _, flag, text in helps_of(stages):
-        helps.setdefault(flag, set()).add(text)
-    assert not {flag: texts for flag, texts in helps.items() if len(texts) > 1}

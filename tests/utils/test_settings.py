@@ -3,18 +3,26 @@
 import dataclasses
 
 import pytest
-from conftest import call
+from script_tools import helps_of, parser_of, reached, scripts, settings_read
 
-import finetune
-import make_scores
-import prune_iteratively
-import retrain_ticket
-import search_ticket
+from evaluation.settings import RESOURCE_FLAGS
 from training.settings import DataSettings, data_settings_in, recipe_in, resolve_data_settings
-from utils.cli import non_negative_int
-from utils.settings import REQUIRED, Role, changed, identity_of, names_of, parse, recipe_of, setting
+from utils.cli import Parser, non_negative_int
+from utils.settings import (
+    REQUIRED,
+    Role,
+    add_flags,
+    changed,
+    identity_of,
+    names_of,
+    parse,
+    recipe_of,
+    setting,
+)
 
-SCRIPTS = (finetune, search_ticket, prune_iteratively, make_scores, retrain_ticket)
+SCRIPTS = [script for script in scripts() if not script.startswith("benchmarks/")]
+# Flags that the code reads by a name which it computes.
+BY_COMPUTED_NAME = {"train_file", "validation_file", "test_file", *RESOURCE_FLAGS}
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -50,21 +58,54 @@ def test_a_declaration_is_a_flag_a_role_and_a_default(capsys):
         assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
+def test_a_changed_setting_keeps_its_help_and_names_its_own_default():
+    @dataclasses.dataclass(kw_only=True)
+    class Changed:
+        """Changed."""
+
+        rows: list = changed(Group, "rows", [], nargs="+", unset="all")
+        kind: str = changed(Example, "kind", "c", choices=("c", "d"))
+
+    parser = Parser("test")
+    add_flags(parser, Changed)
+    rows, kind = parser._actions[-2:]
+    assert rows.help == "number of rows (default: all)" and (kind.help, kind.default) == (
+        "kind",
+        "c",
+    )
+    assert vars(parser.parse_args(["--rows", "1", "2", "--kind", "d"])) == {
+        "rows": [1, 2],
+        "kind": "d",
+    }
+    assert Changed().rows == [] and Changed().rows is not Changed().rows
+
+
 def test_a_flag_has_one_help_text_in_all_scripts():
     texts: dict[str, set[str]] = {}
     for script in SCRIPTS:
-        for f in dataclasses.fields(script.Settings):
-            texts.setdefault(f.name, set()).add(f.metadata["help"])
-    assert len(texts) > 50
-    assert not {name: found for name, found in texts.items() if len(found) > 1}
+        for flag, text in helps_of(script).items():
+            texts.setdefault(flag, set()).add(text)
+    assert len(SCRIPTS) == 13 and len(texts) > 100
+    assert not {flag: helps for flag, helps in texts.items() if len(helps) > 1}
 
 
-@pytest.mark.parametrize("script", [s.__name__ for s in SCRIPTS])
-def test_help_names_no_default_that_is_none(script, capsys):
-    with pytest.raises(SystemExit):
-        call(script, "--help")
-    text = capsys.readouterr().out
-    assert "--output_dir" in text and "default: None" not in text and "default: False" not in text
+@pytest.mark.parametrize("script", scripts())
+def test_help_names_no_default_that_is_none(script):
+    text = " ".join(parser_of(script).format_help().split())
+    assert "default: None" not in text and "default: False" not in text
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_flag_is_read(script):
+    """By the script, or by what it imports, as an attribute of the settings."""
+    read = set().union(*(settings_read(path) for path in reached(script)))
+    unread = {flag.removeprefix("--") for flag in helps_of(script)} - read
+    assert not unread - BY_COMPUTED_NAME
+
+
+def test_no_flag_is_excused_that_is_read_by_its_name():
+    read = set().union(*(settings_read(path) for path in reached("attack.py")))
+    assert {flag.removeprefix("--") for flag in helps_of("attack.py")} - read >= BY_COMPUTED_NAME
 
 
 @pytest.mark.parametrize(
