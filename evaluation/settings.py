@@ -68,7 +68,7 @@ class AttackSettings:
         role=Role.MEASURE,
         nargs="+",
     )
-    seed: int = changed(FolderSettings, "seed", 42)
+    seed: int = changed(FolderSettings, "seed", 42, Role.MEASURE)
     score_with: str | None = setting(
         None,
         "score that ranks candidates: log-odds in float64, or TextAttack's 1 - p in float32, which "

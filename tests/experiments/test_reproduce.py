@@ -517,6 +517,14 @@ def test_the_variables_of_the_stages_work_in_a_plan(tmp_path, monkeypatch):
     assert checked > 40
 
 
+def test_the_seed_and_the_resources_of_attacks_may_be_set(monkeypatch):
+    monkeypatch.setenv("SEED", "5")  # the plan decides the seed of the stages
+    monkeypatch.setenv("ATTACK_SEED", "7")
+    monkeypatch.setenv("NEIGHBOURS", "table.json")
+    args = commands.make("attack", {"model_name": "run", "recipe": "textfooler-neighbours"}).args
+    assert (args.seed, args.neighbours, args.data_dir) == (7, "table.json", None)
+
+
 @pytest.mark.parametrize("value", ["2.5", "0", "x"])
 def test_numbers_in_the_environment_are_checked(tmp_path, capsys, monkeypatch, value):
     monkeypatch.setenv("ADV_STEPS", value)
