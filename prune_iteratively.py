@@ -50,6 +50,7 @@ from training import adversary, loop, models, optim, prediction
 from training.batching import Encoded, collate, encode
 from training.prediction import inputs_of
 from training.splits import load_splits
+from training.trainee import Trainee, check_processes, make_trainee
 from utils import devices
 from utils.runs import Run, environment
 
@@ -91,7 +92,7 @@ def prune(
 
 
 def fine_tune(
-    trainee: loop.Trainee, training: loop.Loop, train: Encoded, first_step: int, args: Settings
+    trainee: Trainee, training: loop.Loop, train: Encoded, first_step: int, args: Settings
 ) -> None:
     """The rest of a round's epochs, of which `first_step` optimizer steps of the run came before.
 
@@ -148,7 +149,7 @@ def main() -> None:
 
     # Data, and what every round starts from.
     accelerator = devices.make_accelerator(args)
-    loop.check_processes(args, accelerator)
+    check_processes(args, accelerator)
     splits = load_splits(args, task, ("train", "dev"))
     labels = splits.task.label_names
     tokenizer = models.load_tokenizer(args.model_name)
@@ -194,7 +195,7 @@ def main() -> None:
     for round_ in range(training.at.finished_epochs // args.epochs + 1, len(sparsities) + 1):
         # Rewind to the pre-trained weights and the same new classifier, under the earlier mask.
         first_step = (round_ - 1) * steps_per_round
-        trainee = loop.make_trainee(rewound(), args, accelerator)
+        trainee = make_trainee(rewound(), args, accelerator)
         model = trainee.model
         surgery.apply_ticket(model, {name: r == 0 for name, r in removed_in.items()})
         if saved is not None and training.step > first_step:
