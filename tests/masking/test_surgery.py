@@ -126,7 +126,7 @@ def test_masks_of_another_encoder_do_not_fit():
     shapes = encoders.weight_shapes(model)
     encoders.check_masks_fit(model, shapes)
     name = next(iter(shapes))
-    with pytest.raises(ValueError, match=r"is \(4, 4\) in it"):
+    with pytest.raises(ValueError, match=r"has the shape \(4, 4\)"):
         encoders.check_masks_fit(model, shapes | {name: (4, 4)})
 
 
