@@ -15,8 +15,9 @@ from evaluation import calibration, checkpoints, protocol, resources
 from evaluation.checkpoints import Target
 from evaluation.minilm import SIMILARITY_THRESHOLDS
 from evaluation.presets import RECIPES, RESOURCE_FLAGS
+from training.rows import Rows
 from training.settings import resolve_data_settings
-from training.splits import Rows, load_splits
+from training.splits import load_splits
 from training.tasks import Task, resolve_task
 from utils import cli
 from utils.cli import UserError

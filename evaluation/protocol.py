@@ -12,7 +12,7 @@ import numpy as np
 from evaluation import by_class
 from evaluation.checks import flags_of
 from evaluation.outcomes import LETTERS, encode_labels, tally
-from training.splits import Rows, sample_balanced
+from training.rows import Rows, sample_balanced
 from utils.runs import environment, seed_for
 
 

@@ -12,7 +12,7 @@ from evaluation.finished_attacks import AttackedRow, FinishedAttack
 from evaluation.fluency import CausalModel, NgramModel
 from evaluation.minilm import MiniLM
 from training.metrics import wilson_interval
-from training.splits import Rows
+from training.rows import Rows
 from training.tasks import Task
 from utils.cli import UserError
 from utils.devices import make_accelerator

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
-from training.splits import Rows
+from training.rows import Rows
 from training.tasks import TASKS
 
 SST2 = TASKS["sst2"]

@@ -342,7 +342,7 @@ def test_a_damaged_token_cache_is_made_again(sst2_folder, tmp_path, monkeypatch)
     from conftest import make_tokenizer
 
     from training import batching
-    from training.splits import Rows
+    from training.rows import Rows
 
     monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path))
     rows = Rows([("a good film",), ("a bad film",)], [1, 0], ["x:0", "x:1"], "made")

@@ -215,7 +215,7 @@ def test_the_labels_are_those_of_train_whichever_split_is_read(tmp_path, capsys)
     printed = capsys.readouterr().err
     assert printed == "labels of the task custom, in order: 0 = a, 1 = b, 2 = c\n"
     (tmp_path / "train.tsv").unlink()
-    with pytest.raises(UserError, match="no train rows, which name the labels"):
+    with pytest.raises(UserError, match="no train rows, which define the labels"):
         load(tmp_path, ("test",))
 
 

@@ -11,8 +11,9 @@ import pytest
 from conftest import make_tokenizer, sentences, write_tsv
 
 from training import batching
+from training.rows import Rows
 from training.settings import DataSettings
-from training.splits import Rows, load_splits
+from training.splits import load_splits
 from training.tasks import TASKS, resolve_task
 from utils.cli import UserError
 

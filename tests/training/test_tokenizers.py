@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from training import batching, models
-from training.splits import Rows
+from training.rows import Rows
 from utils.cli import UserError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *PLAIN]
