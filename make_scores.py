@@ -62,8 +62,9 @@ import torch
 from masking import encoders, ticket_files, tickets
 from training import checkpoints, models
 from training.settings import recipe_in
+from utils.environment import environment
 from utils.files import sha256_of
-from utils.runs import Run, environment, seed_for
+from utils.runs import Run, seed_for
 
 
 def from_encoder(args) -> tuple[dict, dict, dict]:

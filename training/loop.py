@@ -24,8 +24,9 @@ from training.infobert import InfoBERT
 from training.settings import RunSettings, StageSettings, WeightSettings
 from training.splits import Splits
 from utils import cli, devices, interrupts
+from utils.environment import environment
 from utils.interrupts import SavePoints
-from utils.runs import Run, environment, seed_for
+from utils.runs import Run, seed_for
 from utils.settings import recipe_of
 
 WRITE_EVERY = 20  # optimizer steps between writes of the log

@@ -15,7 +15,7 @@ import pytest
 from conftest import call, fails, log_lines
 
 from training import optim, prediction
-from utils import cli, files, interrupts, runs
+from utils import cli, files, interrupts, resume_point, runs
 from utils.cli import UserError
 from utils.settings import Role, setting
 
@@ -274,7 +274,7 @@ def test_a_resume_point_of_another_version_is_named(tmp_path, monkeypatch):
     run = runs.Run(tmp_path / "r", "x", Settings())
     run.begin({})
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "STATE_FORMAT", 1)
+        patch.setattr(resume_point, "STATE_FORMAT", 1)
         run.save_state({})
     with pytest.raises(UserError, match="by another version"):
         run.load_state()

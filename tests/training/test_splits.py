@@ -274,7 +274,7 @@ def test_sources_that_are_not_there(tmp_path, sst2_folder):
         ({"test_file": str(tmp_path / "no.tsv")}, "no file"),
         ({"data_dir": str(sst2_folder), "test_file": "x"}, "not both"),
         ({"train_file": str(sst2_folder / "train.tsv")}, "no test rows: give --test_file"),
-        ({"task_name": "custom"}, "no data of its own"),
+        ({"task_name": "custom"}, "no built-in data"),
         ({"task_name": "sst3"}, "unknown task 'sst3'"),
         ({"task_name": None}, "no task"),
         ({"task_name": None, "dataset_name": "glue"}, "needs --task_name"),
@@ -315,7 +315,7 @@ def test_tokens_are_cut_counted_and_cached(monkeypatch):
     assert encoded.input_ids[1][-1] == tokenizer.sep_token_id
 
     def never(*_):
-        raise AssertionError("tokenised twice")
+        raise AssertionError("tokenized twice")
 
     monkeypatch.setattr(batching, "_tokenize", never)
     again = batching.encode(rows, tokenizer, 5)
