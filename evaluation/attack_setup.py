@@ -111,7 +111,7 @@ class Setup:
         """The settings that identify an attack, for its folder and its record.
 
         `data`, `rows`: from `protocol.describe_data` and `describe_rows`. `rule`: of temperature.
-        Settings of later versions are left out at their defaults, so that earlier attacks keep
+        Settings of later versions are omitted at their defaults, so that earlier attacks keep
         their id.
         """
         settings = {

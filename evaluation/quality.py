@@ -55,7 +55,7 @@ class RowMeasures:
 
 @dataclass(frozen=True)
 class Summary:
-    """Means over the successful rows of an attack; None if there is no row to average.
+    """Means over the successful rows of an attack; None without a successful row.
 
     words_changed_percent: as in the attack's record. Perplexities: geometric means, so that their
     quotient is the geometric mean of the ratios. judge_accuracy: share of rows on whose original
