@@ -1,15 +1,15 @@
-"""Write the score file of a ticket that is not searched for: magnitude, random, a complement.
+"""Write the score file of a ticket that needs no search: magnitude, random or a complement.
 
     python make_scores.py --kind magnitude --model_name bert-base-uncased --output_dir FOLDER
     python make_scores.py --kind random --model_name bert-base-uncased --output_dir FOLDER
     python make_scores.py --kind random_matched --scores FOLDER_OF_SEARCH --output_dir FOLDER
     python make_scores.py --kind complement --scores FOLDER_OF_SEARCH --output_dir FOLDER
 
-magnitude: |weight|, of the pre-trained encoder, or of a fine-tuned checkpoint (--finetuned).
-random: noise. random_matched: another score file's scores permuted within each matrix, so that at
-every sparsity the ticket keeps exactly as many weights of each matrix as the other one.
-complement: another score file's ranking upside down: drawn at sparsity 1 - s, the ticket keeps
-the weights that the other one removes at sparsity s (but one, where both round a half).
+magnitude: |weight| of the pre-trained encoder, or of a fine-tuned checkpoint (--finetuned).
+random: noise. random_matched: the scores of another file, permuted within each matrix; at each
+sparsity, both tickets keep the same number of weights of each matrix.
+complement: the reversed ranking of another file; at sparsity 1 - s, the ticket keeps the weights
+that the other ticket removes at sparsity s (except one if both round a half).
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class Settings(FolderSettings):
 
     kind: str = setting(
         REQUIRED,
-        "what the scores are",
+        "kind of scores",
         choices=("magnitude", "random", "random_matched", "complement"),
     )
     model_name: str | None = changed(ModelSettings, "model_name", None)
@@ -46,14 +46,14 @@ def parse_args(argv: list[str] | None = None) -> Settings:
         raise cli.UserError(f"--kind {args.kind} needs --{needed}")
     unread = "model_name" if needed == "scores" else "scores"
     if getattr(args, unread) is not None:
-        raise cli.UserError(f"--{unread} is not read by --kind {args.kind}: leave it out")
+        raise cli.UserError(f"--{unread} is not read by --kind {args.kind}: omit it")
     if args.finetuned and args.kind != "magnitude":
         raise cli.UserError("--finetuned needs --kind magnitude")
     return args
 
 
 if __name__ == "__main__":
-    cli.run(parse_args)  # answer wrong arguments before the imports below, which take seconds
+    cli.run(parse_args)  # report wrong arguments before the imports below, which take seconds
 
 from pathlib import Path
 
@@ -62,8 +62,9 @@ import torch
 from masking import encoders, ticket_files, tickets
 from training import checkpoints, models
 from training.settings import recipe_in
+from utils.environment import environment
 from utils.files import sha256_of
-from utils.runs import Run, environment, seed_for
+from utils.runs import Run, seed_for
 
 
 def from_encoder(args) -> tuple[dict, dict, dict]:
@@ -87,13 +88,13 @@ def from_encoder(args) -> tuple[dict, dict, dict]:
     scores = {name: linear.weight.detach().abs() for name, linear in linears.items()}
     facts = {"encoder": encoder, "of": "finetuned" if args.finetuned else "pretrained"}
     if args.finetuned and (Path(args.finetuned) / "checkpoint.json").is_file():
-        # As a search counts the fine-tuning that it starts from.
+        # A search counts the fine-tuning that it starts from in the same way.
         facts["label_passes"] = checkpoints.checkpoint_facts(Path(args.finetuned))["epoch"]
     return scores, shapes, facts
 
 
 def from_scores(args) -> tuple[dict, dict, dict]:
-    """Another file's scores, shuffled within each matrix, or their ranking upside down."""
+    """Scores of another file, permuted within each matrix, or with the reversed ranking."""
     path = ticket_files.score_file(args.scores)
     with cli.explain():
         scores, shapes, manifest = ticket_files.load_scores(path)
@@ -101,7 +102,7 @@ def from_scores(args) -> tuple[dict, dict, dict]:
     if args.kind == "complement":
         scores = tickets.reversed_ranking(scores)
         facts = _facts(manifest, path, "complement_of")
-        if "up_to_sparsity" in manifest:  # IMP: the order is known from there on
+        if "up_to_sparsity" in manifest:  # IMP ranks weights from this sparsity on
             facts["from_sparsity"] = 1 - manifest["up_to_sparsity"]
         if "label_passes" in manifest:
             facts["label_passes"] = manifest["label_passes"]
@@ -133,8 +134,8 @@ def main() -> None:
     if run.finished:
         print(f"{run.folder} is finished; nothing to do")
         return
-    made = from_scores(args) if args.kind in FROM_SCORES else from_encoder(args)
-    scores, shapes, facts = made
+    source = from_scores if args.kind in FROM_SCORES else from_encoder
+    scores, shapes, facts = source(args)
     kind = "magnitude_finetuned" if args.finetuned else args.kind
     manifest = {
         "kind": kind,

@@ -14,7 +14,7 @@ from textattack.shared import AttackedText
 
 from evaluation.outcomes import FAILED, SKIPPED, SUCCESS
 from evaluation.victim import Victim
-from training.splits import Rows
+from training.rows import Rows
 from training.tasks import Task
 from utils.runs import seed_for
 

@@ -15,8 +15,9 @@ from evaluation.checkpoints import Target
 from evaluation.minilm import SIMILARITY_THRESHOLDS
 from evaluation.presets import RECIPES
 from evaluation.settings import RESOURCE_FLAGS, AttackRun
+from training.rows import Rows
 from training.settings import resolve_data_settings
-from training.splits import Rows, load_splits
+from training.splits import load_splits
 from training.tasks import Task, resolve_task
 from utils import cli
 from utils.cli import UserError
@@ -110,7 +111,7 @@ class Setup:
         """The settings that identify an attack, for its folder and its record.
 
         `data`, `rows`: from `protocol.describe_data` and `describe_rows`. `rule`: of temperature.
-        Settings of later versions are left out at their defaults, so that earlier attacks keep
+        Settings of later versions are omitted at their defaults, so that earlier attacks keep
         their id.
         """
         settings = {

@@ -17,8 +17,9 @@ from transformers.utils import logging
 
 from training import labels, models
 from training.checkpoints import checkpoint_facts
+from training.rows import Rows
 from training.settings import data_settings_in
-from training.splits import Rows, load_splits
+from training.splits import load_splits
 from training.tasks import Task
 from utils.cli import UserError
 from utils.files import read_json, sha256_of

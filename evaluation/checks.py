@@ -8,7 +8,7 @@ import numpy as np
 
 from evaluation import calibration
 from evaluation.by_class import one_class_survives
-from training.splits import Rows
+from training.rows import Rows
 
 # Share of the attacked rows, in percent, from which on a result is flagged. The share for skipped
 # rows is --flag_skipped_percent.

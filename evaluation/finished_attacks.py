@@ -7,7 +7,7 @@ from pathlib import Path
 from evaluation.attack_folder import line_digest
 from evaluation.outcomes import SUCCESS
 from evaluation.protocol import fingerprint
-from training.splits import Rows
+from training.rows import Rows
 from utils.cli import UserError
 from utils.files import append_jsonl, read_json, read_jsonl
 

@@ -15,8 +15,9 @@ from evaluation.settings import TrainingTexts
 from training import models
 from training.batching import encode
 from training.prediction import predict
+from training.rows import Rows, without
 from training.settings import DataSettings, data_settings_in
-from training.splits import Rows, load_splits, without
+from training.splits import load_splits
 from training.tasks import Task
 from utils.cli import UserError, explain
 from utils.runs import read_run

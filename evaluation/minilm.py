@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from training.batching import cache_folder
-from training.models import MINILM_SHA256, resolve_model_name
+from training.loading import MINILM_SHA256, resolve_model_name
 from utils.files import write_json
 
 # TextFooler uses the 50 nearest words with a cosine of at least 0.7 (paper) or 0.5 (code) between

@@ -12,8 +12,9 @@ import numpy as np
 from evaluation import by_class
 from evaluation.checks import flags_of
 from evaluation.outcomes import LETTERS, encode_labels, tally
-from training.splits import Rows, sample_balanced
-from utils.runs import environment, seed_for
+from training.rows import Rows, sample_balanced
+from utils.environment import environment
+from utils.runs import seed_for
 
 
 def choose_rows(rows: Rows, count: int, how: str, seed: int) -> Rows:
@@ -82,7 +83,7 @@ VERSIONS = ("textattack", "transformers", "tokenizers", "nltk", "tensorflow")
 
 
 def protocol_versions(environment_facts: dict) -> dict:
-    """The library versions in `runs.environment()` that an outcome can depend on."""
+    """The library versions in `environment()` that an outcome can depend on."""
     versions = environment_facts.get("versions", {})
     return {name: versions[name] for name in VERSIONS if name in versions}
 

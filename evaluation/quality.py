@@ -12,8 +12,8 @@ from evaluation.fluency import CausalModel, NgramModel
 from evaluation.minilm import MiniLM
 from evaluation.settings import QualityTools
 from training.metrics import wilson_interval
+from training.rows import Rows
 from training.settings import DataSettings, RunSettings
-from training.splits import Rows
 from training.tasks import Task
 from utils.cli import UserError
 from utils.devices import make_accelerator
@@ -56,7 +56,7 @@ class RowMeasures:
 
 @dataclass(frozen=True)
 class Summary:
-    """Means over the successful rows of an attack; None if there is no row to average.
+    """Means over the successful rows of an attack; None without a successful row.
 
     words_changed_percent: as in the attack's record. Perplexities: geometric means, so that their
     quotient is the geometric mean of the ratios. judge_accuracy: share of rows on whose original

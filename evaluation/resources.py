@@ -18,7 +18,7 @@ from evaluation.minilm import neighbour_table
 from evaluation.presets import RECIPES
 from evaluation.readers import read_neighbours
 from training.batching import cache_folder
-from training.models import MINILM_SHA256
+from training.loading import MINILM_SHA256
 from utils.cli import UserError
 from utils.files import sha256_of, write_atomically
 

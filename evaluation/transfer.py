@@ -14,7 +14,7 @@ from training import models
 from training.batching import encode
 from training.metrics import wilson_interval
 from training.prediction import predict
-from training.splits import Rows
+from training.rows import Rows
 from training.tasks import TASKS
 from utils.cli import UserError, warn
 

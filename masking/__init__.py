@@ -1,1 +1,1 @@
-"""Gates, tickets, and their installation on a transformer encoder."""
+"""Gates and tickets, and how to install them in a transformer encoder."""

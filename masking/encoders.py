@@ -1,8 +1,8 @@
-"""The prunable matrices of an encoder: which they are, their kinds and shapes, a fingerprint.
+"""The prunable matrices of an encoder: their names, kinds, shapes and fingerprint.
 
-An ordinary Hugging Face classifier is wrapped, not subclassed: whatever its attention class is
-called, its prunable matrices are identified by structure and counted. An encoder without the
-expected structure is an error, never a silently half-masked model.
+The code wraps an ordinary Hugging Face classifier and does not subclass it. It identifies the
+prunable matrices by structure, whatever the attention class is called, and counts them. An encoder
+with another structure is an error, never a half-masked model.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from masking.layers import GatedLinear
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# The order in which BERT, RoBERTa, DistilBERT and ELECTRA define a layer's linears; their shapes
-# are checked against it.
+# The order in which BERT, RoBERTa, DistilBERT and ELECTRA define the linears of a layer.
+# _check_shapes compares the shapes with this order.
 KINDS_OF_A_LAYER = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
 
-# The configuration's key for the names of matrices that the pre-trained checkpoint did not hold.
+# Configuration key: names of the matrices that the pre-trained checkpoint does not hold.
 NOT_PRETRAINED = "not_pretrained_matrices"
 
 
 def _layer_stack(base: nn.Module, depth: int, model_name: str) -> tuple[str, nn.ModuleList]:
-    """The one outermost ModuleList of `depth` layers in the encoder."""
+    """Name and module of the only outermost ModuleList of `depth` layers in the encoder."""
     stacks: list[tuple[str, nn.ModuleList]] = []
     for name, module in base.named_modules():
         inside_another = any(name.startswith(outer + ".") for outer, _ in stacks)
@@ -34,8 +34,8 @@ def _layer_stack(base: nn.Module, depth: int, model_name: str) -> tuple[str, nn.
             stacks.append((name, module))
     if len(stacks) != 1:
         raise ValueError(
-            f"{model_name} is not supported: it has {len(stacks)} stacks of {depth} layers where "
-            "one was expected, so its prunable matrices cannot be identified"
+            f"{model_name} is not supported: it has {len(stacks)} stacks of {depth} layers "
+            "instead of one; choose another encoder"
         )
     return stacks[0]
 
@@ -46,9 +46,9 @@ def _linears(module: nn.Module) -> dict[str, nn.Linear | GatedLinear]:
 
 
 def mark_not_pretrained(model: PreTrainedModel, names: list[str]) -> None:
-    """Exclude matrices (module paths) that no pre-training made from the prunable ones.
+    """Exclude matrices without pre-trained values from the prunable matrices.
 
-    The configuration holds them, so that the model's checkpoints do as well.
+    `names`: module paths. The model's configuration stores them, and so do its checkpoints.
     """
     if names:
         setattr(model.config, NOT_PRETRAINED, list(names))
@@ -64,19 +64,20 @@ def not_pretrained(model: PreTrainedModel) -> list[str]:
 def prunable_linears(
     model: PreTrainedModel, with_not_pretrained: bool = False
 ) -> dict[str, nn.Linear | GatedLinear]:
-    """Full module path -> linear, for the six matrices of every layer and the encoder's pooler.
+    """Module path -> linear, for the six matrices of each layer and for the encoder's pooler.
 
-    A pooler that the pre-trained checkpoint did not hold (see mark_not_pretrained) is random,
-    differs from seed to seed, and is excluded unless `with_not_pretrained`.
+    Each weight is (out, in). The layers come in order, and the pooler comes last. BERT-base has 73
+    matrices with 85,524,480 weights. Embeddings (with ELECTRA's projection), LayerNorms, biases
+    and all layers of the classification head are not prunable.
 
-    Embeddings (with ELECTRA's projection), LayerNorms, biases and the classification head,
-    dense layers of the head included, are not among them. BERT-base: 73 matrices, 85,524,480
-    weights. Raises ValueError for an encoder whose layers are not of this form.
+    `with_not_pretrained`: include a pooler that the pre-trained checkpoint does not hold (see
+    mark_not_pretrained). Such a pooler is random and differs between seeds.
+    Raises ValueError if a layer of the encoder does not have these six matrices.
     """
     model_name = type(model).__name__
     base = model.base_model
     if base is model:
-        raise ValueError(f"{model_name} has no encoder apart from its head")
+        raise ValueError(f"{model_name} has no encoder apart from its head; load a classifier")
     prefix = model.base_model_prefix
     stack_name, stack = _layer_stack(base, model.config.num_hidden_layers, model_name)
     prunable: dict[str, nn.Linear | GatedLinear] = {}
@@ -85,8 +86,8 @@ def prunable_linears(
         if len(linears) != len(KINDS_OF_A_LAYER):
             raise ValueError(
                 f"{model_name} is not supported: layer {i} has {len(linears)} linear layers "
-                f"({', '.join(linears) or 'none'}) where 6 were expected (query, key, value, "
-                "attention output, FFN in, FFN out)"
+                f"({', '.join(linears) or 'none'}) instead of 6 (query, key, value, "
+                "attention output, FFN in, FFN out); choose another encoder"
             )
         _check_shapes(list(linears.values()), f"{model_name} layer {i}")
         prunable |= {f"{prefix}.{stack_name}.{i}.{name}": m for name, m in linears.items()}
@@ -96,7 +97,10 @@ def prunable_linears(
             if with_not_pretrained or full not in not_pretrained(model):
                 prunable[full] = module
         elif full not in prunable and not name.startswith("embeddings"):
-            raise ValueError(f"{model_name} is not supported: unexpected linear layer {full}")
+            raise ValueError(
+                f"{model_name} is not supported: unexpected linear layer {full}; "
+                "choose another encoder"
+            )
     return prunable
 
 
@@ -109,17 +113,17 @@ def _check_shapes(linears: list[nn.Linear | GatedLinear], where: str) -> None:
 
 
 def kind_of(position: int) -> str:
-    """Kind of the matrix at `position` in prunable_linears' order, which ends with the pooler."""
+    """Kind (query ... ffn_out) of the matrix at `position`, from 0, in prunable_linears' order."""
     return KINDS_OF_A_LAYER[position % len(KINDS_OF_A_LAYER)]
 
 
 def matrix_kinds(names: list[str]) -> dict[str, str]:
-    """Name -> kind (query ... ffn_out, pooler), for the names of prunable_linears in its order."""
+    """Name -> kind (query ... ffn_out, pooler). `names`: all names in prunable_linears' order."""
     return {n: "pooler" if n.endswith("pooler.dense") else kind_of(i) for i, n in enumerate(names)}
 
 
 def matrix_layers(names: list[str]) -> dict[str, int | None]:
-    """Name -> layer, from 1, or None for the pooler; names of prunable_linears in its order."""
+    """Name -> layer from 1, None for the pooler. `names`: all names in prunable_linears' order."""
     per_layer = len(KINDS_OF_A_LAYER)
     return {
         n: None if n.endswith("pooler.dense") else 1 + i // per_layer for i, n in enumerate(names)
@@ -133,10 +137,11 @@ def weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
 
 
 def encoder_fingerprint(model: PreTrainedModel, with_not_pretrained: bool = False) -> str:
-    """16 hex digits over the names, shapes and values of the prunable matrices.
+    """16 hex digits of the SHA-256 of the names, shapes and values (float32) of the matrices.
 
-    Tells whether a score file was learned for this very pre-trained encoder; shapes alone do not.
-    `with_not_pretrained` gives the fingerprint of earlier versions, which included a random pooler.
+    The fingerprint shows whether a score file was learned for this pre-trained encoder. Shapes
+    alone cannot show it. `with_not_pretrained`: compute the fingerprint of earlier versions, which
+    include a random pooler. Raises ValueError as prunable_linears does.
     """
     digest = hashlib.sha256()
     for name, module in prunable_linears(model, with_not_pretrained).items():
@@ -147,18 +152,20 @@ def encoder_fingerprint(model: PreTrainedModel, with_not_pretrained: bool = Fals
 
 
 def check_masks_fit(model: PreTrainedModel, shapes: dict[str, tuple[int, int]]) -> None:
-    """ValueError unless `shapes` (of scores' weights or of masks) are those of this model."""
-    own = weight_shapes(model)
-    missing, extra = sorted(own.keys() - shapes.keys()), sorted(shapes.keys() - own.keys())
+    """Raise ValueError unless `shapes`, name -> (out, in), equal weight_shapes(model)."""
+    expected = weight_shapes(model)
+    missing = sorted(expected.keys() - shapes.keys())
+    extra = sorted(shapes.keys() - expected.keys())
     if missing or extra:
         raise ValueError(
-            f"made for another encoder: it names {len(shapes)} matrices, this model has {len(own)}"
-            + (f"; not in it: {missing[0]}" if missing else "")
+            f"made for another encoder: it names {len(shapes)} matrices, this model has "
+            f"{len(expected)}"
+            + (f"; missing: {missing[0]}" if missing else "")
             + (f"; not in this model: {extra[0]}" if extra else "")
         )
-    for name, shape in own.items():
+    for name, shape in expected.items():
         if tuple(shapes[name]) != shape:
             raise ValueError(
-                f"made for another encoder: {name} is {tuple(shapes[name])} in it and "
-                f"{shape} in this model"
+                f"made for another encoder: {name} has the shape {tuple(shapes[name])}, "
+                f"but {shape} in this model"
             )

@@ -1,7 +1,7 @@
 """Hard-concrete gates (Louizos, Welling, Kingma, ICLR 2018), as pure functions of tensors.
 
-Each takes `scores` (the paper's log alpha, any shape, float32); noise is an argument, so that
-who draws it, how often and from which generator is the caller's visible decision.
+`scores` is the paper's log alpha: float32, any shape. Noise is an argument, so the caller decides
+when to draw it and from which generator. Equation numbers are those of the lottery ticket paper.
 """
 
 import math
@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-# The paper's constants, and their only home: temperature, and the stretch of (0, 1) to
-# (GAMMA, ZETA) that gives the clamp to [0, 1] mass at both ends.
+# The paper's constants: the temperature BETA, and the interval (GAMMA, ZETA) to which Eq. 3
+# stretches (0, 1). The clamp to [0, 1] then puts probability mass at both ends.
 BETA = 2 / 3
 GAMMA = -0.1
 ZETA = 1.1
@@ -20,43 +20,56 @@ SHIFT = BETA * math.log(-GAMMA / ZETA)
 
 
 def score_for_gate(gate: float) -> float:
-    """The score whose test-time gate (Eq. 5) is `gate`, in (0, 1): log 5 for 0.9."""
+    """The score whose test-time gate (Eq. 5) is `gate`; log 5 for 0.9.
+
+    Raises ValueError unless 0 < gate < 1.
+    """
     if not 0 < gate < 1:
-        raise ValueError(f"a gate can only be initialised strictly between 0 and 1, got {gate}")
+        raise ValueError(f"an initial gate must be strictly between 0 and 1, got {gate}")
     opened = (gate - GAMMA) / (ZETA - GAMMA)
     return math.log(opened / (1 - opened))
 
 
 def stretch_and_clamp(s: Tensor) -> Tensor:
-    """Eq. 3: (0, 1) stretched to (GAMMA, ZETA), then clamped to [0, 1]."""
+    """Eq. 3: m = min(1, max(0, s (ZETA - GAMMA) + GAMMA)).
+
+    `s`: float, any shape, in (0, 1). Returns the same shape and dtype, in [0, 1].
+    """
     return (s * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
 
 
 def sample_gate(scores: Tensor, uniform: Tensor) -> Tensor:
-    """Eqs. 1-3: a gate in [0, 1] per score, same shape.
+    """Eqs. 1-3: s = sigmoid((log u - log(1 - u) + scores) / BETA), stretched and clamped.
 
-    `uniform`: U(0, 1) draws of the scores' shape. A draw of exactly 0, which torch.rand gives
-    about once in 2^24, makes the gate 0 with a zero gradient, not a NaN.
+    `scores`: float32, any shape. `uniform`: draws u from U(0, 1), same shape.
+    Returns gates in [0, 1], same shape and dtype. torch.rand draws exactly 0 about once in 2^24
+    times. The gate is then 0 with a zero gradient, not NaN.
     """
     return stretch_and_clamp(torch.sigmoid((torch.logit(uniform) + scores) / BETA))
 
 
 def uniform_of_bytes(noise: Tensor) -> Tensor:
-    """Two random bytes a gate (uint8, (2, ...)) -> the middle of one of 65,536 equal parts of
-    (0, 1), float32, (...)."""
+    """Uniform draws from two random bytes per gate: (256 b0 + b1 + 1/2) / 2^16.
+
+    `noise`: uint8, (2, ...). Returns float32, (...), in (0, 1): the middle of one of 65,536 equal
+    intervals.
+    """
     return (256 * noise[0].float() + noise[1].float() + 0.5) / 2**16
 
 
 def gated_weight_and_slope(
     scores: Tensor, noise: Tensor, weight: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """sample_gate(scores, uniform_of_bytes(noise)) * weight and its derivative in the scores.
+    """sample_gate(scores, uniform_of_bytes(noise)) * weight, and its derivative by the scores.
 
-    Both in `dtype`, of the scores' shape, which is the weight's. Written for speed: without a
-    logarithm, as 1/BETA is 3/2 (Eqs. 1-2: s = 1 / (1 + exp(-score / BETA) r^(3/2)) with
-    r = (1 - u) / u), and in place, since fresh memory costs a CPU more than the arithmetic does.
+    `scores`, `weight`: float32, the same shape (...). `noise`: uint8, (2, ...). Returns two tensors
+    of `dtype`, (...).
+
+    Written for speed. Because 1/BETA is 3/2, Eqs. 1-2 need no logarithm:
+    s = 1 / (1 + exp(-score / BETA) r^(3/2)) with r = (1 - u) / u. The operations run in place
+    because on a CPU fresh memory costs more than the arithmetic.
     """
-    u = noise[0].float().mul_(256).add_(noise[1].float()).add_(0.5)  # times 2^16, as is 1 - u
+    u = noise[0].float().mul_(256).add_(noise[1].float()).add_(0.5)  # 2^16 u
     r = torch.rsub(u, 2**16).div_(u)
     s = r.sqrt().mul_(r).mul_((scores * (-1 / BETA)).exp_()).add_(1).reciprocal_()
     slope = torch.addcmul(s, s, s, value=-1)  # of the sigmoid
@@ -68,21 +81,29 @@ def gated_weight_and_slope(
 
 
 def soft_gate(scores: Tensor) -> Tensor:
-    """Eq. 5: the gate without noise, in [0, 1], same shape as `scores`."""
+    """Eq. 5, the test-time gate without noise: sigmoid(scores), stretched and clamped (Eq. 3).
+
+    `scores`: float32, any shape. Returns the same shape and dtype, in [0, 1].
+    """
     return stretch_and_clamp(torch.sigmoid(scores))
 
 
 def open_probability(scores: Tensor) -> Tensor:
-    """Eq. 4 before the mean: P(gate > 0) per score, in (0, 1), same shape."""
+    """Eq. 4 before the mean: P(gate > 0) = sigmoid(scores - BETA log(-GAMMA / ZETA)).
+
+    `scores`: float32, any shape. Returns the same shape and dtype, in (0, 1).
+    """
     return torch.sigmoid(scores - SHIFT)
 
 
 def penalty(scores: list[Tensor], mean_over: str = "entries") -> Tensor:
-    """R(m), Eq. 4: the mean probability that a gate is not zero; a scalar.
+    """R(m), Eq. 4: the mean probability that a gate is not zero.
 
-    `mean_over` (D9): "entries" weighs every gate alike, as the paper writes it; "matrices" is the
-    released code's unweighted mean of the matrices' means, in which an entry of a large matrix
-    counts for less (an FFN entry a quarter of an attention entry).
+    `scores`: one float32 tensor of any shape per matrix. Returns a float32 scalar in (0, 1).
+    `mean_over` (D9): "entries" gives each gate the same weight, as the paper does. "matrices" is
+    the unweighted mean of the matrices' means, as in the released code. There an entry of a large
+    matrix weighs less (an FFN entry weighs a quarter of an attention entry).
+    Raises ValueError for any other `mean_over`.
     """
     return _mean([open_probability(s) for s in scores], mean_over)
 
@@ -91,10 +112,11 @@ def penalty(scores: list[Tensor], mean_over: str = "entries") -> Tensor:
 def penalty_and_gradients(
     scores: list[Tensor], mean_over: str, weight: float
 ) -> tuple[Tensor, list[Tensor]]:
-    """R(m), and the gradient of weight * R(m) in each of the scores.
+    """R(m) (Eq. 4), and the gradients of weight * R(m) with respect to the scores.
 
-    From the derivative p (1 - p) of p = P(gate > 0): the bits that autograd gives, without what
-    it keeps.
+    `scores`, `mean_over`, errors: as in `penalty`. Returns a float32 scalar and one float32 tensor
+    per matrix, of the shape of its scores. The gradients use the derivative p (1 - p) of
+    p = P(gate > 0). They equal autograd's to the last bit, but no graph is stored.
     """
     opened = [open_probability(s) for s in scores]
     value = _mean(opened, mean_over)
@@ -116,9 +138,13 @@ def _mean(opened: list[Tensor], mean_over: str) -> Tensor:
 
 
 def gate_shares(scores: list[Tensor]) -> dict[str, float]:
-    """Shares of all gates that at test time (Eq. 5) are exactly 0, exactly 1, or in between."""
+    """Shares of test-time gates (Eq. 5) that are exactly 0, exactly 1, or in between.
+
+    `scores`: one float32 tensor of any shape per matrix. Returns "at_zero", "at_one" and
+    "undecided", fractions of all gates that sum to 1.
+    """
     gates = sum(s.numel() for s in scores)
-    # The clamp of Eq. 3 closes a gate at sigmoid(score) <= 1/12 and opens it at >= 11/12.
+    # The clamp of Eq. 3 closes a gate if sigmoid(score) <= 1/12 and opens it if >= 11/12.
     closed = sum((torch.sigmoid(s) <= -GAMMA / (ZETA - GAMMA)).sum() for s in scores)
     opened = sum((torch.sigmoid(s) >= (1 - GAMMA) / (ZETA - GAMMA)).sum() for s in scores)
     at_zero, at_one = float(closed) / gates, float(opened) / gates
@@ -126,9 +152,9 @@ def gate_shares(scores: list[Tensor]) -> dict[str, float]:
 
 
 def collapsed(shares: dict[str, float]) -> str | None:
-    """closed or open where at least 99.9 % of the gates are; None otherwise.
+    """Return "closed" or "open" if at least 99.9 % of the gates are 0 or 1; None otherwise.
 
-    `shares`: of gate_shares.
+    `shares`: the result of gate_shares.
     """
     for word, share in (("closed", shares["at_zero"]), ("open", shares["at_one"])):
         if share >= 0.999:

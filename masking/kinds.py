@@ -1,4 +1,4 @@
-"""Kinds of score files. Without torch, for what reads records alone."""
+"""Kinds of score files. Does not import torch, so that programs that read records start fast."""
 
 # Kinds whose scores are learned hard-concrete gates (log alpha).
 GATE_KINDS = ("robust", "no_adversary")

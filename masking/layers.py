@@ -1,4 +1,4 @@
-"""A linear layer with gates (search), and a linear layer with a fixed mask (retraining)."""
+"""Linear layers with learned gates (search), and with a fixed mask (retraining)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +11,10 @@ from masking import hard_concrete
 
 
 def expand_blocks(per_block: Tensor, weight_shape: tuple[int, int]) -> Tensor:
-    """One value per block -> one per weight: (out/b_out, in/b_in) to (out, in).
+    """Repeat the value of each block for all of its weights.
 
-    The block's size follows from the two shapes. A plain view where each weight has its own gate.
+    `per_block`: any dtype, (out/b_out, in/b_in). `weight_shape`: (out, in). Returns the same dtype,
+    (out, in); `per_block` itself if a block is a single weight.
     """
     if tuple(per_block.shape) == tuple(weight_shape):
         return per_block
@@ -25,25 +26,26 @@ def expand_blocks(per_block: Tensor, weight_shape: tuple[int, int]) -> Tensor:
 def block_grid(
     weight_shape: tuple[int, int], out_w_per_mask: int, in_w_per_mask: int
 ) -> tuple[int, int]:
-    """Shape of the scores of a matrix: how many blocks of out_w x in_w weights it has.
+    """Number of blocks along each side of a matrix, which is the shape of its scores.
 
-    0 stands for the matrix's whole side: (1, 0) gives one gate per row, (0, 1) per column.
-    Raises ValueError where a block does not divide the matrix.
+    A block has out_w_per_mask x in_w_per_mask weights. 0 means the whole side of the matrix:
+    (1, 0) gives one gate per row, (0, 1) one gate per column.
+    Raises ValueError if the blocks do not divide the matrix.
     """
     sizes = (out_w_per_mask or weight_shape[0], in_w_per_mask or weight_shape[1])
     if weight_shape[0] % sizes[0] or weight_shape[1] % sizes[1]:
         raise ValueError(
-            f"blocks of {sizes[0]} x {sizes[1]} weights do not divide "
-            f"a {weight_shape[0]} x {weight_shape[1]} matrix"
+            f"blocks of {sizes[0]} x {sizes[1]} weights do not divide a {weight_shape[0]} x "
+            f"{weight_shape[1]} matrix; choose divisors of its sides"
         )
     return weight_shape[0] // sizes[0], weight_shape[1] // sizes[1]
 
 
 class _GatedWeight(torch.autograd.Function):
-    """gate * W in the precision of the product that it is for, with a gradient in the scores alone.
+    """gate * W in the given precision. Only the scores get a gradient.
 
-    Keeps the derivative of the gated weight in that precision, and nothing else. `product` is
-    hard_concrete.gated_weight_and_slope, as it is or compiled.
+    For the backward pass it stores only the derivative of the gated weight, in that precision.
+    `product`: hard_concrete.gated_weight_and_slope, eager or compiled.
     """
 
     @staticmethod
@@ -55,7 +57,7 @@ class _GatedWeight(torch.autograd.Function):
         dtype: torch.dtype,
         product: Callable,
     ) -> Tensor:
-        # Flat: one kernel then serves matrices of all shapes.
+        # Flat tensors: one compiled kernel then serves matrices of all shapes.
         gated, slope = product(scores.view(-1), noise.flatten(1), weight.view(-1), dtype)
         ctx.save_for_backward(slope.view_as(weight))
         return gated.view_as(weight)
@@ -69,12 +71,13 @@ class _GatedWeight(torch.autograd.Function):
 class GatedLinear(nn.Module):
     """y = x (m * W)^T + b, with one hard-concrete gate per block of weights.
 
-    `weight` and `bias` are the wrapped linear's own parameters. `scores` (float32) is log alpha.
-    `uniform` holds the noise of the current pass: U(0, 1), or two random bytes a gate (uint8), with
-    which the gates of frozen weights, one per weight, take the fast path: `product`. Without noise
-    the test-time gate is used.
-    `fixed_gate`, where set (a ticket's mask, True = kept, or gates computed once for an
-    evaluation; per weight or per block), takes the place of both.
+    `weight`, (out, in), and `bias`, (out,) or None: the parameters of the wrapped linear.
+    `scores`: log alpha, float32, of the shape `grid`. All scores start at `initial_score`.
+    `uniform`: the noise of the current pass, U(0, 1) draws of the scores' shape or two random bytes
+    per gate (uint8, (2, ...)). With bytes, frozen weights and one gate per weight, the layer uses
+    the fast path `product`. With None, it uses the test-time gate (Eq. 5).
+    `fixed_gate`: gates that replace the scores and the noise, one per weight or one per block, such
+    as the mask of a ticket (True = kept). None: not fixed.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class GatedLinear(nn.Module):
         return self.weight.shape[0]
 
     def gate(self) -> Tensor:
-        """The gate in use, one per weight: (out, in), in [0, 1]."""
+        """The current gates, one per weight: float, (out, in), in [0, 1]."""
         if self.fixed_gate is not None:
             per_block = self.fixed_gate.to(self.weight.dtype)
         elif self.uniform is not None:
@@ -114,7 +117,7 @@ class GatedLinear(nn.Module):
         return F.linear(x, self.gated_weight(), self.bias)
 
     def gated_weight(self) -> Tensor:
-        """m * W: (out, in), in the weight's precision, or on the fast path in autocast's."""
+        """m * W: (out, in), in the weight's dtype; on the fast path, in autocast's dtype."""
         noise = self.uniform if self.fixed_gate is None else None
         in_bytes = noise is not None and noise.dtype == torch.uint8
         if not in_bytes or self.weight.requires_grad or self.scores.shape != self.weight.shape:
@@ -126,27 +129,29 @@ class GatedLinear(nn.Module):
 
 
 def fix_mask(linear: nn.Linear | GatedLinear, mask: Tensor) -> Callable[[], None]:
-    """Turn a linear into its ticket: pruned weights are set to 0.0 and stay there.
+    """Set the pruned weights of a linear to 0.0 and keep them at 0.0 during training.
 
-    `mask`: bool, (out, in), True = kept. The pruned entries' .grad is zeroed as it is added to, so
-    the clip's norm does not see it, AdamW's moments for them stay 0, and the decay of a zero is
-    zero: training W at W*m and training W under y = x (m * W)^T are the same, and the first costs
-    what a dense step costs. Returns a function that releases the mask. Raises ValueError on a
-    mask that is not boolean or has another shape.
+    `mask`: bool, (out, in), True = kept. A hook zeroes the .grad of pruned entries whenever a
+    gradient is accumulated. The clip's norm then ignores them, their moments in AdamW stay 0, and
+    the decay of a zero is zero. Training W from m * W is therefore the same as training W under
+    y = x (m * W)^T, at the cost of a dense step.
+
+    Returns a function that removes the hook. Raises ValueError if the mask is not boolean or has
+    another shape.
     """
     if mask.dtype != torch.bool or mask.shape != linear.weight.shape:
         raise ValueError(
-            f"a mask is boolean and of the weight's shape {tuple(linear.weight.shape)}, "
+            f"a mask must be boolean and have the weight's shape {tuple(linear.weight.shape)}, "
             f"got {mask.dtype} {tuple(mask.shape)}"
         )
     mask = mask.to(linear.weight.device)
     with torch.no_grad():
         linear.weight.masked_fill_(~mask, 0.0)
-    # In place and as a product: filling by a boolean costs a CPU ten times as much.
-    kept = mask.to(torch.uint8)
+    # A product in place: on a CPU, masked_fill_ takes ten times as long.
+    factor = mask.to(torch.uint8)
 
     def zero_pruned(weight: nn.Parameter) -> None:
         if weight.grad is not None:
-            weight.grad.mul_(kept.to(weight.grad.dtype))
+            weight.grad.mul_(factor.to(weight.grad.dtype))
 
     return linear.weight.register_post_accumulate_grad_hook(zero_pruned).remove

@@ -1,19 +1,19 @@
-"""Do tickets agree? Jaccard indices of two of them, and what two random ones would give.
+"""The agreement of two tickets: Jaccard indices, and their values for random tickets.
 
-Of n weights let ticket A remove a, ticket B remove b, and both remove c. The Jaccard index of what
-they remove is c / (a + b - c): 1 for the same ticket, 0 where no weight is removed by both.
+Ticket A removes a of n weights, ticket B removes b, and both remove c. The Jaccard index of the
+removed weights is c / (a + b - c): 1 for equal tickets, 0 if no weight is removed by both.
 
-Two tickets that were drawn at random agree as well, and how far they do depends on what is held
-fixed. Both of these are ratios of expectations, E[c] / (a + b - E[c]), with the exact numbers of
-removed weights; the mean of the ratio itself differs from it by a term of the order of 1/n.
+Random tickets agree to some degree as well. Two values measure this. Each is a ratio of
+expectations, E[c] / (a + b - E[c]), with the exact counts a and b. The mean of the ratio differs
+from it by a term of order 1/n.
 
-- `chance`: only the densities over all weights are held fixed, so E[c] = a b / n. At the same
-  sparsity s of both it is s / (2 - s): .176 at s = .3.
-- `chance_by_matrix`: each ticket keeps its own density in every matrix i, and which weights of a
-  matrix these are is random: E[c] = sum of a_i b_i / n_i. Tickets above the first and not above the
-  second agree on how many weights of each matrix matter, but not on which.
+- `chance`: each ticket has a fixed density over all weights, so E[c] = a b / n. If both have the
+  sparsity s, this is s / (2 - s): .176 for s = .3.
+- `chance_by_matrix`: each ticket has a fixed density in each matrix i, so E[c] is the sum of
+  a_i b_i / n_i. Tickets above `chance` but not above `chance_by_matrix` agree on the density of
+  each matrix, but not on its weights.
 
-The same holds for the weights that are kept, with n - a, n - b and n - a - b + c.
+The same formulas apply to the kept weights, with n - a, n - b and n - a - b + c.
 """
 
 import math
@@ -27,16 +27,20 @@ from masking.tickets import Masks, Shapes
 
 @dataclass(frozen=True)
 class Packed:
-    """A ticket, one bit per weight, so that many fit into memory. `removed`: 1 = removed."""
+    """A ticket with one bit per weight, so that many fit in memory.
+
+    `removed`: name -> uint8, (ceil(out * in / 8),), one bit per weight by rows, 1 = removed.
+    `shapes`: name -> (out, in). `counts`: name -> number of removed weights.
+    """
 
     removed: dict[str, np.ndarray]
     shapes: Shapes
-    counts: dict[str, int]  # removed weights of each matrix
+    counts: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Numbers of weights: all, those in A, in B, in both (expected ones may be fractions)."""
+    """Numbers of weights: all, in set A, in set B, in both (an expectation can be a fraction)."""
 
     weights: int
     a: int
@@ -44,29 +48,29 @@ class Overlap:
     both: float
 
     def of_the_rest(self) -> "Overlap":
-        """The same of the weights that are not in A, not in B."""
+        """The overlap of the complements of A and B."""
         n = self.weights
         return Overlap(n, n - self.a, n - self.b, n - self.a - self.b + self.both)
 
     def by_chance(self) -> "Overlap":
-        """With as many in A and in B, but drawn at random from all weights."""
+        """The expected overlap of random sets of the sizes of A and B."""
         return Overlap(self.weights, self.a, self.b, self.a * self.b / self.weights)
 
     def jaccard(self) -> float:
-        """|A and B| / |A or B|; 1 where both are empty."""
+        """|A and B| / |A or B|, in [0, 1]; 1 if both are empty."""
         either = self.a + self.b - self.both
         return self.both / either if either else 1.0
 
 
 def pack(masks: Masks) -> Packed:
-    """A ticket (bool, True = kept) as bits of what it removes."""
+    """Pack a ticket. `masks`: name -> bool, (out, in), True = kept."""
     removed = {n: np.packbits(~m.cpu().numpy()) for n, m in masks.items()}
     shapes = {n: (m.shape[0], m.shape[1]) for n, m in masks.items()}
     return Packed(removed, shapes, {n: m.numel() - int(m.sum()) for n, m in masks.items()})
 
 
 def check_same_matrices(a: Packed, b: Packed) -> None:
-    """ValueError where two tickets are not of the same matrices; it names one that differs."""
+    """Raise ValueError if two tickets differ in the name or shape of a matrix."""
     for name in [*a.shapes, *b.shapes]:
         shapes = [t.shapes.get(name, "missing") for t in (a, b)]
         if shapes[0] != shapes[1]:
@@ -74,7 +78,10 @@ def check_same_matrices(a: Packed, b: Packed) -> None:
 
 
 def overlaps(a: Packed, b: Packed) -> dict[str, Overlap]:
-    """What two tickets remove, by matrix. ValueError where these are not the same matrices."""
+    """Name -> overlap of the weights that two tickets remove.
+
+    Raises ValueError if the tickets differ in the name or shape of a matrix.
+    """
     check_same_matrices(a, b)
     return {
         name: Overlap(
@@ -93,20 +100,21 @@ def _total(parts: Iterable[Overlap]) -> Overlap:
 
 
 def beyond_chance(jaccard: float, chance: float) -> float:
-    """(J - chance) / (1 - chance): 0 as by chance, 1 for the same ticket; NaN where chance is 1."""
+    """(J - chance) / (1 - chance): 0 at chance, 1 for equal tickets; NaN if chance is 1."""
     return (jaccard - chance) / (1 - chance) if chance < 1 else math.nan
 
 
-def measures(found: dict[str, Overlap]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Of all weights, and by matrix: `removed_` and `kept_`, each followed by
+def measures(by_name: dict[str, Overlap]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Measures over all weights, and name -> measures of that matrix.
 
-    jaccard, chance, chance_by_matrix, beyond_chance, beyond_chance_by_matrix. A matrix's `chance`
-    is that of all weights, since expectations of random masks are the same in every matrix.
+    `by_name`: the result of overlaps. The keys are `removed_` or `kept_`, followed by jaccard,
+    chance, chance_by_matrix, beyond_chance or beyond_chance_by_matrix. The `chance` of a matrix is
+    that of all weights, because a random mask has the same expectation in each matrix.
     """
     over_all: dict[str, float] = {}
-    by_matrix: dict[str, dict[str, float]] = {name: {} for name in found}
+    by_matrix: dict[str, dict[str, float]] = {name: {} for name in by_name}
     for which in ("removed", "kept"):
-        parts = found if which == "removed" else {n: o.of_the_rest() for n, o in found.items()}
+        parts = by_name if which == "removed" else {n: o.of_the_rest() for n, o in by_name.items()}
         total = _total(parts.values())
         chance = total.by_chance().jaccard()
         fixed = _total(part.by_chance() for part in parts.values()).jaccard()

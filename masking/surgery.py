@@ -1,4 +1,4 @@
-"""Installing gates in an encoder and removing them; fixing a ticket; reinitializing weights."""
+"""Install gates in an encoder or remove them, fix a ticket, reinitialize weights."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
 def install_gates(
     model: PreTrainedModel, gate: float, out_w_per_mask: int = 1, in_w_per_mask: int = 1
 ) -> dict[str, GatedLinear]:
-    """Swap every prunable linear for a GatedLinear whose test-time gates start at `gate`.
+    """Replace each prunable linear by a GatedLinear whose test-time gates (Eq. 5) equal `gate`.
 
-    One gate per block of out_w_per_mask x in_w_per_mask weights; 0 means the whole side.
-    Returns name -> gated layer in prunable_linears' order.
+    Each block of out_w_per_mask x in_w_per_mask weights has one gate; 0 means the whole side.
+    Returns name -> gated layer in prunable_linears' order. Raises ValueError unless 0 < gate < 1,
+    or if the blocks do not divide a matrix, or if the encoder is not supported.
     """
     score = hard_concrete.score_for_gate(gate)
     gated = {}
@@ -39,7 +40,7 @@ def install_gates(
 
 
 def remove_gates(model: PreTrainedModel, gated: dict[str, GatedLinear]) -> None:
-    """Put plain linears with the untouched weights back."""
+    """Replace the gated layers by plain linears that hold the same weights and biases."""
     for name, layer in gated.items():
         linear = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
         linear.weight, linear.bias = layer.weight, layer.bias
@@ -49,10 +50,12 @@ def remove_gates(model: PreTrainedModel, gated: dict[str, GatedLinear]) -> None:
 def draw_noise(
     gated: dict[str, GatedLinear], generator: torch.Generator | None, in_bytes: bool = False
 ) -> None:
-    """New noise for every gate; the order of the draws is the order of the matrices.
+    """Draw the noise u of Eqs. 1-2 for each gate, in the order of the matrices.
 
-    `in_bytes`: two random bytes a gate in place of a float32. A CPU, which draws in one thread,
-    has them in a third of the time, and bf16 resolves less than they do.
+    Sets `uniform` of each layer: float32, U(0, 1), of the scores' shape. `generator`: on the device
+    of the scores; None means torch's global generator.
+    `in_bytes`: draw two random bytes per gate instead, uint8, (2, ...). A CPU draws in one thread
+    and needs a third of the time for bytes. Their resolution is finer than bf16's.
     """
     if in_bytes:
         _draw_bytes(list(gated.values()), generator)
@@ -74,8 +77,11 @@ def _draw_bytes(layers: list[GatedLinear], generator: torch.Generator | None) ->
 
 
 def compile_gates(gated: dict[str, GatedLinear]) -> None:
-    """Let one compiled kernel do the fast path. Raises what torch.compile raises, such as where
-    there is no compiler (C++ for a CPU, Triton for CUDA), and leaves the gates as they are."""
+    """Compile the fast path of all layers into one kernel.
+
+    Raises any error of torch.compile, such as a missing compiler (C++ for a CPU, Triton for CUDA).
+    The layers are unchanged in this case.
+    """
     compiled = torch.compile(hard_concrete.gated_weight_and_slope, dynamic=True)
     first = next(iter(gated.values()))
     scores = first.scores.detach().view(-1)[:64]
@@ -86,25 +92,35 @@ def compile_gates(gated: dict[str, GatedLinear]) -> None:
 
 
 def fix_gates(gated: dict[str, GatedLinear], gates: dict[str, Tensor] | None) -> None:
-    """Evaluate under these gates (a ticket's masks, say); None takes them away again."""
+    """Use these gates instead of the scores; None: use the scores again.
+
+    `gates`: name -> bool or float in [0, 1], (out, in) or one per block, such as a ticket's masks.
+    """
     for name, layer in gated.items():
         layer.fixed_gate = None if gates is None else gates[name].to(layer.scores.device)
 
 
 def soft_gates(gated: dict[str, GatedLinear]) -> dict[str, Tensor]:
-    """The test-time gates (Eq. 5) of every matrix, without a gradient."""
+    """Name -> test-time gates (Eq. 5): float32, of the scores' shape, in [0, 1], no gradient."""
     return {n: hard_concrete.soft_gate(g.scores.detach()) for n, g in gated.items()}
 
 
 def apply_ticket(model: PreTrainedModel, masks: dict[str, Tensor]) -> None:
-    """Set the pruned weights to 0.0 and keep them there through training."""
+    """Set the pruned weights to 0.0 and keep them at 0.0 during training.
+
+    `masks`: name -> bool, (out, in), True = kept. Raises ValueError if the names or shapes are not
+    those of the model's prunable matrices.
+    """
     check_masks_fit(model, shapes_of(masks))
     for name, linear in prunable_linears(model).items():
         fix_mask(linear, masks[name])
 
 
 def count_unpruned(model: PreTrainedModel, masks: dict[str, Tensor]) -> int:
-    """How many weights that the ticket prunes are not exactly 0.0 in the model (should be 0)."""
+    """Number of weights that the ticket prunes but that are not exactly 0.0 in the model.
+
+    `masks`: name -> bool, (out, in), True = kept. The result should be 0.
+    """
     linears = prunable_linears(model)
     return sum(
         int(torch.count_nonzero(linears[n].weight[~m.to(linears[n].weight.device)]))
@@ -120,11 +136,14 @@ def reinitialise(
     std: float,
     generator: torch.Generator,
 ) -> None:
-    """Draw weights of the prunable matrices anew (Table 4): structure without initialisation.
+    """Draw new values for weights of the prunable matrices (Table 4).
 
-    `which`: "ticket", the weights that the masks keep, or "rest", those that they remove. `law`:
-    "normal", N(0, std); "matched", normal with the matrix's own mean and deviation; "shuffled",
-    the same weights in another order.
+    This keeps the structure of a ticket without its pre-trained weights.
+    `masks`: name -> bool, (out, in), True = kept. `which`: "ticket" selects the weights that the
+    masks keep, "rest" those that they remove. `law`: "normal" draws from N(0, std^2), "matched"
+    from a normal distribution with the mean and standard deviation of the matrix, "shuffled"
+    permutes the selected weights. `generator`: on the CPU.
+    Raises ValueError for another `law`, or if the masks do not fit the model.
     """
     check_masks_fit(model, shapes_of(masks))
     for name, linear in prunable_linears(model).items():
@@ -145,7 +164,10 @@ def reinitialise(
 def reinitialise_the_rest_of_the_encoder(
     model: PreTrainedModel, std: float, generator: torch.Generator
 ) -> None:
-    """Embeddings from N(0, std), biases 0, LayerNorms 1 and 0: what no mask covers."""
+    """Draw new values for all parameters of the encoder that are not in a prunable matrix.
+
+    Embeddings are drawn from N(0, std^2). Biases become 0. LayerNorm weights become 1.
+    """
     matrices = {id(linear.weight) for linear in prunable_linears(model).values()}
     with torch.no_grad():
         for module in model.base_model.modules():
@@ -159,17 +181,18 @@ def reinitialise_the_rest_of_the_encoder(
 
 
 def density_by_head(masks: dict[str, Tensor], heads: int) -> dict[str, list]:
-    """What Figure 3 draws: {"heads": density per layer and head, "mlp": density per layer}.
+    """The densities of Figure 3: {"heads": one per layer and head, "mlp": one per layer}.
 
-    A head's density is the mean over its rows of query, key and value; the MLP's is the mean of
-    the densities of attention output, FFN in and FFN out. `masks` in prunable_linears' order.
+    `masks`: name -> bool, (out, in), True = kept, in prunable_linears' order. `heads`: number of
+    heads per layer. The density of a head is the mean over its rows of query, key and value. The
+    density of an MLP is the mean of the densities of attention output, FFN in and FFN out.
     """
     kinds = len(KINDS_OF_A_LAYER)
     densities = [m.float() for name, m in masks.items() if not name.endswith("pooler.dense")]
-    found: dict[str, list] = {"heads": [], "mlp": []}
+    per_layer: dict[str, list] = {"heads": [], "mlp": []}
     for start in range(0, len(densities), kinds):
         layer = densities[start : start + kinds]
         rows = torch.stack(layer[:3]).mean(dim=2)  # (3, hidden): query, key, value
-        found["heads"].append(rows.reshape(3, heads, -1).mean(dim=(0, 2)).tolist())
-        found["mlp"].append(float(torch.stack([m.mean() for m in layer[3:]]).mean()))
-    return found
+        per_layer["heads"].append(rows.reshape(3, heads, -1).mean(dim=(0, 2)).tolist())
+        per_layer["mlp"].append(float(torch.stack([m.mean() for m in layer[3:]]).mean()))
+    return per_layer

@@ -1,4 +1,4 @@
-"""Score files and ticket files: safetensors with a manifest, checked when they are read."""
+"""Score files and ticket files: safetensors with a manifest. Reading a file checks it."""
 
 import hashlib
 import json
@@ -15,21 +15,21 @@ from masking.tickets import Masks, Shapes, sparsity_of
 
 
 def _save(path: Path, tensors: dict[str, Tensor], manifest: dict) -> None:
-    # One metadata key: safetensors writes several in an order that changes from run to run.
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A single metadata key: safetensors writes several keys in an order that changes between runs.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file(tensors, beside, {"manifest": json.dumps(manifest, sort_keys=True)})
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
+        save_file(tensors, temporary, {"manifest": json.dumps(manifest, sort_keys=True)})
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _load(path: Path, what: str) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and manifest of a file of ours. ValueError names the file and what is wrong."""
+    """Tensors and manifest of a file that _save wrote. Raises ValueError for any other file."""
     if not path.is_file():
-        raise ValueError(f"there is no {what.removesuffix('s')} file at {path}")
+        raise ValueError(f"there is no {what.removesuffix('s')} file at {path}; check the path")
     try:
         with safe_open(path, framework="pt") as f:
             manifest = json.loads((f.metadata() or {})["manifest"])
@@ -50,27 +50,31 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
 
 
 def _in_order(tensors: dict[str, Tensor], manifest: dict, path: Path) -> Shapes:
-    """Check tensors against the manifest; their weights' shapes, in the model's order."""
+    """Check the tensors against the manifest. Returns the weights' shapes, in the model's order."""
     try:
         shapes = {n: (int(s[0]), int(s[1])) for n, s in manifest["shapes"].items()}
         order, checksum = manifest["order"], manifest["sha256"]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as e:
         raise ValueError(f"{path}: its manifest is incomplete ({type(e).__name__}: {e})") from e
     if sorted(order) != sorted(shapes) or shapes.keys() != tensors.keys():
-        raise ValueError(f"{path}: its manifest does not name the matrices that it holds")
+        raise ValueError(f"{path}: its manifest names other matrices than it holds; write it again")
     if _checksum(tensors) != checksum:
-        raise ValueError(f"{path} is damaged: its checksum does not match its contents")
+        raise ValueError(f"{path} is damaged: its checksum does not match; write it again")
     return {name: shapes[name] for name in order}
 
 
 def score_file(path: str | Path) -> Path:
-    """The score file that a path names: itself, or scores.safetensors (last epoch) in a folder."""
+    """The path itself, or scores.safetensors (of the last epoch) if the path is a folder."""
     path = Path(path)
     return path / "scores.safetensors" if path.is_dir() else path
 
 
 def save_scores(path: Path, scores: dict[str, Tensor], shapes: Shapes, manifest: dict) -> None:
-    """Write a score file (float32). `manifest` says of which kind and from where they are."""
+    """Write a score file.
+
+    `scores`: name -> float, (out/b_out, in/b_in), stored as float32. `shapes`: name -> (out, in) of
+    the weights. `manifest`: kind, seed and origin of the scores.
+    """
     tensors = {n: s.detach().to("cpu", torch.float32).contiguous() for n, s in scores.items()}
     facts = {
         "what": "scores",
@@ -82,7 +86,11 @@ def save_scores(path: Path, scores: dict[str, Tensor], shapes: Shapes, manifest:
 
 
 def load_scores(path: Path) -> tuple[dict[str, Tensor], Shapes, dict]:
-    """Scores (float32), their weights' shapes, and the manifest. ValueError on a bad file."""
+    """Read a score file.
+
+    Returns name -> scores (float32, (out/b_out, in/b_in), finite), name -> (out, in) of the
+    weights, and the manifest. Raises ValueError if the file is missing, damaged or of another kind.
+    """
     tensors, manifest = _load(path, "scores")
     shapes = _in_order(tensors, manifest, path)
     for name, shape in shapes.items():
@@ -90,37 +98,41 @@ def load_scores(path: Path) -> tuple[dict[str, Tensor], Shapes, dict]:
         fits = s.ndim == 2 and s.numel() and not (shape[0] % s.shape[0] or shape[1] % s.shape[1])
         if not fits or not s.is_floating_point() or not torch.isfinite(s).all():
             raise ValueError(
-                f"{path}: the scores of {name} do not fit a {shape} matrix or hold "
-                "values that are not finite"
+                f"{path}: the scores of {name} do not fit a {shape} matrix, or are not finite; "
+                "write the file again"
             )
     return {name: tensors[name].float() for name in shapes}, shapes, manifest
 
 
 def check_origin(manifest: dict, path: Path) -> None:
-    """ValueError where a score file's manifest does not say of which encoder and kind it is."""
-    wanted = {"encoder": dict, "kind": str, "seed": int}
-    if not all(isinstance(manifest.get(key), kind) for key, kind in wanted.items()):
-        raise ValueError(f"{path}: its manifest does not say of which encoder, kind and seed it is")
+    """Raise ValueError unless the manifest of a score file names an encoder, a kind and a seed."""
+    required = {"encoder": dict, "kind": str, "seed": int}
+    if not all(isinstance(manifest.get(key), kind) for key, kind in required.items()):
+        raise ValueError(f"{path}: its manifest does not name its encoder, kind and seed")
 
 
 def check_order(manifest: dict, sparsity: float, path: Path) -> None:
-    """ValueError where a score file of pruned rounds has no order at `sparsity`."""
+    """Raise ValueError if the scores of iterative pruning define no ticket at `sparsity`.
+
+    `sparsity`: fraction of the weights that is removed, in [0, 1).
+    """
     if sparsity > manifest.get("up_to_sparsity", 1.0) + 1e-9:
         raise ValueError(
-            f"{path} was pruned iteratively up to sparsity {manifest['up_to_sparsity']} only: "
-            f"beyond it there is no order; run prune_iteratively.py with --to_sparsity {sparsity:g}"
+            f"{path} ranks weights only up to sparsity {manifest['up_to_sparsity']}, where its "
+            f"iterative pruning ended; run prune_iteratively.py with --to_sparsity {sparsity:g}"
         )
     if sparsity < manifest.get("from_sparsity", 0.0) - 1e-9:
         raise ValueError(
-            f"{path} is the complement of a ticket that was pruned iteratively: below sparsity "
-            f"{manifest['from_sparsity']:g} it has no order"
+            f"{path} ranks weights only from sparsity {manifest['from_sparsity']:g} on, because it "
+            "is the complement of an iteratively pruned ticket; choose a higher sparsity"
         )
 
 
 def save_ticket(path: Path, masks: Masks, manifest: dict) -> dict:
-    """Write a ticket, one bit per weight (row-major, most significant bit first, 1 = kept).
+    """Write a ticket with one bit per weight (by rows, most significant bit first, 1 = kept).
 
-    Returns the whole manifest that stands in the file.
+    `masks`: name -> bool, (out, in), True = kept. Returns the complete manifest of the file. Raises
+    ValueError if a mask is not a boolean matrix.
     """
     packed = {}
     for name, mask in masks.items():
@@ -139,7 +151,11 @@ def save_ticket(path: Path, masks: Masks, manifest: dict) -> dict:
 
 
 def load_ticket(path: Path) -> tuple[Masks, dict]:
-    """Masks (bool, True = kept) and manifest of a ticket file. ValueError on a bad file."""
+    """Read a ticket file.
+
+    Returns name -> mask (bool, (out, in), True = kept) and the manifest. Raises ValueError if the
+    file is missing, damaged or of another kind.
+    """
     packed, manifest = _load(path, "ticket")
     masks = {}
     for name, shape in _in_order(packed, manifest, path).items():

@@ -1,4 +1,4 @@
-"""What the attack tests share: tiny BERTs, run folders, and stand-ins for NLTK's packages."""
+"""Helpers of the attack tests: tiny BERTs, run folders, and replacements of NLTK's packages."""
 
 import atexit
 import copy
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
-from training.splits import Rows
+from training.rows import Rows
 from training.tasks import TASKS
 
 SST2 = TASKS["sst2"]
@@ -33,7 +33,7 @@ SENTENCES = [
     ("the movie is bad and very boring", 0),
 ]
 
-# What the tests take for counter-fitted neighbours.
+# A small replacement of the counter-fitted neighbors.
 TABLE = {
     "good": ["great", "fine", "bad"],
     "great": ["good", "nice"],
@@ -53,8 +53,10 @@ TABLE = {
 
 @functools.cache
 def session_cache() -> Path:
-    """One cache folder for all tests of a session: NLTK remembers where it found its stop words,
-    and MiniLM's neighbour table is computed once."""
+    """One cache folder for all tests of a session.
+
+    NLTK remembers the path of its stop words, and MiniLM's neighbor table is computed once.
+    """
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     return Path(folder.name)
@@ -71,8 +73,10 @@ def tokenizer_in(folder: Path) -> BertTokenizerFast:
 def tiny_bert(
     folder: Path, num_labels: int = 2, seed: int = 0, labels: dict | None = None, scale: float = 1.0
 ) -> Path:
-    """A random classifier as an ordinary checkpoint folder. Its logits, times `scale`, depend on
-    every word, since its weights are drawn large."""
+    """A random classifier as an ordinary checkpoint folder.
+
+    Its logits, times `scale`, depend on each word because its weights are large.
+    """
     tokenizer = tokenizer_in(folder)
     torch.manual_seed(seed)
     config = BertConfig(
@@ -89,7 +93,7 @@ def tiny_bert(
     model = BertForSequenceClassification(config).eval()
     with torch.no_grad():
         model.classifier.weight.mul_(scale)
-        # Centre the logits, so that both labels are predicted.
+        # Center the logits, so that both labels are predicted.
         batch = tokenizer([text for text, _ in SENTENCES], padding=True, return_tensors="pt")
         model.classifier.bias.sub_(model(**batch).logits.mean(0))
     model.save_pretrained(folder)
@@ -98,8 +102,11 @@ def tiny_bert(
 
 
 def word_counter(folder: Path, scale: float = 1.0) -> Path:
-    """A BERT that counts: GOOD words speak for label 1, BAD ones for 0, all others for neither, so
-    that it is known how many words an attack has to change. Logits are times `scale`."""
+    """A BERT that counts GOOD words for label 1 and BAD words for label 0.
+
+    The number of words that an attack must change is therefore known. `scale` multiplies the
+    logits.
+    """
     tokenizer = tokenizer_in(folder)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -116,11 +123,11 @@ def word_counter(folder: Path, scale: float = 1.0) -> Path:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "LayerNorm" not in name:
-                parameter.zero_()  # all words are attended to alike
+                parameter.zero_()  # attention is the same for all words
         values.copy_(torch.eye(32))
         out.copy_(torch.eye(32))
         model.bert.pooler.dense.weight.copy_(0.2 * torch.eye(32))
-        # Of the same length for every word, so that the normalisation leaves the counts alone.
+        # The same length for each word, so that the normalization does not change the counts.
         words = embeddings.word_embeddings.weight
         words[:, 2], words[:, 3] = 1.0, -1.0
         for group, sign in ((GOOD, 1.0), (BAD, -1.0)):
@@ -144,7 +151,7 @@ def write_rows(path: Path, rows: list[tuple], header: tuple[str, ...] = ("senten
 
 
 def fake_run(folder: Path, data: Path, epochs: tuple[int, ...] = (), **facts) -> Path:
-    """A finished run as our stages leave it: run.json, result.json, last/, best/, epochN/."""
+    """A finished run as the stages write it: run.json, result.json, last/, best/, epochN/."""
     args = {"task_name": "sst2", "dataset_name": None, "test_file": str(data), "split_seed": 42}
     known = {
         "stage": "retrain",
@@ -169,7 +176,7 @@ def fake_run(folder: Path, data: Path, epochs: tuple[int, ...] = (), **facts) ->
 
 
 def nltk_tagger(folder: Path) -> Path:
-    """A stand-in of NLTK's JSON tagger and tag map: every word has one tag, unknown ones NN."""
+    """A replacement of NLTK's JSON tagger and tag map: one tag per word, NN for unknown words."""
     tags = dict.fromkeys(GOOD + BAD, "JJ") | dict.fromkeys(OTHER, "NN")
     tagger = folder / "taggers" / "averaged_perceptron_tagger_eng"
     tagger.mkdir(parents=True)
@@ -186,7 +193,7 @@ def nltk_tagger(folder: Path) -> Path:
 
 
 def nltk_wordnet(folder: Path, synonyms: list[tuple[str, str]]) -> Path:
-    """A WordNet of adjectives: each pair is a set of synonyms of its own."""
+    """A WordNet of adjectives: each pair is a set of synonyms."""
     wordnet = folder / "corpora" / "wordnet"
     wordnet.mkdir(parents=True)
     lines, senses, position = [], {}, 0
@@ -221,7 +228,7 @@ def load(folder: Path) -> tuple:
 
 
 def make_victim(model_and_tokenizer: tuple, **settings):
-    """A victim of its own copy of the model."""
+    """A victim with a copy of the model."""
     from evaluation.victim import Victim
 
     model, tokenizer = model_and_tokenizer
@@ -238,7 +245,7 @@ def sst2_rows(sentences=tuple(SENTENCES)) -> Rows:
 
 
 def attack_all(attack, victim, task=SST2, rows=None, positions=None, seed=0) -> list[dict]:
-    """The lines of the rows at `positions` (all of them), less their seconds."""
+    """The lines of the rows at `positions` (default: all), without their seconds."""
     from evaluation.attack_rows import attack_row
 
     rows = rows or sst2_rows()

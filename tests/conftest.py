@@ -72,14 +72,14 @@ def pytest_collection_modifyitems(config, items):
 
 
 def state_of_process() -> dict[str, object]:
-    """What a test must leave as it was, except the generators, which each test gets anew."""
+    """The state that a test must restore, except the generators, which are reset for each test."""
     handlers = {number.name: signal.getsignal(number) for number in interrupts.SIGNALS}
     timer = {"timer": signal.getitimer(signal.ITIMER_REAL)[0]}
     folder = {"working folder": os.getcwd()}
     values = process_state.settings()
     environment = dict(values.pop("environment"))
     environment.pop("PYTEST_CURRENT_TEST", None)
-    # torch.compile leaves names of its own there for the compiled code's lifetime.
+    # torch.compile sets variables that it needs as long as the compiled code exists.
     environment = {k: v for k, v in environment.items() if not k.startswith("_TORCHINDUCTOR")}
     return values | environment | handlers | timer | folder
 
@@ -102,7 +102,7 @@ def leaving_the_process_alone():
 
 @pytest.fixture(scope="session", autouse=True)
 def session_state(tmp_path_factory):
-    """Never the user's cache, and no GPU: results must not depend on the machine."""
+    """Use no cache of the user and no GPU, so that results do not depend on the machine."""
     with leaving_the_process_alone(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(torch.cuda, "is_available", lambda: False)
@@ -111,14 +111,14 @@ def session_state(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def module_state(session_state):
-    """The fixtures of a module put back what they change, such as the environment."""
+    """The fixtures of a module restore the state that they change, such as the environment."""
     with leaving_the_process_alone():
         yield
 
 
 @pytest.fixture(autouse=True)
 def each_test_state(module_state, request):
-    """Each test starts from the same generators and puts back everything else.
+    """Each test starts with the same generators and restores all other state.
 
     Fixtures that the test requests are set up later and torn down earlier.
     """
@@ -227,7 +227,7 @@ def call(script: str, *arguments) -> None:
 
 
 def fails(capsys, script: str, *arguments) -> str:
-    """The one line with which a script refuses its arguments: status 2, no traceback."""
+    """The line with which a script refuses its arguments: status 2, no traceback."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         call(script, *arguments)

@@ -1,4 +1,4 @@
-"""Replay a recorded trajectory of the released search step against `--protocol released`.
+"""Replay a recorded trajectory of the released search step with `--deviations released`.
 
     python tests/golden.py FOLDER
 
@@ -64,7 +64,7 @@ def arguments(settings: dict) -> search_ticket.Settings:
 
 
 class GivenDraws:
-    """Noise by formula, the same in every pass."""
+    """Noise by a formula, the same in each pass."""
 
     def __init__(self, hidden: int, magnitude: float):
         self.hidden, self.magnitude, self.mask = hidden, magnitude, torch.empty(0, 0)

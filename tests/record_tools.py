@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def attack(model: Model = DENSE, seed: int = 42, aua: float = 20.0, **changes) -> dict:
-    """A record of a model of the mini scale, whose Clean is 80 and whose id contains its facts."""
+    """A record of a model of the mini scale. Clean is 80, and the id contains the facts."""
     ticket = None
     if model.kind is not None:
         ticket = {
@@ -54,7 +54,7 @@ def attack(model: Model = DENSE, seed: int = 42, aua: float = 20.0, **changes) -
     }
     record |= changes
     letters = changes.get("row_outcomes")
-    if isinstance(letters, str) and letters:  # the rates are those of the rows
+    if isinstance(letters, str) and letters:  # compute the rates from the rows
         share = {
             name: 100 * sum(map(letters.count, counted)) / len(letters)
             for name, counted in COUNTED.items()

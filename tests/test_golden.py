@@ -1,4 +1,4 @@
-"""--protocol released against a recorded trajectory of the released code."""
+"""Compare --deviations released with a recorded trajectory of the released code."""
 
 import json
 import shutil
@@ -28,8 +28,8 @@ def test_the_released_trajectory_is_reproduced():
         ("adamw", "torch"),
     ],
 )
-def test_each_switch_of_the_protocol_matters(switch, value, monkeypatch):
-    """The paper's value of any one switch leaves the trajectory: none of them is dead."""
+def test_each_switch_of_the_deviations_has_an_effect(switch, value, monkeypatch):
+    """The paper's value of any single switch changes the trajectory."""
     arguments = golden.arguments
 
     def with_switch(settings):
@@ -46,7 +46,7 @@ def test_each_switch_of_the_protocol_matters(switch, value, monkeypatch):
     assert any(off > tolerance for off, tolerance in worst.values())
 
 
-def test_the_command_tells_a_deviation(tmp_path, monkeypatch, capsys):
+def test_the_command_reports_a_deviation(tmp_path, monkeypatch, capsys):
     shutil.copytree(RECORDED, tmp_path / "altered")
     path = tmp_path / "altered" / "released_trajectory.json"
     record = json.loads(path.read_text())
@@ -54,7 +54,7 @@ def test_the_command_tells_a_deviation(tmp_path, monkeypatch, capsys):
     record["log"][2]["clip_norm"] += 1e-3
     path.write_text(json.dumps(record))
     monkeypatch.setattr("sys.argv", ["golden.py", str(tmp_path / "altered")])
-    with pytest.raises(SystemExit, match="step10"):  # scores are stored for steps that are cut off
+    with pytest.raises(SystemExit, match="step10"):  # the scores of the removed steps are missing
         golden.main()
     monkeypatch.setattr("sys.argv", ["golden.py", str(tmp_path)])
     assert golden.main() == 2

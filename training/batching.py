@@ -1,4 +1,4 @@
-"""Tokens and batches: tokenised once and cached on disk, grouped by length, padded to the batch."""
+"""Tokens and batches: tokenize once, cache on disk, group by length, pad to the batch."""
 
 import contextlib
 import hashlib
@@ -13,13 +13,18 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from training.splits import Rows
+from training.rows import Rows
 from utils.files import sha256_of, write_atomically
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenised rows: per row its ids (int32, cut at the maximum length), and its label."""
+    """Tokenized rows.
+
+    `input_ids`, `token_type_ids`: one int32 array (tokens,) per row, cut at the maximum length.
+    `token_type_ids` is None if the model has none. `labels`: positions in the task's labels.
+    `truncated_rows`: number of rows that were cut.
+    """
 
     input_ids: list[np.ndarray]
     token_type_ids: list[np.ndarray] | None
@@ -36,21 +41,22 @@ class Encoded:
 
 
 def cache_folder() -> Path:
-    """ROBUST_TICKETS_CACHE, or ~/.cache/robust_tickets; without a home in the temporary folder."""
+    """ROBUST_TICKETS_CACHE, or .cache/robust_tickets in the home or the temporary folder."""
     chosen = os.environ.get("ROBUST_TICKETS_CACHE")
     if chosen:
         return Path(chosen)
     try:
         home = Path.home()
-    except RuntimeError:  # a container's user who is in no table
+    except RuntimeError:  # a user without an entry in the password database, as in a container
         home = Path(tempfile.gettempdir())
     return home / ".cache" / "robust_tickets"
 
 
 def encode(rows: Rows, tokenizer, max_seq_length: int, token_types: bool = True) -> Encoded:
-    """Tokenise once per (texts, tokenizer, length); padding is left to the batch.
+    """Tokenize rows without padding. The cache on disk holds the result for the next call.
 
-    `token_types=False` leaves token type ids out, as the released search does (D12).
+    `max_seq_length`: maximum number of tokens per row, special tokens included.
+    `token_types=False` drops the token type ids, as the released search does (D12).
     """
     described = [
         rows.fingerprint,
@@ -63,7 +69,7 @@ def encode(rows: Rows, tokenizer, max_seq_length: int, token_types: bool = True)
     arrays = _cached(path)
     if arrays is None:
         arrays = _tokenize(rows, tokenizer, max_seq_length)
-        # A full or read-only cache costs time, not the run.
+        # A full or read-only cache costs time but does not end the run.
         with contextlib.suppress(OSError, SafetensorError):
             write_atomically(path, lambda p: save_file(arrays, p, {"sha256": _digest(arrays)}))
     ends = np.cumsum(arrays["lengths"])[:-1]
@@ -78,9 +84,9 @@ def encode(rows: Rows, tokenizer, max_seq_length: int, token_types: bool = True)
 
 
 def _description(tokenizer) -> dict:
-    """All that decides what a tokenizer gives, for the cache's key."""
+    """All settings and files that determine a tokenizer's output, for the key of the cache."""
     if tokenizer.is_fast:
-        # Calls with padding or truncation leave traces in these two.
+        # Calls with padding or truncation change these two.
         backend = json.loads(tokenizer.backend_tokenizer.to_str())
         return backend | {"truncation": 0, "padding": 0}
     with tempfile.TemporaryDirectory() as folder:  # vocabulary, merges, settings
@@ -90,7 +96,7 @@ def _description(tokenizer) -> dict:
 
 
 def _cached(path: Path) -> dict[str, np.ndarray] | None:
-    """What is kept there; None where nothing is, or not what was written."""
+    """The arrays in a cache file; None if the file is missing or damaged."""
     if not path.is_file():
         return None
     try:
@@ -130,10 +136,10 @@ def _tokenize(rows: Rows, tokenizer, max_seq_length: int) -> dict[str, np.ndarra
 def epoch_batches(
     lengths: list[int], batch_size: int, seed: int, by_length: bool = True
 ) -> list[list[int]]:
-    """Row positions of each batch of one epoch, shuffled by `seed`; the last may be smaller.
+    """Row positions of each batch of an epoch, shuffled with `seed`. One batch can be smaller.
 
-    `by_length` sorts within stretches of 50 batches, so that a batch holds texts of like length
-    and little padding, and shuffles the batches again.
+    `lengths`: tokens of each row. `by_length`: sort the rows within groups of 50 batches, then
+    shuffle the batches. A batch then holds texts of similar length and little padding.
     """
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(lengths))
@@ -141,17 +147,18 @@ def epoch_batches(
         return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
     batches = []
     for start in range(0, len(order), 50 * batch_size):
-        stretch = order[start : start + 50 * batch_size]
-        stretch = stretch[np.argsort([-lengths[i] for i in stretch], kind="stable")]
-        batches += [
-            stretch[i : i + batch_size].tolist() for i in range(0, len(stretch), batch_size)
-        ]
+        group = order[start : start + 50 * batch_size]
+        group = group[np.argsort([-lengths[i] for i in group], kind="stable")]
+        batches += [group[i : i + batch_size].tolist() for i in range(0, len(group), batch_size)]
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
 def collate(encoded: Encoded, positions: list[int]) -> dict[str, np.ndarray]:
-    """Padded to the longest of the batch: input_ids, attention_mask (and token_type_ids), labels,
-    all int64, (rows, tokens) and (rows,)."""
+    """Pad the rows at `positions` to the longest of them.
+
+    Returns int64 arrays: input_ids, attention_mask (1 = token, 0 = padding) and, if the model has
+    them, token_type_ids, each (rows, tokens); and labels, (rows,).
+    """
     longest = max(len(encoded.input_ids[i]) for i in positions)
     shape = (len(positions), longest)
     batch = {
@@ -171,7 +178,10 @@ def collate(encoded: Encoded, positions: list[int]) -> dict[str, np.ndarray]:
 
 
 def batches_in_order(encoded: Encoded, batch_size: int) -> Iterator[list[int]]:
-    """Positions for an evaluation: longest first, so that memory fails at once if it fails."""
+    """Row positions of each evaluation batch, longest rows first.
+
+    If the memory is too small, the first batch already fails.
+    """
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded.input_ids[i]))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]

@@ -1,4 +1,4 @@
-"""Checkpoint folders of fine-tuned classifiers: writing, recovering, checking, loading."""
+"""Write, recover, check and load checkpoint folders of fine-tuned classifiers."""
 
 import logging
 import shutil
@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from training import labels
-from training.models import loading, not_loaded, set_dropout
+from training.loading import loading, not_loaded, set_dropout
 from training.tasks import Task
 from utils import process_state
 from utils.cli import UserError
@@ -22,7 +22,7 @@ from utils.files import read_json, sha256_of, write_json
 
 
 def _put_labels_in_order(model: PreTrainedModel, order: list[int]) -> None:
-    """Reorder the head's rows, so that logit i is the task's label i."""
+    """Reorder the rows of the head so that logit i is that of the task's label i."""
     inside = set(model.base_model.modules())
     heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m not in inside]
     head = next(m for m in reversed(heads) if m.out_features == len(order))
@@ -38,9 +38,10 @@ def _put_labels_in_order(model: PreTrainedModel, order: list[int]) -> None:
 def load_checkpoint(
     folder: str | Path, task: Task | None, attention: str, dropout: float | None = None
 ) -> PreTrainedModel:
-    """A fine-tuned classifier from a folder, float32, its logits in the task's label order.
+    """Load a fine-tuned classifier in float32, with its logits in the order of the task's labels.
 
-    UserError where its labels are not those of `task` (None: any labels, as they are).
+    `task`: None accepts any labels and keeps their order. Raises UserError if the labels are not
+    those of `task`, or if the folder lacks weights.
     """
     with loading("checkpoint", str(folder)):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -58,7 +59,8 @@ def load_checkpoint(
     lost = not_loaded(report)
     if lost:
         raise UserError(
-            f"{folder} is no whole checkpoint: it lacks {len(lost)} weights, such as {lost[0]}"
+            f"{folder} is not a complete checkpoint: it lacks {len(lost)} weights, such as "
+            f"{lost[0]}; save the model again"
         )
     if order is not None and order != sorted(order):
         _put_labels_in_order(model, order)
@@ -68,9 +70,10 @@ def load_checkpoint(
 def save_checkpoint(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: dict
 ) -> None:
-    """An ordinary checkpoint folder, with what we know of it in checkpoint.json.
+    """Write an ordinary checkpoint folder, with `facts` and checksums in checkpoint.json.
 
-    Written beside and renamed; the folder that was there stays until the new one is whole.
+    The function writes to another folder and renames it. The old checkpoint stays until the new one
+    is complete.
     """
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     recover_checkpoints(folder.parent)
@@ -86,27 +89,28 @@ def save_checkpoint(
 
 
 def recover_checkpoints(run_folder: Path) -> None:
-    """Put back what a process that was killed between two renamings left; remove the rest."""
+    """Restore checkpoints of a process that was killed between two renames; remove the rest."""
     for old in run_folder.glob(".*.old"):
         folder = run_folder / old.name[1:].removesuffix(".old")
         if not folder.exists():
             old.rename(folder)
-    for left in [*run_folder.glob(".*.old"), *run_folder.glob(".*.new")]:
-        shutil.rmtree(left)
+    for leftover in [*run_folder.glob(".*.old"), *run_folder.glob(".*.new")]:
+        shutil.rmtree(leftover)
 
 
 def checkpoint_facts(folder: Path) -> dict:
-    """checkpoint.json of a checkpoint that one of our stages wrote, less the checksums.
+    """checkpoint.json of a checkpoint that a stage wrote, without the checksums.
 
-    UserError where it is missing, or where the weights are no longer those that were written.
+    Raises UserError if it is missing, or if a file has changed since it was written.
     """
     path = folder / "checkpoint.json"
     if not path.is_file():
-        raise UserError(f"{folder} is not a complete checkpoint of ours: it has no checkpoint.json")
+        raise UserError(f"{folder} is not a checkpoint of a stage: it has no checkpoint.json")
     facts = read_json(path)
     for name, written in facts.pop("sha256", {}).items():
         if not (folder / name).is_file() or sha256_of(folder / name) != written:
             raise UserError(
-                f"{folder / name} is missing or damaged: it is not the file that the run wrote"
+                f"{folder / name} is missing or damaged: it is not the file that the run wrote; "
+                "run its stage again"
             )
     return facts

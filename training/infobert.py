@@ -1,7 +1,7 @@
-"""InfoBERT's two regularizers (Wang et al., ICLR 2021), on top of FreeLB's passes.
+"""InfoBERT's two regularizers (Wang et al., ICLR 2021), in the passes of FreeLB.
 
-Local features T are the embedding layer's outputs of the tokens, the global feature Z of a text is
-the last layer's output at its first token, as in the authors' experiments.
+The local features T are the outputs of the embedding layer, one per token. The global feature Z of
+a text is the output of the last layer at its first token, as in the authors' experiments.
 """
 
 import math
@@ -12,37 +12,41 @@ from torch import Tensor, nn
 
 from training.methods import MethodSettings
 
-CRITIC_WIDTH = 300  # hidden units of the critic g(t, z), the authors'
+CRITIC_WIDTH = 300  # hidden units of the critic g(t, z), as in the authors' code
 
 
 def bottleneck_bound(local: Tensor) -> Tensor:
-    """Upper bound on the mutual information of tokens and their features; a scalar.
+    """Upper bound on the mutual information I(X; T) of the tokens and their features.
 
-    `local`: features of all tokens of the batch, (tokens, hidden). The localised information
-    bottleneck bounds I(X; T) by E log p(t|x) - E log p(t'|x) over pairs of the data (CLUB). With a
-    Gaussian of unit variance around a deterministic feature the first term vanishes, and what is
-    left is the mean of |t_i - t_j|^2 / 2 over all pairs (i, j): the trace of T's covariance. The
-    authors estimate that mean from one random pairing; here it is exact.
+    `local`: features of all tokens of the batch, float32, (tokens, hidden). Returns a scalar.
+
+    The localized information bottleneck bounds I(X; T) by E log p(t|x) - E log p(t'|x) over pairs
+    of the data (CLUB). For a Gaussian of unit variance around a deterministic feature, the first
+    term vanishes. The second is the mean of |t_i - t_j|^2 / 2 over all pairs (i, j), which is the
+    trace of the covariance of T. The authors estimate it from one random pairing. This function
+    computes it exactly.
     """
     return (local - local.mean(dim=0)).square().sum(dim=1).mean()
 
 
 def anchored(gradient_norms: Tensor, attention_mask: Tensor, low: float, high: float) -> Tensor:
-    """Which tokens are anchored: bool, (texts, tokens), False at padding.
+    """Select the anchored tokens of each text: bool, (texts, tokens), False at padding.
 
-    Per text of n tokens, those whose gradient's norm has rank (from 0, ascending) in
-    [ceil(low n), ceil(high n)): useful, unlike those below, and stable, unlike those above.
+    `gradient_norms`: float, (texts, tokens). `attention_mask`: int, (texts, tokens). `low`, `high`:
+    fractions of the tokens. In a text of n tokens, a token is anchored if the rank of its norm
+    (ascending, from 0) is in [ceil(low n), ceil(high n)). Tokens below are not useful, and tokens
+    above are not stable.
     """
     lengths = attention_mask.sum(dim=1)
     norms = gradient_norms.masked_fill(attention_mask == 0, float("inf"))
     ranks = norms.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-    # Less a hair, so that 0.9 * 10 cannot round up to more than 9.
+    # The small constant keeps ceil(0.9 * 10) at 9 if the product rounds up.
     bounds = [torch.ceil(share * lengths.double() - 1e-9)[:, None] for share in (low, high)]
     return (ranks >= bounds[0]) & (ranks < bounds[1]) & (attention_mask != 0)
 
 
 class Critic(nn.Module):
-    """g(t, z) >= 0: a layer of ReLUs over (t, z), and softplus over its sum."""
+    """The critic g(t, z) >= 0: a hidden layer of ReLUs over (t, z), then softplus of one output."""
 
     def __init__(self, hidden: int, generator: torch.Generator):
         super().__init__()
@@ -58,29 +62,32 @@ class Critic(nn.Module):
                 nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5, generator=generator)
 
     def forward(self, local: Tensor, globe: Tensor) -> Tensor:
-        """(pairs, hidden) and (texts, hidden) -> g of every combination, (texts, pairs)."""
-        # The layer over the concatenation (t, z) is the sum of a layer over t and one over z.
+        """g of each combination: float, (texts, pairs).
+
+        `local`: float, (pairs, hidden). `globe`: float, (texts, hidden).
+        """
+        # A linear layer over the concatenation (t, z) is the sum of a layer over t and one over z.
         both = self.of_local(local)[None] + self.of_global(globe)[:, None]
         return F.softplus(self.out(F.relu(both)).squeeze(-1))
 
 
 def info_nce(critic: Critic, local: Tensor, globe: Tensor, text_of: Tensor) -> Tensor:
-    """Lower bound on I(T; Z) of anchored features and their texts: a scalar, at most log(pairs).
+    """Lower bound on I(T; Z) of the anchored features and their texts.
 
-    E[g(t, z) - log mean_t' exp g(t', z)] over the pairs; `local`: (pairs, hidden), `globe`:
-    (texts, hidden), `text_of`: (pairs,), the text of each local feature. t' runs over all pairs.
-    Without any pair it is 0.
+    `local`: float, (pairs, hidden). `globe`: float, (texts, hidden). `text_of`: int, (pairs,), the
+    text of each local feature. Returns a scalar, at most log(pairs); 0 without any pair:
+    E[g(t, z) - log mean_t' exp g(t', z)] over the pairs, where t' runs over all local features.
     """
     if not len(text_of):
         return local.sum() * 0.0
     g = critic(local, globe)
-    own = g[text_of, torch.arange(len(text_of), device=g.device)]
-    others = torch.logsumexp(g, dim=1) - math.log(len(text_of))
-    return (own - others[text_of]).mean()
+    matching = g[text_of, torch.arange(len(text_of), device=g.device)]
+    log_mean_exp = torch.logsumexp(g, dim=1) - math.log(len(text_of))
+    return (matching - log_mean_exp[text_of]).mean()
 
 
 class InfoBERT(nn.Module):
-    """L + beta * bottleneck_bound - alpha * info_nce, in every pass of the adversary."""
+    """The loss L + beta * bottleneck_bound - alpha * info_nce in each pass of the adversary."""
 
     def __init__(self, hidden: int, settings: MethodSettings, seed: int):
         super().__init__()
@@ -96,10 +103,13 @@ class InfoBERT(nn.Module):
         delta: Tensor,
         weight: float,
     ) -> Tensor:
-        """Add `weight` times the pass' gradient to .grad; delta.grad is the task's and the bound's.
+        """Add `weight` times the gradient of this pass to .grad of the parameters.
 
-        Anchors are chosen by that gradient, so the second term follows in a second sweep, whose
-        gradient does not enter delta's. Returns (bottleneck_bound, info_nce), without a graph.
+        `loss`: scalar. `hidden_states`: (texts, tokens, hidden) of each layer. `delta`: float,
+        (texts, tokens, hidden). delta.grad becomes `weight` times the gradient of
+        loss + beta * bottleneck_bound. This gradient selects the anchors, so info_nce needs a
+        second backward pass, which does not change delta.grad.
+        Returns (bottleneck_bound, info_nce): float32, (2,), without a graph.
         """
         mask = batch["attention_mask"]
         local, globe = hidden_states[0].float(), hidden_states[-1][:, 0].float()

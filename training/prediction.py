@@ -1,4 +1,4 @@
-"""Predictions of a classifier on a split, and what is recorded of them."""
+"""Predictions of a classifier on a split, and the measures that records hold."""
 
 import time
 
@@ -16,7 +16,7 @@ NOT_INPUTS = ("labels", "row_weight")
 
 
 def inputs_of(batch: dict) -> dict:
-    """What the encoder is called with: ids, mask and, where it has them, token types."""
+    """The arguments of the encoder: ids, mask and, if it has them, token types."""
     return {name: value for name, value in batch.items() if name not in NOT_INPUTS}
 
 
@@ -24,14 +24,17 @@ def inputs_of(batch: dict) -> dict:
 def predict(
     model: nn.Module, encoded: Encoded, batch_size: int, accelerator: Accelerator
 ) -> np.ndarray:
-    """Logits in the rows' order: (rows, labels), float32; no dropout. Leaves the mode as found."""
+    """Logits of all rows, in their order: float32, (rows, labels).
+
+    Runs without dropout and restores the training mode at the end.
+    """
     was_training = model.training
     model.eval()
-    mine = list(batches_in_order(encoded, batch_size))
-    mine = mine[accelerator.process_index :: accelerator.num_processes]
-    found = []
-    for positions in mine:
-        if accelerator.num_processes == 1:  # of several, all must leave together
+    batches = list(batches_in_order(encoded, batch_size))
+    batches = batches[accelerator.process_index :: accelerator.num_processes]
+    pairs = []  # (position, logits) of each row
+    for positions in batches:
+        if accelerator.num_processes == 1:  # several processes must exit together
             interrupts.leave_if_requested()
         batch = {
             name: torch.from_numpy(values).to(accelerator.device)
@@ -39,15 +42,16 @@ def predict(
         }
         with accelerator.autocast():
             logits = model(**batch).logits.float().cpu().numpy()
-        found += list(zip(positions, logits, strict=True))
+        pairs += list(zip(positions, logits, strict=True))
     model.train(was_training)
-    found = sorted(gather_rows(accelerator, found), key=lambda pair: pair[0])
-    return np.stack([logits for _, logits in found])
+    pairs = sorted(gather_rows(accelerator, pairs), key=lambda pair: pair[0])
+    return np.stack([logits for _, logits in pairs])
 
 
 def accuracy_percent(
     model: nn.Module, encoded: Encoded, batch_size: int, accelerator: Accelerator
 ) -> float:
+    """Percentage of rows whose label has the highest logit."""
     logits = predict(model, encoded, batch_size, accelerator)
     return 100 * float((logits.argmax(1) == np.array(encoded.labels)).mean())
 
@@ -55,7 +59,7 @@ def accuracy_percent(
 def evaluation_record(
     model: nn.Module, encoded: Encoded, batch_size: int, accelerator: Accelerator
 ) -> dict:
-    """Clean accuracy with its interval, precision, recall, F1 and mean loss on a split."""
+    """Record of a split: clean accuracy and its interval, precision, recall, F1, mean loss."""
     start = time.monotonic()
     logits = predict(model, encoded, batch_size, accelerator).astype(np.float64)
     labels = np.array(encoded.labels)

@@ -16,7 +16,8 @@ from training.loop import Counters, Loop
 from training.settings import StageSettings, WeightSettings
 from training.splits import Splits
 from utils import cli, devices
-from utils.runs import Run, environment
+from utils.environment import environment
+from utils.runs import Run
 from utils.settings import recipe_of
 
 

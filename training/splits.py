@@ -1,11 +1,9 @@
-"""Rows and splits: the same in every stage.
+"""The train, dev and test splits, which are the same in each stage.
 
-They depend on the data and the split seed alone.
+They depend only on the data and on the split seed.
 """
 
 import argparse
-import hashlib
-import json
 import os
 import sys
 from collections import Counter
@@ -18,6 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from training import labels
 from training.data_sources import Tables, builtin_tables, files_in, hub_tables, read_table
+from training.rows import Rows, sample_balanced, without
 from training.tasks import Task
 from utils.cli import UserError
 
@@ -25,37 +24,8 @@ DEV_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Texts (a tuple of one or two strings per row), labels from 0, and ids like 'test:17'."""
-
-    texts: list[tuple[str, ...]]
-    labels: list[int]
-    ids: list[str]
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, positions: list[int]) -> "Rows":
-        def pick(values: list) -> list:
-            return [values[i] for i in positions]
-
-        return replace(self, texts=pick(self.texts), labels=pick(self.labels), ids=pick(self.ids))
-
-    def for_tokenizer(self) -> list[str] | list[tuple[str, ...]]:
-        """A string per row, or a pair of strings, as a tokenizer or victim takes them."""
-        return [text[0] if len(text) == 1 else text for text in self.texts]
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hex digits over texts and labels in order."""
-        digest = hashlib.sha256(json.dumps([self.texts, self.labels]).encode())
-        return digest.hexdigest()[:16]
-
-
-@dataclass(frozen=True)
 class Splits:
-    """The named splits, the task with its labels known, and what was dropped on the way."""
+    """Rows by split name, the task with its labels, and numbers of dropped training rows."""
 
     task: Task
     rows: dict[str, Rows]
@@ -65,7 +35,7 @@ class Splits:
         return self.rows[name]
 
     def facts(self) -> dict:
-        """What a record says of the data."""
+        """The entries of a record that describe the data."""
         return {
             "splits": {
                 name: {"rows": len(r), "source": r.source, "fingerprint": r.fingerprint}
@@ -78,15 +48,16 @@ class Splits:
 def load_splits(
     args: argparse.Namespace, task: Task, need: tuple[str, ...] = ("train", "dev", "test")
 ) -> Splits:
-    """The splits named in `need`, checked: right columns and labels, no split empty or one-class.
+    """Load and check the splits named in `need`.
 
-    dev is 10 % of train, stratified, unless a dev file of its own is given; training texts that
-    also stand in test or dev are dropped and counted. --max_train_rows and --max_eval_rows then
-    draw with equal class shares.
+    Without a dev file, dev is a stratified 10 % of train. Training rows whose texts are also in
+    test or dev are dropped and counted. --max_train_rows and --max_eval_rows then draw samples with
+    equal class sizes. Reads the data flags and split_seed of `args`.
+    Raises UserError if a split is missing or empty, has a wrong column or label, or has one class.
     """
     frames = _sources(args, task, need)
     if not task.label_names and "train" not in frames:
-        raise UserError(f"no train rows, which name the labels of {task.name}: give --train_file")
+        raise UserError(f"no train rows, which define the labels of {task.name}: give --train_file")
     if not task.label_names:
         task = _with_labels(task, frames)
         _print_label_order(args, task)
@@ -117,7 +88,7 @@ def _flag(split: str) -> str:
 
 
 def _sources(args: argparse.Namespace, task: Task, need: tuple[str, ...]) -> Tables:
-    """Split name -> (table, where it came from). Local files win over the folder, then the hub."""
+    """Split name -> (table, source). Uses the given files or folder; without them, the hub."""
     files = {name: getattr(args, _flag(name)) for name in ("train", "dev", "test")}
     files = {name: Path(path) for name, path in files.items() if path}
     if args.data_dir and files:
@@ -125,35 +96,37 @@ def _sources(args: argparse.Namespace, task: Task, need: tuple[str, ...]) -> Tab
     if args.data_dir:
         files = files_in(Path(args.data_dir), task)
     if "dev" in files and "test" not in files:
-        # Labelled rows given once are the reported ones (as GLUE's official dev): dev, on which
-        # epochs are selected, is then split off train, never the same rows.
+        # The only evaluation rows given are the reported ones, like GLUE's official dev. The dev
+        # rows that select the epoch must be others, so they are split off train.
         files["test"] = files.pop("dev")
     wanted = set(need)
-    if "dev" in need or not task.label_names:  # dev is a part of train; it also names the labels
+    if "dev" in need or not task.label_names:  # train contains dev and defines the labels
         wanted.add("train")
     if "train" in wanted:
-        wanted.add("test")  # whose texts leave train: before dev is split off it, in every stage
+        wanted.add("test")  # its texts are removed from train before dev is split off
     if files:
         return {n: (read_table(p), p.name) for n, p in files.items() if n in wanted}
     if task.name.startswith("builtin/"):
         return builtin_tables(task, args.split_seed)
     if task.hub_id is None:
         raise UserError(
-            f"the task {task.name} has no data of its own: give --train_file and "
-            "--test_file, or --data_dir"
+            f"the task {task.name} has no built-in data: give --train_file and --test_file, "
+            "or --data_dir"
         )
     return hub_tables(task, wanted)
 
 
 def _with_labels(task: Task, frames: Tables) -> Task:
-    """A custom task takes its labels from its training table, whichever split is needed."""
+    """Give a custom task the labels of its training table, in every stage."""
     if task.label_column not in frames["train"][0]:
         return task  # _rows reports the missing column
     table, source = frames["train"]
     values = table[task.label_column]
     missing = [i for i, value in enumerate(values) if not labels.is_label(value)]
     if missing:
-        raise UserError(f"{source}: row {missing[0]} has no label ({len(missing)} such rows)")
+        raise UserError(
+            f"{source}: row {missing[0]} has no label ({len(missing)} such rows); add them"
+        )
     return replace(task, label_names=labels.ordered(map(labels.label_text, values)))
 
 
@@ -164,11 +137,11 @@ def _print_label_order(args: argparse.Namespace, task: Task) -> None:
 
 
 def _rows(table: pd.DataFrame, task: Task, split: str, source: str) -> Rows:
-    """Check columns, texts and labels of one table; ids are its row numbers, from 0."""
+    """Check the columns, texts and labels of a table. Ids contain its row numbers, from 0."""
     for column in (*task.text_columns, task.label_column):
         if column not in table:
             raise UserError(
-                f"{source}: no column {column!r} for the task {task.name} (it has "
+                f"{source}: no column {column!r} for the task {task.name} (columns: "
                 f"{', '.join(map(str, table.columns))}); see --text_columns and --label_column"
             )
     values = list(table[task.label_column])
@@ -195,12 +168,12 @@ def _rows(table: pd.DataFrame, task: Task, split: str, source: str) -> Rows:
 
 
 def _text(value: object, source: str) -> str:
-    """A cell's text; nothing, and the NaN that pandas puts for nothing, is an empty one."""
+    """The text of a cell. None and NaN, which pandas writes for an empty cell, become ""."""
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return ""
     if not isinstance(value, str | int | float):
         raise UserError(f"{source}: a text is of type {type(value).__name__}, not a string")
-    # Neither is a character of a text, and libraries behind us take them for marks of their own.
+    # Neither is a character of a text, and some libraries use them as internal marks.
     return str(value).replace("\x00", " ").replace("\uffff", " ")
 
 
@@ -216,45 +189,18 @@ def _check_classes(rows: Rows, task: Task, split: str) -> None:
         )
 
 
-def without(train: Rows, other: Rows) -> tuple[Rows, int]:
-    """`train` less the rows whose texts (case and spaces apart) stand in `other`; how many."""
-
-    def key(text: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(" ".join(part.lower().split()) for part in text)
-
-    seen = {key(t) for t in other.texts}
-    kept = [i for i, t in enumerate(train.texts) if key(t) not in seen]
-    return train.take(kept), len(train) - len(kept)
-
-
 def _split(rows: Rows, share: float, split_seed: int) -> tuple[Rows, Rows]:
-    """(1 - share, share) of the rows, stratified; both keep the file's order."""
+    """Split off the fraction `share` of the rows, stratified. Both parts keep the file's order."""
     try:
         first, second = train_test_split(
             np.arange(len(rows)), test_size=share, random_state=split_seed, stratify=rows.labels
         )
     except ValueError as e:
         raise UserError(
-            f"{rows.source}: {len(rows)} rows are too few to split off {share:.0%} for dev ({e})"
+            f"{rows.source}: {len(rows)} rows are too few to split off {share:.0%} for dev ({e}); "
+            "give more rows"
         ) from e
     part = rows.take(sorted(second.tolist()))
     return rows.take(sorted(first.tolist())), replace(
         part, source=f"{share:.0%} of {rows.source}, split seed {split_seed}"
     )
-
-
-def sample_balanced(rows: Rows, limit: int, seed: int) -> Rows:
-    """At most `limit` rows, as equal per class as the classes' sizes admit, in file order."""
-    if limit >= len(rows):
-        return rows
-    generator = np.random.default_rng(seed)
-    queues = {
-        label: generator.permutation([i for i, y in enumerate(rows.labels) if y == label]).tolist()
-        for label in sorted(set(rows.labels))
-    }
-    chosen: list[int] = []
-    while len(chosen) < limit:
-        for queue in queues.values():
-            if queue and len(chosen) < limit:
-                chosen.append(queue.pop())
-    return rows.take(sorted(chosen))

@@ -1,4 +1,4 @@
-"""A training that stops at a loss, taken from a longer one that made the same steps."""
+"""A training that stops at a loss, taken from a longer training that made the same steps."""
 
 import json
 import math
@@ -20,10 +20,10 @@ from utils.settings import Role, by_role, identity_of
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The epochs of a finished run until the one at which a training would have stopped.
+    """The epochs of a finished run up to the one at which a training would stop.
 
-    `lines`: its log up to there. `at`: the counters there; the seconds are a share of the run's, by
-    steps.
+    `lines`: the log of these epochs. `at`: the counters after them. Its seconds are the run's
+    seconds times the fraction of the steps.
     """
 
     folder: Path
@@ -35,23 +35,23 @@ class Trajectory:
 
 
 def find(folder: Path, settings: StageSettings, facts: dict, stop_at_loss: float) -> Trajectory:
-    """The run in `folder` until its first epoch with a mean training loss of at most
-    `stop_at_loss`, or whole where none has.
+    """The run in `folder` up to its first epoch with a mean training loss <= `stop_at_loss`.
 
-    `settings`, `facts`: those of the training that it replaces, and its data and encoder. UserError
-    where the run is unfinished, damaged or a different one, or has not kept the epochs.
+    Returns the whole run if no epoch has such a loss. `settings`: those of the training that the
+    run replaces. `facts`: its data and encoder. Raises UserError if the run is unfinished, damaged
+    or a different one, or if it did not keep the checkpoints of the epochs.
     """
-    found = read_run(folder)
-    if found is None or found["stage"] != "finetune" or found["status"] != "finished":
+    run = read_run(folder)
+    if run is None or run["stage"] != "finetune" or run["status"] != "finished":
         raise UserError(f"--from_run {folder} is not a finished run of finetune.py")
     free = by_role(settings, Role.KEEP)  # which epochs are kept changes no step
-    both = found.get("args", {}), json.loads(json.dumps(identity_of(settings)))
-    theirs, ours = ({k: v for k, v in args.items() if k not in free} for args in both)
-    differing = [k for k in sorted(theirs.keys() | ours.keys()) if theirs.get(k) != ours.get(k)]
+    both = run.get("args", {}), json.loads(json.dumps(identity_of(settings)))
+    earlier, now = ({k: v for k, v in args.items() if k not in free} for args in both)
+    differing = [k for k in sorted(earlier.keys() | now.keys()) if earlier.get(k) != now.get(k)]
     facts = json.loads(json.dumps(facts))
-    differing += [f"its {name} is another" for name in facts if found.get(name) != facts[name]]
-    if found.get("stop_at_loss"):
-        differing.append("it was stopped at a loss itself")
+    differing += [f"its {name} is another" for name in facts if run.get(name) != facts[name]]
+    if run.get("stop_at_loss"):
+        differing.append("it stopped at a loss itself")
     if differing:
         raise UserError(
             f"--from_run {folder} was trained with other settings: {', '.join(differing)}"
@@ -65,10 +65,10 @@ def find(folder: Path, settings: StageSettings, facts: dict, stop_at_loss: float
     for epoch in (trajectory.at.best_epoch, trajectory.at.finished_epochs):
         if not trajectory.checkpoint(epoch).is_dir():
             raise UserError(
-                f"--from_run {folder} has not kept epoch {epoch}: train it with --keep_epochs, "
-                "which must name all of its epochs, or leave out --from_run"
+                f"--from_run {folder} has not kept epoch {epoch}: train it with --keep_epochs and "
+                "all of its epochs, or omit --from_run"
             )
-        checkpoints.checkpoint_facts(trajectory.checkpoint(epoch))  # whole, or a UserError
+        checkpoints.checkpoint_facts(trajectory.checkpoint(epoch))  # raises UserError if damaged
     return trajectory
 
 
@@ -78,23 +78,23 @@ def _until(folder: Path, lines: list[dict], seconds: float, stop_at_loss: float)
         ends.append(line)
         if line["mean_training_loss"] <= stop_at_loss:
             break
-    best = max(ends, key=lambda x: x["dev_accuracy_percent"])  # of several the first
+    best = max(ends, key=lambda x: x["dev_accuracy_percent"])  # the first of equal ones
     last = ends[-1]
-    kept = lines[: lines.index(last) + 1]
+    until_last = lines[: lines.index(last) + 1]
     at = Counters(
         optimizer_step=last["optimizer_step"],
         finished_epochs=last["finished_epochs"],
         best_epoch=best["finished_epochs"],
         best_dev_accuracy_percent=best["dev_accuracy_percent"],
         seconds=seconds * last["optimizer_step"] / lines[-1]["optimizer_step"],
-        skipped_steps=sum(_was_skipped(line) for line in kept if "loss" in line),
+        skipped_steps=sum(_was_skipped(line) for line in until_last if "loss" in line),
         ended=last["mean_training_loss"] <= stop_at_loss,
     )
-    return Trajectory(folder, kept, at)
+    return Trajectory(folder, until_last, at)
 
 
 def _was_skipped(line: dict) -> bool:
-    """As Progress.admits: a step whose loss or gradient is not finite is not made."""
+    """Whether Skips.admits rejected the step: its loss or gradient norm is not finite."""
     return not all(
         isinstance(line[k], int | float) and math.isfinite(line[k]) for k in ("loss", "grad_norm")
     )
@@ -108,13 +108,13 @@ def take(
     facts: dict,
     accelerator: Accelerator,
 ) -> Counters:
-    """Write the run's best and last checkpoint and its log; `model` then holds the last one."""
+    """Write the best and last checkpoints and the log into `run`. `model` then holds the last."""
     at = trajectory.at
     for name, epoch in (("best", at.best_epoch), ("last", at.finished_epochs)):
-        kept = trajectory.checkpoint(epoch)
-        found = checkpoints.checkpoint_facts(kept)
-        measured = {k: found[k] for k in ("epoch", "dev_accuracy_percent", "mean_training_loss")}
-        model.load_state_dict(load_file(kept / "model.safetensors"))
+        checkpoint = trajectory.checkpoint(epoch)
+        earlier = checkpoints.checkpoint_facts(checkpoint)
+        measured = {k: earlier[k] for k in ("epoch", "dev_accuracy_percent", "mean_training_loss")}
+        model.load_state_dict(load_file(checkpoint / "model.safetensors"))
         if accelerator.is_main_process:
             checkpoints.save_checkpoint(run.folder / name, model, tokenizer, facts | measured)
     if accelerator.is_main_process:

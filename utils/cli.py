@@ -1,4 +1,4 @@
-"""Command lines: one-line errors with status 2, and the flags that several scripts share."""
+"""Command lines: errors of one line with status 2, and the types of flags."""
 
 import argparse
 import contextlib
@@ -14,11 +14,11 @@ from utils.progress import make_progress
 
 
 class UserError(Exception):
-    """Something the person at the keyboard can mend: one line, what is wrong and what to do."""
+    """An error that you can fix. Its message, one line, says what is wrong and what to do."""
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Shows a default where there is one and the help does not name it already."""
+    """Help with the default of each flag, if it has one that the help does not state already."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
@@ -27,7 +27,7 @@ class _Formatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with exact flag names, defaults in --help, and errors of one line."""
+    """An argparse parser with exact flag names, defaults in --help, and errors of one line."""
 
     def __init__(self, description: str):
         super().__init__(description=description, allow_abbrev=False, formatter_class=_Formatter)
@@ -43,18 +43,18 @@ class Parser(argparse.ArgumentParser):
 
 
 def fail(message: str) -> None:
-    """Print one line on stderr and leave with status 2."""
+    """Print one line to standard error and exit with status 2."""
     print("error: " + " ".join(str(message).split()), file=sys.stderr)
     sys.exit(2)
 
 
 def progress_bar(total: int, initial: int, unit: str, what: str, quiet: bool):
-    """A bar in a terminal, plain lines elsewhere; see utils/progress.py."""
+    """A progress bar in a terminal, plain lines elsewhere; see utils/progress.py."""
     return make_progress(total, initial, unit, what, quiet)
 
 
 def warn(message: str) -> None:
-    """Print one line on stderr and go on."""
+    """Print one line to standard error."""
     print(f"warning: {message}", file=sys.stderr)
 
 
@@ -62,15 +62,15 @@ PATH_ERRORS = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, er
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's main. An error that you can fix ends in one line and status 2.
+    """Call a script's main function. An error that you can fix prints one line; the status is 2.
 
-    The main owns the state of the process (threads, deterministic kernels, generators and so on)
-    while it runs; a caller that continues finds that state as it was.
+    `main` may change the state of the process (threads, deterministic kernels, generators and so
+    on). `run` restores that state at the end.
     """
-    # transformers imports TensorFlow wherever it is installed, which takes ten seconds and more.
-    # The attack's sentence encoder alone needs TensorFlow, and imports it itself.
+    # transformers imports TensorFlow if it is installed, which takes more than ten seconds. Only
+    # the attack's sentence encoder needs TensorFlow, and it imports TensorFlow itself.
     os.environ.setdefault("USE_TF", "0")
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no error
+    for stream in (sys.stdout, sys.stderr):  # for names that the terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -82,9 +82,9 @@ def run(main: Callable[[], None]) -> None:
         print(e, *["(without --overwrite)"] * ("--overwrite" in sys.argv), file=sys.stderr)
         sys.exit(e.status)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted: the same command resumes from the last checkpoint", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # who read the output has left, as `head` does
+    except BrokenPipeError:  # the reader of the output has exited, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as e:
@@ -98,7 +98,7 @@ def run(main: Callable[[], None]) -> None:
         if e.errno in PATH_ERRORS:
             fail(f"{e.filename or 'a path'}: {e.strerror}; choose another folder")
         raise
-    except Exception as e:  # the writers of tensors have error types of their own for a full disk
+    except Exception as e:  # libraries that write tensors report a full disk by other types
         if "No space left" in str(e) or "PytorchStreamWriter failed writing" in str(e):
             fail("no space left on the disk; free some and run the same command again")
         raise
@@ -108,7 +108,7 @@ def run(main: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def explain(prefix: str = "") -> Iterator[None]:
-    """Turn a library's ValueError about a person's input into a UserError."""
+    """Turn a ValueError about your input into a UserError that starts with `prefix`."""
     try:
         yield
     except ValueError as e:
@@ -116,38 +116,44 @@ def explain(prefix: str = "") -> Iterator[None]:
 
 
 def positive_int(text: str) -> int:
+    """Type of a flag: a whole number in [1, 2^31)."""
     return _number(text, int, lambda v: 1 <= v < 2**31, "a whole number >= 1 (and below 2^31)")
 
 
 def non_negative_int(text: str) -> int:
+    """Type of a flag: a whole number in [0, 2^31)."""
     return _number(text, int, lambda v: 0 <= v < 2**31, "a whole number >= 0 (and below 2^31)")
 
 
 def positive_float(text: str) -> float:
+    """Type of a flag: a finite number > 0."""
     return _number(text, float, lambda v: 0 < v < float("inf"), "a number > 0")
 
 
 def non_negative_float(text: str) -> float:
+    """Type of a flag: a finite number >= 0."""
     return _number(text, float, lambda v: 0 <= v < float("inf"), "a number >= 0")
 
 
 def fraction(text: str) -> float:
+    """Type of a flag: a number in [0, 1]."""
     return _number(text, float, lambda v: 0 <= v <= 1, "a number in [0, 1]")
 
 
 def sparsity(text: str) -> float:
+    """Type of a flag: the fraction of the weights that is removed, in [0, 1)."""
     return _number(text, float, lambda v: 0 <= v < 1, "a fraction removed in [0, 1)")
 
 
 def save_interval(text: str) -> tuple[str, float]:
-    """'500' -> ("steps", 500): optimizer steps; '10m' -> ("minutes", 10.0)."""
+    """Type of a flag: '500' -> ("steps", 500), optimizer steps; '10m' -> ("minutes", 10.0)."""
     if text.endswith("m"):
         return "minutes", positive_float(text.removesuffix("m"))
     return "steps", non_negative_int(text)
 
 
 def duration(text: str) -> float:
-    """'90m' -> 5400.0 seconds; s, m and h are known."""
+    """Type of a flag: '90m' -> 5400.0 seconds; the units are s, m and h."""
     units = {"s": 1, "m": 60, "h": 3600}
     if text[-1:] not in units:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 45m or 8h")
@@ -155,6 +161,7 @@ def duration(text: str) -> float:
 
 
 def open_fraction(text: str) -> float:
+    """Type of a flag: a number strictly between 0 and 1."""
     return _number(text, float, lambda v: 0 < v < 1, "a number strictly between 0 and 1")
 
 
@@ -169,12 +176,12 @@ def _number(text: str, kind: type, admits: Callable, what: str):
 
 
 def epoch_list(text: str) -> list[int]:
-    """'1,3,10' -> [1, 3, 10]; epochs count from 1."""
+    """Type of a flag: '1,3,10' -> [1, 3, 10]; epochs count from 1."""
     return sorted({positive_int(part) for part in text.split(",") if part.strip()})
 
 
 def epochs_or_words(*words: str) -> Callable[[str], list]:
-    """Type of a list like 'best,5,10': epochs, or one of `words`."""
+    """Type of a flag for a list like 'best,5,10' of epochs and `words`."""
 
     def parse(text: str) -> list:
         parts = [part.strip() for part in text.split(",") if part.strip()]

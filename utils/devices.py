@@ -1,4 +1,4 @@
-"""Device, precision and processes, through accelerate."""
+"""Device, precision and processes, set up with accelerate."""
 
 import argparse
 import os
@@ -15,13 +15,14 @@ from utils.cli import UserError
 
 
 def make_accelerator(args: argparse.Namespace) -> Accelerator:
-    """One process or several (torchrun), on --device, in --precision, deterministic if asked for.
+    """An accelerator for one process or several (torchrun).
 
-    Deterministic kernels are a setting of the whole process: call this inside `cli.run` or
-    `process_state.preserved`, which put the setting back.
+    Reads device, precision and deterministic of `args`. Raises UserError for --device cuda without
+    a CUDA device. Deterministic kernels are a setting of the whole process. Call this function
+    inside `cli.run` or `process_state.preserved`, which restore the setting.
     """
     if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda, but torch sees no CUDA device here")
+        raise UserError("--device cuda, but torch sees no CUDA device here; pass --device cpu")
     cpu = args.device == "cpu" or not torch.cuda.is_available()
     bf16 = args.precision == "bf16" or (args.precision == "auto" and computes_in_bf16(cpu))
     if args.deterministic or (args.deterministic is None and cpu):
@@ -30,17 +31,17 @@ def make_accelerator(args: argparse.Namespace) -> Accelerator:
 
 
 def use_deterministic_kernels() -> None:
-    """From now on, the process computes the same bytes each time; a kernel that cannot warns."""
+    """Switch the process to deterministic kernels. An operation without such a kernel warns."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # The mode fills fresh memory with NaN, for programs that read memory that they did not write.
-    # That costs a tenth of a step or more on a CPU, and this program does no such reads.
+    # The mode also fills new memory with NaN, to protect programs that read it before they write.
+    # On a CPU that takes at least a tenth of a step, and this program has no such reads.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
 
 
 def peak_memory_bytes() -> int:
-    """Peak memory of this process so far: its GPU tensors, or on a CPU its resident set."""
+    """Peak memory of this process in bytes: of its GPU tensors, or on a CPU its resident set."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
@@ -51,22 +52,23 @@ def computes_in_bf16(cpu: bool) -> bool:
     """Whether the hardware multiplies bf16 matrices; emulation is slower than fp32."""
     if not cpu:
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Not public in torch 2.11 to 2.13; where it is missing, fp32 is the safe answer.
+    # This function is not public in torch 2.11 to 2.13. If it is missing, fp32 is safe.
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(probe and probe())
 
 
 def to_device(batch: dict, accelerator: Accelerator) -> dict[str, Tensor]:
-    """This process's rows of a batch of numpy arrays, as tensors on the device.
+    """Tensors on the device with this process's rows of a batch of numpy arrays.
 
     Process r of n takes rows r, r + n, r + 2n, ... A process without a row takes the first row.
-    `row_weight` is a scalar: 1 / (rows of the whole batch), or 0 for a process without a row.
+    Adds `row_weight`, a float32 scalar: 1 / (rows of the whole batch), or 0 for a process without a
+    row.
     """
     rank, world = accelerator.process_index, accelerator.num_processes
     rows = len(batch["labels"])
-    mine = slice(rank, None, world) if rank < rows else slice(0, 1)
+    share = slice(rank, None, world) if rank < rows else slice(0, 1)
     out = {
-        name: torch.from_numpy(values[mine]).to(accelerator.device, non_blocking=True)
+        name: torch.from_numpy(values[share]).to(accelerator.device, non_blocking=True)
         for name, values in batch.items()
     }
     out["row_weight"] = torch.tensor(float(rank < rows) / rows, device=accelerator.device)
@@ -74,10 +76,10 @@ def to_device(batch: dict, accelerator: Accelerator) -> dict[str, Tensor]:
 
 
 def sum_over_processes(accelerator: Accelerator, parameters: Iterable[Tensor]) -> None:
-    """Sum the gradients over all processes; call it once per optimizer step.
+    """Sum the gradients over all processes, in place. Call this once per optimizer step.
 
-    Each process divides its loss by the rows of the whole batch, so the sum is the gradient of the
-    mean loss.
+    Each process divides its loss by the rows of the whole batch. The sum is therefore the gradient
+    of the mean loss.
     """
     if accelerator.num_processes > 1:
         for p in parameters:
@@ -86,5 +88,5 @@ def sum_over_processes(accelerator: Accelerator, parameters: Iterable[Tensor]) -
 
 
 def gather_rows(accelerator: Accelerator, rows: list) -> list:
-    """The lists of all processes, joined in process order, in every process."""
+    """The concatenated lists of all processes, in process order, in each process."""
     return gather_object(rows) if accelerator.num_processes > 1 else rows

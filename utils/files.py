@@ -1,6 +1,6 @@
-"""Files that are complete or absent: written under another name, then renamed.
+"""Write files so that they are complete or absent, and read them with clear errors.
 
-A file that cannot be read is one clear error.
+A file is written under a temporary name and then renamed.
 """
 
 import fcntl
@@ -15,32 +15,33 @@ from utils.cli import UserError
 
 
 def sha256_of(path: str | Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """SHA-256 of the bytes of a file, 64 hex digits."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def write_atomically(path: str | Path, write) -> None:
-    """Call write(temporary path), then rename: readers see the old file or the complete new one."""
+    """Call write(temporary path), then rename. Readers see the old file or the complete new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
         with open(temporary, "rb") as f:
-            os.fsync(f.fileno())  # complete on the disk before it gets its name
+            os.fsync(f.fileno())  # complete on the disk before the rename
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, obj: object) -> None:
+    """Write an object as JSON."""
     text = json.dumps(obj, indent=1, ensure_ascii=False) + "\n"
     write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
 def append_jsonl(path: str | Path, record: dict) -> None:
-    """Append one line in a single write: a killed process leaves at most one torn line."""
+    """Append one line in a single write. A killed process leaves at most one incomplete line."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+") as f:
@@ -49,7 +50,7 @@ def append_jsonl(path: str | Path, record: dict) -> None:
 
 
 def _drop_torn_line(f: IO[bytes]) -> None:
-    """Remove what a killed writer, or a full disk, left after the last complete line."""
+    """Remove an incomplete last line, which a killed writer or a full disk leaves."""
     end = f.seek(0, os.SEEK_END)
     if end == 0:
         return
@@ -61,7 +62,7 @@ def _drop_torn_line(f: IO[bytes]) -> None:
     start = data.rfind(b"\n") + 1
     try:
         json.loads(data[start:])
-        f.write(b"\n")  # a complete record without its end of line
+        f.write(b"\n")  # a complete record without a line end
     except (ValueError, RecursionError):
         f.truncate(start)
 
@@ -74,10 +75,13 @@ def writable(value: object) -> object:
 
 
 def read_jsonl(path: str | Path) -> list[dict]:
-    """The objects of all lines. Skips a torn last line; any other bad line is a UserError."""
+    """The JSON objects of all lines. Skips an incomplete last line.
+
+    Raises UserError if the file is missing, or if another line is damaged.
+    """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no file {path}")
+        raise UserError(f"no file {path}; check the path")
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as e:
@@ -89,7 +93,7 @@ def read_jsonl(path: str | Path) -> list[dict]:
         try:
             record = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as e:
-            if number == len(lines):  # without a newline: its writer was killed
+            if number == len(lines):  # no line end: its writer was killed
                 break
             reason = getattr(e, "msg", "nested too deeply")
             raise UserError(f"{path}, line {number}, is not JSON: {reason}") from e
@@ -100,7 +104,7 @@ def read_jsonl(path: str | Path) -> list[dict]:
 
 
 def read_json(path: str | Path) -> dict:
-    """The JSON object in a file. UserError where the file is missing or holds none."""
+    """The JSON object in a file. Raises UserError if the file is missing or damaged."""
     try:
         obj = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as e:
@@ -113,9 +117,9 @@ def read_json(path: str | Path) -> dict:
 
 
 def lock_folder(folder: Path, name: str) -> IO:
-    """Lock the folder until the process ends. UserError where another process holds the lock."""
+    """Lock a folder until the process ends. UserError if another process holds the lock."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / name, "w")  # noqa: SIM115  closing it would release it
+    lock = open(folder / name, "w")  # noqa: SIM115  closing the file releases the lock
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
@@ -124,5 +128,5 @@ def lock_folder(folder: Path, name: str) -> IO:
 
 
 def public_name(name: str) -> str:
-    """An encoder's name for records and manifests: the last part of a folder, never its path."""
+    """The name of an encoder for records: of a folder, only the last part of its path."""
     return Path(name).resolve().name if Path(name).is_dir() else name

@@ -1,8 +1,8 @@
-"""When a run saves its resume point, and how it exits when it is asked to stop.
+"""When a run saves its resume point, and how it exits after a request to stop.
 
-A training loop notes SIGTERM and SIGINT, finishes its step, saves and exits. An attack writes every
-row as it is done, so it exits at once. A spent time budget is a signal too (SIGALRM). No torch at
-import.
+On SIGTERM or SIGINT, a training loop finishes its step, saves and exits. An attack exits at once,
+because it writes each row when the row is done. The end of the time budget is the signal SIGALRM.
+This module does not import torch at its top.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
-STATUS_OUT_OF_TIME = 124  # that of timeout(1)
-SECONDS_OF_ONE_REQUEST = 2  # launchers send a signal to all processes, and then once more
+STATUS_OUT_OF_TIME = 124  # the exit status of timeout(1)
+SECONDS_OF_ONE_REQUEST = 2  # a launcher can send a signal twice
 LAST_SAVED = "from where it was saved last"
 LAST_ROW = "after the last row that was written"
 
@@ -38,7 +38,7 @@ _handlers_before: dict[int, object] = {}
 
 
 def note_signals() -> None:
-    """Let the first signal only set what `requested` returns, and a second one stop at once."""
+    """Note the first signal, so that `requested` returns True. Stop at once on a second one."""
 
     def note(number: int, _frame) -> None:
         now = time.monotonic()
@@ -52,7 +52,7 @@ def note_signals() -> None:
 
 
 def raise_on_signals(where: str = LAST_ROW) -> None:
-    """Let a signal raise Stopped at once. `where`: the point from which the command resumes."""
+    """Raise Stopped at once on a signal. `where`: the point from which the command resumes."""
     for number in SIGNALS:
         _handle(number, lambda number, _frame: _stop(number, where))
 
@@ -65,7 +65,7 @@ def limit_time(seconds: float | None) -> None:
 
 
 def release_signals() -> None:
-    """Put back the handlers that were there before the functions above, and stop the timer."""
+    """Restore the handlers before the calls of the functions above, and stop the timer."""
     signal.setitimer(signal.ITIMER_REAL, 0)
     for number, handler in _handlers_before.items():
         signal.signal(number, handler)
@@ -84,7 +84,7 @@ def _stop(number: int, where: str = LAST_SAVED) -> None:
 
 
 def requested(accelerator: Accelerator) -> bool:
-    """Whether a signal came to this process or, with several processes, to any of them."""
+    """Whether this process or, with several processes, any of them has received a signal."""
     if accelerator.num_processes == 1:
         return bool(_received)
     import torch
@@ -96,20 +96,20 @@ def requested(accelerator: Accelerator) -> bool:
 
 
 def leave_if_requested(where: str = LAST_SAVED) -> None:
-    """Raise Stopped if a signal came."""
+    """Raise Stopped if this process has received a signal."""
     if _received:
         raise Stopped(_received[0], where)
 
 
 class SavePoints:
-    """Which optimizer steps end with a resume point: `every` is ("steps", n) or ("minutes", x)."""
+    """The optimizer steps after which to save. `every`: ("steps", n) or ("minutes", x)."""
 
     def __init__(self, every: tuple[str, float]):
         self.unit, self.count = every
         self.last = time.monotonic()
 
     def due(self, step: int, accelerator: Accelerator) -> bool:
-        """Whether to save after `step`: it is time to, or a stop was requested."""
+        """Whether to save after `step`: the interval is over, or a stop was requested."""
         if self.unit == "steps":
             on_time = bool(self.count) and step % int(self.count) == 0
         else:
@@ -120,5 +120,5 @@ class SavePoints:
         return True
 
     def due_at_epoch_end(self, step: int, accelerator: Accelerator) -> bool:
-        """Counted in steps, every epoch ends with a save; in minutes, only if it is time to."""
+        """As `due`, at the end of an epoch. With an interval in steps, always True."""
         return self.due(step, accelerator) or self.unit == "steps"

@@ -1,9 +1,9 @@
-"""State that all code of a process shares, and how to put it back.
+"""Save and restore the state that all code of a process shares.
 
 Threads, the environment, the global random generators, the default dtype, deterministic kernels
-and logging levels belong to the process that started them: a script's `main` (see `cli.run`) or
-the start function of a worker. A library function that needs another state for a while uses one of
-the context managers below. No torch at import.
+and logging levels belong to the process: a script's `main` (see `cli.run`) or the start function of
+a worker sets them. A library function that needs another state uses one of the context managers
+below. This module does not import torch at its top.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def environment(**values: str) -> Iterator[None]:
-    """Set environment variables; at the end, the whole environment is as it was before."""
+    """Set environment variables, and restore the whole environment at the end."""
     before = dict(os.environ)
     os.environ.update(values)
     try:
@@ -33,7 +33,7 @@ def _restore_environment(before: dict[str, str]) -> None:
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Compute with `count` CPU threads inside an operation."""
+    """Use `count` CPU threads per operation, and restore the number at the end."""
     import torch
 
     before = torch.get_num_threads()
@@ -46,7 +46,7 @@ def threads(count: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def generators() -> Iterator[None]:
-    """Put the global generators of random, numpy and torch back at the end."""
+    """Restore the global generators of random, numpy and torch at the end."""
     before, numpy, torch = random.getstate(), _loaded("numpy"), _loaded("torch")
     before_numpy = numpy.random.get_state() if numpy else None
     with torch.random.fork_rng(_used_gpus(torch)) if torch else contextlib.nullcontext():
@@ -60,7 +60,7 @@ def generators() -> Iterator[None]:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators of random, numpy and torch, which libraries draw from."""
+    """Seed the global generators of random, numpy and torch, and restore them at the end."""
     import numpy
     import torch
 
@@ -73,7 +73,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def logging_level(level: int, *names: str) -> Iterator[None]:
-    """Give the loggers `names` a level."""
+    """Set the level of the loggers `names`, and restore their levels at the end."""
     before = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(level)
@@ -85,7 +85,10 @@ def logging_level(level: int, *names: str) -> Iterator[None]:
 
 
 def settings() -> dict[str, object]:
-    """The state other than generators, as values that can be compared; torch's where loaded."""
+    """The state of the process without the generators, as comparable values.
+
+    The values of torch are included only if torch is loaded.
+    """
     values: dict[str, object] = {"environment": dict(os.environ)}
     if torch := _loaded("torch"):
         values |= {
@@ -101,7 +104,7 @@ def settings() -> dict[str, object]:
 
 
 def restore(before: dict[str, object]) -> None:
-    """Put back what `settings` returned."""
+    """Restore the state that `settings` returned."""
     _restore_environment(before["environment"])
     if "threads" not in before:
         return
@@ -119,7 +122,7 @@ def restore(before: dict[str, object]) -> None:
 
 @contextlib.contextmanager
 def preserved() -> Iterator[None]:
-    """Whatever happens inside, `settings` and the global generators are as before at the end."""
+    """Restore `settings` and the global generators at the end."""
     before = settings()
     try:
         with generators():
@@ -129,17 +132,17 @@ def preserved() -> Iterator[None]:
 
 
 def current_threads() -> int:
-    """Number of CPU threads inside an operation."""
+    """Number of CPU threads per operation."""
     import torch
 
     return torch.get_num_threads()
 
 
 def resume_threads(earlier: int | None, what: str) -> str | None:
-    """Set the number of threads that `what` began with; where that cannot be, return a warning.
+    """Set the number of threads with which `what` began. Returns a warning if it cannot be set.
 
-    Sums on a CPU are split by threads, so results are equal to the last bit for the same number
-    only. `earlier`: that number, None where it was not recorded.
+    Threads split sums on a CPU, so results agree to the last bit only for the same number of
+    threads. `earlier`: that number; None if it was not recorded.
     """
     import torch
 
@@ -163,6 +166,6 @@ def _used_gpus(torch) -> list[int]:
 
 
 def _loaded(name: str):
-    """A module that something has imported completely, else None: nothing to preserve then."""
+    """A module, if some code has imported it completely, else None."""
     module = sys.modules.get(name)
     return module if module is not None and hasattr(module, "random") else None

@@ -1,4 +1,4 @@
-"""Progress of a long loop: a bar in a terminal, a plain line every 30 seconds in a file."""
+"""Progress of a long loop: a bar in a terminal, a plain line every 30 seconds elsewhere."""
 
 import sys
 import time
@@ -11,9 +11,9 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class PlainProgress:
-    """Prints `what: 120 of 630 steps (19 %), 2:00 elapsed, about 8:30 left; loss 0.43`.
+    """Progress in lines: `what: 120 of 630 steps (19 %), 2:00 elapsed, about 8:30 left; loss 0.43`.
 
-    It has the methods of a tqdm bar that the scripts use. A loop that ends within 30 seconds
+    The class has the methods of a tqdm bar that the scripts use. A loop shorter than 30 seconds
     prints nothing.
     """
 
@@ -33,13 +33,13 @@ class PlainProgress:
         self._note = ""
 
     def update(self, n: int = 1) -> None:
-        """Count `n` further units."""
+        """Count `n` more units."""
         self.n += n
         if self._clock() - self._printed_at >= SECONDS_BETWEEN_LINES:
             self._print()
 
     def set_postfix(self, values: dict[str, str], refresh: bool = True) -> None:
-        """Append name and value of each of `values` to the next line."""
+        """Append the names and values to the next line."""
         self._note = ", ".join(f"{name} {value}" for name, value in values.items())
 
     def set_postfix_str(self, text: str, refresh: bool = True) -> None:
@@ -47,7 +47,7 @@ class PlainProgress:
         self._note = text
 
     def close(self) -> None:
-        """Print the last line, where there was one before it."""
+        """Print a last line if there was a line before."""
         if self._printed_n not in (None, self.n):
             self._print()
 
@@ -69,16 +69,17 @@ class PlainProgress:
 
 
 def clock_time(seconds: float) -> str:
-    """65.2 -> "1:05"; 3723 -> "1:02:03"."""
+    """Format a duration in seconds: 65.2 -> "1:05", 3723 -> "1:02:03"."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def make_progress(total: int, done: int, unit: str, what: str, quiet: bool = False):
-    """A tqdm bar where standard error is a terminal (or where `quiet`), else PlainProgress.
+    """A tqdm bar if standard error is a terminal (or with `quiet`), else PlainProgress.
 
-    `done` of `total` units, such as the steps before a resume point, are not timed.
+    `total`: number of units. `done`: units before the start, such as the steps before a resume
+    point, which do not count for the speed.
     """
     if quiet or sys.stderr.isatty():
         return tqdm(total=total, initial=done, unit=unit, desc=what, disable=quiet)

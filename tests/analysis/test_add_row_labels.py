@@ -7,7 +7,7 @@ import pytest
 from conftest import call
 
 from evaluation import protocol
-from training.splits import Rows
+from training.rows import Rows
 from utils.files import read_jsonl
 
 

@@ -19,7 +19,7 @@ from evaluation.attack_folder import AttackFolder
 from evaluation.finished_attacks import AttackedRow
 from evaluation.minilm import MiniLM
 from reporting import pairs
-from training.splits import Rows
+from training.rows import Rows
 from training.tasks import TASKS
 from utils.cli import UserError
 from utils.files import read_jsonl

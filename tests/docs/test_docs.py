@@ -21,7 +21,7 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 MOST_README_LINES = 200
 # German syntax and words of an earlier vocabulary.
 FORBIDDEN = (
-    "less dense|stands? beside|beside\b|goes on|leaves with|is no run|is no suspect|told|mended|"
+    r"less dense|stands? beside|beside\b|goes on|leaves with|is no run|is no suspect|told|mended|"
     "as many passes|left out|behind step|of which|anew|alone,|but for|protocol paper"
 )
 # Words in capital letters that are no variables of a script: placeholders and acronyms.

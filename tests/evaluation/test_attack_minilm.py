@@ -1,4 +1,4 @@
-"""The neighbour table of the built-in encoder, and its similarity."""
+"""The neighbor table of the built-in encoder, and its similarity."""
 
 import attack_tools as tools
 import pytest

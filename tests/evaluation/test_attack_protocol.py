@@ -6,7 +6,7 @@ import pytest
 
 from evaluation import outcomes, protocol
 from evaluation.attack_folder import AttackFolder
-from training.splits import Rows
+from training.rows import Rows
 from utils import process_state
 from utils.cli import UserError
 

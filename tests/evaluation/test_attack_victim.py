@@ -9,7 +9,7 @@ import pytest
 import torch
 from attack_tools import attack_all, make_victim
 
-from training.splits import Rows
+from training.rows import Rows
 from training.tasks import TASKS
 from utils.cli import UserError
 from utils.runs import seed_for

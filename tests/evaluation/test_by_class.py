@@ -29,7 +29,7 @@ def record(outcomes: str, labels: str, seed: int = 1, **others) -> dict:
 
 
 def two_classes(negative: int, positive: int, each: int = 100, seed: int = 1) -> dict:
-    """A record in which so many rows of each class survive."""
+    """A record with the given number of surviving rows in each class."""
     letters = "r" * negative + "f" * (each - negative) + "r" * positive + "f" * (each - positive)
     return record(letters, "0" * each + "1" * each, seed)
 

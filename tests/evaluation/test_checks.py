@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import attack
 from evaluation import checks, presets, protocol
-from training.splits import Rows
+from training.rows import Rows
 from utils import cli
 from utils.files import read_json, read_jsonl
 

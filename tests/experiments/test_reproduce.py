@@ -101,7 +101,7 @@ def test_a_ticket_is_planned_with_its_controls(tmp_path):
     place = "builtin/rotten_tomatoes/seed42"
     assert control.needs == (f"{place}/ticket-robust-0.3", f"{place}/dense-epochs10")
     folder = str(tmp_path / "minilm" / place / "ticket-robust-0.3")
-    # It is an epoch of the control with as many passes; random masks have no such control.
+    # It is an epoch of the control with the same label passes; random masks have no such control.
     args = {name: job.training.args for name, job in dense.items()}
     from_run = str(tmp_path / "minilm" / place / "dense-epochs10")
     assert control.training.args.from_run == from_run
@@ -151,7 +151,7 @@ def test_the_study_asks_only_for_what_its_records_lack(tmp_path, monkeypatch):
         "dense-epochs12",
         "dense-loss_of-ticket-robust-0.3",
     }
-    # Recorded: all attacks but that of the control with as many passes.
+    # Recorded: all attacks except that of the control with the same label passes.
     facts = {"stage": "finetune", "training": {"lr": 5e-5}, "training_rows": 6716}
     lines = [
         record(seed=1, made_in=[run, attack], epochs=12 if "loss_of" in run else 3, **facts)
@@ -312,7 +312,7 @@ def test_epochs_are_kept_until_all_controls_are_taken_from_them(tmp_path, monkey
         again = planned()
         assert again["dense-epochs12"].training.args.keep_epochs == []
         assert again["dense-loss_of-ticket-robust-0.3"].training.args.from_run is None
-    # Killed before its first epoch's end, it goes on as it was begun.
+    # Killed before the end of its first epoch, it resumes with the same settings.
     about = {"stage": "finetune", "status": "running", "args": {"keep_epochs": [*range(1, 13)]}}
     write_json(place / "dense-epochs12" / "run.json", about)
     assert planned()["dense-epochs12"].training == source.training

@@ -1,4 +1,4 @@
-"""Equations 1 to 5 against closed forms, Monte Carlo and finite differences."""
+"""Compare Eqs. 1-5 with closed forms, Monte Carlo samples and finite differences."""
 
 import math
 
@@ -12,7 +12,7 @@ def uniform(*shape, seed=0):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_the_papers_initial_score():
+def test_initial_score_of_the_paper():
     assert hard_concrete.score_for_gate(0.9) == pytest.approx(math.log(5))
     score = torch.tensor([hard_concrete.score_for_gate(0.3)])
     assert hard_concrete.soft_gate(score).item() == pytest.approx(0.3, abs=1e-6)
@@ -29,7 +29,7 @@ def test_a_gate_by_hand():
 
 
 @pytest.mark.parametrize("score", [-3.0, -0.5, 0.0, 1.609, 4.0])
-def test_open_probability_is_that_of_sampling(score):
+def test_open_probability_equals_the_share_of_open_samples(score):
     n = 200_000
     gates = hard_concrete.sample_gate(torch.full((n,), score), uniform(n))
     p = hard_concrete.open_probability(torch.tensor(score)).item()
@@ -65,7 +65,7 @@ def test_penalty_over_entries_and_over_matrices():
         hard_concrete.penalty([low], "rows")
 
 
-def test_gate_shares_agree_with_the_gates_themselves():
+def test_gate_shares_equal_the_shares_of_test_time_gates():
     scores = torch.linspace(-6, 6, 1001)
     gates = hard_concrete.soft_gate(scores)
     shares = hard_concrete.gate_shares([scores[:100], scores[100:]])
@@ -79,24 +79,27 @@ def noise_in_bytes(*shape, seed=0):
     return torch.randint(0, 256, (2, *shape), dtype=torch.uint8, generator=draw)
 
 
-def test_bytes_are_the_middles_of_equal_parts():
+def test_bytes_give_the_middles_of_equal_intervals():
     noise = torch.tensor([[0, 0, 128, 255], [0, 1, 0, 255]], dtype=torch.uint8)
     want = torch.tensor([0.5, 1.5, 32768.5, 65535.5]) / 65536
     assert torch.equal(hard_concrete.uniform_of_bytes(noise), want)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-8)])
-def test_the_fast_gates_are_the_plain_ones(dtype, tolerance):
-    """Same noise: products and derivatives to 1e-6 in fp32; in bf16 to the rounding of the result
-    (relative 2^-9; twice that, as fp32's own rounding can tip it)."""
+def test_fast_gates_equal_plain_gates(dtype, tolerance):
+    """With the same noise, products and derivatives agree to 1e-6 in fp32.
+
+    In bf16 they agree to the rounding of the result, 2^-9 relative. The tolerance is twice that,
+    because the rounding in fp32 can change the rounding to bf16.
+    """
     scores = (uniform(200, 100) * 20 - 10).requires_grad_()
     noise, weight = noise_in_bytes(200, 100), uniform(200, 100, seed=2) - 0.5
     gated = hard_concrete.sample_gate(scores, hard_concrete.uniform_of_bytes(noise)) * weight
     (slope,) = torch.autograd.grad(gated.sum(), scores)
     fast = hard_concrete.gated_weight_and_slope(scores.detach(), noise, weight, dtype)
-    for ours, plain in zip(fast, (gated.detach(), slope), strict=True):
-        assert ours.dtype == dtype and ((plain == 0).float().mean() > 0.1)
-        torch.testing.assert_close(ours.float(), plain, rtol=tolerance, atol=1e-6)
+    for actual, plain in zip(fast, (gated.detach(), slope), strict=True):
+        assert actual.dtype == dtype and ((plain == 0).float().mean() > 0.1)
+        torch.testing.assert_close(actual.float(), plain, rtol=tolerance, atol=1e-6)
 
 
 def test_fast_gates_at_extremes_are_finite():
@@ -110,10 +113,10 @@ def test_fast_gates_at_extremes_are_finite():
 
 
 @pytest.mark.parametrize("mean_over", ["entries", "matrices"])
-def test_the_penaltys_gradient_is_autograds_bit_for_bit(mean_over):
+def test_gradient_of_the_penalty_equals_autograds_bit_for_bit(mean_over):
     scores = [(uniform(*s) * 8 - 4).requires_grad_() for s in ((30, 40), (7, 11), (64, 3))]
     plain = hard_concrete.penalty(scores, mean_over)
     gradients = torch.autograd.grad(0.37 * plain, scores)
-    value, ours = hard_concrete.penalty_and_gradients(scores, mean_over, 0.37)
+    value, actual = hard_concrete.penalty_and_gradients(scores, mean_over, 0.37)
     assert torch.equal(value, plain)
-    assert all(torch.equal(a, b) for a, b in zip(ours, gradients, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(actual, gradients, strict=True))

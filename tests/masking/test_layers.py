@@ -1,4 +1,4 @@
-"""Gated and fixed-mask linears against layers computed by hand."""
+"""Compare gated layers and layers with a fixed mask with layers computed by hand."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_a_layer_by_hand():
     torch.testing.assert_close(y, torch.tensor([[11.0, 20 + 1.5 + 4]]))
 
 
-def test_open_gates_are_the_plain_layer_bit_for_bit():
+def test_open_gates_equal_the_plain_layer_bit_for_bit():
     linear = nn.Linear(7, 5)
     layer = GatedLinear(linear, 100.0, (5, 7))
     layer.uniform = torch.rand(5, 7) * 0.9 + 0.05
@@ -63,7 +63,7 @@ def test_blocks_that_do_not_divide():
         block_grid((4, 6), 3, 1)
 
 
-def test_a_fixed_mask_trains_as_a_masked_product_does():
+def test_a_fixed_mask_trains_like_a_masked_product():
     torch.manual_seed(0)
     linear = nn.Linear(6, 4)
     weight = linear.weight.detach().clone()
@@ -71,11 +71,14 @@ def test_a_fixed_mask_trains_as_a_masked_product_does():
     fix_mask(linear, mask)
     product = nn.Parameter(weight * mask)
     bias = nn.Parameter(linear.bias.detach().clone())
-    ours = torch.optim.AdamW(linear.parameters(), 0.05, weight_decay=0.1)
-    theirs = torch.optim.AdamW([product, bias], 0.05, weight_decay=0.1)
+    of_linear = torch.optim.AdamW(linear.parameters(), 0.05, weight_decay=0.1)
+    of_product = torch.optim.AdamW([product, bias], 0.05, weight_decay=0.1)
     for _ in range(20):
         x = torch.randn(8, 6)
-        for optimizer, y in ((ours, linear(x)), (theirs, F.linear(x, product * mask, bias))):
+        for optimizer, y in (
+            (of_linear, linear(x)),
+            (of_product, F.linear(x, product * mask, bias)),
+        ):
             optimizer.zero_grad()
             (y**2).sum().backward()
             optimizer.step()
@@ -83,7 +86,7 @@ def test_a_fixed_mask_trains_as_a_masked_product_does():
     torch.testing.assert_close(linear.weight, product)
 
 
-def test_a_mask_refuses_nonsense():
+def test_a_mask_of_another_shape_or_dtype_is_refused():
     linear = nn.Linear(3, 2)
     for wrong in (torch.ones(2, 3), torch.ones(3, 2, dtype=torch.bool)):
         with pytest.raises(ValueError, match="boolean"):
@@ -109,25 +112,25 @@ def output_and_gradients(layer, low: bool):
     x = torch.randn(5, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=low):
         y = layer(x)
-    wanted = [layer.scores, x] + ([layer.weight] if layer.weight.requires_grad else [])
-    return y.detach(), *torch.autograd.grad((y.float() ** 2).sum(), wanted)
+    inputs = [layer.scores, x] + ([layer.weight] if layer.weight.requires_grad else [])
+    return y.detach(), *torch.autograd.grad((y.float() ** 2).sum(), inputs)
 
 
 @pytest.mark.parametrize(("low", "tolerance"), [(False, 1e-5), (True, 0.05)])
-def test_the_fast_layer_is_the_plain_layer(low, tolerance):
-    """fp32: 1e-5 of the largest entry; bf16: the roundings of sums of 16 and 24 products."""
+def test_the_fast_layer_equals_the_plain_layer(low, tolerance):
+    """Tolerance: in fp32 1e-5 of the largest entry; in bf16 the rounding of sums of products."""
     fast, plain = gated_pair()
-    for ours, its in zip(
+    for actual, expected in zip(
         output_and_gradients(fast, low), output_and_gradients(plain, low), strict=True
     ):
-        assert ours.dtype == its.dtype
-        assert (ours - its).abs().max() <= tolerance * its.abs().max()
+        assert actual.dtype == expected.dtype
+        assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 @pytest.mark.parametrize("settings", [{"weight_needs_gradient": True}, {"grid": (24, 1)}])
-def test_layers_that_the_fast_path_does_not_serve_take_the_plain_one(settings):
+def test_layers_outside_the_fast_path_use_the_plain_path(settings):
     fast, plain = gated_pair(**settings)
-    for ours, its in zip(
+    for actual, expected in zip(
         output_and_gradients(fast, False), output_and_gradients(plain, False), strict=True
     ):
-        assert torch.equal(ours, its)
+        assert torch.equal(actual, expected)

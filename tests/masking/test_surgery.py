@@ -1,4 +1,4 @@
-"""Which matrices are gated in real architectures, and that gating changes nothing else."""
+"""The matrices that are gated in real architectures. Gating changes nothing else."""
 
 import pytest
 import torch
@@ -46,22 +46,22 @@ def inputs(config):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_six_matrices_a_layer_and_the_pooler_never_the_head(name):
+def test_six_matrices_per_layer_and_the_pooler_are_prunable_but_not_the_head(name):
     config, count = CONFIGS[name]
     model = make(config)
-    found = encoders.prunable_linears(model)
-    assert len(found) == count
-    assert all(path.startswith(model.base_model_prefix + ".") for path in found)
-    assert all(model.get_submodule(path) is linear for path, linear in found.items())
-    kinds = list(encoders.matrix_kinds(list(found)).values())
+    linears = encoders.prunable_linears(model)
+    assert len(linears) == count
+    assert all(path.startswith(model.base_model_prefix + ".") for path in linears)
+    assert all(model.get_submodule(path) is linear for path, linear in linears.items())
+    kinds = list(encoders.matrix_kinds(list(linears)).values())
     assert kinds[:6] == list(encoders.KINDS_OF_A_LAYER) and kinds.count("query") == 3
-    for path, kind in encoders.matrix_kinds(list(found)).items():
+    for path, kind in encoders.matrix_kinds(list(linears)).items():
         letter = {"query": "q", "key": "k", "value": "v"}.get(kind)
         assert letter is None or path.rpartition(".")[2][0] == letter
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_gates_in_and_out_leave_the_model_as_it_was(name):
+def test_open_gates_and_removed_gates_do_not_change_the_model(name):
     config, _ = CONFIGS[name]
     model = make(config)
     batch = inputs(config)
@@ -79,7 +79,7 @@ def test_gates_in_and_out_leave_the_model_as_it_was(name):
     assert set(model.state_dict()) == set(make(config).state_dict())
 
 
-def test_bert_base_has_the_papers_count():
+def test_bert_base_has_the_number_of_weights_in_the_paper():
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(BertConfig())
     shapes = encoders.weight_shapes(model)
@@ -103,12 +103,12 @@ def test_bert_base_has_the_papers_count():
         (GPT2Config(n_embd=16, n_layer=3, n_head=2, vocab_size=50), "layer 0 has 0 linear"),
     ],
 )
-def test_an_encoder_that_is_not_recognised_is_an_error(config, message):
+def test_an_unsupported_encoder_is_an_error(config, message):
     with pytest.raises(ValueError, match=message):
         encoders.prunable_linears(make(config))
 
 
-def test_a_layer_with_one_linear_more_is_an_error():
+def test_a_layer_with_an_additional_linear_is_an_error():
     model = make(CONFIGS["bert"][0])
     model.bert.encoder.layer[1].extra = torch.nn.Linear(16, 16)
     with pytest.raises(ValueError, match="layer 1 has 7 linear"):
@@ -126,22 +126,22 @@ def test_masks_of_another_encoder_do_not_fit():
     shapes = encoders.weight_shapes(model)
     encoders.check_masks_fit(model, shapes)
     name = next(iter(shapes))
-    with pytest.raises(ValueError, match=r"is \(4, 4\) in it"):
+    with pytest.raises(ValueError, match=r"has the shape \(4, 4\)"):
         encoders.check_masks_fit(model, shapes | {name: (4, 4)})
 
 
-def test_fingerprints_tell_encoders_apart():
+def test_fingerprints_distinguish_encoders():
     a, b = make(CONFIGS["bert"][0]), make(CONFIGS["bert"][0])
     assert encoders.encoder_fingerprint(a) == encoders.encoder_fingerprint(b)
     with torch.no_grad():
         b.bert.encoder.layer[2].output.dense.weight[0, 0] += 1e-3
     assert encoders.encoder_fingerprint(a) != encoders.encoder_fingerprint(b)
     with torch.no_grad():
-        a.classifier.weight.zero_()  # the head is no part of the encoder
+        a.classifier.weight.zero_()  # the head does not belong to the encoder
     assert encoders.encoder_fingerprint(a) == encoders.encoder_fingerprint(make(CONFIGS["bert"][0]))
 
 
-def test_new_noise_is_a_function_of_its_generator():
+def test_noise_depends_only_on_its_generator():
     gated = surgery.install_gates(make(CONFIGS["bert"][0]), 0.9)
     layer = next(iter(gated.values()))
     surgery.draw_noise(gated, torch.Generator().manual_seed(5))
@@ -160,7 +160,7 @@ def masks_of(model):
 
 @pytest.mark.parametrize("which", ["ticket", "rest"])
 @pytest.mark.parametrize("law", ["normal", "matched", "shuffled"])
-def test_reinitialising_touches_the_chosen_weights_alone(which, law):
+def test_reinitializing_changes_only_the_selected_weights(which, law):
     model = make(BertConfig(**SIZES))
     before = {n: m.weight.detach().clone() for n, m in encoders.prunable_linears(model).items()}
     others = {
@@ -183,7 +183,7 @@ def test_reinitialising_touches_the_chosen_weights_alone(which, law):
     assert all(torch.equal(p, others[n]) for n, p in model.named_parameters() if n in others)
 
 
-def test_the_rest_of_the_encoder_can_be_drawn_anew():
+def test_the_rest_of_the_encoder_is_reinitialized():
     model = make(BertConfig(**SIZES))
     weights = encoders.prunable_linears(model)["bert.encoder.layer.0.output.dense"].weight.clone()
     head = model.classifier.weight.clone()
@@ -198,20 +198,20 @@ def test_the_rest_of_the_encoder_can_be_drawn_anew():
 
 
 def test_densities_by_head_by_hand():
-    """Two heads of two rows each in a layer of width 4."""
+    """A layer of width 4 has two heads of two rows each."""
     row = {0: [True] * 4, 1: [False] * 4}
     names = [f"layer.0.{k}" for k in encoders.KINDS_OF_A_LAYER]
     masks = {n: torch.ones(4, 4, dtype=torch.bool) for n in names}
     masks["layer.0.query"] = torch.tensor([row[1], row[1], row[0], row[0]])
     masks["layer.0.key"] = torch.tensor([row[1], row[0], row[0], row[0]])
     masks["layer.0.ffn_in"] = torch.zeros(8, 4, dtype=torch.bool)
-    masks["pooler.dense"] = torch.zeros(4, 4, dtype=torch.bool)  # is in no layer
-    found = surgery.density_by_head(masks, 2)
-    assert found["heads"] == [pytest.approx([(0 + 0.5 + 1) / 3, 1.0])]
-    assert found["mlp"] == [pytest.approx(2 / 3)]
+    masks["pooler.dense"] = torch.zeros(4, 4, dtype=torch.bool)  # does not belong to a layer
+    densities = surgery.density_by_head(masks, 2)
+    assert densities["heads"] == [pytest.approx([(0 + 0.5 + 1) / 3, 1.0])]
+    assert densities["mlp"] == [pytest.approx(2 / 3)]
 
 
-def test_noise_in_bytes_is_uniform_and_of_its_generator():
+def test_noise_in_bytes_is_uniform_and_depends_only_on_its_generator():
     gated = surgery.install_gates(make(CONFIGS["bert"][0]), 0.9)
     surgery.draw_noise(gated, torch.Generator().manual_seed(5), in_bytes=True)
     first = {n: layer.uniform.clone() for n, layer in gated.items()}
@@ -226,7 +226,7 @@ def test_noise_in_bytes_is_uniform_and_of_its_generator():
 
 
 def test_compiled_gates_give_the_same_numbers():
-    """bf16, same noise: to the rounding of the gated weights."""
+    """In bf16 with the same noise, gated weights agree to their rounding."""
     model = make(CONFIGS["bert"][0]).requires_grad_(False)
     gated = surgery.install_gates(model, 0.9)
     surgery.draw_noise(gated, torch.Generator().manual_seed(5), in_bytes=True)

@@ -1,4 +1,4 @@
-"""Drawing: the definition; files: what comes back is what went in, and damage is told."""
+"""Draw tickets by their definition. Score and ticket files keep their contents and show damage."""
 
 import json
 
@@ -17,7 +17,7 @@ def random_scores(shapes=SHAPES, seed=0):
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.01, 0.3, 0.5, 0.77, 0.99])
-def test_exactly_round_of_s_n_lowest_are_removed(sparsity):
+def test_exactly_the_lowest_round_s_n_scores_are_removed(sparsity):
     scores = random_scores({"x": (37, 11), "y": (8, 9)})
     masks = tickets.draw(scores, {n: tuple(s.shape) for n, s in scores.items()}, sparsity)
     removed = torch.cat([scores[n][~masks[n]] for n in scores])
@@ -26,14 +26,14 @@ def test_exactly_round_of_s_n_lowest_are_removed(sparsity):
     assert not len(removed) or removed.max() <= kept.min()
 
 
-def test_ties_go_in_the_order_of_the_matrices_and_rows():
+def test_ties_are_removed_in_the_order_of_matrices_and_rows():
     scores = {"b": torch.zeros(2, 2), "a": torch.zeros(1, 4)}
     masks = tickets.draw(scores, {"b": (2, 2), "a": (1, 4)}, 0.375)
     assert masks["b"].tolist() == [[False, False], [False, True]] and masks["a"].all()
 
 
-def test_several_tickets_at_once_are_those_drawn_alone():
-    """Ties and sparsity 0 among them; also against a stable sort, the definition."""
+def test_several_tickets_at_once_equal_those_drawn_one_by_one():
+    """With ties and sparsity 0. Also compares with a stable sort, which is the definition."""
     scores = {"b": (random_scores()["b"] * 2).round(), "a": (random_scores()["a"] * 2).round()}
     sparsities = [0.5, 0.0, 0.1, 0.9, 0.5]
     flat = torch.cat([s.flatten() for s in scores.values()])
@@ -42,8 +42,8 @@ def test_several_tickets_at_once_are_those_drawn_alone():
     for sparsity, masks in zip(
         sparsities, tickets.draw_each(scores, SHAPES, sparsities), strict=True
     ):
-        alone = tickets.draw(scores, SHAPES, sparsity)
-        assert all(torch.equal(masks[n], alone[n]) for n in SHAPES)
+        single = tickets.draw(scores, SHAPES, sparsity)
+        assert all(torch.equal(masks[n], single[n]) for n in SHAPES)
         removed = torch.cat([~masks[n].flatten() for n in scores])
         assert set(removed.nonzero()[:, 0].tolist()) == set(
             order[: round(sparsity * len(flat))].tolist()
@@ -51,7 +51,7 @@ def test_several_tickets_at_once_are_those_drawn_alone():
         assert all(m.is_contiguous() for m in masks.values())
 
 
-def test_drawing_changes_nothing_and_nests():
+def test_drawing_keeps_the_scores_and_nests_tickets():
     scores = random_scores()
     before = {n: s.clone() for n, s in scores.items()}
     small, large = (tickets.draw(scores, SHAPES, s) for s in (0.3, 0.6))
@@ -59,14 +59,14 @@ def test_drawing_changes_nothing_and_nests():
     assert all((large[n] <= small[n]).all() for n in scores)
 
 
-def test_blocks_go_whole():
+def test_whole_blocks_are_removed():
     shapes = {"x": (4, 6), "y": (2, 6)}
     rows = {"x": torch.tensor([[4.0], [1.0], [3.0], [2.0]]), "y": torch.tensor([[0.0], [9.0]])}
     masks = tickets.draw(rows, shapes, 0.5)
     assert masks["x"].all(1).tolist() == [True, False, True, False]
     assert masks["y"].all(1).tolist() == [False, True]
-    # Unequal blocks: x's rows of 6 weights, y's whole matrix of 12. The nearest to 0.4 of 36
-    # weights (14.4) is y and one row (18) or y alone (12): 12.
+    # Unequal blocks: rows of x with 6 weights each, and all of y with 12. The ranking allows 12
+    # (only y) or 18 (y and a row) removed weights; 12 is nearer to 0.4 * 36 = 14.4.
     masks = tickets.draw({"x": rows["x"], "y": torch.tensor([[0.0]])}, shapes, 0.4)
     assert tickets.sparsity_of(masks) == pytest.approx(12 / 36)
 
@@ -114,7 +114,7 @@ def test_scores_file_round_trip(tmp_path):
     assert ticket_files.score_file(tmp_path) == path
 
 
-def test_every_damaged_byte_of_a_ticket_is_told(tmp_path):
+def test_each_damaged_byte_of_a_ticket_is_noticed(tmp_path):
     path = tmp_path / "t.safetensors"
     ticket_files.save_ticket(path, tickets.draw(random_scores(), SHAPES, 0.4), {"kind": "test"})
     whole, accepted = path.read_bytes(), 0
@@ -125,7 +125,7 @@ def test_every_damaged_byte_of_a_ticket_is_told(tmp_path):
             masks, _ = ticket_files.load_ticket(path)
         except ValueError:
             continue
-        # A letter of the manifest may change; the masks may not.
+        # A letter of the manifest may differ, but not the masks.
         accepted += 1
         assert all(torch.equal(masks[n], want[n]) for n in want)
     assert accepted < len(whole) / 7 / 2
@@ -157,7 +157,7 @@ def test_densities():
     assert tickets.density_by(masks, {"a": "x", "b": "x"}) == {"x": 0.75}
 
 
-def test_ranks_beyond_float32s_whole_numbers_stay_apart():
+def test_ranks_above_the_whole_numbers_of_float32_stay_distinct():
     import numpy as np
 
     like = {"a": torch.zeros(1, 4)}
@@ -168,7 +168,7 @@ def test_ranks_beyond_float32s_whole_numbers_stay_apart():
 
 
 @pytest.mark.parametrize("sparsity", [0.1, 0.3, 0.5, 0.7, 0.9])
-def test_the_complement_keeps_what_the_ticket_removes_ties_included(sparsity):
+def test_the_complement_keeps_the_removed_weights_also_with_ties(sparsity):
     scores = {"x": torch.randint(0, 3, (8, 5)).float(), "y": torch.randint(0, 3, (6, 10)).float()}
     shapes = {n: tuple(s.shape) for n, s in scores.items()}
     masks = tickets.draw(scores, shapes, sparsity)

@@ -729,7 +729,7 @@ def test_a_ticket_is_compared_with_its_matched_dense_controls(tmp_path):
     assert "12 epochs) | 12 | 0.001 | 80.0" in found["same label passes"]
     text = (tmp_path / "out" / "table1.md").read_text()
     assert "| RobustT |" in text and "RobustT (" not in text
-    # The control is no row of the table, though it is dense and has a usual look.
+    # The control does not get a row, although it is dense.
     dense = row_of(
         tmp_path / "out" / "table1.csv",
         method="Fine-tune",

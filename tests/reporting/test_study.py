@@ -63,7 +63,7 @@ def test_the_study_has_no_columns_of_the_paper_and_a_figure(tmp_path):
     # All that its tables show can be made again from what it keeps.
     kept = records.read_records([tmp_path / "out" / "study-records.jsonl"])
     assert len(kept) == 5
-    # Of a ticket's controls, too, it is told how sure they are.
+    # The controls of a ticket have intervals as well.
     tempered = rows_of(tmp_path / "out" / "study-calibration.csv")
     assert [(r["epochs"], r["temperature_rule"]) for r in tempered] == [
         *(("3", "1"), ("3", "fitted"), ("12", "fitted"))
@@ -102,7 +102,7 @@ def test_what_fills_a_table_of_another_attack_names_it(tmp_path):
 
 
 def test_the_study_means_over_its_data_sets(tmp_path):
-    """Ten rows, two seeds. Ticket less dense: 2 and 4 rows on one data set, 1 and 1 on the other,
+    """Ten rows, two seeds. Ticket minus dense: 2 and 4 rows on one data set, 1 and 1 on the other,
     so 30 and 10 points, 20 in the mean."""
     right = {TASK: {"ticket": (5, 7), "dense": (3, 3)}, "sst2": {"ticket": (4, 4), "dense": (3, 3)}}
     lines = []

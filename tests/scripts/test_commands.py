@@ -1,4 +1,4 @@
-"""Record files, measures, the report script, and conventions of the code."""
+"""Record files, measures, the report script, and rules for the code."""
 
 import ast
 import csv
@@ -28,7 +28,7 @@ def test_record_files(tmp_path):
         files.read_jsonl(path)
 
 
-def test_seeds_depend_on_all_they_are_given():
+def test_seeds_depend_on_each_argument():
     found = {
         runs.seed_for(*key) for key in ((1, "a"), (2, "a"), (1, "b"), (1, "a", 0), (1, "a", 1))
     }
@@ -89,7 +89,7 @@ def attack_record(**changes) -> dict:
     return record | changes
 
 
-def test_report_builds_tables_from_records_alone(tmp_path, capsys):
+def test_report_builds_tables_only_from_records(tmp_path, capsys):
     ticket = {"kind": "robust", "sparsity_asked": 0.3}
     records = [
         attack_record(attack_id="a"),
@@ -102,9 +102,9 @@ def test_report_builds_tables_from_records_alone(tmp_path, capsys):
         files.append_jsonl(tmp_path / "runs" / "x" / "records.jsonl", record)
     call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
     text = (tmp_path / "out" / "table.md").read_text()
-    assert text.count("## ") == 2  # two attacks are never one table
+    assert text.count("## ") == 2  # each attack has its own table
     assert "| dense fine-tuned | 0 % | 3 | 90.0 [82.6, 94.5] | 40.0 [30.9, 49.8] |" in text
-    # Two seeds of records without outcomes row by row: a mean, and no interval.
+    # Two seeds without row outcomes: a mean, but no interval.
     assert "| robust ticket (control missing) | 30 % | 3 |" in text and "| 55.0 ± 7.1 |" in text
     with open(tmp_path / "out" / "table.csv") as f:
         rows = list(csv.DictReader(f))
@@ -129,7 +129,7 @@ def test_report_refuses(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-# From the top down: a package imports those after it in this list, and itself.
+# A package imports only packages after it in this list, and itself.
 LAYERS = ("reporting", "experiments", "evaluation", "training", "masking", "utils")
 
 

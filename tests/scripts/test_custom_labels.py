@@ -1,4 +1,4 @@
-"""Odd sets of labels through stages 1, 2 and 3, an attack, and the replay of its texts."""
+"""Unusual labels in stages 1, 2 and 3, in an attack, and in the replay of its texts."""
 
 import json
 import random
@@ -22,7 +22,7 @@ TRAIN = ("--quiet", "--bsz", 16, "--lr", "1e-2", "--device", "cpu")
 
 
 def write(path, labels: list, count: int, seed: int) -> None:
-    """Rows whose label is that of the three words in them that belong to it."""
+    """Rows in which three words determine the label."""
     draw, words = random.Random(seed), GOOD + BAD
     rows = []
     for i in range(count):
@@ -42,7 +42,7 @@ def write(path, labels: list, count: int, seed: int) -> None:
 
 @pytest.fixture(scope="module", params=SETS)
 def runs(request, encoder, tmp_path_factory):
-    """Stage 1 (dense), 2 (search) and 3 (ticket) in one folder, on one set of labels."""
+    """Stages 1 (dense), 2 (search) and 3 (ticket) in one folder, with one set of labels."""
     folder = tmp_path_factory.mktemp(request.param)
     labels, names = SETS[request.param]
     for split, count, seed in (("train", 40, 1), ("test", 12, 2)):
@@ -74,7 +74,7 @@ def test_every_stage_has_the_same_labels_in_the_same_order(runs):
     for run in ("dense", "ticket"):
         last = read_json(folder / run / "result.json")["checkpoints"]["last"]
         assert last["clean_percent"] > 80
-    # The search starts from the dense weights: with another order it would begin at chance.
+    # The search starts from the dense weights. With another label order it would start at chance.
     line = [x for x in read_jsonl(folder / "search" / "log.jsonl") if "dev" in x][-1]
     assert line["dev"]["dev_accuracy_soft_gates_percent"] > 70
 

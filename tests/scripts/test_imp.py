@@ -1,4 +1,4 @@
-"""Iterative magnitude pruning: its order against rounds done by hand; resume; what it refuses."""
+"""Iterative magnitude pruning: its ranking against rounds by hand, resumption, and errors."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_sparsities_of_rounds():
 
 
 def test_pruning_by_hand():
-    """Two matrices of six weights; a round removes the smallest of all that are left."""
+    """Two matrices with six weights. A round removes the smallest of the remaining weights."""
     a, b = nn.Linear(3, 1, bias=False), nn.Linear(3, 1, bias=False)
     linears = {"a": a, "b": b}
     removed_in = {n: torch.zeros(1, 3, dtype=torch.int16) for n in linears}
@@ -58,7 +58,7 @@ def test_pruning_by_hand():
     b.weight.data = torch.tensor([[-0.2, 0.8, 0.4]])
     prune_iteratively.prune(linears, removed_in, sizes, 1, 1 / 3)
     assert removed_in["a"].tolist() == [[0, 1, 0]] and removed_in["b"].tolist() == [[1, 0, 0]]
-    # After the next round's training the order is another; removed weights are 0 then.
+    # After the training of the next round, the ranking differs and removed weights are 0.
     a.weight.data = torch.tensor([[0.6, 0.0, 0.3]])
     b.weight.data = torch.tensor([[0.0, 0.2, -0.7]])
     prune_iteratively.prune(linears, removed_in, sizes, 2, 2 / 3)
@@ -66,7 +66,7 @@ def test_pruning_by_hand():
     scores = tickets.survival_scores(removed_in, sizes)
     shapes = {"a": (1, 3), "b": (1, 3)}
     order = []
-    for k in range(1, 7):  # which goes at each further weight: rounds first, then sizes
+    for k in range(1, 7):  # the next removed weight: by round, then by size
         masks = tickets.draw(scores, shapes, k / 6 - 1e-9 if k == 6 else k / 6)
         order.append({(n, j) for n in masks for j in range(3) if not masks[n][0, j]})
     steps = [order[0]] + [later - sooner for sooner, later in zip(order, order[1:], strict=False)]
@@ -74,7 +74,7 @@ def test_pruning_by_hand():
 
 
 def smallest(weights: dict, names: list, alive: dict, count: int) -> dict:
-    """By hand: of the weights still alive, the `count` smallest of all matrices together."""
+    """By hand: the `count` smallest of the remaining weights of all matrices together."""
     flat = [
         (abs(float(w)), n, i)
         for n in names
@@ -88,8 +88,10 @@ def smallest(weights: dict, names: list, alive: dict, count: int) -> dict:
     return gone
 
 
-def test_the_first_round_is_an_ordinary_fine_tuning(three_rounds, encoder, sst2_folder, tmp_path):
-    """Round 1 removes what is smallest in the model that finetune.py makes with the same flags."""
+def test_the_first_round_equals_an_ordinary_fine_tuning(
+    three_rounds, encoder, sst2_folder, tmp_path
+):
+    """Round 1 removes the smallest weights of the model that finetune.py trains."""
     call(
         "finetune",
         "--model_name",
@@ -119,7 +121,7 @@ def test_the_first_round_is_an_ordinary_fine_tuning(three_rounds, encoder, sst2_
 def test_the_second_round_rewinds_and_keeps_the_first_ones_zeros(
     encoder, sst2_folder, tmp_path, monkeypatch
 ):
-    """With a learning rate that moves nothing, the order is that of the pre-trained weights."""
+    """With a learning rate that moves nothing, the ranking is that of the pre-trained weights."""
     before = load_file(encoder / "model.safetensors")
     seen, real = [], prune_iteratively.prune
 

@@ -1,4 +1,4 @@
-"""An encoder whose checkpoint holds no pooler: the random one is not gated, pruned or compared."""
+"""An encoder without a pre-trained pooler: the random one is not gated, pruned or compared."""
 
 import shutil
 
@@ -19,7 +19,7 @@ STAGE = ("--quiet", "--bsz", 16, "--device", "cpu", "--epochs", 1)
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """The tiny encoder without its pooler and head."""
+    """The tiny encoder without pooler and head."""
     folder = make_encoder(tmp_path_factory.mktemp("bare") / "bare-bert")
     BertModel.from_pretrained(folder, add_pooling_layer=False).save_pretrained(folder)
     assert not [name for name in load_file(folder / "model.safetensors") if "pooler" in name]
@@ -58,10 +58,10 @@ def test_a_random_pooler_is_not_prunable_and_a_pretrained_one_is(bare, encoder):
         assert encoders.encoder_fingerprint(whole, with_pooler) == (
             encoders.encoder_fingerprint(whole)
         )
-    assert not hasattr(whole.config, encoders.NOT_PRETRAINED)  # its checkpoints stay as they were
+    assert not hasattr(whole.config, encoders.NOT_PRETRAINED)  # its checkpoints do not change
 
 
-def test_a_checkpoint_of_ours_used_as_an_encoder_has_a_pooler(runs):
+def test_a_checkpoint_of_a_stage_used_as_an_encoder_has_a_pooler(runs):
     model = models.load_pretrained(str(runs / "dense" / "last"), ("a", "b"), 1, None, "eager")
     assert POOLER in encoders.weight_shapes(model)
 
@@ -83,7 +83,7 @@ def test_the_ticket_of_one_seed_is_retrained_with_another(runs, bare, tmp_path, 
 
 
 def earlier_scores(runs, bare, path, seed: int, **encoder):
-    """A score file as earlier versions wrote it: with the pooler, in fingerprint and scores."""
+    """A score file of an earlier version, with the pooler in its fingerprint and scores."""
     scores, shapes, manifest = ticket_files.load_scores(runs / "search" / "scores.safetensors")
     model = models.load_pretrained(str(bare), ("a", "b"), seed, None, "eager")
     old = {k: v for k, v in manifest["encoder"].items() if k != "not_pretrained"}

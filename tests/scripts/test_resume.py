@@ -1,4 +1,4 @@
-"""Leaving when asked to, at any moment, and going on to the same bytes; locks; damage."""
+"""Runs exit on request at any moment and resume to the same bytes. Also locks and damage."""
 
 import dataclasses
 import gc
@@ -15,7 +15,7 @@ import pytest
 from conftest import call, fails, log_lines
 
 from training import optim, prediction
-from utils import cli, files, interrupts, runs
+from utils import cli, files, interrupts, resume_point, runs
 from utils.cli import UserError
 from utils.settings import Role, setting
 
@@ -31,7 +31,7 @@ RESULTS = {
 
 @dataclasses.dataclass
 class Settings:
-    """Of a made-up script."""
+    """Settings of an example script."""
 
     a: int = setting(0, "number")
     scores: str | None = setting(None, "file", role=Role.PLACE)
@@ -39,7 +39,7 @@ class Settings:
 
 
 def command(stage: str, encoder, data, runs_folder: Path, folder: Path) -> tuple:
-    """Arguments of a small run of a stage into `folder`."""
+    """Arguments for a small run of a stage in `folder`."""
     rows = (
         "--task_name",
         "sst2",
@@ -68,7 +68,7 @@ def command(stage: str, encoder, data, runs_folder: Path, folder: Path) -> tuple
 
 @pytest.fixture(autouse=True)
 def signals_as_in_a_terminal():
-    """A shell that runs the tests in the background lets them ignore SIGINT."""
+    """A shell that runs the tests in the background makes them ignore SIGINT."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -76,7 +76,7 @@ def signals_as_in_a_terminal():
 
 @pytest.fixture(scope="module")
 def whole(encoder, sst2_folder, tmp_path_factory):
-    """Each stage, not interrupted."""
+    """An uninterrupted run of each stage."""
     root = tmp_path_factory.mktemp("whole")
     for stage in RESULTS:
         call(*command(stage, encoder, sst2_folder, root, root / stage))
@@ -98,7 +98,7 @@ def same_run(folder: Path, other: Path, stage: str) -> None:
 
 
 def _forget(stop) -> None:
-    """Let go of the frames of a run that was left, and so of its lock, as its process' end does."""
+    """Release the frames of an interrupted run and thus its lock, like the end of a process."""
     error = stop.value
     while error is not None:
         error.__traceback__ = None
@@ -108,7 +108,7 @@ def _forget(stop) -> None:
 
 
 def interrupted(monkeypatch, capsys, arguments, at: int, number: int, where=(optim, "set_lr")):
-    """Call a script in which signal `number` arrives at the `at`-th call of a function."""
+    """Call a script that receives signal `number` in call number `at` of a function."""
     module, name = where
     real, calls = getattr(module, name), []
 
@@ -134,7 +134,7 @@ def interrupted(monkeypatch, capsys, arguments, at: int, number: int, where=(opt
 def test_a_signal_saves_and_the_same_command_ends_with_the_same_bytes(
     stage, at, whole, encoder, sst2_folder, tmp_path, monkeypatch, capsys
 ):
-    """Six steps an epoch: the first step, an epoch's last but one and last, the run's last."""
+    """Six steps per epoch: the first, the last two of an epoch, and the last of the run."""
     number = signal.SIGTERM if at % 2 else signal.SIGINT
     arguments = command(stage, encoder, sst2_folder, whole, tmp_path / "run")
     interrupted(monkeypatch, capsys, arguments, at, number)
@@ -151,7 +151,7 @@ def test_a_signal_saves_and_the_same_command_ends_with_the_same_bytes(
 def test_a_signal_during_an_evaluation(
     stage, at, whole, encoder, sst2_folder, tmp_path, monkeypatch, capsys
 ):
-    """In the dev rows of the first epoch and of the last, or of the search's ticket."""
+    """In the evaluation on dev of the first epoch, of the last, or of the search's ticket."""
     arguments = command(stage, encoder, sst2_folder, whole, tmp_path / "run")
     interrupted(monkeypatch, capsys, arguments, at, signal.SIGTERM, (prediction, "collate"))
     call(*arguments)
@@ -159,7 +159,7 @@ def test_a_signal_during_an_evaluation(
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing of ours may catch it."""
+    """Like SIGKILL: no code may catch it."""
 
 
 @pytest.mark.parametrize("stage", RESULTS)
@@ -167,7 +167,7 @@ class Killed(BaseException):
 def test_killed_while_a_file_is_renamed(
     stage, at, whole, encoder, sst2_folder, tmp_path, monkeypatch
 ):
-    """Dead between writing a file and renaming it, at several of the run's files."""
+    """The process dies between the write and the rename of several files of the run."""
     arguments = (
         *command(stage, encoder, sst2_folder, whole, tmp_path / "run"),
         "--checkpoint_every",
@@ -194,7 +194,7 @@ def test_killed_while_a_file_is_renamed(
 
 
 def test_a_process_killed_by_the_system(whole, tmp_path):
-    """The real thing: SIGKILL to a search of its own process, then the same command."""
+    """Send SIGKILL to a search in another process, then run the same command."""
     line = [
         sys.executable,
         str(ROOT / "search_ticket.py"),
@@ -220,11 +220,11 @@ def test_a_process_killed_by_the_system(whole, tmp_path):
     same_run(tmp_path / "run", whole / "search_ticket", "search_ticket")
 
 
-def test_a_second_signal_leaves_at_once():
+def test_a_second_signal_exits_at_once():
     interrupts.note_signals()
     try:
         os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)  # a launcher's repetition
+        os.kill(os.getpid(), signal.SIGTERM)  # a repeated signal of a launcher
         interrupts._received_at[-1] -= 3
         with pytest.raises(interrupts.Stopped):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -274,7 +274,7 @@ def test_a_resume_point_of_another_version_is_named(tmp_path, monkeypatch):
     run = runs.Run(tmp_path / "r", "x", Settings())
     run.begin({})
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "STATE_FORMAT", 1)
+        patch.setattr(resume_point, "STATE_FORMAT", 1)
         run.save_state({})
     with pytest.raises(UserError, match="by another version"):
         run.load_state()
@@ -287,7 +287,9 @@ def test_two_processes_in_one_folder(tmp_path):
     with pytest.raises(UserError, match="another process is at work"):
         second.begin({})
     first.finish({}, [])
-    with pytest.raises(UserError, match="has been at work"):  # finished since second's look
+    with pytest.raises(
+        UserError, match="has been at work"
+    ):  # finished after `second` read the folder
         second.begin({})
     assert runs.Run(tmp_path / "r", "x", Settings(a=1)).finished
 
@@ -329,7 +331,7 @@ def test_attacks_on_an_unfinished_run_keep_their_records(tmp_path):
     assert kinds == ["evaluation", "attack"]
 
 
-def test_a_whole_record_without_its_end_of_line_is_kept(tmp_path):
+def test_a_complete_record_without_a_line_end_is_kept(tmp_path):
     path = tmp_path / "r.jsonl"
     path.write_text('{"a": 1}\n{"b": 2}')
     files.append_jsonl(path, {"c": 3})
@@ -338,11 +340,11 @@ def test_a_whole_record_without_its_end_of_line_is_kept(tmp_path):
     assert files.read_jsonl(path) == [{"a": 1}, {"b": 2}, {"c": 3}, {"d": 4}]
 
 
-def test_a_damaged_token_cache_is_made_again(sst2_folder, tmp_path, monkeypatch):
+def test_a_damaged_token_cache_is_replaced(sst2_folder, tmp_path, monkeypatch):
     from conftest import make_tokenizer
 
     from training import batching
-    from training.splits import Rows
+    from training.rows import Rows
 
     monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path))
     rows = Rows([("a good film",), ("a bad film",)], [1, 0], ["x:0", "x:1"], "made")
@@ -371,7 +373,7 @@ def test_overwrite_deletes_runs_and_nothing_else(tmp_path):
     run.finish({}, [])
     with pytest.raises(UserError, match="a 1 then, 2 now"):
         runs.Run(tmp_path / "r", "x", Settings(a=2))
-    # Nor what it is to read: it would be gone before that.
+    # It does not delete its inputs either, because the run reads them later.
     for source in (tmp_path / "r", tmp_path / "r" / "big"):
         with pytest.raises(UserError, match="--scores .* lies in the --output_dir"):
             runs.Run(tmp_path / "r", "x", Settings(scores=str(source), overwrite=True))
@@ -394,7 +396,7 @@ def test_an_altered_checkpoint_is_named(name, whole, tmp_path, capsys):
         assert f"{name}/model.safetensors is missing or damaged" in line
 
 
-def test_steps_that_are_not_finite_are_left_out_up_to_a_bound(
+def test_steps_that_are_not_finite_are_skipped_up_to_a_limit(
     encoder, sst2_folder, whole, tmp_path, monkeypatch, capsys
 ):
     from utils import devices
@@ -424,7 +426,7 @@ def test_steps_that_are_not_finite_are_left_out_up_to_a_bound(
         assert (tmp_path / stage / "state.pt").is_file()
 
 
-def test_a_collapsed_search_is_told(whole, tmp_path, capsys):
+def test_a_collapsed_search_is_reported(whole, tmp_path, capsys):
     call(
         "search_ticket",
         "--model_name",
@@ -451,7 +453,7 @@ def test_a_collapsed_search_is_told(whole, tmp_path, capsys):
     assert json.loads((tmp_path / "s" / "result.json").read_text())["last_epoch"]["collapsed"]
 
 
-def test_a_ticket_without_a_matrix_is_told(whole, encoder, tmp_path, capsys):
+def test_a_ticket_without_a_matrix_is_reported(whole, encoder, tmp_path, capsys):
     import torch
 
     from masking import ticket_files
@@ -489,7 +491,7 @@ def test_a_ticket_without_a_matrix_is_told(whole, encoder, tmp_path, capsys):
     assert record["ticket"]["emptied_matrices"] == [emptied]
 
 
-def test_accuracy_at_chance_is_told(encoder, sst2_folder, tmp_path, capsys):
+def test_accuracy_at_chance_is_reported(encoder, sst2_folder, tmp_path, capsys):
     call(
         "finetune",
         "--model_name",

@@ -13,7 +13,7 @@ STAGES = ["stage1-finetune.sh", "stage2-search-ticket.sh", "stage3-draw-retrain_
 
 
 def shell(script: str, env: dict | None = None, *arguments) -> subprocess.CompletedProcess:
-    """Run a shell script in an environment that holds `env` and PATH alone."""
+    """Run a shell script in an environment that holds only `env` and PATH."""
     return subprocess.run(
         ["sh", str(ROOT / script), *arguments],
         capture_output=True,
@@ -24,7 +24,7 @@ def shell(script: str, env: dict | None = None, *arguments) -> subprocess.Comple
 
 @pytest.fixture
 def copied_scripts(tmp_path) -> Path:
-    """A checkout that holds the shell scripts alone, without .venv."""
+    """A checkout that holds only the shell scripts, without .venv."""
     root = tmp_path / "checkout"
     shutil.copytree(ROOT / "scripts", root / "scripts")
     for script in ROOT.glob("*.sh"):
@@ -42,7 +42,7 @@ def echo_python(tmp_path) -> str:
 
 
 @pytest.mark.parametrize("script", STAGES)
-def test_stage_scripts_know_every_task_and_pass_overrides_on(script, echo_python, tmp_path):
+def test_stage_scripts_accept_each_task_and_pass_overrides(script, echo_python, tmp_path):
     done = shell(
         script,
         {
@@ -111,7 +111,7 @@ def test_stage_3_wires_every_kind_and_attack(echo_python):
     assert recipes == {"bertattack", "textfooler", "textbugger"}
 
 
-def test_the_baselines_have_their_authors_settings(echo_python):
+def test_the_baselines_have_the_settings_of_their_authors(echo_python):
     done = shell(
         STAGES[0],
         {
@@ -159,7 +159,7 @@ def test_stage_2_finds_tickets_in_every_way(echo_python):
     assert "<--method><freelb>" in imp_freelb and "/scores-imp_freelb>" in imp_freelb
 
 
-def test_stage_3_reinitialises_and_draws_from_every_kind(echo_python):
+def test_stage_3_reinitializes_and_draws_from_each_kind(echo_python):
     kinds = "no_adversary imp imp_freelb magnitude_finetuned complement"
     done = shell(
         STAGES[2],

@@ -1,4 +1,4 @@
-"""The three stages end to end on a tiny encoder: what they write, resume, repeat and refuse."""
+"""The three stages on a tiny encoder: their files, resumption, repetition and errors."""
 
 import json
 import os
@@ -78,7 +78,7 @@ def retrain(encoder, scores, folder, *flags):
 
 @pytest.fixture(scope="module")
 def runs(encoder, sst2_folder, tmp_path_factory):
-    """One run of each stage: dense, search, ticket."""
+    """A run of each stage: dense, search, ticket."""
     root = tmp_path_factory.mktemp("runs")
     finetune(encoder, sst2_folder, root / "dense", "--epochs", 4, "--keep_epochs", "1,3")
     search(root / "dense", root / "search", "--epochs", 3, "--keep_scores", "best,1")
@@ -86,7 +86,7 @@ def runs(encoder, sst2_folder, tmp_path_factory):
     return root
 
 
-def test_stage_1_learns_and_keeps_what_was_asked(runs):
+def test_stage_1_learns_and_keeps_the_given_epochs(runs):
     result = json.loads((runs / "dense" / "result.json").read_text())
     last, best = result["checkpoints"]["last"], result["checkpoints"]["best"]
     assert last["clean_percent"] > 80 and last["epoch"] == 4
@@ -101,7 +101,7 @@ def test_stage_1_learns_and_keeps_what_was_asked(runs):
     assert not (runs / "dense" / "state.pt").exists()
 
 
-def test_records_describe_themselves(runs):
+def test_records_are_complete(runs):
     records = read_jsonl(runs / "ticket" / "records.jsonl")
     assert [r["checkpoint"] for r in records] == ["last", "best"]
     for r in records:
@@ -130,7 +130,7 @@ def test_stage_2_logs_what_the_paper_plots(runs):
     assert dev["ticket_sparsity"] == pytest.approx(0.3, abs=1e-3)
 
 
-def test_scores_of_the_epochs_asked_for(runs):
+def test_scores_of_the_given_epochs(runs):
     last, _, manifest = ticket_files.load_scores(runs / "search" / "scores.safetensors")
     first, _, early = ticket_files.load_scores(runs / "search" / "scores_epoch1.safetensors")
     _, _, best = ticket_files.load_scores(runs / "search" / "scores_best.safetensors")
@@ -159,7 +159,7 @@ def test_stage_3_saves_an_ordinary_checkpoint_and_its_ticket(runs):
 
 
 def test_retraining_starts_from_the_pretrained_weights(runs, encoder, tmp_path):
-    """With a learning rate that moves nothing, what is kept is the pre-trained encoder's."""
+    """With a learning rate that moves nothing, the kept weights are those of the encoder."""
     retrain(
         encoder, runs / "search", tmp_path / "t", "--sparsity", 0.4, "--epochs", 1, "--lr", "1e-30"
     )
@@ -170,7 +170,7 @@ def test_retraining_starts_from_the_pretrained_weights(runs, encoder, tmp_path):
         assert torch.equal(after[f"{path}.weight"], before[f"{path}.weight"] * mask)
 
 
-def test_the_same_seed_gives_the_same_bytes_anywhere(runs, encoder, sst2_folder, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_in_any_folder(runs, encoder, sst2_folder, tmp_path):
     dense = finetune(encoder, sst2_folder, tmp_path / "d", "--epochs", 4, "--keep_epochs", "1,3")
     scores = search(dense, tmp_path / "s", "--epochs", 3, "--keep_scores", "best,1")
     ticket = retrain(encoder, scores, tmp_path / "t", "--sparsity", 0.4, "--epochs", 4)
@@ -257,7 +257,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(runs, encoder, tmp_path, mo
 
 @pytest.mark.parametrize("flags", [("--micro_bsz", 5), ("--checkpoint_activations",)])
 def test_less_memory_gives_the_same_steps(runs, encoder, sst2_folder, tmp_path, flags):
-    """In fp32 and without dropout to rounding, which Adam amplifies where gradients are tiny."""
+    """Equal to rounding, in fp32 without dropout. Adam amplifies rounding of tiny gradients."""
     usual = ("--epochs", 1, "--dropout", 0, "--precision", "fp32")
     found = {}
     for name, more in (("whole", ()), ("less", flags)):
@@ -274,7 +274,7 @@ def test_less_memory_gives_the_same_steps(runs, encoder, sst2_folder, tmp_path, 
         torch.testing.assert_close(torch.tensor(whole), torch.tensor(less), rtol=2e-3, atol=1e-5)
 
 
-def test_gradients_are_added_up_once_a_step_however_many_passes_it_has(runs, tmp_path, monkeypatch):
+def test_gradients_are_summed_once_per_step_for_any_number_of_passes(runs, tmp_path, monkeypatch):
     from utils import devices
 
     calls = []
@@ -285,7 +285,7 @@ def test_gradients_are_added_up_once_a_step_however_many_passes_it_has(runs, tmp
 
 
 def test_a_spent_time_budget_is_a_resume_point(runs, encoder, tmp_path, capsys, monkeypatch):
-    """The alarm as it would ring in step 15; when it does is the machine's affair."""
+    """Send the alarm in step 15, because its real time depends on the machine."""
     from training import optim
 
     real, calls = optim.set_lr, []
@@ -304,8 +304,8 @@ def test_a_spent_time_budget_is_a_resume_point(runs, encoder, tmp_path, capsys, 
     except SystemExit as stop:
         status = stop.code
     assert status == 124 and not (tmp_path / "t" / "last").exists()
-    said = capsys.readouterr().err
-    assert "the time budget is spent; the same command resumes after optimizer step 15" in said
+    message = capsys.readouterr().err
+    assert "the time budget is spent; the same command resumes after optimizer step 15" in message
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
     retrain(encoder, runs / "search", tmp_path / "t", *flags, "2h")
     weights = "last/model.safetensors"
@@ -324,7 +324,7 @@ def test_a_control_ends_at_the_tickets_training_loss(runs, encoder, sst2_folder,
     stop = last["stop_at_loss"]
     assert stop["loss"] == loss and stop["epochs"] == 4 and stop["ticket"] == ticket["ticket"]
     assert json.loads((folder / "last" / "checkpoint.json").read_text())["epoch"] == len(losses)
-    # The loss as a number, interrupted in the evaluation behind its last epoch: the same weights.
+    # The loss as a number, interrupted in the evaluation after its last epoch: the same weights.
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr("training.results.finish", dies_at_once)
         finetune(encoder, sst2_folder, tmp_path / "b", *flags, repr(loss))
@@ -336,7 +336,7 @@ def test_a_control_ends_at_the_tickets_training_loss(runs, encoder, sst2_folder,
     assert "the control is not matched" in capsys.readouterr().err
 
 
-def test_a_control_taken_from_a_longer_run_is_the_one_trained_for_itself(
+def test_a_control_from_a_longer_run_equals_the_one_trained_by_itself(
     runs, encoder, sst2_folder, tmp_path
 ):
     epochs = ("--epochs", 14)
@@ -349,7 +349,7 @@ def test_a_control_taken_from_a_longer_run_is_the_one_trained_for_itself(
         ",".join(map(str, range(1, 15))),
     )
     losses = [x["mean_training_loss"] for x in log_lines(longer) if "mean_training_loss" in x]
-    # The first epoch; one where the loss is reached; none, so the last.
+    # Stop at the first epoch, at an epoch that reaches the loss, and at the last epoch.
     wanted = losses[0] + 1, sorted(losses)[5], min(losses) / 2
     for i, loss in enumerate(wanted):
         stop = (*epochs, "--stop_at_loss", repr(loss))
@@ -371,10 +371,12 @@ def test_a_control_taken_from_a_longer_run_is_the_one_trained_for_itself(
         assert found == (reached[0] if reached else 14)
 
 
-def test_a_control_is_taken_from_a_run_like_it_only(runs, encoder, sst2_folder, tmp_path, capsys):
+def test_a_control_comes_only_from_a_run_with_the_same_settings(
+    runs, encoder, sst2_folder, tmp_path, capsys
+):
     stop = ("--stop_at_loss", "0.01", "--from_run")
     here = (encoder, sst2_folder, tmp_path / "c")
-    for flags, said in (
+    for flags, message in (
         (("--epochs", 4, "--lr", "1e-5", *stop, runs / "dense"), "with other settings: lr"),
         (("--epochs", 4, *stop, runs / "dense"), "has not kept epoch"),
         (("--epochs", 4, *stop, runs / "search"), "is not a finished run of finetune.py"),
@@ -384,7 +386,7 @@ def test_a_control_is_taken_from_a_run_like_it_only(runs, encoder, sst2_folder, 
     ):
         with pytest.raises(SystemExit) as left:
             finetune(*here, *flags)
-        assert left.value.code == 2 and said in capsys.readouterr().err
+        assert left.value.code == 2 and message in capsys.readouterr().err
         shutil.rmtree(tmp_path / "c", ignore_errors=True)
 
 
@@ -393,7 +395,7 @@ def test_a_control_is_not_taken_from_other_data(encoder, sst2_folder, tmp_path, 
     shutil.copytree(sst2_folder, data)
     stop = ("--epochs", 2, "--stop_at_loss", "9", "--from_run", tmp_path / "longer")
     finetune(encoder, data, tmp_path / "longer", "--epochs", 2, "--keep_epochs", "1,2")
-    for damage, said in (("log.jsonl", "is damaged"), ("data", "its data is another")):
+    for damage, message in (("log.jsonl", "is damaged"), ("data", "its data is another")):
         if damage == "data":
             text = (data / "train.tsv").read_text().splitlines()
             (data / "train.tsv").write_text("\n".join(text[:-1]) + "\n")
@@ -402,7 +404,7 @@ def test_a_control_is_not_taken_from_other_data(encoder, sst2_folder, tmp_path, 
             (tmp_path / "longer" / damage).write_text("")
         with pytest.raises(SystemExit) as left:
             finetune(encoder, data, tmp_path / "c", *stop)
-        assert left.value.code == 2 and said in capsys.readouterr().err
+        assert left.value.code == 2 and message in capsys.readouterr().err
         assert not (tmp_path / "c").exists()
         (tmp_path / "longer" / "log.jsonl").write_text(kept)
 
@@ -426,7 +428,7 @@ def test_labels_that_a_mask_has_seen_are_counted(runs, tmp_path):
     assert retrain_ticket.label_passes_of({}, 0.3) == 0  # noise
 
 
-def test_a_finished_run_is_left_alone_and_another_is_refused(runs, capsys):
+def test_a_finished_run_does_not_change_and_another_is_refused(runs, capsys):
     before = (runs / "search" / "scores.safetensors").stat().st_mtime_ns
     search(runs / "dense", runs / "search", "--epochs", 3, "--keep_scores", "best,1")
     assert "finished" in capsys.readouterr().out
@@ -501,13 +503,13 @@ def test_every_switch_of_the_search_runs_and_changes_the_scores(runs, tmp_path, 
     same = all(s.shape == plain[n].shape and torch.equal(s, plain[n]) for n, s in scores.items())
     if flags[0] == "--start_from" and best_is_last:
         assert same
-    elif flags[0] != "--attn_implementation":  # the same numbers, to rounding
+    elif flags[0] != "--attn_implementation":  # equal to rounding
         assert not same
     masks = tickets.draw(scores, shapes, 0.5)
     assert abs(tickets.sparsity_of(masks) - 0.5) < 0.02
 
 
-def test_released_protocol_in_stages_1_and_3(runs, encoder, sst2_folder, tmp_path):
+def test_released_deviations_in_stages_1_and_3(runs, encoder, sst2_folder, tmp_path):
     finetune(encoder, sst2_folder, tmp_path / "d", "--epochs", 1, "--deviations", "released")
     args = json.loads((tmp_path / "d" / "run.json").read_text())["args"]
     assert args["max_grad_norm"] == 0 and args["adamw"] == "released"
@@ -578,8 +580,8 @@ def test_pair_task_with_token_types(encoder, tmp_path):
     assert a != b
 
 
-def test_two_processes_search_as_one_does(encoder, sst2_folder, tmp_path):
-    """Two CPU processes, without dropout: the same scores and checkpoint to rounding."""
+def test_two_processes_search_like_one(encoder, sst2_folder, tmp_path):
+    """Without dropout, two CPU processes give the same scores and checkpoint to rounding."""
 
     def launch(processes: int, script: str, *flags) -> None:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -629,7 +631,7 @@ def test_two_processes_search_as_one_does(encoder, sst2_folder, tmp_path):
         )
     one, two = (load_file(tmp_path / f"dense{n}/last/model.safetensors") for n in (1, 2))
     for name in one:
-        # A key's bias cancels in the softmax: its gradient is rounding, which Adam scales up.
+        # The bias of a key cancels in the softmax. Its gradient is rounding, which Adam scales up.
         if not name.endswith("key.bias"):
             torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=2e-4)
     one, two = (
@@ -640,8 +642,8 @@ def test_two_processes_search_as_one_does(encoder, sst2_folder, tmp_path):
 
 
 @pytest.mark.parametrize("flags", [(), ("--reinit_law", "shuffled", "--reinit_scope", "encoder")])
-def test_table_4_structure_without_initialisation(runs, encoder, tmp_path, flags):
-    """The ticket's zeros stay, its other weights start elsewhere; the rate moves nothing."""
+def test_table_4_structure_without_pretrained_weights(runs, encoder, tmp_path, flags):
+    """The zeros of the ticket stay, its other weights are new. The learning rate moves nothing."""
     retrain(
         encoder,
         runs / "search",
@@ -669,8 +671,8 @@ def test_table_4_structure_without_initialisation(runs, encoder, tmp_path, flags
     assert ticket["reinit_law"] == (flags[1] if flags else "normal")
 
 
-def test_table_4_initialisation_without_structure(runs, encoder, tmp_path):
-    """Dense: the ticket's weights start as pre-trained, the others from N(0, 0.02); all train."""
+def test_table_4_pretrained_weights_without_structure(runs, encoder, tmp_path):
+    """Dense: weights of the ticket start pre-trained, others from N(0, 0.02^2). All train."""
     retrain(
         encoder,
         runs / "search",
@@ -710,7 +712,7 @@ def test_table_4_initialisation_without_structure(runs, encoder, tmp_path):
         assert (weight[~mask] != old[~mask]).float().mean() > 0.9
 
 
-def test_the_ticket_tells_its_densities_by_head(runs):
+def test_the_result_holds_the_densities_of_the_ticket_by_head(runs):
     manifest = json.loads((runs / "ticket" / "ticket.json").read_text())
     masks, _ = ticket_files.load_ticket(runs / "ticket" / "ticket.safetensors")
     by_head = manifest["density_by_head"]
@@ -724,7 +726,7 @@ def test_the_ticket_tells_its_densities_by_head(runs):
 def test_adversarial_training_resumes_to_the_same_bytes(
     encoder, sst2_folder, tmp_path, monkeypatch, method
 ):
-    """Also the critic of InfoBERT, which is in no checkpoint."""
+    """This includes the critic of InfoBERT, which is not part of a checkpoint."""
     from training import optim
 
     flags = ("--epochs", 2, "--method", method, "--checkpoint_every", 3)
@@ -748,7 +750,7 @@ def test_adversarial_training_resumes_to_the_same_bytes(
 
 
 def test_adversarial_retraining_and_shared_dropout(runs, encoder, tmp_path):
-    """Stage 3 by FreeLB; one dropout mask through a step's passes, or a new one in each."""
+    """Stage 3 with FreeLB, and one dropout mask for all passes of a step or one per pass."""
     for name, flags in (("step", ()), ("pass", ("--redraw", "each_pass"))):
         retrain(
             encoder,
@@ -768,7 +770,7 @@ def test_adversarial_retraining_and_shared_dropout(runs, encoder, tmp_path):
 
 
 def mnli_rows(count: int, seed: int) -> list[tuple]:
-    """Premise, hypothesis, label (GLUE's: 0 entailment, 1 neutral, 2 contradiction)."""
+    """Premise, hypothesis and label (GLUE: 0 entailment, 1 neutral, 2 contradiction)."""
     from conftest import BAD, GOOD, PLAIN
 
     both = sentences(2 * count, seed)
@@ -777,7 +779,7 @@ def mnli_rows(count: int, seed: int) -> list[tuple]:
 
 
 def test_mnli_in_all_stages_and_a_checkpoint_of_another_label_order(encoder, tmp_path):
-    """The search puts a checkpoint's logits into the task's order, by the label names."""
+    """The search puts the logits of a checkpoint into the task's order, by label names."""
     header = "premise\thypothesis\tlabel"
     write_tsv(tmp_path / "data" / "train.tsv", mnli_rows(120, 5), header)
     write_tsv(tmp_path / "data" / "dev_matched.tsv", mnli_rows(30, 6), header)
@@ -823,7 +825,7 @@ def test_mnli_in_all_stages_and_a_checkpoint_of_another_label_order(encoder, tmp
     config["label2id"] = {name: i for i, name in enumerate(names)}
     (best / "config.json").write_text(json.dumps(config))
     facts = json.loads((best / "checkpoint.json").read_text())
-    del facts["sha256"]  # of the weights as they were
+    del facts["sha256"]  # of the original weights
     (best / "checkpoint.json").write_text(json.dumps(facts))
     turned = search(tmp_path / "d", tmp_path / "s2", "--epochs", 1)
     a, b = (ticket_files.load_scores(f / "scores.safetensors")[0] for f in (plain, turned))

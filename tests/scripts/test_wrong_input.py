@@ -1,5 +1,4 @@
-"""Wrong input of every kind, to every script: one line that says what is wrong and what to do,
-status 2, nothing written."""
+"""Wrong input to each script: one line with the error and its fix, status 2, nothing written."""
 
 import json
 import os
@@ -20,12 +19,12 @@ from utils import files
 from utils.cli import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-OUT = "OUT"  # stands for the output folder
+OUT = "OUT"  # placeholder for the output folder
 
 
 @pytest.fixture(scope="module")
 def place(encoder, sst2_folder, tmp_path_factory):
-    """A folder with one good thing and many bad ones of each kind."""
+    """A folder with one valid input and many invalid ones of each kind."""
     root = tmp_path_factory.mktemp("place")
     shutil.copytree(encoder, root / "encoder")
     shutil.copytree(sst2_folder, root / "data")
@@ -154,7 +153,7 @@ def bad_encoders(root: Path) -> None:
     for file in (root / "no_tokenizer").glob("tokenizer*"):
         file.unlink()
     (root / "no_config" / "config.json").write_text("{torn")
-    shutil.copytree(root / "encoder", root / "evil")  # which would run what lies in it
+    shutil.copytree(root / "encoder", root / "evil")  # asks transformers to run its code
     config = json.loads((root / "evil" / "config.json").read_text())
     config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.EvilConfig"}}
     (root / "evil" / "config.json").write_text(json.dumps(config))
@@ -162,8 +161,8 @@ def bad_encoders(root: Path) -> None:
     (root / "evil" / "evil.py").write_text(code)
 
 
-# What is right; a case changes some of it (None: leaves it out). Names of files and folders in
-# `place` are written with a leading slash.
+# Valid flags of each script. A case changes some of them (None: omits the flag). A leading slash
+# marks names of files and folders in `place`.
 GOOD = {
     "finetune": {
         "--model_name": "/encoder",
@@ -246,7 +245,7 @@ CASES = [
     ("attack", {"--row_choice": "intersection"}, "need each other"),
     ("attack", {"--checkpoint": "first"}, "invalid choice: 'first'"),
     ("finetune", {"--max_seq_length": 999}, "the encoder has 128 positions"),
-    ("finetune", {"--max_seq_length": 2}, "--max_seq_length 2: at least 8"),
+    ("finetune", {"--max_seq_length": 2}, "--max_seq_length 2: it must be at least 8"),
     ("finetune", {"--max_train_rows": 1}, "1 class"),
     # Tasks and columns.
     ("finetune", {"--task_name": "sst3"}, "unknown task 'sst3'"),
@@ -341,8 +340,8 @@ CASES = [
     ("retrain_ticket", {"--scores": "/altered.safetensors"}, "its checksum does not match"),
     ("retrain_ticket", {"--scores": "/nan.safetensors"}, "not finite"),
     ("retrain_ticket", {"--scores": "/dense/last/model.safetensors"}, "not a scores file"),
-    ("retrain_ticket", {"--scores": "/imp.safetensors"}, "up to sparsity 0.2 only"),
-    ("retrain_ticket", {"--scores": "/rest.safetensors"}, "below sparsity 0.8"),
+    ("retrain_ticket", {"--scores": "/imp.safetensors"}, "only up to sparsity 0.2"),
+    ("retrain_ticket", {"--scores": "/rest.safetensors"}, "only from sparsity 0.8 on"),
     ("retrain_ticket", {"--model_name": "/wider"}, "made for another encoder"),
     ("retrain_ticket", {"--model_name": "/another"}, "is another one"),
     ("retrain_ticket", {"--reinit_std": 0.1}, "needs --reinitialise"),
@@ -433,7 +432,7 @@ def test_one_line_status_2_nothing_written(
     assert message in line, line
     assert "\n" not in line and len(line) < 700
     assert not (tmp_path / "out").exists() and contents(place) == before
-    assert not (place / "RAN").exists()  # no code that lies in a folder is ever run
+    assert not (place / "RAN").exists()  # the code in a folder is never run
 
 
 SHELL = [
@@ -469,8 +468,8 @@ def test_shell_scripts_refuse_unknown_words(tmp_path, script, variables, message
     assert message in done.stderr
 
 
-def test_arguments_are_answered_before_torch_is_imported():
-    """A broken torch in front of the real one: whoever imported it first would say so."""
+def test_wrong_arguments_are_reported_before_torch_is_imported():
+    """A broken torch comes first on the path, so an import before the error would fail."""
     code = (
         "import sys, runpy; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; "
         "runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -491,7 +490,7 @@ def test_arguments_are_answered_before_torch_is_imported():
 
 
 def mutations(data: bytes, count: int, seed: int):
-    """Bytes flipped, cut, repeated, or replaced by others at random offsets."""
+    """Flip, cut, repeat or replace bytes at random offsets."""
     draw = random.Random(seed)
     for _ in range(count):
         changed = bytearray(data)
@@ -510,7 +509,7 @@ def mutations(data: bytes, count: int, seed: int):
 
 
 def test_fuzzed_score_and_ticket_files(place, tmp_path):
-    """Whatever is done to the bytes: refused by name, or read as exactly what was written."""
+    """A damaged file is refused by name, or its contents are exactly those that were written."""
     path = place / "scores" / "scores.safetensors"
     scores, shapes, _ = ticket_files.load_scores(path)
     masks = tickets.draw(scores, shapes, 0.3)
@@ -547,7 +546,7 @@ def test_fuzzed_score_and_ticket_files(place, tmp_path):
     ],
 )
 def test_fuzzed_text_files(tmp_path, name, content, read):
-    """Read as something, or refused with the file's name; nothing else ever comes out."""
+    """The file is read, or refused by name. There is no other error."""
     refused = 0
     for changed in mutations(content, 300, 2):
         (tmp_path / name).write_bytes(changed)
@@ -565,7 +564,7 @@ def test_fuzzed_text_files(tmp_path, name, content, read):
             assert name in str(e)
 
 
-def test_fuzzed_and_swollen_parquet_files(tmp_path):
+def test_fuzzed_and_oversized_parquet_files(tmp_path):
     import pandas as pd
 
     path = tmp_path / "t.parquet"

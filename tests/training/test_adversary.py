@@ -1,4 +1,4 @@
-"""Delta: first draw, ascent, projection, and where it enters the encoder."""
+"""Delta: its first draw, ascent, projection, and the place where it enters the encoder."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def moved(delta, gradient, lr: float, bound: float, norm: str = "l2") -> torch.T
     return ascend(delta, gradient, settings)
 
 
-def test_an_ascent_moves_by_its_step_and_stays_in_the_ball():
+def test_an_ascent_has_the_length_of_its_step_and_stays_in_the_ball():
     noise = torch.Generator().manual_seed(0)
     delta = torch.randn(3, 4, 5, generator=noise) * 0.1
     gradient = torch.randn(3, 4, 5, generator=noise)
@@ -63,8 +63,8 @@ SIZES = {
         ),
     ],
 )
-def test_delta_zero_is_the_plain_model_padding_and_token_types_included(config):
-    """Position and token type ids are the encoder's own, also where padding shifts RoBERTa's."""
+def test_delta_zero_equals_the_plain_model_with_padding_and_token_types(config):
+    """The encoder computes position and token type ids, also if padding shifts RoBERTa's."""
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config).eval()
     ids = torch.tensor([[5, 6, 7, 8], [9, 10, 1, 1]])
@@ -78,6 +78,6 @@ def test_delta_zero_is_the_plain_model_padding_and_token_types_included(config):
     assert torch.equal(logits, plain)
     gradient = torch.autograd.grad(logits.logsumexp(1).sum() + logits[:, 0].sum(), delta)[0]
     assert gradient[0].abs().sum() > 0
-    assert torch.equal(model(**batch).logits, plain)  # the hook is gone
+    assert torch.equal(model(**batch).logits, plain)  # the hook is removed
     with perturbed(model.get_input_embeddings(), torch.randn(2, 4, 16)):
         assert not torch.allclose(model(**batch).logits, plain)

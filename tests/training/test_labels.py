@@ -1,4 +1,4 @@
-"""Labels: the text of a cell, their order, finding one by name, and the logits of a checkpoint."""
+"""Labels: the text of a cell, their order, the search by name, and the logits of a checkpoint."""
 
 import json
 from dataclasses import replace
@@ -64,11 +64,11 @@ def test_the_text_of_a_cell(cell, text):
         (["01", "1"], ("01", "1")),
     ],
 )
-def test_order_is_numeric_where_all_are_numbers_else_that_of_the_texts(given, order):
+def test_order_is_numeric_if_all_are_numbers_else_alphabetic(given, order):
     assert labels.ordered(given) == labels.ordered(reversed(given)) == order
 
 
-def test_a_name_is_found_exactly_then_in_other_case_then_by_position():
+def test_a_label_is_found_by_name_then_in_another_case_then_by_position():
     find = labels.finder(("US", "us", "\u00e9t\u00e9", "Straße"))
     assert [find(x) for x in ("US", "us", "STRASSE", "E\u0301TE\u0301")] == [0, 1, 3, 2]
     assert find("Us") is None  # two names fit
@@ -132,8 +132,8 @@ def test_a_custom_task_takes_the_labels_of_a_checkpoint():
 
     assert taken(["1", "2", "3"], {}) == ("1", "2", "3")
     assert taken(["LABEL_0", "LABEL_1"], {}) == ("0", "1")
-    own = ["LABEL_0", "LABEL_1"]  # a user's own labels, by checkpoint.json
-    assert taken(own, {"label_names": own}) == ("LABEL_0", "LABEL_1")
+    names = ["LABEL_0", "LABEL_1"]  # labels of a user in checkpoint.json
+    assert taken(names, {"label_names": names}) == ("LABEL_0", "LABEL_1")
     assert labels.task_with_labels_of(TASKS["sst2"], None, {}) is TASKS["sst2"]
 
 
@@ -174,7 +174,7 @@ SETS = {
     "floats": ([2.0, 1.0, 3.0], ("1", "2", "3")),
     "gaps": ([0, 3, 7], ("0", "3", "7")),
     "booleans": ([True, False], ("False", "True")),
-    "signs alone": (["c++", "c#", "c"], ("c", "c#", "c++")),
+    "only signs": (["c++", "c#", "c"], ("c", "c#", "c++")),
     "versions": (["v1.0", "v1", "1.0"], ("1", "v1", "v1.0")),
     "words": (
         ["d\u00e9j\u00e0", "\u65b0", "\U0001f600"],
@@ -207,7 +207,7 @@ def test_any_set_of_labels_in_any_file(tmp_path, kind, name):
     assert set(splits["train"].labels) == set(range(len(names)))
 
 
-def test_the_labels_are_those_of_train_whichever_split_is_read(tmp_path, capsys):
+def test_the_labels_come_from_train_for_each_split(tmp_path, capsys):
     write(table_of(["b", "c", "a"]), tmp_path / "train.tsv")
     write(table_of(["c", "b"], 20, seed=2), tmp_path / "test.tsv")
     alone = load(tmp_path, ("test",))
@@ -215,7 +215,7 @@ def test_the_labels_are_those_of_train_whichever_split_is_read(tmp_path, capsys)
     printed = capsys.readouterr().err
     assert printed == "labels of the task custom, in order: 0 = a, 1 = b, 2 = c\n"
     (tmp_path / "train.tsv").unlink()
-    with pytest.raises(UserError, match="no train rows, which name the labels"):
+    with pytest.raises(UserError, match="no train rows, which define the labels"):
         load(tmp_path, ("test",))
 
 

@@ -1,4 +1,4 @@
-"""FreeLB, PGD, InfoBERT: the gradient of a step against the formulas of their papers, by hand."""
+"""FreeLB, PGD and InfoBERT: compare the gradient of a step with the formulas of the papers."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ from utils.settings import parse
 
 
 class Toy(nn.Module):
-    """Embeddings, a non-linear layer, mean over the tokens, two logits; no dropout."""
+    """A model with embeddings, a non-linear layer, a mean over tokens and two logits."""
 
     def __init__(self):
         super().__init__()
@@ -71,7 +71,7 @@ def settings(method: str, *flags: str) -> Settings:
 
 
 class Draws:
-    """The initial delta FIRST, and no dropout."""
+    """Use the initial delta FIRST and no dropout."""
 
     def redraw(self, k: int) -> None:
         pass
@@ -81,7 +81,7 @@ class Draws:
 
 
 def gradients(model, args, regularizer=None) -> tuple[list, torch.Tensor]:
-    """The parameters' gradients, and the loss of each pass."""
+    """The gradients of the parameters, and the loss of each pass."""
     accelerator = Accelerator(cpu=True)
     losses, _ = adversary.backward(model, BATCH, args, Draws(), accelerator, regularizer)
     return [p.grad.clone() for p in model.parameters()], losses
@@ -91,7 +91,7 @@ def gradients(model, args, regularizer=None) -> tuple[list, torch.Tensor]:
     "flags", [("freelb", "--adv_steps", "3"), ("pgd", "--clean_loss_weight", "0.5")]
 )
 @pytest.mark.parametrize("rows", [1, 2, 3])
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(flags, rows):
+def test_micro_batches_give_the_gradient_of_the_whole_batch(flags, rows):
     args = settings(*flags)
     whole, losses = gradients(Toy(), args)
     args.micro_bsz = rows
@@ -107,7 +107,7 @@ def loss_at(model, delta) -> torch.Tensor:
 
 
 def by_hand(model, steps: int, lr: float, max_norm: float) -> tuple[list, list]:
-    """Deltas of the ascents and the weights' gradients at each, with loops and no hooks."""
+    """The delta of each ascent and the gradients there, computed with loops and without hooks."""
     delta, deltas, found = FIRST.clone(), [], []
     for _ in range(steps):
         deltas.append(delta)
@@ -150,7 +150,7 @@ def test_pgd_is_the_gradient_after_k_ascents():
     close(gradients(model, args)[0], want[2])
 
 
-def test_the_clean_loss_is_added_by_its_weight():
+def test_the_clean_loss_is_added_with_its_weight():
     model = Toy()
     plain = [g / 2 for g in torch.autograd.grad(loss_at(model, 0.0), list(model.parameters()))]
     _, want = by_hand(model, 2, 0.1, 0.0)
@@ -174,14 +174,14 @@ def test_anchors_by_hand():
     )
     mask = torch.tensor([[1] * 10, [1, 1, 1] + [0] * 7])
     found = infobert.anchored(norms, mask, 0.5, 0.9)
-    # Ten tokens: ranks 5 to 8, norms 5 to 8. Three tokens: ranks 2 to 2, the norm 3.
+    # Ten tokens: ranks 5 to 8, norms 5 to 8. Three tokens: only rank 2, the norm 3.
     assert norms[0][found[0]].tolist() == [5.0, 8.0, 7.0, 6.0]
     assert found[1].tolist() == [False, True] + [False] * 8
     whole = infobert.anchored(norms, mask, 0.0, 1.0)
     assert torch.equal(whole, mask.bool())
 
 
-def test_info_nce_against_its_formula_pair_by_pair():
+def test_info_nce_equals_its_formula_pair_by_pair():
     noise = torch.Generator().manual_seed(3)
     critic = infobert.Critic(4, noise)
     local, globe = torch.randn(5, 4, generator=noise), torch.randn(2, 4, generator=noise)
@@ -203,8 +203,8 @@ def test_info_nce_against_its_formula_pair_by_pair():
     assert float(infobert.info_nce(critic, local[:0], globe, text_of[:0])) == 0
 
 
-def test_an_infobert_step_is_its_objectives_gradient():
-    """Mean over passes of L + beta * bound - alpha * nce; the ascent follows L + beta * bound."""
+def test_an_infobert_step_has_the_gradient_of_its_objective():
+    """Mean over passes of L + beta * bound - alpha * nce. The ascent uses L + beta * bound."""
     flags = ("--adv_steps", "2", "--info_alpha", "0.3", "--info_beta", "0.2")
     args, model = settings("infobert", *flags), Toy()
     regularizer = infobert.InfoBERT(4, args, seed=1)
@@ -227,7 +227,7 @@ def test_an_infobert_step_is_its_objectives_gradient():
     close(found + [p.grad for p in regularizer.critic.parameters()], want)
 
 
-def test_a_method_brings_its_settings_and_refuses_what_it_does_not_read():
+def test_a_method_sets_its_defaults_and_refuses_flags_that_it_does_not_read():
     freelb = settings("freelb")
     assert (freelb.adv_lr, freelb.adv_init_mag, freelb.adv_steps) == (0.1, 0.6, 2)
     assert settings("infobert", "--adv_lr", "0.2").adv_lr == 0.2
@@ -244,7 +244,7 @@ def test_a_method_brings_its_settings_and_refuses_what_it_does_not_read():
         settings("infobert", "--anchor_low", "0.9")
 
 
-def test_every_method_trains_and_says_so(encoder, sst2_folder, tmp_path):
+def test_each_method_trains_and_records_its_name(encoder, sst2_folder, tmp_path):
     seen = set()
     for method in methods.METHODS:
         folder = tmp_path / method

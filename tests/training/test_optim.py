@@ -1,4 +1,4 @@
-"""Schedules and the two AdamWs against their formulas."""
+"""Compare the schedules and both forms of AdamW with their formulas."""
 
 import math
 
@@ -15,10 +15,10 @@ def test_linear_schedule():
     assert optim.linear_schedule(0, 0, 4) == 1
 
 
-def test_lambda_starts_at_ten_percent_and_is_full_at_forty():
+def test_lambda_starts_at_10_percent_and_is_full_at_40_percent():
     values = [optim.lambda_at(t, 100, 0.5, 0.1, 0.3) for t in (1, 10, 25, 40, 100)]
     assert values == pytest.approx([0, 0, 0.25, 0.5, 0.5])
-    # D1 as released: three tensors a batch, so it starts at 3.3 % and is full at 13.3 %.
+    # D1 as released counts three tensors per batch: it starts at 3.3 % and is full at 13.3 %.
     values = [optim.lambda_at(3 * t, 300, 0.5, 0.1, 0.3) for t in (10, 25, 40)]
     assert values == pytest.approx([0, 0.25, 0.5])
     assert optim.lambda_at(5, 10, 0.5, 0.5, 0.0) == 0.5 and optim.lambda_at(4, 10, 0.5, 0.5, 0) == 0
@@ -37,8 +37,8 @@ def test_released_adamw_by_hand():
         assert p.item() == pytest.approx(want, rel=1e-6)
 
 
-def test_the_two_adamws_differ_where_gradients_are_below_eps():
-    """D14: L0's gradients are below 1e-8, where torch's step is some 30 times as long."""
+def test_both_adamws_differ_if_gradients_are_below_eps():
+    """D14: gradients of L0 are below 1e-8. There the step of torch is about 30 times as long."""
     steps = {}
     for kind in ("torch", "released"):
         p = nn.Parameter(torch.zeros(1))
@@ -81,11 +81,11 @@ def test_clip():
 
 
 def test_the_length_of_the_schedule():
-    """D17: 10 examples in batches of 4 make 6 steps in two epochs; released: 20 // 4."""
+    """D17: 10 examples in batches of 4 give 6 steps in two epochs; released: 20 // 4."""
     flags = ["--model_name", "-", "--output_dir", "-", "--epochs", "2", "--bsz", "4"]
     flags += ["--warmup_ratio", "0", "--lr", "1"]
-    made = search_ticket.Clocks(search_ticket.parse_args(flags), 10, 3)
-    assert [made.lr(step) for step in (1, 4, 6)] == pytest.approx([1, 0.5, 1 / 6])
+    clocks = search_ticket.Clocks(search_ticket.parse_args(flags), 10, 3)
+    assert [clocks.lr(step) for step in (1, 4, 6)] == pytest.approx([1, 0.5, 1 / 6])
     released = search_ticket.parse_args([*flags, "--deviations", "released"])
     assert released.schedule_length == "examples"
     assert [search_ticket.Clocks(released, 10, 3).lr(step) for step in (1, 6)] == [1, 0]

@@ -1,4 +1,4 @@
-"""Where rows come from, how they are split, tokenised and batched."""
+"""Sources of rows, and how rows are split, tokenized and batched."""
 
 import gzip
 import json
@@ -11,8 +11,9 @@ import pytest
 from conftest import make_tokenizer, sentences, write_tsv
 
 from training import batching
+from training.rows import Rows
 from training.settings import DataSettings
-from training.splits import Rows, load_splits
+from training.splits import load_splits
 from training.tasks import TASKS, resolve_task
 from utils.cli import UserError
 
@@ -21,8 +22,8 @@ def arguments(**flags):
     return DataSettings(**({"split_seed": 42, "task_name": "sst2"} | flags))
 
 
-def stand_in_for_datasets(load_dataset) -> types.SimpleNamespace:
-    """The part of the `datasets` library that is called; its progress bars end as they were."""
+def fake_datasets(load_dataset) -> types.SimpleNamespace:
+    """A replacement for the part of `datasets` that the code calls. It records progress bars."""
     shown = []
     return types.SimpleNamespace(
         load_dataset=load_dataset,
@@ -55,7 +56,7 @@ def test_splits_are_a_function_of_data_and_split_seed(sst2_folder):
     for name in ("train", "dev", "test"):
         assert first[name] == again[name]
     assert first["dev"].ids != other["dev"].ids and first["test"] == other["test"]
-    # A stage that needs less of the data sees the same of it, and a bound takes a part of it.
+    # A stage that needs fewer splits gets the same rows, and a limit selects a part of them.
     assert load(("dev",), data_dir=str(sst2_folder))["dev"].ids == first["dev"].ids
     bounded = load(data_dir=str(sst2_folder), max_train_rows=50, max_eval_rows=10)
     assert set(bounded["train"].ids) < set(first["train"].ids)
@@ -90,12 +91,12 @@ def test_every_format_gives_the_same_rows(tmp_path):
             if name.endswith(".gz"):
                 (folder / f"{split}.{name}").write_bytes(gzip.compress(plain.read_bytes()))
                 plain.unlink()
-    found = [load(("test",), data_dir=str(f))["test"] for f in folders.values()]
-    assert all(r.texts == found[0].texts and r.labels == found[0].labels for r in found)
+    all_rows = [load(("test",), data_dir=str(f))["test"] for f in folders.values()]
+    assert all(r.texts == all_rows[0].texts and r.labels == all_rows[0].labels for r in all_rows)
 
 
-def test_texts_survive_as_they_are(tmp_path):
-    texts = ['he said "no', "NA", "null", "1e5", " caf\u00e9 \u4f60 ", "a 'b' , c", "#N/A"]
+def test_texts_do_not_change(tmp_path):
+    texts = ['he answered "no', "NA", "null", "1e5", " caf\u00e9 \u4f60 ", "a 'b' , c", "#N/A"]
     write_tsv(tmp_path / "test.tsv", [(t, i % 2) for i, t in enumerate(texts)])
     rows = load(("test",), test_file=str(tmp_path / "test.tsv"))["test"]
     assert [t for (t,) in rows.texts] == texts
@@ -106,7 +107,7 @@ def test_texts_survive_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("nothing", [None, float("nan"), " ", [0]])
-def test_a_row_without_a_label_is_no_class_of_its_own(tmp_path, nothing):
+def test_a_row_without_a_label_does_not_define_a_class(tmp_path, nothing):
     rows = [(text, label) for text, label in sentences(40, 1)]
     table = pd.DataFrame({"text": [t for t, _ in rows], "label": [str(x) for _, x in rows]})
     table = table.astype({"label": object})
@@ -136,7 +137,7 @@ def test_labels_by_number_and_by_name(tmp_path):
     assert load(("test",), data_dir=str(tmp_path))["test"].labels == [1, 0]
 
 
-def test_own_data_under_other_column_names(tmp_path):
+def test_local_data_with_other_column_names(tmp_path):
     rows = [(t, ("spam", "ham", "eggs")[i % 3]) for i, (t, _) in enumerate(sentences(90, 1))]
     for name in ("train", "test"):
         write_tsv(tmp_path / f"{name}.tsv", rows[:: 1 if name == "train" else 10], "body\tclass")
@@ -147,18 +148,18 @@ def test_own_data_under_other_column_names(tmp_path):
     assert set(splits["train"].labels) == {0, 1, 2}
 
 
-def test_dev_and_test_files_are_what_their_names_say(tmp_path):
+def test_dev_and_test_files_are_used_by_their_names(tmp_path):
     for seed, name in enumerate(("train", "dev", "test")):
         write_tsv(tmp_path / f"{name}.tsv", sentences(40 + seed, seed))
     splits = load(data_dir=str(tmp_path))
     assert splits["dev"].source == "dev.tsv" and splits["test"].source == "test.tsv"
-    # GLUE's test has no labels: then dev is the test.
+    # GLUE's test has no labels, so dev is the test.
     write_tsv(tmp_path / "test.tsv", [(t, -1) for t, _ in sentences(9, 5)])
     splits = load(data_dir=str(tmp_path))
     assert splits["test"].source == "dev.tsv" and splits["dev"].source.startswith("10%")
 
 
-def test_the_named_file_wins_and_ambiguity_is_refused(tmp_path, sst2_folder):
+def test_the_exact_file_name_is_preferred_and_ambiguity_is_refused(tmp_path, sst2_folder):
     for seed, name in enumerate(("train", "train_sentences", "dev")):
         write_tsv(tmp_path / f"{name}.tsv", sentences(80, seed))
     assert load(data_dir=str(tmp_path)).rows["train"].source == "train.tsv"
@@ -182,8 +183,8 @@ def test_builtin_reviews():
 
 
 @pytest.mark.parametrize("name", ["sst2", "qnli", "qqp", "mnli", "imdb", "ag_news"])
-def test_hub_path_asks_for_the_right_data(name, monkeypatch):
-    """The real loading code against a stand-in with the hub's columns."""
+def test_the_hub_is_asked_for_the_right_data(name, monkeypatch):
+    """The real loading code runs with a replacement that has the hub's columns."""
     task, asked = TASKS[name], []
     columns, classes = task.text_columns, len(task.label_names)
 
@@ -200,8 +201,8 @@ def test_hub_path_asks_for_the_right_data(name, monkeypatch):
         asked.append((hub_id, config, split))
         return Table(120 if split == "train" else 40)
 
-    stand_in = stand_in_for_datasets(load_dataset)
-    monkeypatch.setitem(sys.modules, "datasets", stand_in)
+    fake = fake_datasets(load_dataset)
+    monkeypatch.setitem(sys.modules, "datasets", fake)
     splits = load(task_name=name)
     test_split = {"mnli": "validation_matched", "imdb": "test", "ag_news": "test"}.get(
         name, "validation"
@@ -210,15 +211,15 @@ def test_hub_path_asks_for_the_right_data(name, monkeypatch):
     assert {a[:2] for a in asked} == {(task.hub_id, task.hub_config)}
     assert len(splits["test"]) == 40 and len(splits["dev"]) == 12 and len(splits["train"]) == 108
     assert splits["train"].source == f"hub:{task.hub_id}/train"
-    assert stand_in.shown == [False, True, False, True]
+    assert fake.shown == [False, True, False, True]
 
 
-def test_no_network_names_the_command_that_fetches(monkeypatch):
+def test_without_a_network_the_error_names_the_download_command(monkeypatch):
     def load_dataset(*_, **__):
         raise ConnectionError("no route")
 
-    stand_in = stand_in_for_datasets(load_dataset)
-    monkeypatch.setitem(sys.modules, "datasets", stand_in)
+    fake = fake_datasets(load_dataset)
+    monkeypatch.setitem(sys.modules, "datasets", fake)
     with pytest.raises(UserError, match="hf download nyu-mll/glue --repo-type dataset"):
         load()
 
@@ -266,14 +267,14 @@ def test_bad_files_of_other_formats(tmp_path, name, content, message):
         load(("test",), test_file=str(tmp_path / name))
 
 
-def test_sources_that_are_not_there(tmp_path, sst2_folder):
+def test_missing_sources(tmp_path, sst2_folder):
     for flags, message in (
         ({"data_dir": str(tmp_path / "nowhere")}, "not a folder"),
         ({"data_dir": str(tmp_path)}, "holds no"),
         ({"test_file": str(tmp_path / "no.tsv")}, "no file"),
         ({"data_dir": str(sst2_folder), "test_file": "x"}, "not both"),
         ({"train_file": str(sst2_folder / "train.tsv")}, "no test rows: give --test_file"),
-        ({"task_name": "custom"}, "no data of its own"),
+        ({"task_name": "custom"}, "no built-in data"),
         ({"task_name": "sst3"}, "unknown task 'sst3'"),
         ({"task_name": None}, "no task"),
         ({"task_name": None, "dataset_name": "glue"}, "needs --task_name"),
@@ -314,7 +315,7 @@ def test_tokens_are_cut_counted_and_cached(monkeypatch):
     assert encoded.input_ids[1][-1] == tokenizer.sep_token_id
 
     def never(*_):
-        raise AssertionError("tokenised twice")
+        raise AssertionError("tokenized twice")
 
     monkeypatch.setattr(batching, "_tokenize", never)
     again = batching.encode(rows, tokenizer, 5)
@@ -325,7 +326,7 @@ def test_tokens_are_cut_counted_and_cached(monkeypatch):
         batching.encode(rows, tokenizer, 4)
 
 
-def test_a_damaged_cache_is_made_again():
+def test_a_damaged_cache_is_replaced():
     rows = rows_of(["good film", "bad film"])
     batching.encode(rows, make_tokenizer(), 7)
     for path in (batching.cache_folder() / "tokens").iterdir():
@@ -362,7 +363,7 @@ def test_collate_pads_to_the_batch():
 
 
 def test_all_stages_have_the_same_splits_where_train_and_test_overlap(tmp_path):
-    """Texts of test leave train before dev is split off it, also where no test rows are needed."""
+    """Texts of test are removed from train before the dev split, even if test is not needed."""
     train = sentences(80, 1)
     write_tsv(tmp_path / "train.tsv", train)
     write_tsv(tmp_path / "dev.tsv", train[:6] + sentences(20, 2))
@@ -376,7 +377,7 @@ def test_all_stages_have_the_same_splits_where_train_and_test_overlap(tmp_path):
 
 
 def test_training_pairs_with_an_empty_text_are_dropped_and_counted(tmp_path):
-    """As the hub's QQP has two; anywhere else an empty text is an error."""
+    """The hub's QQP has two such pairs. Elsewhere an empty text is an error."""
     pairs = [(a, b, y) for (a, y), (b, _) in zip(sentences(60, 1), sentences(60, 2), strict=True)]
     header = "question1\tquestion2\tlabel"
     write_tsv(tmp_path / "train.tsv", [*pairs[:40], ("why", "", 0), (" ", "how", 1)], header)
@@ -389,7 +390,7 @@ def test_training_pairs_with_an_empty_text_are_dropped_and_counted(tmp_path):
         load(data_dir=str(tmp_path), task_name="qqp")
 
 
-def test_the_token_cache_tells_encoders_of_other_inputs_apart(sst2_folder):
+def test_the_token_cache_distinguishes_encoders_with_other_inputs(sst2_folder):
     rows = load(data_dir=str(sst2_folder))["test"]
     with_types, without = make_tokenizer(), make_tokenizer()
     without.model_input_names = ["input_ids", "attention_mask"]

@@ -1,4 +1,4 @@
-"""Tokenizers of every kind: slow ones, without a padding token, with inputs that nobody takes."""
+"""Slow tokenizers, tokenizers without a padding token, and tokenizers with unused inputs."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from training import batching, models
-from training.splits import Rows
+from training.rows import Rows
 from utils.cli import UserError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *PLAIN]
@@ -39,7 +39,7 @@ PAIRS = [("good film plot", "the"), ("the film was very good", "a"), ("good", "b
 
 
 @pytest.mark.parametrize(("texts", "truncated"), [(TEXTS, 1), (PAIRS, 2)])
-def test_a_slow_tokenizer_gives_what_its_fast_sister_gives(tmp_path, texts, truncated):
+def test_a_slow_tokenizer_equals_the_fast_one(tmp_path, texts, truncated):
     path = vocabulary(tmp_path / "v")
     slow, fast = (
         batching.encode(rows_of(*texts), tokenizer(path), 6)
@@ -74,7 +74,7 @@ def test_the_cache_distinguishes_slow_tokenizers(tmp_path, monkeypatch):
 
 
 def phobert_in(folder):
-    """A tokenizer that exists in a slow form alone: words, without merges."""
+    """A tokenizer that only has a slow form: words without merges."""
     words = sorted({word for text, _ in sentences(300, 1) for word in text.split()})
     (folder / "bpe.codes").write_text("#version: 0.2\n")
     letters = sorted({c for word in words for c in word})
@@ -120,7 +120,7 @@ def distilbert_in(folder, **settings):
     return folder
 
 
-def test_an_encoder_without_token_types_takes_a_tokenizer_that_gives_them(tmp_path, sst2_folder):
+def test_an_encoder_without_token_types_accepts_a_tokenizer_with_them(tmp_path, sst2_folder):
     folder = distilbert_in(tmp_path / "distilbert")
     make_tokenizer().save_pretrained(folder)
     assert models.load_tokenizer(str(folder)).model_input_names == ["input_ids", "attention_mask"]
@@ -146,7 +146,7 @@ def test_a_tokenizer_without_a_padding_token(tmp_path):
             models.load_tokenizer(str(folder))
 
 
-def test_loading_leaves_the_generator_and_the_log_levels_as_they_are(encoder):
+def test_loading_restores_the_generator_and_the_log_levels(encoder):
     from huggingface_hub.utils import logging as hub_logging
 
     before, level = torch.random.get_rng_state(), hub_logging.get_verbosity()

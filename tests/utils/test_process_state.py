@@ -1,4 +1,4 @@
-"""Nothing is left changed for others in the process, and resuming keeps the number of threads."""
+"""The state of the process is restored, and a resumed run keeps its number of threads."""
 
 import logging
 import os
@@ -24,18 +24,18 @@ def change_everything() -> None:
 
 
 def draws() -> tuple:
-    """The next number of each global generator, which is then as if it had not been drawn."""
+    """The next number of each global generator. The generators are restored."""
     with process_state.generators():
         return random.random(), float(np.random.random()), float(torch.rand(()))
 
 
-def test_a_script_leaves_the_process_as_it_was():
+def test_a_script_restores_the_process():
     before, drawn = state_of_process(), draws()
     cli.run(change_everything)
     assert differences(before, state_of_process()) == [] and draws() == drawn
 
 
-def test_a_script_that_fails_leaves_the_process_as_it_was(capsys):
+def test_a_failing_script_restores_the_process(capsys):
     def main():
         change_everything()
         raise cli.UserError("wrong")
@@ -67,7 +67,7 @@ def test_scoped_changes():
     assert logger.level == logging.INFO
 
 
-def test_seeded_draws_are_repeated_and_leave_the_generators():
+def test_seeded_draws_repeat_and_restore_the_generators():
     drawn, seen = draws(), []
     for _ in range(2):
         with process_state.seeded(3):
@@ -76,13 +76,13 @@ def test_seeded_draws_are_repeated_and_leave_the_generators():
 
 
 @pytest.fixture
-def own_threads(monkeypatch):
+def restored_threads(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with process_state.threads(2):
         yield monkeypatch
 
 
-def test_resuming_uses_the_earlier_number_of_threads(own_threads):
+def test_resuming_uses_the_earlier_number_of_threads(restored_threads):
     assert process_state.resume_threads(2, "the run") is None
     assert process_state.resume_threads(3, "the run") is None
     assert torch.get_num_threads() == 3
@@ -96,15 +96,15 @@ def test_resuming_uses_the_earlier_number_of_threads(own_threads):
         (3, {"WORLD_SIZE": "2"}, "began with 3 threads in each process (2 now)"),
     ],
 )
-def test_another_number_of_threads_is_reported(earlier, variables, why, own_threads):
+def test_another_number_of_threads_is_reported(earlier, variables, why, restored_threads):
     for name, value in variables.items():
-        own_threads.setenv(name, value)
+        restored_threads.setenv(name, value)
     warning = process_state.resume_threads(earlier, "the run")
     assert warning.startswith(f"the run {why}: results can differ") and "\n" not in warning
     assert torch.get_num_threads() == 2
 
 
-def test_a_run_records_and_keeps_its_threads(own_threads, tmp_path):
+def test_a_run_records_and_keeps_its_threads(restored_threads, tmp_path):
     settings = FolderSettings(output_dir=str(tmp_path / "run"))
     run = runs.Run(tmp_path / "run", "x", settings)
     run.begin({})

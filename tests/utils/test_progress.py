@@ -1,4 +1,4 @@
-"""Progress: a bar in a terminal, plain lines in a file."""
+"""Progress: a bar in a terminal, plain lines elsewhere."""
 
 import io
 
@@ -31,7 +31,7 @@ def test_one_line_every_30_seconds_and_one_at_the_end():
     ]
 
 
-def test_steps_before_a_resume_point_do_not_enter_the_estimate():
+def test_the_estimate_ignores_steps_before_a_resume_point():
     assert lines_of(30, 10, done=8, note="loss 0.4") == [
         "search: 9 of 10 steps (90 %), 0:30 elapsed, about 0:30 left; loss 0.4",
         "search: 10 of 10 steps (100 %), 1:00 elapsed; loss 0.4",

@@ -1,4 +1,4 @@
-"""Settings: one declaration gives the flag, its check, the run's identity and what is inherited."""
+"""Settings: a declaration defines the flag, its check, the run's identity and inheritance."""
 
 import dataclasses
 
@@ -111,8 +111,8 @@ def test_no_flag_is_excused_that_is_read_by_its_name():
 @pytest.mark.parametrize(
     "name", ["max_seq_length", "max_train_rows", "split_seed", "max_eval_rows"]
 )
-def test_every_data_setting_that_is_given_wins_over_the_earlier_stages(name):
-    """42 is a value like any other (it once meant "not given" for every data flag)."""
+def test_a_given_data_setting_replaces_that_of_the_earlier_stage(name):
+    """42 is an ordinary value. It once meant "not given" for each data flag."""
     settings = DataSettings(**{name: 42})
     resolve_data_settings(settings, {"task_name": "sst2", name: 7})
     assert settings.task_name == "sst2" and getattr(settings, name) == 42
@@ -131,7 +131,7 @@ def test_a_named_task_inherits_nothing():
 
 
 def test_the_recipe_of_an_earlier_versions_manifest():
-    """It kept all arguments, called the deviations a protocol, and had no switch for D17."""
+    """It holds all arguments, has the key "protocol" for the deviations, and no switch for D17."""
     earlier = {"protocol": "released", "lambda_clock": "tensors", "lr": 0.1, "seed": 1}
     earlier |= {"task_name": "sst2", "device": "cpu", "keep_scores": [], "compile": None}
     recipe = {"deviations": "released", "lambda_clock": "tensors", "lr": 0.1}

