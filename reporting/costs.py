@@ -10,43 +10,15 @@ from statistics import fmean
 
 from evaluation.records import AttackRecord
 from masking.kinds import GATE_KINDS
-from reporting import csv_cells, render
+from reporting import render
 from reporting.cells import Cell, cells_by_class, worst_class
 from reporting.comparisons import SAME_LOSS, Difference, difference
-from reporting.paper_tables import SubTable
+from reporting.paper_tables import Records, SubTable
 from utils.cli import UserError
 from utils.files import read_jsonl
 
 FILE = "costs.jsonl"
 SENTENCES = ("builtin/rotten_tomatoes", "sst2")  # as long as those that were measured
-HEADER = (
-    "model",
-    "label passes",
-    "gradient passes",
-    "minutes before its training",
-    "minutes of training",
-    "minutes",
-    "peak GiB",
-    "#Query",
-    "Aua %",
-    "worst class %",
-    "Δ Aua vs. Fine-tune",
-    "further minutes per point",
-)
-CSV_HEADER = (
-    "task",
-    "recipe",
-    *HEADER[:7],
-    "queries",
-    "aua_percent",
-    "aua_deviation",
-    "aua_worst_class",
-    "aua_minus_fine_tune",
-    "low_95",
-    "high_95",
-    "p",
-    "further_minutes_per_point",
-)
 LEGEND = (
     "Label passes: epochs of the model and of what it was made from. Gradient passes: forward and "
     "backward passes over the training rows; an adversarial epoch has several. Minutes: epochs and "
@@ -79,7 +51,7 @@ class CostRow:
     """A model's cost and gain; `further`: minutes per point of Aua, None if there is no gain."""
 
     name: str
-    records: list[AttackRecord]
+    records: Records
     cost: Cost
     gain: Difference | None
     further: float | None
@@ -189,7 +161,7 @@ def rows(sub: SubTable, measured: dict) -> list[CostRow]:
     return sorted(of_models, key=lambda row: row.cost.minutes)
 
 
-def mean_cost(records: list[AttackRecord], measured: dict) -> Cost | None:
+def mean_cost(records: Records, measured: dict) -> Cost | None:
     costs = [cost for r in records if (cost := cost_of(r, measured))]
     if len(costs) < len(records) or not costs:
         return None
@@ -203,13 +175,7 @@ def mean_cost(records: list[AttackRecord], measured: dict) -> Cost | None:
     )
 
 
-def _row(
-    name: str,
-    records: list[AttackRecord],
-    cost: Cost,
-    first: list[AttackRecord],
-    base: Cost | None,
-) -> CostRow:
+def _row(name: str, records: Records, cost: Cost, first: Records, base: Cost | None) -> CostRow:
     gain = difference(records, first) if first and records is not first else None
     further = None
     if gain and base and gain.points > 0:
@@ -217,60 +183,65 @@ def _row(
     return CostRow(name, records, cost, gain, further)
 
 
-def _cells(row: CostRow) -> list[str]:
-    cost, unsure = row.cost, " ?" if row.gain and row.gain.is_noise else ""
-    return [
-        row.name,
-        render.number(cost.label_passes, ".0f"),
-        render.number(cost.gradient_passes, ".0f"),
-        render.number(cost.minutes_before),
-        render.number(cost.minutes_of_training),
-        render.number(cost.minutes),
-        render.number(cost.peak_bytes / 2**30, ".2f"),
-        render.cell(Cell.of(row.records, "queries_per_row"), interval=False),
-        render.cell(Cell.of(row.records, "aua_percent"), interval=False),
-        render.number(worst_class(cells_by_class(row.records)).mean),
-        render.short(row.gain) if row.gain else render.NONE,
-        render.number(row.further) + (unsure if row.further is not None else ""),
-    ]
+def _costs(cost: Cost) -> dict[str, float | None]:
+    """The columns that Markdown and CSV share."""
+    return {
+        "label passes": cost.label_passes,
+        "gradient passes": cost.gradient_passes,
+        "minutes before its training": cost.minutes_before,
+        "minutes of training": cost.minutes_of_training,
+        "minutes": cost.minutes,
+        "peak GiB": cost.peak_bytes / 2**30,
+    }
 
 
-def _shown(subs: list[SubTable]) -> list[SubTable]:
-    return [sub for sub in subs if sub.records and sub.task in SENTENCES]
+def _markdown_row(row: CostRow) -> dict[str, str]:
+    specs = {"label passes": ".0f", "gradient passes": ".0f", "peak GiB": ".2f"}
+    costs = _costs(row.cost)
+    unsure = " ?" if row.further is not None and row.gain.is_noise else ""
+    return {
+        "model": row.name,
+        **{name: render.number(value, specs.get(name, ".1f")) for name, value in costs.items()},
+        "#Query": render.cell(Cell.of(row.records, "queries_per_row"), interval=False),
+        "Aua %": render.cell(Cell.of(row.records, "aua_percent"), interval=False),
+        "worst class %": render.number(worst_class(cells_by_class(row.records)).mean),
+        "Δ Aua vs. Fine-tune": render.short(row.gain) if row.gain else render.NONE,
+        "further minutes per point": render.number(row.further) + unsure,
+    }
 
 
-def markdown(subs: list[SubTable], measured: dict) -> str:
-    parts = ["# The study: costs"]
-    for sub in _shown(subs):
-        table = render.markdown_table(HEADER, map(_cells, rows(sub, measured)))
-        parts += [f"## {sub.task}, {sub.recipe}", table]
-    legend = LEGEND.format(device=measured["device"], threads=measured["threads"])
-    return render.paragraphs([*parts, legend])
-
-
-def csv_text(subs: list[SubTable], measured: dict) -> str:
-    lines = [_csv_line(sub, row) for sub in _shown(subs) for row in rows(sub, measured)]
-    return csv_cells.table(CSV_HEADER, lines, newline="\n")
-
-
-def _csv_line(sub: SubTable, row: CostRow) -> list[str]:
-    aua, cost, gain = Cell.of(row.records, "aua_percent"), row.cost, row.gain
+def _csv_row(sub: SubTable, row: CostRow) -> dict[str, object]:
+    aua, gain = Cell.of(row.records, "aua_percent"), row.gain
     low, high = (gain.bounds if gain else None) or (None, None)
-    numbers = (
-        cost.label_passes,
-        cost.gradient_passes,
-        cost.minutes_before,
-        cost.minutes_of_training,
-        cost.minutes,
-        cost.peak_bytes / 2**30,
-        Cell.of(row.records, "queries_per_row").mean,
-        aua.mean,
-        aua.deviation,
-        worst_class(cells_by_class(row.records)).mean,
-        gain.points if gain else None,
-        low,
-        high,
-        gain.p_values[0] if gain and gain.bounds is None else None,
-        row.further,
-    )
-    return [sub.task, sub.recipe or "", row.name, *map(csv_cells.number, numbers)]
+    return {
+        "task": sub.task,
+        "recipe": sub.recipe,
+        "model": row.name,
+        **_costs(row.cost),
+        "queries": Cell.of(row.records, "queries_per_row").mean,
+        "aua_percent": aua.mean,
+        "aua_deviation": aua.deviation,
+        "aua_worst_class": worst_class(cells_by_class(row.records)).mean,
+        "aua_minus_fine_tune": gain.points if gain else None,
+        "low_95": low,
+        "high_95": high,
+        "p": gain.p_values[0] if gain and gain.bounds is None else None,
+        "further_minutes_per_point": row.further,
+    }
+
+
+def write(subs: list[SubTable], measured: dict, folder: Path) -> list[Path]:
+    """study-costs.md and .csv, of the tasks whose texts are as long as those that were measured."""
+    shown = [(sub, rows(sub, measured)) for sub in subs if sub.records and sub.task in SENTENCES]
+    shown = [(sub, of_sub) for sub, of_sub in shown if of_sub]
+    if not shown:
+        return []
+    parts = ["# The study: costs"]
+    for sub, of_sub in shown:
+        parts += [f"## {sub.task}, {sub.recipe}", render.table_of(list(map(_markdown_row, of_sub)))]
+    legend = LEGEND.format(device=measured["device"], threads=measured["threads"])
+    lines = [_csv_row(sub, row) for sub, of_sub in shown for row in of_sub]
+    return [
+        render.write_text(folder / "study-costs.md", render.paragraphs([*parts, legend])),
+        render.write_text(folder / "study-costs.csv", render.csv_text(lines, newline="\n")),
+    ]

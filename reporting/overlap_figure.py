@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure, SubFigure
 
 from reporting.overlap_tables import ALL, Section, by_relation, grid
-from reporting.sheets import decimals
+from reporting.render import decimals
 from reporting.style import new_figure, save, without_frame
 
 BY_MATRIX = "removed_beyond_chance_by_matrix"

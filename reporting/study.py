@@ -46,8 +46,7 @@ def write_more(subs: list[SubTable], encoder: str, folder: Path) -> list[Path]:
     summary = study_summary.markdown(subs, measured)
     paths = [*draw(subs, folder), write_text(folder / "study-summary.md", summary)]
     if measured is not None:
-        paths.append(write_text(folder / "study-costs.md", costs.markdown(subs, measured)))
-        paths.append(write_text(folder / "study-costs.csv", costs.csv_text(subs, measured)))
+        paths += costs.write(subs, measured, folder)
     return paths
 
 
