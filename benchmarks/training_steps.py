@@ -252,9 +252,7 @@ def record_of(args, bench: Bench, seconds: dict, memory: dict, measured: dict, r
     return {
         "row": {
             "encoder": args.encoder.rstrip("/").split("/")[-1],
-            "lengths": args.lengths,
-            "bsz": args.bsz,
-            "adv_steps": args.adv_steps,
+            **{name: getattr(args, name) for name in ("lengths", "bsz", "adv_steps")},
             "precision": bench.precision,
             "device": args.device,
             "flags": args.search_flags,

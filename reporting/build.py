@@ -28,26 +28,30 @@ from reporting.render import paragraphs, write_records, write_text
 from training.tasks import TASKS
 from utils.cli import UserError
 
-X_NAMES = {
-    "figure1": "optimizer_step",
-    "figure2": "sparsity",
-    "figure3": "",
-    "figure4": "epoch",
-    "figure5": "optimizer_step",
-}
-NOT_THERE = {
-    "figure1": "no finished search in a folder search-robust",
-    "figure2": "no attack records of its curves",
-    "figure3": "no finished run of a robust ticket with density_by_head in its ticket.json",
-    "figure4": f"no attack records of single epochs of trainings of {EPOCHS_FIGURE} epochs",
-    "figure5": "no finished search in folders search-robust and search-robust-lambda...",
-}
-SPREADS = {
-    "figure1": "Thin lines: single seeds, where there are several.",
-    "figure2": "Bars and bands: standard deviation over seeds, where there are several.",
-    "figure3": "Mean over seeds, where there are several.",
-    "figure4": "Bars: standard deviation over seeds, where there are several.",
-    "figure5": "Thin lines: single seeds, where there are several.",
+_BARS = "Bars: standard deviation over seeds, where there are several."
+_LINES = "Thin lines: single seeds, where there are several."
+FIGURE_TEXTS = {  # the x of its CSV, how its caption explains the seeds, what it needs
+    "figure1": ("optimizer_step", _LINES, "no finished search in a folder search-robust"),
+    "figure2": (
+        "sparsity",
+        _BARS.replace("Bars", "Bars and bands"),
+        "no attack records of its curves",
+    ),
+    "figure3": (
+        "",
+        "Mean over seeds, where there are several.",
+        "no finished run of a robust ticket with density_by_head in its ticket.json",
+    ),
+    "figure4": (
+        "epoch",
+        _BARS,
+        f"no attack records of single epochs of trainings of {EPOCHS_FIGURE} epochs",
+    ),
+    "figure5": (
+        "optimizer_step",
+        _LINES,
+        "no finished search in folders search-robust and search-robust-lambda...",
+    ),
 }
 NONE_USED = (
     "No attack record belongs to this table: their tasks, attacks, kinds of ticket, sparsities or "
@@ -101,12 +105,12 @@ class Request:
         The study keeps a data set in its tables once it is recorded: it also has the tasks of its
         kept records or, if no tasks were asked for, of all records.
         """
-        own = asked or tasks_of(target, self.scale)
+        usual = asked or tasks_of(target, self.scale)
         if target not in STUDIES:
-            return own
+            return usual
         records = self.sources.kept if asked else self.sources.records
         further = {r.task for r in records if r.encoder == self.scale.encoder} - {"custom"}
-        return (*own, *(task for task in TASKS if task in further - set(own)))
+        return (*usual, *(task for task in TASKS if task in further - set(usual)))
 
 
 def make(
@@ -132,16 +136,16 @@ def make(
     paths, missing = [], []
     texts: list[str] = []  # printed at the end: the reader of a pipe may close it early
     for target in targets:
-        own_tasks = request.tasks(target, tasks)
+        its_tasks = request.tasks(target, tasks)
         try:
             for make_one in _makers(target):
-                text, written = make_one(request, own_tasks)
+                text, written = make_one(request, its_tasks)
                 texts, paths = [*texts, text], [*paths, *written]
         except NoRecords as e:
-            missing.append(f"{target} not made: {e}; run: {command(target, scale, own_tasks)}")
+            missing.append(f"{target} not made: {e}; run: {command(target, scale, its_tasks)}")
     if is_study:
-        own_tasks = request.tasks(STUDY.name, tasks)
-        paths += search_epochs.write(sources.runs, scale, own_tasks, folder)
+        its_tasks = request.tasks(STUDY.name, tasks)
+        paths += search_epochs.write(sources.runs, scale, its_tasks, folder)
     if not paths:
         raise Missing("; ".join(missing))
     for line in [*texts, *missing]:
@@ -197,7 +201,7 @@ def _make_table(table: Table, request: Request, tasks: Iterable[str]) -> tuple[s
 
 def _candidates(table: Table, request: Request, tasks: Iterable[str]) -> Records:
     """The records of the table's models at all temperatures, and of its possible controls."""
-    own, chosen = [], set()
+    of_tasks, chosen = [], set()
     for task in tasks:
         of_task = [
             r
@@ -206,8 +210,8 @@ def _candidates(table: Table, request: Request, tasks: Iterable[str]) -> Records
         ]
         models = {row.label: row.model.at(task) for row in table.rows}
         chosen.update(*assign(of_task, models, request.scale.epochs).values())
-        own += of_task
-    chosen |= {r for r in own if table.controls and r.is_plain_dense}
+        of_tasks += of_task
+    chosen |= {r for r in of_tasks if table.controls and r.is_plain_dense}
     return [r for r in request.sources.records if r in chosen]
 
 
@@ -224,24 +228,25 @@ def _shown(target: str, task: str, request: Request) -> Shown:
 
 def _make_figure(target: str, request: Request, tasks: Iterable[str]) -> tuple[str, list[Path]]:
     folder, shown = request.folder, Shown()
+    x_name, seeds, needs = FIGURE_TEXTS[target]
     for task in tasks:
         of_task = _shown(target, task, request)
         if of_task.empty:
-            of_task.lacking.append(f"{task}: {NOT_THERE[target]}")
+            of_task.lacking.append(f"{task}: {needs}")
         shown += of_task
     if shown.empty:
-        raise Missing(NOT_THERE[target])
-    text = _caption(target, tasks, request.scale, shown)
+        raise Missing(needs)
+    text = _caption(target, tasks, request.scale, shown, seeds)
     paths = figures.draw(target, shown, folder)
-    paths.append(write_text(folder / f"{target}.csv", csv_text(target, X_NAMES[target], shown)))
+    paths.append(write_text(folder / f"{target}.csv", csv_text(target, x_name, shown)))
     paths.append(write_text(folder / f"{target}.md", text))
     if shown.records:
         paths.append(write_records(folder / f"{target}-records.jsonl", shown.records))
     return text, paths
 
 
-def _caption(target: str, tasks: Iterable[str], scale: Scale, shown: Shown) -> str:
-    remarks = [*shown.remarks, SPREADS[target], *(f"Missing: {text}." for text in shown.lacking)]
+def _caption(target: str, tasks: Iterable[str], scale: Scale, shown: Shown, seeds: str) -> str:
+    remarks = [*shown.remarks, seeds, *(f"Missing: {text}." for text in shown.lacking)]
     parts = [
         f"# {FIGURES[target]}",
         f"![{FIGURES[target]}]({target}.png)",

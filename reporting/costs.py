@@ -4,6 +4,7 @@ Epochs are counted from the records. An epoch's seconds and memory are those of 
 measured side by side, because the runs themselves shared their machines with other work.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -62,14 +63,14 @@ def read(folder: Path, encoder: str) -> dict | None:
     path = folder / FILE
     lines = read_jsonl(path) if path.is_file() else []
     try:
-        own = [line for line in lines if line["row"]["encoder"] == encoder]
-        for line in own:
+        of_encoder = [line for line in lines if line["row"]["encoder"] == encoder]
+        for line in of_encoder:
             line["row"]["adv_steps"], line["device"], line["threads"]
             for way in line["ways"].values():
                 way["seconds_per_1000_rows"] / way["peak_memory_bytes"]
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as e:
         raise UserError(f"{path} is damaged: benchmarks/costs.py did not write it ({e!r})") from e
-    return own[-1] if own else None
+    return of_encoder[-1] if of_encoder else None
 
 
 def stages_of(record: AttackRecord) -> list[tuple[str, int]]:
@@ -78,25 +79,23 @@ def stages_of(record: AttackRecord) -> list[tuple[str, int]]:
     The ways are those of benchmarks/costs.py.
     """
     ticket, method = record.ticket, record.method
-    own = (record.epoch if record.stop_at_loss else record.epochs) or 0
+    epochs = (record.epoch if record.stop_at_loss else record.epochs) or 0
     if ticket is None:
-        return [(method, own)]
+        return [(method, epochs)]
     if ticket.reinitialised != "rest" and method == "plain":
         method = "retrain"
-    earlier = (record.label_passes or own) - (record.epochs or 0)
+    earlier = (record.label_passes or epochs) - (record.epochs or 0)
     if ticket.kind in GATE_KINDS:
         search = ticket.search or {}
-        way = "search_without_adversary" if search.get("adv_steps") == 0 else "search"
-        return [
-            (method, own),
-            (way, search["epochs"]),
-            ("plain", max(0, earlier - search["epochs"])),
-        ]
+        way, searched = "search", search["epochs"]
+        if search.get("adv_steps") == 0:
+            way = "search_without_adversary"
+        return [(method, epochs), (way, searched), ("plain", max(0, earlier - searched))]
     if not earlier:
-        return [(method, own)]
+        return [(method, epochs)]
     # Rounds of iterative pruning, plain or with an adversarial method.
     way = "retrain" if ticket.kind == "imp" else ticket.kind.removeprefix("imp_")
-    return [(method, own), (way, earlier)]
+    return [(method, epochs), (way, earlier)]
 
 
 def gradient_passes(record: AttackRecord) -> float | None:
@@ -165,14 +164,19 @@ def mean_cost(records: Records, measured: dict) -> Cost | None:
     costs = [cost for r in records if (cost := cost_of(r, measured))]
     if len(costs) < len(records) or not costs:
         return None
-    passes = [c.gradient_passes for c in costs if c.gradient_passes is not None]
     return Cost(
         round(fmean(c.label_passes for c in costs)),
-        fmean(passes) if len(passes) == len(costs) else None,
+        mean_if_known(c.gradient_passes for c in costs),
         fmean(c.minutes_before for c in costs),
         fmean(c.minutes_of_training for c in costs),
         max(c.peak_bytes for c in costs),
     )
+
+
+def mean_if_known(values: Iterable[float | None]) -> float | None:
+    """None if one of them is None."""
+    values = list(values)
+    return None if None in values else fmean(values)
 
 
 def _row(name: str, records: Records, cost: Cost, first: Records, base: Cost | None) -> CostRow:

@@ -102,8 +102,13 @@ def csv_text(
     spec: str = ".6g",
     newline: str = "\r\n",
 ) -> str:
-    """A CSV file of rows. `columns`: default those of the first row. `spec`: format of a float."""
-    columns = list(columns) or list(rows[0])
+    """A CSV file of rows, empty without rows. `columns`: default those of the first row.
+
+    `spec`: format of a float.
+    """
+    columns = list(columns) or list(rows[0] if rows else ())
+    if not columns:
+        return ""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator=newline)
     writer.writerow(columns)

@@ -2,22 +2,14 @@
 
 import textwrap
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from evaluation.records import COMPARISON, ROW_SETTINGS, AttackRecord, identity
 from reporting import calibration_table, render
-from reporting.cells import Cell, cells_by_class, doubts_of, marks_of, one_per_seed, worst_class
-from reporting.comparisons import (
-    TESTS,
-    Control,
-    class_gains,
-    controls_of,
-    difference,
-    missing_controls,
-)
+from reporting.cells import Cell, doubts_of, one_per_seed, worst_class
+from reporting.comparisons import TESTS, Result, controls_of, difference
 from utils.cli import UserError
 from utils.files import read_jsonl, write_atomically
 
@@ -42,25 +34,12 @@ LEGEND = (
 )
 
 
-@dataclass(frozen=True)
-class Row:
-    """One model in one setting, over its seeds; `controls`: the dense ones of a ticket."""
-
-    records: Records
-    controls: list[Control]
+class Row(Result):
+    """One model in one setting."""
 
     @property
     def first(self) -> AttackRecord:
         return self.records[0]
-
-    @property
-    def marks(self) -> str:
-        return marks_of(self.records, missing_controls(self.controls, self.records))
-
-    @cached_property
-    def by_class(self) -> dict[str, Cell]:
-        """Aua of each class, by its name."""
-        return cells_by_class(self.records)
 
     def over_seeds(self, metric: str) -> Cell:
         return Cell.of(self.records, metric)
@@ -115,7 +94,7 @@ class Comparable:
             start = f"Aua of {name} compared with its dense controls"
             notes += [f"{start}: {'; '.join(texts)}."] if texts else []
             for control in row.controls:
-                gains = class_gains(row.records, control.records)
+                gains = row.gain_over(control)
                 of_classes = [f"{c} {render.rate(rate)}" for c, rate in gains.points.items()]
                 start = f"By class, {name} minus dense ({control.name})"
                 carried = f". One class carries the gain: {gains.carried}" if gains.carried else ""

@@ -3,7 +3,6 @@
 from experiments.paper import PAPER_DATASET
 from reporting import render
 from reporting.cells import Cell, doubts_of, worst_class
-from reporting.comparisons import missing_controls
 from reporting.paper_tables import Line, SubTable
 
 
@@ -47,7 +46,7 @@ def _row(sub: SubTable, line: Line, metric: str, ours: Cell) -> dict[str, object
         "rows_attacked": first and first.rows_attacked,
         "encoder": first and sub.encoder,
         "command_if_missing": to_run,
-        "controls_missing": "; ".join(missing_controls(line.controls, line.records)),
+        "controls_missing": "; ".join(line.missing_controls),
         "one_class_carries_gain_over": "; ".join(carried),
         "suspicious": "; ".join(doubts_of(line.records)),
     }
