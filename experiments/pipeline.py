@@ -248,9 +248,12 @@ class Pipeline:
     def _attacks(
         self, run: Path, place: Place, attacked_epochs: tuple[int, ...]
     ) -> tuple[Attack, ...]:
-        planned = {"model_name": run, "num_examples": self._attacked_rows(place)}
-        planned |= {"attack_epochs": attacked_epochs or None, "output_dir": None}
-        planned["result_file"] = None
+        planned = {
+            "model_name": run,
+            "num_examples": self._attacked_rows(place),
+            "attack_epochs": attacked_epochs or None,
+            **dict.fromkeys(("output_dir", "result_file")),
+        }
         return tuple(
             Attack(commands.make("attack", planned | {"recipe": recipe}), run)
             for recipe in self.recipes
@@ -264,16 +267,8 @@ class Pipeline:
         seconds = self._training_seconds(place.task, passes, training)
         rows = self._attacked_rows(place)
         attack_seconds = estimates.attack_seconds(place.task, rows, *self.hardware)
-        self.jobs[name] = Job(
-            name,
-            place.task,
-            place.seed,
-            folder,
-            training,
-            seconds,
-            attack_seconds=attack_seconds,
-            **more,
-        )
+        facts = (name, place.task, place.seed, folder, training, seconds)
+        self.jobs[name] = Job(*facts, attack_seconds=attack_seconds, **more)
         return name
 
     def data_of(self, task: str) -> Path | None:

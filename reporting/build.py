@@ -1,6 +1,6 @@
 """Tables and figures of the paper by name: from the record folders to files."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,30 +28,19 @@ from reporting.render import paragraphs, write_records, write_text
 from training.tasks import TASKS
 from utils.cli import UserError
 
-_BARS = "Bars: standard deviation over seeds, where there are several."
-_LINES = "Thin lines: single seeds, where there are several."
-FIGURE_TEXTS = {  # the x of its CSV, how its caption explains the seeds, what it needs
-    "figure1": ("optimizer_step", _LINES, "no finished search in a folder search-robust"),
-    "figure2": (
-        "sparsity",
-        _BARS.replace("Bars", "Bars and bands"),
-        "no attack records of its curves",
-    ),
-    "figure3": (
-        "",
-        "Mean over seeds, where there are several.",
-        "no finished run of a robust ticket with density_by_head in its ticket.json",
-    ),
-    "figure4": (
-        "epoch",
-        _BARS,
-        f"no attack records of single epochs of trainings of {EPOCHS_FIGURE} epochs",
-    ),
-    "figure5": (
-        "optimizer_step",
-        _LINES,
-        "no finished search in folders search-robust and search-robust-lambda...",
-    ),
+NEEDS = {
+    "figure1": "no finished search in a folder search-robust",
+    "figure2": "no attack records of its curves",
+    "figure3": "no finished run of a robust ticket with density_by_head in its ticket.json",
+    "figure4": f"no attack records of single epochs of trainings of {EPOCHS_FIGURE} epochs",
+    "figure5": "no finished search in folders search-robust and search-robust-lambda...",
+}
+# Figures 1 and 5 are over optimizer steps, with a line for each seed.
+X_NAMES = {"figure2": "sparsity", "figure3": "", "figure4": "epoch"}
+SPREADS = {
+    "figure2": "Bars and bands: standard deviation over seeds",
+    "figure3": "Mean over seeds",
+    "figure4": "Bars: standard deviation over seeds",
 }
 NONE_USED = (
     "No attack record belongs to this table: their tasks, attacks, kinds of ticket, sparsities or "
@@ -71,17 +60,16 @@ class Sources:
         for path in map(Path, self.paths):
             if not path.exists():
                 raise UserError(f"--records {path} does not exist")
-        has_any = study_records and study_records.is_file() and study_records.stat().st_size
-        self.kept = read_records([study_records]) if study_records and has_any else []
-        self.record_paths = (
-            [study_records, *self.paths] if study_records and has_any else self.paths
-        )
+        self.of_study: Records = []
+        if study_records and study_records.is_file() and study_records.stat().st_size:
+            self.of_study = read_records([study_records])
+            self.paths.insert(0, study_records)
 
     @cached_property
     def records(self) -> Records:
         """Those of test rows, possibly none: attacks on dev rows select models, not report them."""
         try:
-            return [r for r in read_records(self.record_paths) if r.split != "dev"]
+            return [r for r in read_records(self.paths) if r.split != "dev"]
         except NoRecords:
             return []
 
@@ -108,7 +96,7 @@ class Request:
         usual = asked or tasks_of(target, self.scale)
         if target not in STUDIES:
             return usual
-        records = self.sources.kept if asked else self.sources.records
+        records = self.sources.of_study if asked else self.sources.records
         further = {r.task for r in records if r.encoder == self.scale.encoder} - {"custom"}
         return (*usual, *(task for task in TASKS if task in further - set(usual)))
 
@@ -120,7 +108,6 @@ def make(
     folder: Path,
     tasks: tuple[str, ...] | None = None,
     checkpoint: str = "last",
-    say: Callable[[str], object] = print,
 ) -> list[Path]:
     """Write each target (names of TABLES, FIGURES and STUDIES) and return the paths.
 
@@ -133,35 +120,27 @@ def make(
     if is_study:
         sources = Sources(sources.paths, folder / STUDY_RECORDS)
     request = Request(scale, sources, folder, checkpoint)
-    paths, missing = [], []
-    texts: list[str] = []  # printed at the end: the reader of a pipe may close it early
+    missing: list[str] = []
+    results: list[tuple[str, list[Path]]] = []
     for target in targets:
         its_tasks = request.tasks(target, tasks)
         try:
-            for make_one in _makers(target):
-                text, written = make_one(request, its_tasks)
-                texts, paths = [*texts, text], [*paths, *written]
+            for table in tables_of(target):
+                results.append(_make_table(table, request, its_tasks))
+            if target in FIGURES:
+                results.append(_make_figure(target, request, its_tasks))
         except NoRecords as e:
             missing.append(f"{target} not made: {e}; run: {command(target, scale, its_tasks)}")
+    paths = [path for _, written in results for path in written]
     if is_study:
         its_tasks = request.tasks(STUDY.name, tasks)
         paths += search_epochs.write(sources.runs, scale, its_tasks, folder)
     if not paths:
         raise Missing("; ".join(missing))
-    for line in [*texts, *missing]:
-        say(line)
+    # At the end: the reader of a pipe may close it early.
+    for text in [*(text for text, _ in results), *missing]:
+        print(text)
     return paths
-
-
-Maker = Callable[[Request, tuple[str, ...]], tuple[str, list[Path]]]
-
-
-def _makers(target: str) -> list[Maker]:
-    """One per table of the target, or one for the figure."""
-    tables = tables_of(target)
-    if not tables:
-        return [lambda request, tasks: _make_figure(target, request, tasks)]
-    return [lambda request, tasks, t=table: _make_table(t, request, tasks) for table in tables]
 
 
 def _make_table(table: Table, request: Request, tasks: Iterable[str]) -> tuple[str, list[Path]]:
@@ -228,15 +207,15 @@ def _shown(target: str, task: str, request: Request) -> Shown:
 
 def _make_figure(target: str, request: Request, tasks: Iterable[str]) -> tuple[str, list[Path]]:
     folder, shown = request.folder, Shown()
-    x_name, seeds, needs = FIGURE_TEXTS[target]
     for task in tasks:
         of_task = _shown(target, task, request)
         if of_task.empty:
-            of_task.lacking.append(f"{task}: {needs}")
+            of_task.lacking.append(f"{task}: {NEEDS[target]}")
         shown += of_task
     if shown.empty:
-        raise Missing(needs)
-    text = _caption(target, tasks, request.scale, shown, seeds)
+        raise Missing(NEEDS[target])
+    text = _caption(target, tasks, request.scale, shown)
+    x_name = X_NAMES.get(target, "optimizer_step")
     paths = figures.draw(target, shown, folder)
     paths.append(write_text(folder / f"{target}.csv", csv_text(target, x_name, shown)))
     paths.append(write_text(folder / f"{target}.md", text))
@@ -245,8 +224,9 @@ def _make_figure(target: str, request: Request, tasks: Iterable[str]) -> tuple[s
     return text, paths
 
 
-def _caption(target: str, tasks: Iterable[str], scale: Scale, shown: Shown, seeds: str) -> str:
-    remarks = [*shown.remarks, seeds, *(f"Missing: {text}." for text in shown.lacking)]
+def _caption(target: str, tasks: Iterable[str], scale: Scale, shown: Shown) -> str:
+    spread = f"{SPREADS.get(target, 'Thin lines: single seeds')}, where there are several."
+    remarks = [*shown.remarks, spread, *(f"Missing: {text}." for text in shown.lacking)]
     parts = [
         f"# {FIGURES[target]}",
         f"![{FIGURES[target]}]({target}.png)",
