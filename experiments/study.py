@@ -1,6 +1,7 @@
 """The tables of the study (docs/study.md); the paper has none of them.
 
-What robust tickets gain over their controls, and how much of it the choices of the search decide.
+They show what robust tickets gain over their controls, and how the settings of the search change
+this gain.
 """
 
 from dataclasses import replace

@@ -126,8 +126,8 @@ def _paired(pairs: list[Pair]) -> tuple[list[int], set[int], Tables | None]:
 class Control:
     """A dense model that a ticket is compared with; without `records` if it was not run.
 
-    `wanted`: what it must have, for a table. `is_reached`: whether no run failed to come down to
-    the ticket's training loss.
+    `wanted`: what it must have, for a table. `is_reached`: False if a run never reached the
+    ticket's training loss.
     """
 
     name: str

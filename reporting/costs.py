@@ -144,7 +144,7 @@ def cost_of(record: AttackRecord, measured: dict) -> Cost | None:
 
 def rows(sub: SubTable, measured: dict) -> list[CostRow]:
     """A row for each model of a sub-table that was run, and for the dense controls of its tickets
-    that are no row; cheapest first."""
+    that are not rows; cheapest first."""
     models = {line.label: line.records for line in sub.lines if line.records}
     known = {r for records in models.values() for r in records}
     for line in sub.lines:

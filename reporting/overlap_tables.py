@@ -41,8 +41,6 @@ MEASURES = {
     "kept": "kept_jaccard",
 }
 ALL = "all"  # in the columns matrix and kind: all weights
-PAIR_COLUMNS = ("sparsity", "first", "second", "differ_in", "relation")
-MATRIX_COLUMNS = ("matrix", "kind", "layer", "weights")
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,7 @@ class Section:
     """Tickets of one sparsity and all pairs of them.
 
     `pairs`: a row for each pair and matrix, and for each pair and all weights. Its columns are
-    PAIR_COLUMNS, `kinds` ("robust and random"), MATRIX_COLUMNS, and the measures of
-    masking/overlap.py.
+    those of `_section` and the measures of masking/overlap.py.
     """
 
     sparsity: float
@@ -118,10 +115,8 @@ def by_relation(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def csv_text(sections: Sequence[Section]) -> str:
     """A line for every pair over all weights, then one for each matrix."""
-    pairs = pd.concat([section.pairs for section in sections])
-    measures = [column for column in pairs if column.startswith(("removed_", "kept_"))]
-    columns = [*PAIR_COLUMNS, *MATRIX_COLUMNS, *measures]
-    return render.csv_text(pairs.to_dict("records"), columns)
+    pairs = pd.concat([section.pairs for section in sections]).drop(columns="kinds")
+    return render.csv_text(pairs.to_dict("records"))
 
 
 def markdown(sections: Sequence[Section], notes: Sequence[str]) -> str:

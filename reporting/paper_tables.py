@@ -86,7 +86,7 @@ class SubTable:
 
     @cached_property
     def classes(self) -> list[str]:
-        """Names of the classes that its records tell apart, in the order of the labels."""
+        """Names of the classes that its records distinguish, in the order of the labels."""
         return list(dict.fromkeys(name for line in self.lines for name in line.by_class))
 
     @property
@@ -134,7 +134,7 @@ def sub_tables(
         columns += [(attack, recipe) for recipe in recipes]
     if scale.name != "paper":
         # An attack that was run for Table 1 only also has records of rows that another table
-        # shares with Table 1. They are no reason for a sub-table there.
+        # shares with Table 1. They do not justify a sub-table there.
         of_table_1 = _rows(TABLES["table1"], task, scale, records, checkpoint).values()
         further = {r.recipe for r in in_a_row.difference(*of_table_1)}
         shown = further | set(mini_recipes(table.attacks) if table.attacks else present)

@@ -85,7 +85,7 @@ def _of_one(sub: SubTable) -> list[str]:
 
 
 def _delta(line: Line, control: Control | None) -> str:
-    """Aua of a ticket minus that of a control; empty if there is no such control by its nature."""
+    """Aua of a ticket minus that of a control; empty if the ticket has no such control."""
     if control is None:
         return ""
     if not control.records:
