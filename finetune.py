@@ -54,10 +54,11 @@ if __name__ == "__main__":
 import torch.nn.functional as F
 
 from masking import encoders
-from training import adversary, checkpoints, loop, models, optim, trajectory
+from training import adversary, checkpoints, loop, models, optim, results, trajectory
 from training.batching import collate, encode
 from training.prediction import inputs_of
 from training.splits import load_splits
+from training.trainee import check_processes, make_trainee
 from utils import devices
 from utils.runs import Run, read_run
 
@@ -110,7 +111,7 @@ def main() -> None:
 
     # Data and model.
     accelerator = devices.make_accelerator(args)
-    loop.check_processes(args, accelerator)
+    check_processes(args, accelerator)
     splits = load_splits(args, task)
     labels = splits.task.label_names
     tokenizer = models.load_tokenizer(args.model_name)
@@ -125,17 +126,17 @@ def main() -> None:
     train, dev, test = (
         encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev", "test")
     )
-    trainee = loop.make_trainee(model, args, accelerator)
+    trainee = make_trainee(model, args, accelerator)
     draws, optimizer = trainee.draws, trainee.optimizer
     total_steps = args.epochs * -(-len(train) // args.bsz)
 
-    facts = loop.stage_facts("finetune", args, labels, task.name, encoder, len(train))
+    facts = results.stage_facts("finetune", args, labels, task.name, encoder, len(train))
     facts |= {"ticket": None, "label_passes": args.epochs, "stop_at_loss": to_reach}
     about_run = {**facts, "data": splits.facts(), "optimizer_steps": total_steps}
     if args.from_run:
         at = take_epoch(args, run, trainee.model, tokenizer, about_run, facts, accelerator)
         warn_unless_reached(at, to_reach, args.epochs)
-        loop.finish(run, at, model, test, accelerator, args.bsz, facts, splits)
+        results.finish(run, at, model, test, accelerator, args.bsz, facts, splits)
         return
     loop.begin(run, about_run, accelerator)
     training = loop.Loop(run, args, accelerator, total_steps, trainee.snapshot)
@@ -176,13 +177,13 @@ def main() -> None:
 
         # Dev accuracy, checkpoints, log, resume point.
         stop_at = to_reach["loss"] if to_reach else -math.inf
-        loop.evaluate_epoch(training, epoch, model, tokenizer, dev, args, facts, stop_at)
+        results.evaluate_epoch(training, epoch, model, tokenizer, dev, args, facts, stop_at)
         if training.at.ended:
             break
 
     training.close()
     warn_unless_reached(training.at, to_reach, args.epochs)
-    loop.finish(run, training.at, model, test, accelerator, args.bsz, facts, splits)
+    results.finish(run, training.at, model, test, accelerator, args.bsz, facts, splits)
 
 
 if __name__ == "__main__":

@@ -47,9 +47,10 @@ from torch import Tensor
 
 from masking import encoders, surgery, ticket_files, tickets
 from training import adversary, loop, models, optim, prediction
-from training.batching import collate, encode
+from training.batching import Encoded, collate, encode
 from training.prediction import inputs_of
 from training.splits import load_splits
+from training.trainee import Trainee, check_processes, make_trainee
 from utils import devices
 from utils.runs import Run, environment
 
@@ -90,6 +91,50 @@ def prune(
         removed_in[name][~mask & (removed_in[name] == 0)] = round_
 
 
+def fine_tune(
+    trainee: Trainee, training: loop.Loop, train: Encoded, first_step: int, args: Settings
+) -> None:
+    """The rest of a round's epochs, of which `first_step` optimizer steps of the run came before.
+
+    The learning rate rises and falls in each round.
+    """
+    model, draws, optimizer = trainee.model, trainee.draws, trainee.optimizer
+    accelerator = training.accelerator
+    steps_per_epoch = -(-len(train) // args.bsz)
+    last_epoch = first_step // steps_per_epoch + args.epochs  # epochs count over all rounds
+    for epoch in range(training.step // steps_per_epoch + 1, last_epoch + 1):
+        for positions in training.batches(train.lengths, args.bsz, epoch):
+            arrays = collate(train, positions)
+            batch = devices.to_device(arrays, accelerator)
+            draws.start_step(training.step, batch, arrays["input_ids"].shape)
+            if args.method == "plain":
+                draws.redraw(0)  # dropout
+                parts, logged = [], {}
+                for rows, _ in adversary.micro_batches(batch, None, args.micro_bsz):
+                    with accelerator.autocast():
+                        logits = model(**inputs_of(rows)).logits
+                    loss = F.cross_entropy(logits.float(), rows["labels"], reduction="sum")
+                    loss = loss * rows["row_weight"]  # a share of the batch's mean
+                    loss.backward()  # zeroes the gradients of pruned weights
+                    parts.append(loss.detach())
+                losses = adversary.total(parts)[None]
+            else:  # FreeLB, PGD, InfoBERT: several passes, with a perturbation of the embeddings
+                losses, logged = adversary.backward(
+                    model, batch, args, draws, accelerator, trainee.regularizer
+                )
+            losses = accelerator.reduce(losses, "sum")
+            devices.sum_over_processes(accelerator, trainee.modules.parameters())
+            grad_norm = optim.clip(trainee.modules.parameters(), args.max_grad_norm)
+            total_steps = args.epochs * steps_per_epoch
+            lr = optim.lr_at(training.step - first_step, args.lr, args.warmup_ratio, total_steps)
+            optim.set_lr(optimizer, lr)
+            if training.admits(losses, grad_norm):
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            training.end_step({"epoch": epoch, "lr": lr, "grad_norm": grad_norm, **logged}, losses)
+        training.end_epoch(training.at.finished_epochs)
+
+
 def main() -> None:
     args = parse_args()
     interrupts.limit_time(args.time_budget)
@@ -104,7 +149,7 @@ def main() -> None:
 
     # Data, and what every round starts from.
     accelerator = devices.make_accelerator(args)
-    loop.check_processes(args, accelerator)
+    check_processes(args, accelerator)
     splits = load_splits(args, task, ("train", "dev"))
     labels = splits.task.label_names
     tokenizer = models.load_tokenizer(args.model_name)
@@ -125,8 +170,7 @@ def main() -> None:
     removed_in = {name: torch.zeros(shape, dtype=torch.int16) for name, shape in shapes.items()}
     magnitudes = {name: torch.zeros(shape) for name, shape in shapes.items()}
     measured: dict[str, float] = {}  # of the last finished round
-    steps_per_epoch = -(-len(train) // args.bsz)
-    steps_per_round = args.epochs * steps_per_epoch
+    steps_per_round = args.epochs * -(-len(train) // args.bsz)
     total_steps = len(sparsities) * steps_per_round
 
     facts = {"task": task.name, "label_names": labels, "encoder": encoder}
@@ -149,51 +193,17 @@ def main() -> None:
         measured = saved["measured"]
 
     for round_ in range(training.at.finished_epochs // args.epochs + 1, len(sparsities) + 1):
-        # Rewind: the pre-trained weights, the same new classifier, what earlier rounds left.
+        # Rewind to the pre-trained weights and the same new classifier, under the earlier mask.
         first_step = (round_ - 1) * steps_per_round
-        trainee = loop.make_trainee(rewound(), args, accelerator)
-        model, draws, optimizer = trainee.model, trainee.draws, trainee.optimizer
+        trainee = make_trainee(rewound(), args, accelerator)
+        model = trainee.model
         surgery.apply_ticket(model, {name: r == 0 for name, r in removed_in.items()})
         if saved is not None and training.step > first_step:
             trainee.load(saved)
 
-        # Fine-tune.
-        finished_epochs = (training.step - first_step) // steps_per_epoch
-        for epoch in range(finished_epochs + 1, args.epochs + 1):
-            epoch_of_run = (round_ - 1) * args.epochs + epoch
-            for positions in training.batches(train.lengths, args.bsz, epoch_of_run):
-                arrays = collate(train, positions)
-                batch = devices.to_device(arrays, accelerator)
-                draws.start_step(training.step, batch, arrays["input_ids"].shape)
-                if args.method == "plain":
-                    draws.redraw(0)  # dropout
-                    parts, logged = [], {}
-                    for rows, _ in adversary.micro_batches(batch, None, args.micro_bsz):
-                        with accelerator.autocast():
-                            logits = model(**inputs_of(rows)).logits
-                        loss = F.cross_entropy(logits.float(), rows["labels"], reduction="sum")
-                        loss = loss * rows["row_weight"]  # a share of the batch's mean
-                        loss.backward()  # zeroes the gradients of pruned weights
-                        parts.append(loss.detach())
-                    losses = adversary.total(parts)[None]
-                else:  # FreeLB, PGD, InfoBERT: several passes, with a perturbation
-                    losses, logged = adversary.backward(
-                        model, batch, args, draws, accelerator, trainee.regularizer
-                    )
-                losses = accelerator.reduce(losses, "sum")
-                devices.sum_over_processes(accelerator, trainee.modules.parameters())
-                grad_norm = optim.clip(trainee.modules.parameters(), args.max_grad_norm)
-                step = training.step - first_step  # the learning rate rises and falls in each round
-                lr = optim.lr_at(step, args.lr, args.warmup_ratio, steps_per_round)
-                optim.set_lr(optimizer, lr)
-                if training.admits(losses, grad_norm):
-                    optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                line = {"epoch": epoch_of_run, "lr": lr, "grad_norm": grad_norm, **logged}
-                training.end_step(line, losses)
-            training.end_epoch(training.at.finished_epochs)
+        fine_tune(trainee, training, train, first_step, args)
 
-        # Prune.
+        # Prune the smallest weights.
         accuracy = training.measure(
             lambda model=model: prediction.accuracy_percent(model, dev, 4 * args.bsz, accelerator)
         )

@@ -88,11 +88,12 @@ import torch.nn.functional as F
 
 from masking import encoders, hard_concrete, surgery, ticket_files, tickets
 from masking.kinds import GATE_KINDS
-from training import adversary, loop, models, optim
+from training import adversary, loop, models, optim, results
 from training.batching import collate, encode
 from training.prediction import inputs_of
 from training.settings import recipe_in
 from training.splits import load_splits
+from training.trainee import check_processes, make_trainee
 from utils import devices
 from utils.files import write_json
 from utils.runs import Run, environment, read_run, seed_for
@@ -192,7 +193,7 @@ def main() -> None:
 
     # Data and model: the pre-trained weights, a new classifier, the ticket.
     accelerator = devices.make_accelerator(args)
-    loop.check_processes(args, accelerator)
+    check_processes(args, accelerator)
     splits = load_splits(args, task)
     labels = splits.task.label_names
     tokenizer = models.load_tokenizer(args.model_name)
@@ -207,14 +208,16 @@ def main() -> None:
     )
     if args.reinitialise != "nothing":
         reinitialise(args, model, masks)
-    trainee = loop.make_trainee(model, args, accelerator)
+    trainee = make_trainee(model, args, accelerator)
     if args.reinitialise != "rest":
         surgery.apply_ticket(model, masks)
     draws, optimizer = trainee.draws, trainee.optimizer
     total_steps = args.epochs * -(-len(train) // args.bsz)
 
     ticket = ticket_facts(args, masks, manifest)
-    facts = loop.stage_facts("retrain", args, labels, task.name, manifest["rewound_to"], len(train))
+    facts = results.stage_facts(
+        "retrain", args, labels, task.name, manifest["rewound_to"], len(train)
+    )
     passes = args.epochs + label_passes_of(manifest["source"], args.sparsity)
     facts |= {"ticket": ticket, "label_passes": passes}
     about_run = {**facts, "data": splits.facts(), "optimizer_steps": total_steps}
@@ -260,13 +263,13 @@ def main() -> None:
             training.end_step({"epoch": epoch, "lr": lr, "grad_norm": grad_norm, **logged}, losses)
 
         # Dev accuracy, checkpoints, log, resume point.
-        loop.evaluate_epoch(training, epoch, model, tokenizer, dev, args, facts)
+        results.evaluate_epoch(training, epoch, model, tokenizer, dev, args, facts)
 
     training.close()
     unpruned = surgery.count_unpruned(model, masks)
     if unpruned and args.reinitialise != "rest":
         raise RuntimeError(f"{unpruned} pruned weights are not 0.0 after training")
-    loop.finish(run, training.at, model, test, accelerator, args.bsz, facts, splits)
+    results.finish(run, training.at, model, test, accelerator, args.bsz, facts, splits)
 
 
 if __name__ == "__main__":

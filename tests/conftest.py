@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("USE_TF", "0")  # as cli.run does before a script imports transformers
+# Threads that wait without spinning: next to another busy process the suite is many times faster.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch

@@ -8,25 +8,17 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
 
-from training import adversary, checkpoints, models, optim, prediction
-from training.batching import Encoded, epoch_batches
-from training.infobert import InfoBERT
-from training.settings import RunSettings, StageSettings, WeightSettings
-from training.splits import Splits
-from utils import cli, devices, interrupts
+from training import checkpoints, optim
+from training.batching import epoch_batches
+from training.settings import RunSettings
+from utils import cli, interrupts
 from utils.interrupts import SavePoints
-from utils.runs import Run, environment, seed_for
-from utils.settings import recipe_of
+from utils.runs import Run, seed_for
 
 WRITE_EVERY = 20  # optimizer steps between writes of the log
 
@@ -183,181 +175,3 @@ def begin(run: Run, facts: dict[str, Any], accelerator: Accelerator) -> None:
     if accelerator.is_main_process:
         run.begin(facts)
     accelerator.wait_for_everyone()
-
-
-def check_processes(args: WeightSettings, accelerator: Accelerator) -> None:
-    """UserError where the method cannot be spread over several processes or parts of a batch."""
-    if args.method == "infobert" and (accelerator.num_processes > 1 or args.micro_bsz):
-        raise cli.UserError(
-            "--method infobert contrasts the texts of a batch: run it in one process, without "
-            "--micro_bsz"
-        )
-
-
-@dataclass
-class Trainee:
-    """A model with what trains it. `modules`: the model, and InfoBERT's critic if there is one."""
-
-    model: PreTrainedModel
-    modules: nn.ModuleDict
-    optimizer: torch.optim.Optimizer
-    draws: adversary.Draws
-    regularizer: InfoBERT | None
-
-    def snapshot(self) -> dict[str, Any]:
-        """For the resume point."""
-        return {"trained": self.modules.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load(self, snapshot: dict[str, Any]) -> None:
-        self.modules.load_state_dict(snapshot["trained"])
-        self.optimizer.load_state_dict(snapshot["optimizer"])
-
-
-def make_trainee(model: PreTrainedModel, args: WeightSettings, accelerator: Accelerator) -> Trainee:
-    """The model on its device in training mode, with AdamW and the noise of its steps.
-
-    A ticket is applied afterward, or has been before: neither makes a difference to the optimizer.
-    """
-    models.fit_memory(model, args.checkpoint_activations)
-    model.to(accelerator.device).train()
-    parts, regularizer = {"model": model}, None
-    if args.method == "infobert":
-        regularizer = InfoBERT(model.config.hidden_size, args, seed_for(args.seed, "critic"))
-        parts["critic"] = regularizer.to(accelerator.device)
-    modules = nn.ModuleDict(parts)
-    groups = optim.decay_groups(modules, args.weight_decay)
-    optimizer = optim.make_adamw(args.adamw, groups, args.lr, 0.0)
-    hidden = model.get_input_embeddings().embedding_dim
-    draws = adversary.Draws(hidden, args, args.seed, accelerator)
-    return Trainee(model, modules, optimizer, draws, regularizer)
-
-
-def stage_facts(
-    stage: str,
-    args: WeightSettings,
-    labels: tuple[str, ...],
-    task_name: str,
-    encoder: dict[str, Any],
-    training_rows: int,
-) -> dict[str, Any]:
-    """What a checkpoint and its records say of a training."""
-    facts = {
-        "stage": stage,
-        "task": task_name,
-        "label_names": labels,
-        "encoder": encoder,
-        "method": args.method,
-        "seed": args.seed,
-        "deviations": args.deviations,
-        "max_seq_length": args.max_seq_length,
-        "epochs": args.epochs,
-        "training_rows": training_rows,
-    }
-    recipe = {k: v for k, v in sorted(recipe_of(args).items()) if k not in facts}
-    return facts | {"training": recipe}
-
-
-def evaluate_epoch(
-    loop: Loop,
-    epoch: int,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    dev: Encoded,
-    args: StageSettings,
-    facts: dict[str, Any],
-    stop_at_loss: float = -math.inf,
-) -> None:
-    """Measure dev, log the epoch, write the checkpoints that are due, save the run if it is time.
-
-    Sets `loop.at.ended` where the epoch's mean training loss is at most `stop_at_loss`.
-    """
-    at = loop.at
-    accuracy = loop.measure(
-        lambda: prediction.accuracy_percent(model, dev, 4 * args.bsz, loop.accelerator)
-    )
-    mean_loss = loop.mean_loss()
-    at.ended = mean_loss <= stop_at_loss
-    is_last = at.ended or epoch == args.epochs
-    is_best = loop.note_dev(epoch, accuracy)
-    if loop.is_main:
-        measured = {"dev_accuracy_percent": accuracy, "mean_training_loss": mean_loss}
-        loop.run.log({"optimizer_step": loop.step, "finished_epochs": epoch, **measured})
-        due = {"last": is_last, "best": is_best, f"epoch{epoch}": epoch in args.keep_epochs}
-        for name in (name for name, is_due in due.items() if is_due):
-            checkpoint_facts = facts | {"epoch": epoch} | measured
-            checkpoints.save_checkpoint(loop.run.folder / name, model, tokenizer, checkpoint_facts)
-    # The last epoch always, for the evaluation on test that follows.
-    loop.end_epoch(epoch, always_save=is_last)
-
-
-def finish(
-    run: Run,
-    at: Counters,
-    model: nn.Module,
-    test: Encoded,
-    accelerator: Accelerator,
-    bsz: int,
-    facts: dict[str, Any],
-    splits: Splits,
-) -> None:
-    """Evaluate the last and the best-dev checkpoint on test; write the records and the result."""
-    by_checkpoint: dict[str, dict] = {}
-    records = []
-    for name in ("last", "best"):
-        accelerator.wait_for_everyone()
-        checkpoint = checkpoints.checkpoint_facts(run.folder / name)
-        if name == "last" or checkpoint["epoch"] != at.finished_epochs:
-            if name == "best":
-                _load_weights(model, run.folder / name)
-            measured = _measure(model, test, 4 * bsz, accelerator)
-        kept = ("epoch", "dev_accuracy_percent", "mean_training_loss")
-        by_checkpoint[name] = measured | {k: checkpoint[k] for k in kept}
-        records.append(
-            {
-                "kind": "evaluation",
-                **facts,
-                "checkpoint": name,
-                **by_checkpoint[name],
-                "rows": splits.facts()["splits"]["test"],
-                "seconds_of_training": at.seconds,
-                "skipped_steps": at.skipped_steps,
-                "environment": environment(),
-            }
-        )
-    if not accelerator.is_main_process:
-        return
-    result = {
-        "checkpoints": by_checkpoint,
-        "best_dev_epoch": at.best_epoch,
-        "seconds_of_training": at.seconds,
-        "peak_memory_bytes": devices.peak_memory_bytes(),
-        **splits.facts(),
-    }
-    run.finish(result, records)
-    _report(run, at, by_checkpoint)
-
-
-def _load_weights(model: nn.Module, folder: Path) -> None:
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-
-
-def _measure(model: nn.Module, test: Encoded, bsz: int, accelerator: Accelerator) -> dict:
-    measured = prediction.evaluation_record(model, test, bsz, accelerator)
-    most_frequent = 100 * max(np.bincount(test.labels)) / len(test)
-    measured["at_chance"] = bool(measured["clean_interval_95_percent"][0] <= most_frequent)
-    return measured
-
-
-def _report(run: Run, at: Counters, by_checkpoint: dict[str, dict]) -> None:
-    for name, measured in by_checkpoint.items():
-        if measured["at_chance"]:
-            cli.warn(
-                f"the {name} checkpoint is no better than always answering the most frequent "
-                "class: train for more steps, or lower --lr"
-            )
-    last, best = by_checkpoint["last"], by_checkpoint["best"]
-    print(
-        f"{run.folder}: test accuracy {last['clean_percent']:.1f} % (last, epoch "
-        f"{at.finished_epochs}), {best['clean_percent']:.1f} % (best dev, epoch {best['epoch']}); "
-        f"training loss {last['mean_training_loss']:.4f}"
-    )

@@ -326,7 +326,7 @@ def test_a_control_ends_at_the_tickets_training_loss(runs, encoder, sst2_folder,
     assert json.loads((folder / "last" / "checkpoint.json").read_text())["epoch"] == len(losses)
     # The loss as a number, interrupted in the evaluation behind its last epoch: the same weights.
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("training.loop.finish", dies_at_once)
+        patch.setattr("training.results.finish", dies_at_once)
         finetune(encoder, sst2_folder, tmp_path / "b", *flags, repr(loss))
     finetune(encoder, sst2_folder, tmp_path / "b", *flags, repr(loss))
     weights = "last/model.safetensors"
