@@ -31,30 +31,26 @@ from utils.runs import environment  # noqa: E402
 RESULTS = ROOT / "results" / "benchmarks"
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split()]
-
-
 # Tokens of a text in uncased BERT's vocabulary, [CLS] and [SEP] included, at 64 evenly spaced
 # quantiles. sst2: the 6,920 whole sentences of SST-2's training part (mean 25.3, maximum 80).
 # sst2_phrases: GLUE's 67,349 training phrases (mean 13.3). imdb: the 25,000 training reviews, cut
 # at 256 tokens as in training (mean 207.8).
-LENGTHS = {
-    "sst2": _numbers(
+_LENGTHS = {
+    "sst2": (
         "5 7 8 9 10 11 11 12 12 13 14 14 15 15 16 16 17 17 18 18 19 19 20 20 21 21 22 22 22 23 "
         "23 24 24 25 25 26 26 27 27 28 28 29 29 30 30 31 32 32 33 34 34 35 36 37 38 38 40 41 42 "
         "44 45 47 51 56"
     ),
-    "sst2_phrases": _numbers(
+    "sst2_phrases": (
         "3 3 4 4 4 4 4 5 5 5 5 5 5 6 6 6 6 6 7 7 7 7 8 8 8 8 9 9 9 9 10 10 10 11 11 11 12 12 13 "
         "13 14 14 14 15 16 16 17 17 18 19 20 20 21 22 23 24 26 27 29 30 33 35 39 46"
     ),
-    "imdb": _numbers(
+    "imdb": (
         "54 68 78 89 101 112 125 136 142 147 151 154 157 160 163 166 169 172 175 179 182 186 "
-        "189 193 197 201 206 210 215 220 225 230 236 242 248 255"
-    )
-    + [256] * 28,
+        "189 193 197 201 206 210 215 220 225 230 236 242 248 255" + " 256" * 28
+    ),
 }
+LENGTHS = {name: [int(length) for length in text.split()] for name, text in _LENGTHS.items()}
 WORD_IDS = (1000, 28000)  # whole words of uncased BERT's vocabulary: no special tokens among them
 
 

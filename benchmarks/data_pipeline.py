@@ -12,12 +12,12 @@ a figure to results/benchmarks/.
 """
 
 import argparse
-import csv
 import tempfile
 from pathlib import Path
 
 import common
 import matplotlib
+import pandas
 import training_steps
 
 import finetune
@@ -187,10 +187,7 @@ def draw_curves(lines: list[dict], axes: list[str], path: Path) -> None:
 def write_curves(args: argparse.Namespace) -> None:
     lines = curves(args)
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    with open(args.output_dir / "curves.csv", "w", encoding="utf-8", newline="") as f:
-        writer = csv.DictWriter(f, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
+    pandas.DataFrame(lines).to_csv(args.output_dir / "curves.csv", index=False)
     draw_curves(lines, args.axes, args.output_dir / "curves.png")
     for p in lines:
         print(

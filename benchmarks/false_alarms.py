@@ -7,13 +7,16 @@ depends on this difficulty, on the model and, where the classes differ, on its c
 """
 
 import argparse
-import sys
+from functools import cache
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import common
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import norm
 
+from evaluation.by_class import one_class_carries, one_class_survives
 from utils import cli
-from utils.progress import make_progress
 
 ROWS, SEEDS, AUA = (100, 200, 300), (1, 3), 35.0
 GAIN = 8.0  # points of Aua between the two models
@@ -32,8 +35,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    import numpy as np
-
     generator = np.random.default_rng(args.seed)
     lines = [
         "# How often a class-wise flag fires",
@@ -52,7 +53,7 @@ def main() -> None:
         ("20 points apart, the whole gain in one", 20.0, (20.0, 0.0)),
     )
     cases = (len(worlds) * len(SEEDS) + len(worlds) - 1) * len(ROWS)
-    with make_progress(cases, 0, "case", "false_alarms") as progress:
+    with common.make_progress(cases, 0, "case", "false_alarms") as progress:
         for classes, gap, gains in worlds:
             for rows in ROWS:
                 if classes != "alike, no gain":
@@ -61,8 +62,9 @@ def main() -> None:
                     progress.update()
                 for seeds in SEEDS:
                     share = fires_on_gains(generator, args.repetitions, rows, seeds, gains)
-                    line = f"| {rows} | {seeds} | {classes} | one_class_carries | {share:.1f} |"
-                    lines.append(line)
+                    lines.append(
+                        f"| {rows} | {seeds} | {classes} | one_class_carries | {share:.1f} |"
+                    )
                     progress.update()
     text = "\n".join(lines) + "\n"
     if args.output:
@@ -73,8 +75,6 @@ def main() -> None:
 
 def fires_on_records(generator, repetitions: int, rows: int, gap: float) -> float:
     """Share of records, in %, on which `one_class_survives` fires; the classes differ by `gap`."""
-    from evaluation.by_class import one_class_survives
-
     fired = 0
     for _ in range(repetitions):
         difficulty = generator.normal(0, SPREAD, rows)
@@ -85,8 +85,6 @@ def fires_on_records(generator, repetitions: int, rows: int, gap: float) -> floa
 
 def fires_on_gains(generator, repetitions: int, rows: int, seeds: int, gains: tuple) -> float:
     """Share of comparisons, in %, on which `one_class_carries` fires; `gains`: points by class."""
-    from evaluation.by_class import one_class_carries
-
     fired = 0
     for _ in range(repetitions):
         difficulty = generator.normal(0, SPREAD, rows)
@@ -100,8 +98,6 @@ def fires_on_gains(generator, repetitions: int, rows: int, seeds: int, gains: tu
 
 def record(generator, difficulty, seed: int, shift) -> dict:
     """An attack record: each class survives with a mean probability of AUA + `shift` percent."""
-    import numpy as np
-
     labels = np.arange(len(difficulty)) % 2
     log_odds = np.array([strength(AUA + points) for points in shift])[labels] - difficulty
     survives = generator.random(len(labels)) < 1 / (1 + np.exp(-log_odds))
@@ -114,21 +110,15 @@ def record(generator, difficulty, seed: int, shift) -> dict:
     }
 
 
-_strengths: dict[float, float] = {}
-
-
+@cache
 def strength(percent: float) -> float:
     """The log-odds at which rows of normal difficulty survive with this mean probability."""
-    if percent not in _strengths:
-        import numpy as np
-        from scipy.optimize import brentq
-        from scipy.stats import norm
+    points = norm.ppf((np.arange(1000) + 0.5) / 1000) * SPREAD
 
-        points = norm.ppf((np.arange(1000) + 0.5) / 1000) * SPREAD
-        _strengths[percent] = float(
-            brentq(lambda s: (1 / (1 + np.exp(points - s))).mean() - percent / 100, -20, 20)
-        )
-    return _strengths[percent]
+    def excess(log_odds: float) -> float:
+        return (1 / (1 + np.exp(points - log_odds))).mean() - percent / 100
+
+    return float(brentq(excess, -20, 20))
 
 
 if __name__ == "__main__":

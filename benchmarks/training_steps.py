@@ -86,7 +86,7 @@ class Bench:
         def chosen(batches: list[dict]) -> list[dict]:
             return common.representative(batches, lambda b: b["input_ids"].shape[1], args.batches)
 
-        # The device holds ids and mask from the start: batching has a benchmark of its own.
+        # The device holds ids and mask from the start: data_pipeline.py times the batching.
         grouped = chosen([collate(rows, b) for b in epoch_batches(rows.lengths, args.bsz, 0)])
         self.shapes = [b["input_ids"].shape for b in grouped]
         self.batches = [devices.to_device(b, self.accelerator) for b in grouped]
@@ -119,7 +119,7 @@ class Bench:
         return step
 
     def released(self) -> Callable[[int], object]:
-        # So many epochs that neither schedule ends while it is timed.
+        # Enough epochs that neither schedule ends during the timing.
         settings = released_step.Settings(
             adv_steps=self.args.adv_steps, batch_size=self.args.bsz, epochs=10**6
         )
@@ -252,9 +252,7 @@ def record_of(args, bench: Bench, seconds: dict, memory: dict, measured: dict, r
     return {
         "row": {
             "encoder": args.encoder.rstrip("/").split("/")[-1],
-            "lengths": args.lengths,
-            "bsz": args.bsz,
-            "adv_steps": args.adv_steps,
+            **{name: getattr(args, name) for name in ("lengths", "bsz", "adv_steps")},
             "precision": bench.precision,
             "device": args.device,
             "flags": args.search_flags,

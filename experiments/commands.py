@@ -63,7 +63,7 @@ class Command:
 def make(script: str, planned: dict[str, Any], tuned: dict[str, Any] | None = None) -> Command:
     """The command of a script (its name without .py).
 
-    `planned`: flags and values that no variable changes; a value of None leaves out the flag.
+    `planned`: flags and values that no variable changes; None omits the flag.
     `tuned`: hyper-parameters, which the environment overrides, as it does every other setting of
     the script whose role is not in DECIDED.
     """

@@ -55,10 +55,10 @@ class Adversary:
 class Hyperparameters:
     """Of one task. `sparsity`: of the paper's tickets (Tables 1 to 4)."""
 
-    sparsity: float
-    max_seq_length: int
-    attacked_rows: int
     search: Search
+    sparsity: float = 0.3
+    max_seq_length: int = 256
+    attacked_rows: int = 1000
     freelb: Adversary = Adversary(0.1, 0.6, 0.0, 2)  # its authors' for SST-2
     training: Training = Training()
     pruning: Pruning = Pruning()
@@ -70,29 +70,22 @@ class Hyperparameters:
 
 INFOBERT = Adversary(0.04, 0.08, 0.0, 3)  # its authors' for ANLI, for every task
 
-_IMDB = Hyperparameters(0.2, 256, 500, Search(0.03, 0.1, 0.5, 5))
+_IMDB = Hyperparameters(Search(0.03, 0.1, 0.5, 5), sparsity=0.2, attacked_rows=500)
 
 HYPERPARAMETERS = {
     "imdb": _IMDB,
     "builtin/imdb": _IMDB,
-    "ag_news": Hyperparameters(0.4, 256, 1000, Search(0.03, 0.05, 0.5, 5)),
-    "sst2": Hyperparameters(0.3, 128, 872, Search(0.03, 0.1, 0.5, 5)),
+    "ag_news": Hyperparameters(Search(0.03, 0.05, 0.5, 5), sparsity=0.4),
+    "sst2": Hyperparameters(Search(0.03, 0.1, 0.5, 5), max_seq_length=128, attacked_rows=872),
     # FreeLB's authors state settings for the GLUE tasks (their ALBERT runs).
-    "qnli": Hyperparameters(
-        0.3, 256, 1000, Search(0.04, 0.05, 0.1, 3), Adversary(0.05, 0.1, 0.0, 3)
-    ),
-    "qqp": Hyperparameters(
-        0.3, 256, 1000, Search(0.04, 0.05, 0.1, 3), Adversary(0.2, 0.32, 0.7, 3)
-    ),
-    "mnli": Hyperparameters(
-        0.3, 256, 1000, Search(0.2, 0.1, 0.1, 2), Adversary(0.04, 0.08, 0.0, 3)
-    ),
+    "qnli": Hyperparameters(Search(0.04, 0.05, 0.1, 3), freelb=Adversary(0.05, 0.1, 0.0, 3)),
+    "qqp": Hyperparameters(Search(0.04, 0.05, 0.1, 3), freelb=Adversary(0.2, 0.32, 0.7, 3)),
+    "mnli": Hyperparameters(Search(0.2, 0.1, 0.1, 2), freelb=Adversary(0.04, 0.08, 0.0, 3)),
     # Ours: SST-2's search with fewer passes, for the small encoder.
     "builtin/rotten_tomatoes": Hyperparameters(
-        0.3,
-        64,
-        250,
         Search(0.03, 0.1, 0.5, 3, epochs=6),
+        max_seq_length=64,
+        attacked_rows=250,
         training=Training(lr=5e-5),
         pruning=Pruning(lr=5e-5),
     ),

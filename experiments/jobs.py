@@ -1,4 +1,4 @@
-"""A run that a plan needs: its commands, what exists of it, and whether that is the planned run."""
+"""A run that a plan needs: its commands, its state, and how it differs from the plan."""
 
 import os
 from collections.abc import Iterator
@@ -28,17 +28,9 @@ class Attack:
         checkpoints = ["last", "best"] if args.checkpoint == "both" else [args.checkpoint]
         if args.attack_epochs:
             checkpoints = [f"epoch{epoch}" for epoch in args.attack_epochs]
+        rows = (args.row_choice, args.num_examples, args.seed)
         names = [
-            folder_name(
-                args.recipe,
-                checkpoint,
-                args.row_choice,
-                args.num_examples,
-                args.seed,
-                args.score_with,
-                temperature,
-                args.split,
-            )
+            folder_name(args.recipe, checkpoint, *rows, args.score_with, temperature, args.split)
             for checkpoint in checkpoints
             for temperature in args.temperature
         ]
@@ -52,14 +44,9 @@ class Attack:
         """Differences from an attack's settings, as attack.json or a record holds them."""
         args = self.command.args
         rows = settings.get("rows") or {}
-        there = {
-            "seed": settings.get("attack_seed"),
-            "query_budget": settings.get("query_budget"),
-            "row_choice": rows.get("chosen"),
-            "precision": settings.get("precision"),
-            "score_with": settings.get("score_with"),
-            "similarity_threshold": settings.get("similarity_threshold"),
-        }
+        there = {"seed": settings.get("attack_seed"), "row_choice": rows.get("chosen")}
+        same_names = ("query_budget", "precision", "score_with", "similarity_threshold")
+        there |= {name: settings.get(name) for name in same_names}
         planned = {name: getattr(args, name) for name in there}
         # None: attack.py takes the threshold that belongs to the recipe.
         unknown = {"similarity_threshold"} if args.similarity_threshold is None else set()
@@ -112,7 +99,7 @@ class Job:
             self.state = "unattacked" if self.missing_attacks else "finished"
 
     def differing(self, run: dict[str, Any]) -> list[str]:
-        """Settings in which the run and its attacks are not the planned ones."""
+        """Settings in which the run or its attacks differ from the plan."""
         planned = dict(self.training.identity)
         return differences(planned, run.get("args", {}), self.folder.parent) + [
             text for attack, folder in self._attack_folders() for text in _differing(attack, folder)

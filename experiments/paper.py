@@ -5,9 +5,12 @@ row of a table is a Model. Its records are found by their facts, never by their 
 """
 
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from experiments.hyperparameters import HYPERPARAMETERS
 from experiments.models import DENSE, ROBUST, Model
+
+Named = TypeVar("Named", bound=Any)  # has a name
 
 # The paper's name of a data set. The paper does not have Rotten Tomatoes. The nearest data set is
 # SST-2, whose sentences come from it; its values are shown for orientation only.
@@ -55,11 +58,11 @@ def mini_recipes(attacks: tuple[str, ...]) -> list[str]:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: our name, the paper's name (None: the paper lacks it), the model."""
+    """A row of a table: our name, the model, the paper's name (None: the paper lacks it)."""
 
     label: str
-    paper_method: str | None
     model: Model
+    paper_method: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,80 +77,74 @@ class Table:
     title: str
     tasks: tuple[str, ...]
     attacks: tuple[str, ...]
-    metrics: tuple[str, ...]
     rows: tuple[Row, ...]
+    metrics: tuple[str, ...] = ("aua",)
     controls: bool = True
 
 
-DENSE_ROW = Row("Fine-tune", "Fine-tune", DENSE)
-FREELB = Row("FreeLB", "FreeLB", Model(method="freelb"))
-INFOBERT = Row("InfoBERT", "InfoBERT", Model(method="infobert"))
-ROBUST_ROW = Row("RobustT", "RobustT", ROBUST)
+def by_name(*items: Named) -> dict[str, Named]:
+    return {item.name: item for item in items}
 
-TABLES = {
-    table.name: table
-    for table in (
-        Table(
-            "table1",
-            "Table 1: tickets and baselines under three attacks",
-            SINGLE_TASKS,
-            ("BERT-Attack", "TextFooler", "TextBugger"),
-            ("aua", "suc", "queries"),
-            (
-                DENSE_ROW,
-                Row("LTH", "LTH", Model(kind="imp")),
-                FREELB,
-                INFOBERT,
-                # The paper does not say which of the two its Rand is.
-                Row("Rand (matched)", "Rand", Model(kind="random_matched")),
-                Row("Rand (global)", "Rand", Model(kind="random")),
-                ROBUST_ROW,
-            ),
+
+def _of_paper(label: str, model: Model) -> Row:
+    return Row(label, model, label)
+
+
+DENSE_ROW = _of_paper("Fine-tune", DENSE)
+FREELB = _of_paper("FreeLB", Model(method="freelb"))
+INFOBERT = _of_paper("InfoBERT", Model(method="infobert"))
+ROBUST_ROW = _of_paper("RobustT", ROBUST)
+
+TABLES = by_name(
+    Table(
+        "table1",
+        "Table 1: tickets and baselines under three attacks",
+        SINGLE_TASKS,
+        tuple(PAPER_ATTACKS),
+        (
+            DENSE_ROW,
+            _of_paper("LTH", Model(kind="imp")),
+            FREELB,
+            INFOBERT,
+            # The paper does not say which of the two its Rand is.
+            Row("Rand (matched)", Model(kind="random_matched"), "Rand"),
+            Row("Rand (global)", Model(kind="random"), "Rand"),
+            ROBUST_ROW,
         ),
-        Table(
-            "table2",
-            "Table 2: pair tasks",
-            PAIR_TASKS,
-            ("TextFooler", "TextBugger"),
-            ("aua",),
-            (DENSE_ROW, FREELB, INFOBERT, ROBUST_ROW),
+        metrics=("aua", "suc", "queries"),
+    ),
+    Table(
+        "table2",
+        "Table 2: pair tasks",
+        PAIR_TASKS,
+        ("TextFooler", "TextBugger"),
+        (DENSE_ROW, FREELB, INFOBERT, ROBUST_ROW),
+    ),
+    Table(
+        "table3",
+        "Table 3: without mask learning, without the adversary",
+        SINGLE_TASKS,
+        ("TextFooler",),
+        (
+            ROBUST_ROW,
+            _of_paper("w/o Mask Learning", Model(kind="imp_freelb")),
+            _of_paper("w/o Adv", Model(kind="no_adversary")),
+            Row("Fine-tune", DENSE),  # ours: the paper has it in Table 1 only
         ),
-        Table(
-            "table3",
-            "Table 3: without mask learning, without the adversary",
-            SINGLE_TASKS,
-            ("TextFooler",),
-            ("aua",),
-            (
-                ROBUST_ROW,
-                Row("w/o Mask Learning", "w/o Mask Learning", Model(kind="imp_freelb")),
-                Row("w/o Adv", "w/o Adv", Model(kind="no_adversary")),
-                Row("Fine-tune", None, DENSE),  # ours: the paper has it in Table 1 only
-            ),
+    ),
+    Table(
+        "table4",
+        "Table 4: initialization or structure",
+        SINGLE_TASKS,
+        ("TextFooler",),
+        (
+            ROBUST_ROW,
+            _of_paper("w/o Initialization", replace(ROBUST, reinitialise="ticket")),
+            _of_paper("w/o Structure", replace(ROBUST, reinitialise="rest")),
+            _of_paper("w/o Structure + Longer", replace(ROBUST, reinitialise="rest", epochs=10)),
         ),
-        Table(
-            "table4",
-            "Table 4: initialization or structure",
-            SINGLE_TASKS,
-            ("TextFooler",),
-            ("aua",),
-            (
-                ROBUST_ROW,
-                Row(
-                    "w/o Initialization",
-                    "w/o Initialization",
-                    replace(ROBUST, reinitialise="ticket"),
-                ),
-                Row("w/o Structure", "w/o Structure", replace(ROBUST, reinitialise="rest")),
-                Row(
-                    "w/o Structure + Longer",
-                    "w/o Structure + Longer",
-                    replace(ROBUST, reinitialise="rest", epochs=10),
-                ),
-            ),
-        ),
-    )
-}
+    ),
+)
 
 
 FIGURES = {
@@ -157,13 +154,7 @@ FIGURES = {
     "figure4": "Figure 4: Clean and Aua over retraining epochs",
     "figure5": "Figure 5: R(m) and the share of gates at 0 or 1 for several lambda",
 }
-FIGURE_TASKS = {
-    "figure1": SINGLE_TASKS,
-    "figure2": SINGLE_TASKS,
-    "figure3": SINGLE_TASKS + PAIR_TASKS,
-    "figure4": SINGLE_TASKS,
-    "figure5": SINGLE_TASKS,
-}
+FIGURE_TASKS = dict.fromkeys(FIGURES, SINGLE_TASKS) | {"figure3": SINGLE_TASKS + PAIR_TASKS}
 
 # The curves of Figures 2 and 4; in Figure 2 the dense ones are drawn at every sparsity.
 CURVES = {

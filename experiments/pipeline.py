@@ -159,21 +159,21 @@ class Pipeline:
 
     def _scores_for(self, model: Model, place: Place) -> tuple[tuple[str, ...], Path]:
         """Names of the jobs that a ticket's scores need, and where the scores lie."""
-        own_folder = place.folder / scores_folder(model.kind)
+        folder = place.folder / scores_folder(model.kind)
         if model.kind in FROM_SEARCH:
-            return (self.add_search("robust", place),), own_folder
+            return (self.add_search("robust", place),), folder
         if model.kind in GATE_KINDS:
             switches = dict(model.search or ())
             name = self.add_search(model.kind, place, model.search_tag, switches)
-            return (name,), Path(f"{own_folder}{model.scores_tag}")
+            return (name,), Path(f"{folder}{model.scores_tag}")
         if not model.kind.startswith("imp"):
-            return (), own_folder
+            return (), folder
         tag = ""
         if model.sparsity > place.tuned.sparsity + 1e-9:
             # Not Table 1's scores, which would wait for nine rounds; where both have a ticket it
             # is the same one.
             tag = f"-to{max(self.scale.sparsities):g}"
-        return (self.add_pruning(model.kind, place, tag),), Path(f"{own_folder}{tag}")
+        return (self.add_pruning(model.kind, place, tag),), Path(f"{folder}{tag}")
 
     def _prepare(self, kind: str, scores: Path, place: Place) -> Command | None:
         """The command that makes scores which are not learned."""
@@ -248,9 +248,12 @@ class Pipeline:
     def _attacks(
         self, run: Path, place: Place, attacked_epochs: tuple[int, ...]
     ) -> tuple[Attack, ...]:
-        planned = {"model_name": run, "num_examples": self._attacked_rows(place)}
-        planned |= {"attack_epochs": attacked_epochs or None, "output_dir": None}
-        planned["result_file"] = None
+        planned = {
+            "model_name": run,
+            "num_examples": self._attacked_rows(place),
+            "attack_epochs": attacked_epochs or None,
+            **dict.fromkeys(("output_dir", "result_file")),
+        }
         return tuple(
             Attack(commands.make("attack", planned | {"recipe": recipe}), run)
             for recipe in self.recipes
@@ -264,16 +267,8 @@ class Pipeline:
         seconds = self._training_seconds(place.task, passes, training)
         rows = self._attacked_rows(place)
         attack_seconds = estimates.attack_seconds(place.task, rows, *self.hardware)
-        self.jobs[name] = Job(
-            name,
-            place.task,
-            place.seed,
-            folder,
-            training,
-            seconds,
-            attack_seconds=attack_seconds,
-            **more,
-        )
+        facts = (name, place.task, place.seed, folder, training, seconds)
+        self.jobs[name] = Job(*facts, attack_seconds=attack_seconds, **more)
         return name
 
     def data_of(self, task: str) -> Path | None:

@@ -57,7 +57,7 @@ def make_plan(args: Namespace) -> list[Job]:
 
 
 def check(args: Namespace) -> None:
-    """UserError for an unknown task or recipe and for missing data."""
+    """Raise UserError for an unknown task or recipe and for missing data."""
     if os.environ.get("MODEL"):
         raise UserError("MODEL is set in the environment: unset it, and give --encoder")
     for task in args.tasks:

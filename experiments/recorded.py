@@ -1,4 +1,4 @@
-"""The study's records, which the repository keeps without their runs: what is left to run."""
+"""Which runs the study still needs: the repository keeps its records, not its runs."""
 
 import re
 import shutil
@@ -41,8 +41,8 @@ def _keys(job: Job) -> list[Key]:
 def refuse_other_settings(
     jobs: list[Job], records: dict[Key, AttackRecord], pipeline: Pipeline, output_dir: str
 ) -> None:
-    """UserError if a record was made with other settings: it is neither skipped nor mixed with new
-    ones in one file."""
+    """UserError if a record has other settings: such a record is neither skipped nor mixed with new
+    ones."""
     for job in jobs:
         before = [pipeline.jobs[name] for name in job.needs]
         attacks = [attack for attack in job.attacks for _ in attack.folders]
@@ -67,7 +67,7 @@ def refuse_other_settings(
 
 
 def _settings(record: AttackRecord) -> dict[str, Any]:
-    """What the run.json of a recorded run held, as far as the record tells."""
+    """What the run.json of a recorded run held, as far as the record shows."""
     held = (record.training or {}) | {
         "epochs": record.epochs,
         "deviations": record.deviations,
@@ -81,7 +81,7 @@ def _other_rows(record: AttackRecord, job: Job, pipeline: Pipeline) -> list[str]
     there, data = record.training_rows, pipeline.data_of(job.task)
     here = estimates.training_rows(job.task, str(data)) if data else there or 0
     here = min(here, job.training.args.max_train_rows or here)
-    # A tenth of a task's rows may be split off as dev, and rows are dropped that are in test.
+    # A tenth of a task's rows may become dev rows, and rows that are in test are dropped.
     is_same = there is None or 0.85 * here <= there <= here
     return [] if is_same else [f"{there} training rows, not {here}"]
 

@@ -49,7 +49,7 @@ def execute(
     jobs_on_cpu: int,
     after_each: Callable[[list[Job]], None] = lambda _: None,
 ) -> list[Job]:
-    """Run all that is not finished; returns the jobs that failed, or whose needs did.
+    """Run every unfinished job; return the jobs that failed or whose needs failed.
 
     `after_each`: called with all jobs after each one that ran.
     """
@@ -68,7 +68,7 @@ def execute(
                     waiting.remove(job)
                     running[pool.submit(workers.run, job)] = job
                 if not running:
-                    break  # all that wait need something that failed
+                    break  # every waiting job needs one that failed
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     job = running.pop(future)
                     if not future.result():
@@ -94,7 +94,7 @@ class Workers:
         self._processes: set[subprocess.Popen] = set()
 
     def stop(self) -> None:
-        """Send SIGTERM to every process, and start no other."""
+        """Send SIGTERM to every process and start no more."""
         self._stopped.set()
         for process in list(self._processes):
             with contextlib.suppress(ProcessLookupError):

@@ -1,6 +1,6 @@
 """Tables and figures of the paper by name: from the record folders to files."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,26 +28,19 @@ from reporting.render import paragraphs, write_records, write_text
 from training.tasks import TASKS
 from utils.cli import UserError
 
-X_NAMES = {
-    "figure1": "optimizer_step",
-    "figure2": "sparsity",
-    "figure3": "",
-    "figure4": "epoch",
-    "figure5": "optimizer_step",
-}
-NOT_THERE = {
+NEEDS = {
     "figure1": "no finished search in a folder search-robust",
     "figure2": "no attack records of its curves",
     "figure3": "no finished run of a robust ticket with density_by_head in its ticket.json",
     "figure4": f"no attack records of single epochs of trainings of {EPOCHS_FIGURE} epochs",
     "figure5": "no finished search in folders search-robust and search-robust-lambda...",
 }
+# Figures 1 and 5 are over optimizer steps, with a line for each seed.
+X_NAMES = {"figure2": "sparsity", "figure3": "", "figure4": "epoch"}
 SPREADS = {
-    "figure1": "Thin lines: single seeds, where there are several.",
-    "figure2": "Bars and bands: standard deviation over seeds, where there are several.",
-    "figure3": "Mean over seeds, where there are several.",
-    "figure4": "Bars: standard deviation over seeds, where there are several.",
-    "figure5": "Thin lines: single seeds, where there are several.",
+    "figure2": "Bars and bands: standard deviation over seeds",
+    "figure3": "Mean over seeds",
+    "figure4": "Bars: standard deviation over seeds",
 }
 NONE_USED = (
     "No attack record belongs to this table: their tasks, attacks, kinds of ticket, sparsities or "
@@ -67,17 +60,16 @@ class Sources:
         for path in map(Path, self.paths):
             if not path.exists():
                 raise UserError(f"--records {path} does not exist")
-        has_any = study_records and study_records.is_file() and study_records.stat().st_size
-        self.kept = read_records([study_records]) if study_records and has_any else []
-        self.record_paths = (
-            [study_records, *self.paths] if study_records and has_any else self.paths
-        )
+        self.of_study: Records = []
+        if study_records and study_records.is_file() and study_records.stat().st_size:
+            self.of_study = read_records([study_records])
+            self.paths.insert(0, study_records)
 
     @cached_property
     def records(self) -> Records:
         """Those of test rows, possibly none: attacks on dev rows select models, not report them."""
         try:
-            return [r for r in read_records(self.record_paths) if r.split != "dev"]
+            return [r for r in read_records(self.paths) if r.split != "dev"]
         except NoRecords:
             return []
 
@@ -101,12 +93,12 @@ class Request:
         The study keeps a data set in its tables once it is recorded: it also has the tasks of its
         kept records or, if no tasks were asked for, of all records.
         """
-        own = asked or tasks_of(target, self.scale)
+        usual = asked or tasks_of(target, self.scale)
         if target not in STUDIES:
-            return own
-        records = self.sources.kept if asked else self.sources.records
+            return usual
+        records = self.sources.of_study if asked else self.sources.records
         further = {r.task for r in records if r.encoder == self.scale.encoder} - {"custom"}
-        return (*own, *(task for task in TASKS if task in further - set(own)))
+        return (*usual, *(task for task in TASKS if task in further - set(usual)))
 
 
 def make(
@@ -116,7 +108,6 @@ def make(
     folder: Path,
     tasks: tuple[str, ...] | None = None,
     checkpoint: str = "last",
-    say: Callable[[str], object] = print,
 ) -> list[Path]:
     """Write each target (names of TABLES, FIGURES and STUDIES) and return the paths.
 
@@ -129,35 +120,27 @@ def make(
     if is_study:
         sources = Sources(sources.paths, folder / STUDY_RECORDS)
     request = Request(scale, sources, folder, checkpoint)
-    paths, missing = [], []
-    texts: list[str] = []  # printed at the end: the reader of a pipe may close it early
+    missing: list[str] = []
+    results: list[tuple[str, list[Path]]] = []
     for target in targets:
-        own_tasks = request.tasks(target, tasks)
+        its_tasks = request.tasks(target, tasks)
         try:
-            for make_one in _makers(target):
-                text, written = make_one(request, own_tasks)
-                texts, paths = [*texts, text], [*paths, *written]
+            for table in tables_of(target):
+                results.append(_make_table(table, request, its_tasks))
+            if target in FIGURES:
+                results.append(_make_figure(target, request, its_tasks))
         except NoRecords as e:
-            missing.append(f"{target} not made: {e}; run: {command(target, scale, own_tasks)}")
+            missing.append(f"{target} not made: {e}; run: {command(target, scale, its_tasks)}")
+    paths = [path for _, written in results for path in written]
     if is_study:
-        own_tasks = request.tasks(STUDY.name, tasks)
-        paths += search_epochs.write(sources.runs, scale, own_tasks, folder)
+        its_tasks = request.tasks(STUDY.name, tasks)
+        paths += search_epochs.write(sources.runs, scale, its_tasks, folder)
     if not paths:
         raise Missing("; ".join(missing))
-    for line in [*texts, *missing]:
-        say(line)
+    # At the end: the reader of a pipe may close it early.
+    for text in [*(text for text, _ in results), *missing]:
+        print(text)
     return paths
-
-
-Maker = Callable[[Request, tuple[str, ...]], tuple[str, list[Path]]]
-
-
-def _makers(target: str) -> list[Maker]:
-    """One per table of the target, or one for the figure."""
-    tables = tables_of(target)
-    if not tables:
-        return [lambda request, tasks: _make_figure(target, request, tasks)]
-    return [lambda request, tasks, t=table: _make_table(t, request, tasks) for table in tables]
 
 
 def _make_table(table: Table, request: Request, tasks: Iterable[str]) -> tuple[str, list[Path]]:
@@ -197,7 +180,7 @@ def _make_table(table: Table, request: Request, tasks: Iterable[str]) -> tuple[s
 
 def _candidates(table: Table, request: Request, tasks: Iterable[str]) -> Records:
     """The records of the table's models at all temperatures, and of its possible controls."""
-    own, chosen = [], set()
+    of_tasks, chosen = [], set()
     for task in tasks:
         of_task = [
             r
@@ -206,8 +189,8 @@ def _candidates(table: Table, request: Request, tasks: Iterable[str]) -> Records
         ]
         models = {row.label: row.model.at(task) for row in table.rows}
         chosen.update(*assign(of_task, models, request.scale.epochs).values())
-        own += of_task
-    chosen |= {r for r in own if table.controls and r.is_plain_dense}
+        of_tasks += of_task
+    chosen |= {r for r in of_tasks if table.controls and r.is_plain_dense}
     return [r for r in request.sources.records if r in chosen]
 
 
@@ -227,13 +210,14 @@ def _make_figure(target: str, request: Request, tasks: Iterable[str]) -> tuple[s
     for task in tasks:
         of_task = _shown(target, task, request)
         if of_task.empty:
-            of_task.lacking.append(f"{task}: {NOT_THERE[target]}")
+            of_task.lacking.append(f"{task}: {NEEDS[target]}")
         shown += of_task
     if shown.empty:
-        raise Missing(NOT_THERE[target])
+        raise Missing(NEEDS[target])
     text = _caption(target, tasks, request.scale, shown)
+    x_name = X_NAMES.get(target, "optimizer_step")
     paths = figures.draw(target, shown, folder)
-    paths.append(write_text(folder / f"{target}.csv", csv_text(target, X_NAMES[target], shown)))
+    paths.append(write_text(folder / f"{target}.csv", csv_text(target, x_name, shown)))
     paths.append(write_text(folder / f"{target}.md", text))
     if shown.records:
         paths.append(write_records(folder / f"{target}-records.jsonl", shown.records))
@@ -241,7 +225,8 @@ def _make_figure(target: str, request: Request, tasks: Iterable[str]) -> tuple[s
 
 
 def _caption(target: str, tasks: Iterable[str], scale: Scale, shown: Shown) -> str:
-    remarks = [*shown.remarks, SPREADS[target], *(f"Missing: {text}." for text in shown.lacking)]
+    spread = f"{SPREADS.get(target, 'Thin lines: single seeds')}, where there are several."
+    remarks = [*shown.remarks, spread, *(f"Missing: {text}." for text in shown.lacking)]
     parts = [
         f"# {FIGURES[target]}",
         f"![{FIGURES[target]}]({target}.png)",

@@ -3,26 +3,11 @@
 from dataclasses import dataclass
 
 from evaluation.records import COMPARISON, ROW_SETTINGS, AttackRecord
-from reporting import csv_cells, render
+from reporting import render
 from reporting.cells import Cell, cells_by_class, largest_group, one_per_seed, worst_class
 
 # What records at several temperatures share; the ids of their protocols differ.
 SHARED = tuple(key for key in COMPARISON if key not in ("temperature_rule", "protocol_id"))
-HEADER = (
-    "model",
-    "sparsity",
-    "epochs",
-    "temperature",
-    "ECE %",
-    "ECE % fitted",
-    "saturated %",
-    "Aua %",
-    "Aua % fitted",
-    "lowest Aua %",
-    "at",
-    "worst class % fitted",
-    "seeds",
-)
 MEASURES = (
     "temperature",
     "ece_percent",
@@ -30,21 +15,6 @@ MEASURES = (
     "clean_percent",
     "aua_percent",
     "queries_per_row",
-)
-CSV_HEADER = (
-    *SHARED,
-    "model",
-    "sparsity",
-    "epochs",
-    "temperature_rule",
-    "protocol_id",
-    "seeds",
-    *MEASURES,
-    "aua_low_95",
-    "aua_high_95",
-    "aua_by_seed",
-    "aua_by_class",
-    "attack_ids",
 )
 LEGEND = (
     "Temperature: fitted on dev rows. ECE: expected calibration error on the attacked rows. "
@@ -139,8 +109,8 @@ def _description(rule: str) -> str:
     return "as trained" if rule == "1" else rule
 
 
-def _row(model: tuple, rules: Rules) -> list[str]:
-    """Cells of HEADER; means over seeds, Aua with its 95 % interval."""
+def _markdown_row(model: tuple, rules: Rules) -> dict[str, str]:
+    """Means over seeds, Aua with its 95 % interval."""
     fitted, plain = rules["fitted"], rules.get("1", [])
     lowest = min(rules, key=lambda rule: Cell.of(rules[rule], "aua_percent").mean or 0.0)
 
@@ -150,21 +120,21 @@ def _row(model: tuple, rules: Rules) -> list[str]:
     def aua(records: Records) -> str:
         return render.cell(Cell.of(records, "aua_percent"), count=False)
 
-    return [
-        model[0],
-        f"{100 * model[1]:g} %",
-        str(model[2]),
-        mean(fitted, "temperature", ".2f"),
-        mean(plain, "ece_percent"),
-        mean(fitted, "ece_percent"),
-        mean(plain, "saturated_percent"),
-        aua(plain),
-        aua(fitted),
-        aua(rules[lowest]),
-        _description(lowest),
-        render.number(worst_class(cells_by_class(fitted)).mean),
-        str(len(fitted)),
-    ]
+    return {
+        "model": model[0],
+        "sparsity": f"{100 * model[1]:g} %",
+        "epochs": str(model[2]),
+        "temperature": mean(fitted, "temperature", ".2f"),
+        "ECE %": mean(plain, "ece_percent"),
+        "ECE % fitted": mean(fitted, "ece_percent"),
+        "saturated %": mean(plain, "saturated_percent"),
+        "Aua %": aua(plain),
+        "Aua % fitted": aua(fitted),
+        "lowest Aua %": aua(rules[lowest]),
+        "at": _description(lowest),
+        "worst class % fitted": render.number(worst_class(cells_by_class(fitted)).mean),
+        "seeds": str(len(fitted)),
+    }
 
 
 def markdown(records: Records) -> str:
@@ -176,7 +146,7 @@ def markdown(records: Records) -> str:
             f"## Calibration: {first.task}, {first.encoder}, {first.recipe}, candidates ranked by "
             f"{first.score_with}, {first.checkpoint_rule} checkpoint"
             + (f", evaluation protocols {protocols}" if protocols else ""),
-            render.markdown_table(HEADER, [_row(m, rules) for m, rules in group.models.items()]),
+            render.table_of([_markdown_row(*item) for item in group.models.items()]),
             *group.notes,
         ]
     return "\n" + render.paragraphs([*parts, LEGEND]) if parts else ""
@@ -184,22 +154,28 @@ def markdown(records: Records) -> str:
 
 def csv_text(records: Records) -> str:
     """A line per model and temperature, with the attacks that it was made from."""
-    lines = []
-    for group in groups(records):
-        shared = [csv_cells.text_cell(getattr(group.first, key)) for key in SHARED]
-        for (name, sparsity, epochs, *_), rules in group.models.items():
-            for rule, same in rules.items():
-                aua = Cell.of(same, "aua_percent")
-                protocol = csv_cells.text_cell(same[0].protocol_id)
-                lines.append(
-                    [
-                        *shared,
-                        *(csv_cells.text_cell(name), sparsity, epochs, rule, protocol, len(same)),
-                        *(Cell.of(same, m).mean for m in MEASURES),
-                        *(aua.interval or ("", "")),
-                        csv_cells.by_seed(aua),
-                        csv_cells.by_class(cells_by_class(same)),
-                        ";".join(r.attack_id for r in same),
-                    ]
-                )
-    return csv_cells.table(CSV_HEADER, lines)
+    rows = [
+        _csv_row(group, model, rule, of_rule)
+        for group in groups(records)
+        for model, rules in group.models.items()
+        for rule, of_rule in rules.items()
+    ]
+    return render.csv_text(rows, spec="")
+
+
+def _csv_row(group: Group, model: tuple, rule: str, records: Records) -> dict[str, object]:
+    aua = Cell.of(records, "aua_percent")
+    low, high = aua.interval or (None, None)
+    return {
+        **{key: getattr(group.first, key) for key in SHARED},
+        **dict(zip(("model", "sparsity", "epochs"), model, strict=False)),
+        "temperature_rule": rule,
+        "protocol_id": records[0].protocol_id,
+        "seeds": len(records),
+        **{measure: Cell.of(records, measure).mean for measure in MEASURES},
+        "aua_low_95": low,
+        "aua_high_95": high,
+        "aua_by_seed": render.by_seed(aua),
+        "aua_by_class": render.by_class(cells_by_class(records)),
+        "attack_ids": ";".join(r.attack_id for r in records),
+    }

@@ -115,16 +115,14 @@ def marks_of(records: list[AttackRecord], missing: list[str]) -> str:
 
 def doubts_of(records: list[AttackRecord]) -> list[str]:
     """Why a result is suspicious, a text per flag; with its seeds if there are several records."""
-    seeds: dict[str, list[int | None]] = {}
-    whys: dict[str, str] = {}
+    flags: dict[str, tuple[str, list[int | None]]] = {}
     for record in records:
         for name, why in flags_of(record).items():
-            seeds.setdefault(name, []).append(record.seed)
-            whys.setdefault(name, why)
+            flags.setdefault(name, (why, []))[1].append(record.seed)
     several = len(records) > 1
     return [
-        f"{name.replace('_', ' ')} ({why}{f'; seeds {seeds[name]}' if several else ''})"
-        for name, why in whys.items()
+        f"{name.replace('_', ' ')} ({why}{f'; seeds {seeds}' if several else ''})"
+        for name, (why, seeds) in flags.items()
     ]
 
 

@@ -2,6 +2,7 @@
 
 import statistics
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from evaluation import by_class, intervals
 from evaluation.by_class import Rate
 from evaluation.intervals import crossed_difference, mcnemar
 from evaluation.records import STRICT_COMPARISON, AttackRecord
-from reporting.cells import Interval, one_per_seed, outcomes
+from reporting.cells import Cell, Interval, cells_by_class, marks_of, one_per_seed, outcomes
 
 SAME_EPOCHS = "same epochs"
 SAME_LOSS = "same training loss"
@@ -47,14 +48,12 @@ class Difference:
 Pair = tuple[list[AttackRecord], list[AttackRecord]]
 
 
-def difference(
-    mine: list[AttackRecord], theirs: list[AttackRecord], measure: str = "aua_percent"
-) -> Difference | None:
-    """Mine minus theirs over the seeds that both have.
+def difference(mine: list[AttackRecord], theirs: list[AttackRecord]) -> Difference | None:
+    """Aua of mine minus that of theirs over the seeds that both have.
 
     None where the records cannot show it: no common seed, other rows, no outcomes.
     """
-    seeds, lacking, tables = _paired([(mine, theirs)], measure)
+    seeds, lacking, tables = _paired([(mine, theirs)])
     if tables is None:
         return None
     ((a, b),) = tables
@@ -80,52 +79,46 @@ def class_gains(mine: list[AttackRecord], theirs: list[AttackRecord]) -> ClassGa
     return ClassGains(by_class.gain_by_class(*raws), by_class.one_class_carries(*raws))
 
 
-def interaction(pairs: list[tuple[Pair, Pair]], measure: str = "aua_percent") -> Difference | None:
-    """How much more mine gains over theirs in the first of two settings than in the second.
+def interaction(pairs: list[tuple[Pair, Pair]]) -> Difference | None:
+    """How much more Aua mine gains over theirs in the first of two settings than in the second.
 
     `pairs`: of each data set, (mine, theirs) in both settings; several give their mean. None where
     the records cannot show it, or where fewer than two seeds are common.
     """
-    flat = [pair for both in pairs for pair in both]
-    seeds, lacking, tables = _paired(flat, measure)
-    if tables is None or len(seeds) < 2:
-        return None
-    gains = [a.astype(float) - b for a, b in tables]
-    both = list(zip(gains[::2], gains[1::2], strict=True))
-    if any(a.shape != b.shape for a, b in both):
-        return None
-    points, low, high = intervals.mean_difference(both)
-    return Difference(points, (low, high), seeds, [], [], lacking)
+    seeds, lacking, tables = _paired([pair for both in pairs for pair in both])
+    gains = [a.astype(float) - b for a, b in tables or ()]
+    return _mean(seeds, lacking, list(zip(gains[::2], gains[1::2], strict=True)))
 
 
-def mean_difference(pairs: list[Pair], measure: str = "aua_percent") -> Difference | None:
-    """The mean over data sets of mine minus theirs, over the seeds that all have.
+def mean_difference(pairs: list[Pair]) -> Difference | None:
+    """The mean over data sets of Aua of mine minus theirs, over the seeds that all have.
 
-    `pairs`: (mine, theirs) of each data set. The bounds are the wider of two analyses
-    (evaluation/intervals.py). None where the records cannot show it, or where fewer than two seeds
-    are common.
+    `pairs`: (mine, theirs) of each data set. None where the records cannot show it, or where fewer
+    than two seeds are common.
     """
-    seeds, lacking, tables = _paired(pairs, measure)
-    if tables is None or len(seeds) < 2:
-        return None
-    points, low, high = intervals.mean_difference(tables)
-    return Difference(points, (low, high), seeds, [], [], lacking)
+    return _mean(*_paired(pairs))
 
 
 Tables = list[tuple[np.ndarray, np.ndarray]]
 
 
-def _paired(pairs: list[Pair], measure: str) -> tuple[list[int], set[int], Tables | None]:
+def _mean(seeds: list[int], lacking: set[int], tables: Tables | None) -> Difference | None:
+    """The bounds are the wider of two analyses (evaluation/intervals.py)."""
+    if not tables or len(seeds) < 2 or any(a.shape != b.shape for a, b in tables):
+        return None
+    points, low, high = intervals.mean_difference(tables)
+    return Difference(points, (low, high), seeds, [], [], lacking)
+
+
+def _paired(pairs: list[Pair]) -> tuple[list[int], set[int], Tables | None]:
     """(seeds that all have, seeds that only some have, outcomes by pair or None if unknown)."""
     sides = [{r.seed: r for r in records} for pair in pairs for records in pair]
     seeds = sorted(set.intersection(*map(set, sides)))
     lacking = set().union(*sides).difference(seeds)
-    arrays = [outcomes([side[seed] for seed in seeds], measure) for side in sides]
-    tables: Tables = []
-    for a, b in zip(arrays[::2], arrays[1::2], strict=True):
-        if a is None or b is None or a.shape != b.shape:
-            return seeds, lacking, None
-        tables.append((a, b))
+    arrays = [outcomes([side[seed] for seed in seeds], "aua_percent") for side in sides]
+    tables = list(zip(arrays[::2], arrays[1::2], strict=True))
+    if any(a is None or b is None or a.shape != b.shape for a, b in tables):
+        return seeds, lacking, None
     return seeds, lacking, tables
 
 
@@ -133,8 +126,8 @@ def _paired(pairs: list[Pair], measure: str) -> tuple[list[int], set[int], Table
 class Control:
     """A dense model that a ticket is compared with; without `records` if it was not run.
 
-    `wanted`: what it must have, for a table. `is_reached`: whether no run failed to come down to
-    the ticket's training loss.
+    `wanted`: what it must have, for a table. `is_reached`: False if a run never reached the
+    ticket's training loss.
     """
 
     name: str
@@ -163,10 +156,8 @@ def controls_of(ticket: list[AttackRecord], records: list[AttackRecord]) -> list
     ]
     plain = [r for r in dense if r.stop_at_loss is None]
     same_epochs = one_per_seed(r for r in plain if r.epochs == first.epochs)
-    controls = [
-        Control(SAME_EPOCHS, f"{first.epochs} epochs", same_epochs),
-        _same_loss(by_seed, dense),
-    ]
+    controls = [Control(SAME_EPOCHS, f"{first.epochs} epochs", same_epochs)]
+    controls.append(_same_loss(by_seed, dense))
     passes = {r.label_passes for r in ticket}
     if passes != {first.epochs}:
         known = [p for p in passes if p is not None]
@@ -215,7 +206,33 @@ def _stops_for(dense: AttackRecord, ticket: AttackRecord) -> bool:
     return same_ticket and seed == ticket.seed and stop.epochs == ticket.epochs
 
 
-def missing_controls(controls: list[Control], ticket: list[AttackRecord]) -> list[str]:
-    """Names of the controls that lack one of the ticket's seeds, or all."""
-    seeds = {r.seed for r in ticket}
-    return [c.name for c in controls if seeds - {r.seed for r in c.records}]
+@dataclass(frozen=True)
+class Result:
+    """One model: its records, one per seed, and the matched dense models of a ticket."""
+
+    records: list[AttackRecord]
+    controls: list[Control]
+
+    @cached_property
+    def by_class(self) -> dict[str, Cell]:
+        """Aua of each class, by its name."""
+        return cells_by_class(self.records)
+
+    @cached_property
+    def _gains(self) -> dict[str, ClassGains]:
+        return {c.name: class_gains(self.records, c.records) for c in self.controls}
+
+    def gain_over(self, control: Control) -> ClassGains:
+        """Points of Aua over a control by class."""
+        return self._gains[control.name]
+
+    @property
+    def missing_controls(self) -> list[str]:
+        """Names of the controls that lack one of the seeds, or all."""
+        seeds = {r.seed for r in self.records}
+        return [c.name for c in self.controls if seeds - {r.seed for r in c.records}]
+
+    @property
+    def marks(self) -> str:
+        """Appended to the model's name."""
+        return marks_of(self.records, self.missing_controls)

@@ -4,49 +4,22 @@ Epochs are counted from the records. An epoch's seconds and memory are those of 
 measured side by side, because the runs themselves shared their machines with other work.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from evaluation.records import AttackRecord
 from masking.kinds import GATE_KINDS
-from reporting import csv_cells, render
+from reporting import render
 from reporting.cells import Cell, cells_by_class, worst_class
 from reporting.comparisons import SAME_LOSS, Difference, difference
-from reporting.paper_tables import SubTable
+from reporting.paper_tables import Records, SubTable
 from utils.cli import UserError
 from utils.files import read_jsonl
 
 FILE = "costs.jsonl"
 SENTENCES = ("builtin/rotten_tomatoes", "sst2")  # as long as those that were measured
-HEADER = (
-    "model",
-    "label passes",
-    "gradient passes",
-    "minutes before its training",
-    "minutes of training",
-    "minutes",
-    "peak GiB",
-    "#Query",
-    "Aua %",
-    "worst class %",
-    "Δ Aua vs. Fine-tune",
-    "further minutes per point",
-)
-CSV_HEADER = (
-    "task",
-    "recipe",
-    *HEADER[:7],
-    "queries",
-    "aua_percent",
-    "aua_deviation",
-    "aua_worst_class",
-    "aua_minus_fine_tune",
-    "low_95",
-    "high_95",
-    "p",
-    "further_minutes_per_point",
-)
 LEGEND = (
     "Label passes: epochs of the model and of what it was made from. Gradient passes: forward and "
     "backward passes over the training rows; an adversarial epoch has several. Minutes: epochs and "
@@ -79,7 +52,7 @@ class CostRow:
     """A model's cost and gain; `further`: minutes per point of Aua, None if there is no gain."""
 
     name: str
-    records: list[AttackRecord]
+    records: Records
     cost: Cost
     gain: Difference | None
     further: float | None
@@ -90,14 +63,14 @@ def read(folder: Path, encoder: str) -> dict | None:
     path = folder / FILE
     lines = read_jsonl(path) if path.is_file() else []
     try:
-        own = [line for line in lines if line["row"]["encoder"] == encoder]
-        for line in own:
+        of_encoder = [line for line in lines if line["row"]["encoder"] == encoder]
+        for line in of_encoder:
             line["row"]["adv_steps"], line["device"], line["threads"]
             for way in line["ways"].values():
                 way["seconds_per_1000_rows"] / way["peak_memory_bytes"]
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as e:
         raise UserError(f"{path} is damaged: benchmarks/costs.py did not write it ({e!r})") from e
-    return own[-1] if own else None
+    return of_encoder[-1] if of_encoder else None
 
 
 def stages_of(record: AttackRecord) -> list[tuple[str, int]]:
@@ -106,25 +79,23 @@ def stages_of(record: AttackRecord) -> list[tuple[str, int]]:
     The ways are those of benchmarks/costs.py.
     """
     ticket, method = record.ticket, record.method
-    own = (record.epoch if record.stop_at_loss else record.epochs) or 0
+    epochs = (record.epoch if record.stop_at_loss else record.epochs) or 0
     if ticket is None:
-        return [(method, own)]
+        return [(method, epochs)]
     if ticket.reinitialised != "rest" and method == "plain":
         method = "retrain"
-    earlier = (record.label_passes or own) - (record.epochs or 0)
+    earlier = (record.label_passes or epochs) - (record.epochs or 0)
     if ticket.kind in GATE_KINDS:
         search = ticket.search or {}
-        way = "search_without_adversary" if search.get("adv_steps") == 0 else "search"
-        return [
-            (method, own),
-            (way, search["epochs"]),
-            ("plain", max(0, earlier - search["epochs"])),
-        ]
+        way, searched = "search", search["epochs"]
+        if search.get("adv_steps") == 0:
+            way = "search_without_adversary"
+        return [(method, epochs), (way, searched), ("plain", max(0, earlier - searched))]
     if not earlier:
-        return [(method, own)]
+        return [(method, epochs)]
     # Rounds of iterative pruning, plain or with an adversarial method.
     way = "retrain" if ticket.kind == "imp" else ticket.kind.removeprefix("imp_")
-    return [(method, own), (way, earlier)]
+    return [(method, epochs), (way, earlier)]
 
 
 def gradient_passes(record: AttackRecord) -> float | None:
@@ -173,7 +144,7 @@ def cost_of(record: AttackRecord, measured: dict) -> Cost | None:
 
 def rows(sub: SubTable, measured: dict) -> list[CostRow]:
     """A row for each model of a sub-table that was run, and for the dense controls of its tickets
-    that are no row; cheapest first."""
+    that are not rows; cheapest first."""
     models = {line.label: line.records for line in sub.lines if line.records}
     known = {r for records in models.values() for r in records}
     for line in sub.lines:
@@ -189,27 +160,26 @@ def rows(sub: SubTable, measured: dict) -> list[CostRow]:
     return sorted(of_models, key=lambda row: row.cost.minutes)
 
 
-def mean_cost(records: list[AttackRecord], measured: dict) -> Cost | None:
+def mean_cost(records: Records, measured: dict) -> Cost | None:
     costs = [cost for r in records if (cost := cost_of(r, measured))]
     if len(costs) < len(records) or not costs:
         return None
-    passes = [c.gradient_passes for c in costs if c.gradient_passes is not None]
     return Cost(
         round(fmean(c.label_passes for c in costs)),
-        fmean(passes) if len(passes) == len(costs) else None,
+        mean_if_known(c.gradient_passes for c in costs),
         fmean(c.minutes_before for c in costs),
         fmean(c.minutes_of_training for c in costs),
         max(c.peak_bytes for c in costs),
     )
 
 
-def _row(
-    name: str,
-    records: list[AttackRecord],
-    cost: Cost,
-    first: list[AttackRecord],
-    base: Cost | None,
-) -> CostRow:
+def mean_if_known(values: Iterable[float | None]) -> float | None:
+    """None if one of them is None."""
+    values = list(values)
+    return None if None in values else fmean(values)
+
+
+def _row(name: str, records: Records, cost: Cost, first: Records, base: Cost | None) -> CostRow:
     gain = difference(records, first) if first and records is not first else None
     further = None
     if gain and base and gain.points > 0:
@@ -217,60 +187,65 @@ def _row(
     return CostRow(name, records, cost, gain, further)
 
 
-def _cells(row: CostRow) -> list[str]:
-    cost, unsure = row.cost, " ?" if row.gain and row.gain.is_noise else ""
-    return [
-        row.name,
-        render.number(cost.label_passes, ".0f"),
-        render.number(cost.gradient_passes, ".0f"),
-        render.number(cost.minutes_before),
-        render.number(cost.minutes_of_training),
-        render.number(cost.minutes),
-        render.number(cost.peak_bytes / 2**30, ".2f"),
-        render.cell(Cell.of(row.records, "queries_per_row"), interval=False),
-        render.cell(Cell.of(row.records, "aua_percent"), interval=False),
-        render.number(worst_class(cells_by_class(row.records)).mean),
-        render.short(row.gain) if row.gain else render.NONE,
-        render.number(row.further) + (unsure if row.further is not None else ""),
-    ]
+def _costs(cost: Cost) -> dict[str, float | None]:
+    """The columns that Markdown and CSV share."""
+    return {
+        "label passes": cost.label_passes,
+        "gradient passes": cost.gradient_passes,
+        "minutes before its training": cost.minutes_before,
+        "minutes of training": cost.minutes_of_training,
+        "minutes": cost.minutes,
+        "peak GiB": cost.peak_bytes / 2**30,
+    }
 
 
-def _shown(subs: list[SubTable]) -> list[SubTable]:
-    return [sub for sub in subs if sub.records and sub.task in SENTENCES]
+def _markdown_row(row: CostRow) -> dict[str, str]:
+    specs = {"label passes": ".0f", "gradient passes": ".0f", "peak GiB": ".2f"}
+    costs = _costs(row.cost)
+    unsure = " ?" if row.further is not None and row.gain.is_noise else ""
+    return {
+        "model": row.name,
+        **{name: render.number(value, specs.get(name, ".1f")) for name, value in costs.items()},
+        "#Query": render.cell(Cell.of(row.records, "queries_per_row"), interval=False),
+        "Aua %": render.cell(Cell.of(row.records, "aua_percent"), interval=False),
+        "worst class %": render.number(worst_class(cells_by_class(row.records)).mean),
+        "Δ Aua vs. Fine-tune": render.short(row.gain) if row.gain else render.NONE,
+        "further minutes per point": render.number(row.further) + unsure,
+    }
 
 
-def markdown(subs: list[SubTable], measured: dict) -> str:
-    parts = ["# The study: costs"]
-    for sub in _shown(subs):
-        table = render.markdown_table(HEADER, map(_cells, rows(sub, measured)))
-        parts += [f"## {sub.task}, {sub.recipe}", table]
-    legend = LEGEND.format(device=measured["device"], threads=measured["threads"])
-    return render.paragraphs([*parts, legend])
-
-
-def csv_text(subs: list[SubTable], measured: dict) -> str:
-    lines = [_csv_line(sub, row) for sub in _shown(subs) for row in rows(sub, measured)]
-    return csv_cells.table(CSV_HEADER, lines, newline="\n")
-
-
-def _csv_line(sub: SubTable, row: CostRow) -> list[str]:
-    aua, cost, gain = Cell.of(row.records, "aua_percent"), row.cost, row.gain
+def _csv_row(sub: SubTable, row: CostRow) -> dict[str, object]:
+    aua, gain = Cell.of(row.records, "aua_percent"), row.gain
     low, high = (gain.bounds if gain else None) or (None, None)
-    numbers = (
-        cost.label_passes,
-        cost.gradient_passes,
-        cost.minutes_before,
-        cost.minutes_of_training,
-        cost.minutes,
-        cost.peak_bytes / 2**30,
-        Cell.of(row.records, "queries_per_row").mean,
-        aua.mean,
-        aua.deviation,
-        worst_class(cells_by_class(row.records)).mean,
-        gain.points if gain else None,
-        low,
-        high,
-        gain.p_values[0] if gain and gain.bounds is None else None,
-        row.further,
-    )
-    return [sub.task, sub.recipe or "", row.name, *map(csv_cells.number, numbers)]
+    return {
+        "task": sub.task,
+        "recipe": sub.recipe,
+        "model": row.name,
+        **_costs(row.cost),
+        "queries": Cell.of(row.records, "queries_per_row").mean,
+        "aua_percent": aua.mean,
+        "aua_deviation": aua.deviation,
+        "aua_worst_class": worst_class(cells_by_class(row.records)).mean,
+        "aua_minus_fine_tune": gain.points if gain else None,
+        "low_95": low,
+        "high_95": high,
+        "p": gain.p_values[0] if gain and gain.bounds is None else None,
+        "further_minutes_per_point": row.further,
+    }
+
+
+def write(subs: list[SubTable], measured: dict, folder: Path) -> list[Path]:
+    """study-costs.md and .csv, of the tasks whose texts are as long as those that were measured."""
+    shown = [(sub, rows(sub, measured)) for sub in subs if sub.records and sub.task in SENTENCES]
+    shown = [(sub, of_sub) for sub, of_sub in shown if of_sub]
+    if not shown:
+        return []
+    parts = ["# The study: costs"]
+    for sub, of_sub in shown:
+        parts += [f"## {sub.task}, {sub.recipe}", render.table_of(list(map(_markdown_row, of_sub)))]
+    legend = LEGEND.format(device=measured["device"], threads=measured["threads"])
+    lines = [_csv_row(sub, row) for sub, of_sub in shown for row in of_sub]
+    return [
+        render.write_text(folder / "study-costs.md", render.paragraphs([*parts, legend])),
+        render.write_text(folder / "study-costs.csv", render.csv_text(lines, newline="\n")),
+    ]

@@ -16,28 +16,28 @@ Place = tuple[str, float | None]  # curve and x
 
 def over_sparsity(records: Records, task: str, scale: Scale, checkpoint: str) -> Shown:
     """Figure 2. x is the sparsity; None for the dense models."""
-    own = [r for r in _as_trained(records, task) if r.checkpoint_rule == checkpoint]
-    asked = sorted({r.ticket.sparsity_asked for r in own if r.ticket})
+    of_task = [r for r in _as_trained(records, task) if r.checkpoint_rule == checkpoint]
+    asked = sorted({r.ticket.sparsity_asked for r in of_task if r.ticket})
     models: dict[Place, Model] = {}
     for name, model in CURVES.items():
         for sparsity in asked if model.kind else (None,):
             models[name, sparsity] = replace(model, sparsity=sparsity)
     expected = {n: scale.sparsities if model.kind else (None,) for n, model in CURVES.items()}
-    assigned = assign(own, models, scale.epochs)
+    assigned = assign(of_task, models, scale.epochs)
     places = {r: place for place, of_place in assigned.items() for r in of_place}
-    return _accuracies(_in_order(places, own), task, scale, STRICT_COMPARISON, expected)
+    return _accuracies(_in_order(places, of_task), task, scale, STRICT_COMPARISON, expected)
 
 
 def over_epochs(records: Records, task: str, scale: Scale) -> Shown:
     """Figure 4. x is the epoch of a training of EPOCHS_FIGURE epochs."""
-    own = [r for r in _as_trained(records, task) if r.checkpoint_rule == f"epoch{r.epoch}"]
+    of_task = [r for r in _as_trained(records, task) if r.checkpoint_rule == f"epoch{r.epoch}"]
     models = {n: replace(model.at(task), epochs=EPOCHS_FIGURE) for n, model in CURVES.items()}
-    assigned = assign(own, models, scale.epochs)
+    assigned = assign(of_task, models, scale.epochs)
     places = {r: (name, r.epoch) for name, of_curve in assigned.items() for r in of_curve}
     # The checkpoint differs along a curve, so records may be compared without it.
     keys = tuple(key for key in STRICT_COMPARISON if key != "checkpoint_rule")
     expected = dict.fromkeys(CURVES, scale.attacked_epochs)
-    return _accuracies(_in_order(places, own), task, scale, keys, expected)
+    return _accuracies(_in_order(places, of_task), task, scale, keys, expected)
 
 
 def _as_trained(records: Records, task: str) -> Records:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from masking.kinds import GATE_KINDS
-from reporting import sheets
-from reporting.sheets import decimals, markdown_table
+from reporting import render
+from reporting.render import decimals
 from reporting.ticket_files import Gates, Ticket, drawn_column
 from reporting.ticket_names import Origin, ticket_names
 
@@ -78,36 +78,35 @@ def csv_text(files: Sequence[Gates], matrices: pd.DataFrame) -> str:
         }
         joined = matrices.join(gates.densities).reset_index()
         rows += [facts | row for row in joined.to_dict("records")]
-    return sheets.csv_text(list(rows[0]), rows)
+    return render.csv_text(rows)
 
 
 def markdown(
     files: Sequence[Gates], searches: Sequence[SearchDensities], notes: Sequence[str]
 ) -> str:
-    lines = ["# Expected and drawn density", "", LEGEND, ""]
-    lines += [line for note in notes for line in (note, "")]
+    parts = ["# Expected and drawn density", LEGEND, *notes]
     if not files:
-        return "\n".join(lines)
+        return render.paragraphs(parts)
     drawn = [f"drawn at {100 * s:g} %" for s in files[0].sparsities]
-    correlated = [(head, "rank correlation with expected, over matrices") for head in drawn]
-    header = ["scores", "expected", "soft gate", *(head for pair in correlated for head in pair)]
-    weights = searches[0].frame[["weights"]]
     names = ticket_names([gates.origin for gates in files])
-    rows = [_summary(n, gates, weights) for n, gates in zip(names, files, strict=True)]
-    lines += ["## All weights", "", *markdown_table(header, rows), ""]
+    weights = searches[0].frame[["weights"]]
+    rows = [_summary(name, gates, weights) for name, gates in zip(names, files, strict=True)]
+    header = ["scores", "expected", "soft gate"]
+    for head in drawn:  # of several sparsities, the second head repeats
+        header += [head, "rank correlation with expected, over matrices"]
+    parts += ["## All weights", render.markdown_table(header, rows)]
     for search in searches:
         means = {"all": search.mean()}
         means |= {kind.replace("_", " "): mean for kind, mean in search.by("kind").items()}
         means |= {f"layer {layer:g}": mean for layer, mean in search.by("layer").items()}
         rows = [[name, *map(decimals, mean)] for name, mean in means.items()]
         header = ["weights", "expected", "soft gate", *drawn]
-        lines += [f"## {search.title}", "", *markdown_table(header, rows), ""]
-    return "\n".join(lines)
+        parts += [f"## {search.title}", render.markdown_table(header, rows)]
+    return render.paragraphs(parts)
 
 
 def _summary(name: str, gates: Gates, weights: pd.DataFrame) -> list[str]:
-    of_file = SearchDensities(name, gates.sparsities, weights.join(gates.densities))
-    means = of_file.mean()
+    means = SearchDensities(name, gates.sparsities, weights.join(gates.densities)).mean()
     cells = [name, decimals(means["expected"]), decimals(means["soft_gate"])]
     for column in map(drawn_column, gates.sparsities):
         correlation = gates.densities[["expected", column]].corr("spearman").iloc[0, 1]

@@ -5,16 +5,8 @@ from dataclasses import dataclass, field
 
 from evaluation.records import AttackRecord
 from experiments.paper import PAPER_DATASET
-from reporting import csv_cells, sheets
+from reporting import render
 from reporting.cells import Cell
-
-CELL_COLUMNS = ("mean", "deviation", "n", "values_by_seed")
-PANEL_COLUMNS = (
-    *("figure", "task", "dataset_in_paper", "recipe", "quantity", "curve", "x_name", "x"),
-    *CELL_COLUMNS,
-    "attack_ids",
-)
-MAP_COLUMNS = ("figure", "task", "dataset_in_paper", "layer", "column", *CELL_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -86,12 +78,8 @@ class Shown:
 
 def csv_text(figure: str, x_name: str, shown: Shown) -> str:
     """Every number that the figure shows, one per line."""
-    text = ""
-    if shown.panels:
-        text += sheets.csv_text(PANEL_COLUMNS, _panel_rows(figure, x_name, shown.panels))
-    if shown.maps:
-        text += sheets.csv_text(MAP_COLUMNS, _map_rows(figure, shown.maps))
-    return text
+    parts = [list(_panel_rows(figure, x_name, shown.panels)), list(_map_rows(figure, shown.maps))]
+    return "".join(render.csv_text(rows) for rows in parts if rows)
 
 
 def _panel_rows(figure: str, x_name: str, panels: list[Panel]) -> Iterator[dict]:
@@ -128,5 +116,9 @@ def _map_rows(figure: str, maps: list[HeatMap]) -> Iterator[dict]:
 
 
 def _numbers(cell: Cell) -> dict:
-    values = (cell.mean, cell.deviation, cell.n, csv_cells.joined(cell))
-    return dict(zip(CELL_COLUMNS, values, strict=True))
+    return {
+        "mean": cell.mean,
+        "deviation": cell.deviation,
+        "n": cell.n,
+        "values_by_seed": render.by_seed(cell),
+    }

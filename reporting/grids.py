@@ -5,14 +5,8 @@ from dataclasses import dataclass, field
 from evaluation.by_class import Rate
 from evaluation.records import AttackRecord
 from experiments.paper import PAPER_DATASET
-from reporting.cells import Cell, doubts_of, marks_of, worst_class
-from reporting.comparisons import (
-    TESTS,
-    Control,
-    Difference,
-    difference,
-    missing_controls,
-)
+from reporting.cells import Cell, doubts_of, worst_class
+from reporting.comparisons import TESTS, Control, Difference, difference
 from reporting.paper_tables import Line, SubTable
 from reporting.paper_values import orientation, why_not_run
 
@@ -105,7 +99,7 @@ def _class_columns(sub: SubTable) -> list[tuple[str, list[str]]]:
 
 
 def _row(sub: SubTable, line: Line) -> list[Value]:
-    cells: list[Value] = [line.label + marks(line), f"{100 * line.sparsity:g} %"]
+    cells: list[Value] = [line.label + line.marks, f"{100 * line.sparsity:g} %"]
     for metric in sub.metrics:
         ours = line.ours(metric)
         if sub.of_the_paper:
@@ -119,15 +113,10 @@ def _row(sub: SubTable, line: Line) -> list[Value]:
     return cells
 
 
-def marks(line: Line) -> str:
-    """Appended to a row's name."""
-    return marks_of(line.records, missing_controls(line.controls, line.records))
-
-
 def _comparisons(sub: SubTable) -> list[Comparison]:
     """Aua of each row against the first one's."""
     first, *others = sub.lines
-    against = [(line.label, d) for line in others if (d := line.against(first))]
+    against = [(line.label, d) for line in others if (d := difference(line.records, first.records))]
     start = f"Aua compared with {first.label}, on the same rows ({TESTS})"
     return [Comparison(start, against)] if against else []
 

@@ -8,7 +8,7 @@ from experiments.scales import Scale, usual_recipes
 
 
 class Missing(NoRecords):
-    """A table or figure has nothing to be made of; the message names it and the command."""
+    """A table or figure has no data; the message names it and the command that makes the data."""
 
 
 def command(
@@ -21,8 +21,8 @@ def command(
 ) -> str:
     """The shell command that runs what a table or figure needs; without `rows`, all rows.
 
-    `recipe`: the one attack that is needed, whichever were asked for. It is named if the target
-    does not run it by default.
+    `recipe`: the one attack that is needed. It replaces the attacks that the user chose, and is
+    named unless the target runs it by default.
     """
     further = scale.further_flags if recipe is None else _without("--recipes", scale.further_flags)
     named = [recipe] if recipe and recipe not in usual_recipes(target, scale.name) else []

@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure, SubFigure
 
 from reporting.overlap_tables import ALL, Section, by_relation, grid
-from reporting.sheets import decimals
+from reporting.render import decimals
 from reporting.style import new_figure, save, without_frame
 
 BY_MATRIX = "removed_beyond_chance_by_matrix"
@@ -104,7 +104,7 @@ def _by_matrix(part: SubFigure, section: Section) -> None:
 
 
 def _limits(values: np.ndarray, least: float) -> dict[str, float]:
-    """Limits of the colors: those of the values, at least so far apart that noise is not seen."""
+    """Limits of the colors: those of the values, but at least `least` apart, to hide noise."""
     if np.isnan(values).all():
         return {"vmin": 0.0, "vmax": 1.0}
     low, high = np.nanmin(values), np.nanmax(values)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from masking import overlap
-from reporting import sheets
-from reporting.sheets import NONE, decimals, markdown_table
+from reporting import render
+from reporting.render import NONE, decimals
 from reporting.ticket_files import Ticket
 from reporting.ticket_names import Origin, differ_in, relation, ticket_names
 from utils.cli import UserError
@@ -41,8 +41,6 @@ MEASURES = {
     "kept": "kept_jaccard",
 }
 ALL = "all"  # in the columns matrix and kind: all weights
-PAIR_COLUMNS = ("sparsity", "first", "second", "differ_in", "relation")
-MATRIX_COLUMNS = ("matrix", "kind", "layer", "weights")
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,7 @@ class Section:
     """Tickets of one sparsity and all pairs of them.
 
     `pairs`: a row for each pair and matrix, and for each pair and all weights. Its columns are
-    PAIR_COLUMNS, `kinds` ("robust and random"), MATRIX_COLUMNS, and the measures of
-    masking/overlap.py.
+    those of `_section` and the measures of masking/overlap.py.
     """
 
     sparsity: float
@@ -118,23 +115,24 @@ def by_relation(pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def csv_text(sections: Sequence[Section]) -> str:
     """A line for every pair over all weights, then one for each matrix."""
-    pairs = pd.concat([section.pairs for section in sections])
-    measures = [column for column in pairs if column.startswith(("removed_", "kept_"))]
-    columns = [*PAIR_COLUMNS, *MATRIX_COLUMNS, *measures]
-    return sheets.csv_text(columns, pairs.to_dict("records"))
+    pairs = pd.concat([section.pairs for section in sections]).drop(columns="kinds")
+    return render.csv_text(pairs.to_dict("records"))
 
 
 def markdown(sections: Sequence[Section], notes: Sequence[str]) -> str:
-    lines = ["# Agreement of tickets", "", LEGEND, ""]
-    lines += [line for note in notes for line in (note, "")]
+    parts = ["# Agreement of tickets", LEGEND, *notes]
+    header = ["ticket", "kind", "task", "seed", "epoch", "encoder", "SHA-256 of the file"]
     for section in sections:
-        lines += [f"## Sparsity {100 * section.sparsity:g} %", ""]
-        header = ["ticket", "kind", "task", "seed", "epoch", "encoder", "SHA-256 of the file"]
         rows = map(_described, section.names, section.origins)
-        lines += [*markdown_table(header, rows, left=7), ""]
-        lines += ["### Means over pairs, by what differs", "", *_means(section), ""]
-        lines += ["### Pairs", "", *_pairs(section), ""]
-    return "\n".join(lines)
+        parts += [
+            f"## Sparsity {100 * section.sparsity:g} %",
+            render.markdown_table(header, rows, left=7),
+            "### Means over pairs, by what differs",
+            _means(section),
+            "### Pairs",
+            _pairs(section),
+        ]
+    return render.paragraphs(parts)
 
 
 def _described(name: str, origin: Origin) -> list[str]:
@@ -142,7 +140,7 @@ def _described(name: str, origin: Origin) -> list[str]:
     return [name, *(NONE if fact is None else str(fact) for fact in facts), origin.sha256[:12]]
 
 
-def _means(section: Section) -> list[str]:
+def _means(section: Section) -> str:
     """A row per relation with the range of the Jaccard index; one more for every two kinds."""
     groups = {}
     for name, group in by_relation(section.whole).items():
@@ -151,25 +149,25 @@ def _means(section: Section) -> list[str]:
             groups |= {f"{name}: {kinds}": g for kinds, g in group.groupby("kinds", sort=False)}
     rows = []
     for name, group in groups.items():
-        jaccard, *others = (decimals(group[column].mean()) for column in MEASURES.values())
         values = group["removed_jaccard"]
+        cells = {column: decimals(group[measure].mean()) for column, measure in MEASURES.items()}
         spread = f"{decimals(values.min())} to {decimals(values.max())}"
-        rows.append([name, str(len(group)), jaccard, spread, *others])
-    header = ["differ in", "pairs", "Jaccard", "range", *list(MEASURES)[1:]]
-    return markdown_table(header, rows)
+        start = {"Jaccard": cells.pop("Jaccard"), "range": spread}
+        rows.append({"differ in": name, "pairs": str(len(group)), **start, **cells})
+    return render.table_of(rows)
 
 
-def _pairs(section: Section) -> list[str]:
+def _pairs(section: Section) -> str:
     rows = [
-        [
-            pair["first"],
-            pair["second"],
-            pair["differ_in"] or "nothing",
-            *(decimals(pair[column]) for column in MEASURES.values()),
-        ]
+        {
+            "first ticket": pair["first"],
+            "second ticket": pair["second"],
+            "differ in": pair["differ_in"] or "nothing",
+            **{column: decimals(pair[measure]) for column, measure in MEASURES.items()},
+        }
         for pair in section.whole.to_dict("records")
     ]
-    return markdown_table(["first ticket", "second ticket", "differ in", *MEASURES], rows, left=3)
+    return render.table_of(rows, left=3)
 
 
 def grid(rows: pd.DataFrame, measure: str) -> pd.DataFrame:

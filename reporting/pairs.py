@@ -13,7 +13,7 @@ import numpy as np
 
 from evaluation.finished_attacks import AttackedRow
 from evaluation.quality import Quality, RowMeasures
-from reporting import sheets
+from reporting import render
 from training.tasks import Task
 from utils.runs import seed_for
 
@@ -88,7 +88,7 @@ def sample(rows: int, limit: int, seed: int, attack_id: str) -> list[int]:
 def csv_text(pairs: Sequence[Pair]) -> str:
     empty = dict.fromkeys(FOR_A_PERSON)
     columns = [*Pair.__dataclass_fields__, *FOR_A_PERSON]
-    return sheets.csv_text(columns, [vars(pair) | empty for pair in pairs])
+    return render.csv_text([vars(pair) | empty for pair in pairs], columns)
 
 
 def marked(original: str, adversarial: str) -> tuple[str, str]:

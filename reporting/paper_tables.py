@@ -1,7 +1,7 @@
 """The tables of the paper and of the study as numbers: the paper's next to ours from records."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from evaluation.records import ROW_SETTINGS, STRICT_COMPARISON, AttackRecord
@@ -9,15 +9,8 @@ from experiments.models import Model, assign
 from experiments.paper import MINI_RECIPES, PAPER_ATTACKS, TABLES, Table, mini_recipes
 from experiments.scales import Scale
 from experiments.study import STUDIES
-from reporting.cells import Cell, cells_by_class, largest_group, one_per_seed
-from reporting.comparisons import (
-    ClassGains,
-    Control,
-    Difference,
-    class_gains,
-    controls_of,
-    difference,
-)
+from reporting.cells import Cell, largest_group, one_per_seed
+from reporting.comparisons import Result, controls_of
 from reporting.missing import command
 from reporting.paper_values import values_of
 
@@ -35,17 +28,12 @@ Records = list[AttackRecord]
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row of a sub-table: its model, its records (one per seed) and the paper's values by metric.
-
-    `controls`: the matched dense models of a ticket.
-    """
+class Line(Result):
+    """A row of a sub-table: its model, and the paper's values by metric."""
 
     label: str
     model: Model
-    records: Records
     paper: dict[str, float]
-    controls: list[Control] = field(default_factory=list)
 
     @property
     def sparsity(self) -> float:
@@ -55,23 +43,6 @@ class Line:
 
     def ours(self, metric: str) -> Cell:
         return Cell.of(self.records, MEASURES[metric])
-
-    @cached_property
-    def by_class(self) -> dict[str, Cell]:
-        """Aua of each class, by its name."""
-        return cells_by_class(self.records)
-
-    def against(self, other: "Line") -> Difference | None:
-        """Aua of this model minus another's on the same rows; None if the records lack it."""
-        return difference(self.records, other.records)
-
-    def gain_over(self, control: Control) -> ClassGains:
-        """Points of Aua over a control by class."""
-        return self._gains[control.name]
-
-    @cached_property
-    def _gains(self) -> dict[str, ClassGains]:
-        return {c.name: class_gains(self.records, c.records) for c in self.controls}
 
     def difference(self, metric: str) -> float | None:
         """Ours minus the paper's."""
@@ -115,7 +86,7 @@ class SubTable:
 
     @cached_property
     def classes(self) -> list[str]:
-        """Names of the classes that its records tell apart, in the order of the labels."""
+        """Names of the classes that its records distinguish, in the order of the labels."""
         return list(dict.fromkeys(name for line in self.lines for name in line.by_class))
 
     @property
@@ -163,7 +134,7 @@ def sub_tables(
         columns += [(attack, recipe) for recipe in recipes]
     if scale.name != "paper":
         # An attack that was run for Table 1 only also has records of rows that another table
-        # shares with Table 1. They are no reason for a sub-table there.
+        # shares with Table 1. They do not justify a sub-table there.
         of_table_1 = _rows(TABLES["table1"], task, scale, records, checkpoint).values()
         further = {r.recipe for r in in_a_row.difference(*of_table_1)}
         shown = further | set(mini_recipes(table.attacks) if table.attacks else present)
@@ -175,10 +146,10 @@ def _rows(
     table: Table, task: str, scale: Scale, records: Records, checkpoint: str
 ) -> dict[str, Records]:
     """The records of each row's model on this task."""
-    own = [r for r in records if r.task == task and r.checkpoint_rule == checkpoint]
+    of_task = [r for r in records if r.task == task and r.checkpoint_rule == checkpoint]
     if table.name in STUDIES:  # its attacks with softmax only serve the calibration table
-        own = [r for r in own if r.score_with == "log_odds"]
-    return assign(own, {row.label: row.model.at(task) for row in table.rows}, scale.epochs)
+        of_task = [r for r in of_task if r.score_with == "log_odds"]
+    return assign(of_task, {row.label: row.model.at(task) for row in table.rows}, scale.epochs)
 
 
 def _sub_table(
@@ -204,7 +175,8 @@ def _sub_table(
         is_ticket = model.kind is not None and model.reinitialise == "nothing"
         with_controls = latest and is_ticket and table.controls
         controls = controls_of(latest, all_records) if with_controls else []
-        lines.append(Line(row.label, model, latest, values_of(table, task, row, attack), controls))
+        paper = values_of(table, task, row, attack)
+        lines.append(Line(latest, controls, row.label, model, paper))
     if repeated:
         notes.append(f"Skipped: {repeated} earlier of several attacks on a row with one seed.")
     shared = comparable[0] if comparable else None

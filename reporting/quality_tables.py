@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from evaluation.quality import Quality, Summary
-from reporting import sheets
-from reporting.sheets import NONE, decimals, markdown_table
+from reporting import render
 
 # Field of Quality: column of the table, and decimals of its numbers.
 COLUMNS = {
@@ -29,31 +28,29 @@ def markdown(results: Sequence[Quality], language_model: dict, judge: dict) -> s
     """`language_model`, `judge`: their facts; empty if no attack was successful."""
     header = [name for name, _ in COLUMNS.values()]
     rows = [[_cell(result, name) for name in COLUMNS] for result in results]
-    lines = ["# Quality of the adversarial texts", "", *markdown_table(header, rows, left=2), ""]
-    empty = [r for r in results if r.empty_because]
-    lines += [f"{r.model}, {r.recipe}: {r.empty_because}.\n" for r in empty]
+    parts = ["# Quality of the adversarial texts", render.markdown_table(header, rows, left=2)]
+    parts += [f"{r.model}, {r.recipe}: {r.empty_because}." for r in results if r.empty_because]
     if language_model:
-        lines += [
+        parts.append(
             "Over the rows on which the attack succeeded. In brackets: Wilson's 95 % intervals. "
             "Words changed: mean share of a text's words. Similarity: mean cosine of MiniLM's "
             "sentence encodings; textfooler-minilm, textbugger-minilm and textfooler-neighbours "
             "choose their words by it too. Perplexity: geometric mean, per "
             f"{language_model['unit']}; language model: {language_model['kind']}. "
             f"Judge: {judge['kind']}. If the judge is often wrong on the originals, label kept "
-            "means little.",
-            "",
-        ]
-    return "\n".join(lines)
+            "means little."
+        )
+    return render.paragraphs(parts)
 
 
 def _cell(result: Quality, name: str) -> str:
     value = getattr(result, name)
     if value is None:
-        return NONE
+        return render.NONE
     if not isinstance(value, float):
         return str(value)
     interval = getattr(result, name.replace("percent", "interval_95"), None)
-    text = decimals(value, COLUMNS[name][1])
+    text = render.decimals(value, COLUMNS[name][1])
     return text + (
         f" [{interval[0]:.1f}, {interval[1]:.1f}]" if isinstance(interval, tuple) else ""
     )
@@ -66,4 +63,4 @@ def csv_text(results: Sequence[Quality]) -> str:
     for result in results:
         limits = [x for name in INTERVALS for x in getattr(result, name) or (None, None)]
         rows.append(vars(result) | dict(zip(ends, limits, strict=True)))
-    return sheets.csv_text([*TEXTS, *NUMBERS, *ends], rows)
+    return render.csv_text(rows, [*TEXTS, *NUMBERS, *ends])

@@ -1,20 +1,30 @@
-"""From numbers to text: cells and differences as Markdown. Nothing reads the text back."""
+"""From numbers to text: Markdown and CSV. Nothing reads the text back."""
 
+import csv
+import io
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from evaluation.by_class import Rate
 from evaluation.records import AttackRecord
-from reporting import sheets
 from reporting.cells import Cell
 from reporting.comparisons import Difference
-from reporting.sheets import NONE
 from utils.files import write_atomically
+
+NONE = "—"
 
 
 def number(value: float | None, spec: str = ".1f") -> str:
-    return NONE if value is None else f"{value:{spec}}".replace("-", "−")
+    if value is None or math.isnan(value):
+        return NONE
+    return f"{value:{spec}}".replace("-", "−")
+
+
+def decimals(value: float, places: int = 3) -> str:
+    """A number with that many decimals; a value that rounds to zero has no sign."""
+    return number(round(float(value), places) or 0.0, f".{places}f")
 
 
 def cell(value: Cell, interval: bool = True, count: bool = True) -> str:
@@ -71,12 +81,58 @@ def _seeds_only(value: Difference) -> str:
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """A Markdown table, its first `left` columns aligned to the left."""
-    return "\n".join(sheets.markdown_table(header, rows, left))
+    rule = ["---"] * left + ["---:"] * (len(header) - left)
+    cells = [[text.replace("|", "\\|") for text in row] for row in (header, rule, *rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def table_of(rows: Sequence[Mapping[str, str]], left: int = 1) -> str:
+    """A Markdown table of rows that map each column to its cell."""
+    return markdown_table(list(rows[0]), [list(row.values()) for row in rows], left)
 
 
 def paragraphs(parts: Iterable[str]) -> str:
     """Blocks of Markdown, those that are not empty, with a blank line between them."""
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def csv_text(
+    rows: Sequence[Mapping[str, object]],
+    columns: Iterable[str] = (),
+    spec: str = ".6g",
+    newline: str = "\r\n",
+) -> str:
+    """A CSV file of rows, empty without rows. `columns`: default those of the first row.
+
+    `spec`: format of a float.
+    """
+    columns = list(columns) or list(rows[0] if rows else ())
+    if not columns:
+        return ""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator=newline)
+    writer.writerow(columns)
+    writer.writerows([csv_cell(row[name], spec) for name in columns] for row in rows)
+    return text.getvalue()
+
+
+def csv_cell(value: object, spec: str = ".6g") -> str:
+    """Empty for None and NaN. A spreadsheet runs a text that begins like a formula, so such a text
+    gets an apostrophe."""
+    if value is None or isinstance(value, float) and math.isnan(value):
+        return ""
+    if not isinstance(value, str):
+        return f"{value:{spec}}" if isinstance(value, float) else str(value)
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def by_seed(value: Cell) -> str:
+    """The values by seed, in one cell of a CSV file."""
+    return ";".join(f"{seed}:{v:.6g}" for seed, v in value.values.items())
+
+
+def by_class(cells: Mapping[str, Cell]) -> str:
+    return ";".join(f"{name}:{cell.mean:.6g}" for name, cell in cells.items())
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -16,10 +16,9 @@ from masking.kinds import GATE_KINDS
 from reporting import figures, render, search_log
 from reporting.cells import Cell, largest_group
 from reporting.figure_data import Panel, Point, Shown, csv_text
-from reporting.render import write_text
+from reporting.render import NONE, write_text
 from reporting.search_log import Search
 from reporting.searches import PENALTY, Runs
-from reporting.sheets import NONE, markdown_table
 from training.deviations import SEARCH
 
 NAME = f"{STUDY.name}-searches"
@@ -103,7 +102,7 @@ def _table(panels: list[Panel]) -> list[str]:
             cells = {point.x: _percent(point.cell) for point in panel.curves[name]}
             rows.append([name, f"{panel.quantity} %", *(cells.get(e, NONE) for e in epochs)])
     header = ["search", "", *(f"epoch {epoch}" for epoch in epochs)]
-    return [f"## {panels[0].task}", "", *markdown_table(header, rows, left=2), ""]
+    return [f"## {panels[0].task}", render.markdown_table(header, rows, left=2)]
 
 
 def _percent(cell: Cell) -> str:
@@ -111,17 +110,13 @@ def _percent(cell: Cell) -> str:
 
 
 def _markdown(tables: list[str], remarks: list[str], encoder: str) -> str:
-    notes = [*(f"- {remark}" for remark in remarks), ""] if remarks else []
-    lines = [
+    parts = [
         "# The study: its searches by epoch",
-        "",
         f"![R(m) and dev accuracy]({NAME}.png)",
-        "",
         *tables,
-        *notes,
+        "\n".join(f"- {remark}" for remark in remarks),
         f"Encoder: {encoder}. R(m): expected share of open gates. Dev accuracy: accuracy on the "
         "dev rows of the ticket that is drawn after the epoch, before retraining. Both in percent, "
         "mean ± standard deviation (n - 1) over seeds. Thin lines: single seeds.",
-        "",
     ]
-    return "\n".join(lines)
+    return render.paragraphs(parts)

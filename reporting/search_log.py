@@ -1,62 +1,55 @@
 """The study's log of its searches: one line per search, kept because the runs are not."""
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from evaluation import schema
 from evaluation.records import search_settings
+from evaluation.schema import FINITE, MAPPING, OBJECTS, TEXT, WHOLE, Rule, key
 from reporting.render import write_text
 from reporting.searches import Runs
 from training.settings import recipe_in
 from utils.cli import UserError
 from utils.files import read_jsonl
 
+SETTINGS = Rule(
+    "the settings of a search, with epochs and adv_steps",
+    lambda v: MAPPING.admits(v) and all(WHOLE.admits(v.get(k)) for k in ("epochs", "adv_steps")),
+)
+
 
 @dataclass(frozen=True)
 class SearchEpoch:
     """The ticket that is drawn after an epoch, before any retraining."""
 
-    epoch: int
-    open_gates_percent: float  # R(m) over all gates
-    dev_accuracy_ticket_percent: float
-
-    @classmethod
-    def read(cls, raw: dict) -> "SearchEpoch":
-        """ValueError names what is missing."""
-        for name in cls.__dataclass_fields__:
-            value = raw.get(name) if isinstance(raw, dict) else None
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                raise ValueError(f"an epoch lacks {name}")
-        return cls(**{name: raw[name] for name in cls.__dataclass_fields__})
+    epoch: int = key(WHOLE)
+    open_gates_percent: float = key(FINITE)  # R(m) over all gates
+    dev_accuracy_ticket_percent: float = key(FINITE)
 
 
 @dataclass(frozen=True)
 class Search:
-    """A finished search: its settings and data, and what it reached after each epoch."""
+    """A finished search: its settings and data, and what it reached after each epoch.
 
-    encoder: str
-    task: str
-    seed: int
-    search: dict  # settings, in today's names
-    data: dict  # fingerprint of each split, and max_seq_length
-    epochs: list[SearchEpoch]
+    `data`: fingerprint of each split, and max_seq_length.
+    """
+
+    encoder: str = key(TEXT)
+    task: str = key(TEXT)
+    seed: int = key(WHOLE)
+    search: dict = key(SETTINGS, convert=search_settings)  # in today's names
+    data: dict = key(MAPPING)
+    epochs: list[SearchEpoch] = key(OBJECTS, kind=SearchEpoch)
 
     @classmethod
     def read(cls, raw: dict) -> "Search":
-        """From a line of the log. ValueError names what is missing."""
-        kinds = (str, str, int, dict, dict, list)
-        for name, kind in zip(cls.__dataclass_fields__, kinds, strict=True):
-            value = raw.get(name)
-            if not isinstance(value, kind) or (kind is list and not value):
-                raise ValueError(f"it lacks {name}")
-        for name in ("epochs", "adv_steps"):
-            if not isinstance(raw["search"].get(name), int):
-                raise ValueError(f"the search's settings lack {name}")
-        epochs = [SearchEpoch.read(epoch) for epoch in raw["epochs"]]
-        settings = search_settings(raw["search"])
-        return cls(raw["encoder"], raw["task"], raw["seed"], settings, raw["data"], epochs)
+        """From a line of the log. ValueError names what is missing or wrong."""
+        search = schema.read(cls, raw)
+        if not search.epochs:
+            raise ValueError("epochs is empty")
+        return search
 
     @property
     def identity(self) -> str:

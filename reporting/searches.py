@@ -20,7 +20,7 @@ Runs = list[tuple[Path, dict]]
 
 
 @dataclass(frozen=True)
-class Found:
+class Source:
     """A search, or a ticket drawn from one: what a figure's seeds must have in common."""
 
     folder: Path
@@ -79,25 +79,25 @@ def over_steps(runs: Runs, task: str, scale: Scale, lambdas: bool) -> Shown:
 
 
 def _alike(
-    candidates: list[Found], may_differ: set[str], scale: Scale, noun: str
-) -> tuple[list[Found], list[str]]:
+    candidates: list[Source], may_differ: set[str], scale: Scale, noun: str
+) -> tuple[list[Source], list[str]]:
     """The largest group whose encoder and settings agree, except `may_differ`."""
-    items = [_plain(c.settings) | {"encoder": c.encoder, "found": c} for c in candidates]
-    keys = sorted({key for item in items for key in item} - may_differ - {"found"})
+    items = [_plain(c.settings) | {"encoder": c.encoder, "source": c} for c in candidates]
+    keys = sorted({key for item in items for key in item} - may_differ - {"source"})
     group, notes = largest_group(items, keys, scale.encoder, noun)
-    return [item["found"] for item in group], notes
+    return [item["source"] for item in group], notes
 
 
 def _plain(settings: dict) -> dict:
     return {key: str(v) if isinstance(v, list) else v for key, v in settings.items()}
 
 
-def _search(folder: Path, run: dict) -> Found:
+def _search(folder: Path, run: dict) -> Source:
     try:
         settings = recipe_in(run)
         if "lambda_amp" not in settings:
             raise KeyError("lambda_amp")
-        return Found(folder, run["encoder"]["name"], run["args"]["seed"], settings)
+        return Source(folder, run["encoder"]["name"], run["args"]["seed"], settings)
     except (KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{folder}/run.json lacks {e}") from e
 
@@ -148,19 +148,19 @@ def heat_maps(runs: Runs, task: str, scale: Scale) -> Shown:
     return shown
 
 
-def _robust_ticket(folder: Path, sparsity: float) -> Found | None:
+def _robust_ticket(folder: Path, sparsity: float) -> Source | None:
     """A robust ticket of this sparsity, identified by its search, not by its retraining."""
     manifest = read_json(folder / "ticket.json")
     try:
         source, encoder = manifest["source"], manifest["rewound_to"]["name"]
         settings, density = recipe_in(source), manifest.get("density_by_head")
         wanted = source["kind"] == "robust" and abs(manifest["sparsity_asked"] - sparsity) < 1e-9
-        return Found(folder, encoder, source["seed"], settings, density) if wanted else None
+        return Source(folder, encoder, source["seed"], settings, density) if wanted else None
     except (KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{folder}/ticket.json lacks {e}") from e
 
 
-def _heat_map(task: str, by_seed: dict[int, Found]) -> HeatMap:
+def _heat_map(task: str, by_seed: dict[int, Source]) -> HeatMap:
     """Each cell over the seeds. UserError if two tickets have other layers or heads."""
 
     def cell(of) -> Cell:

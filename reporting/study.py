@@ -12,7 +12,7 @@ from reporting.cells import Cell
 from reporting.comparisons import SAME_EPOCHS, SAME_LOSS, SAME_PASSES
 from reporting.paper_tables import Line, SubTable
 from reporting.render import write_records, write_text
-from reporting.style import save
+from reporting.style import legend, save
 from reporting.summary_table import point
 
 # Okabe and Ito's colors, each with its own marker and legend.
@@ -46,8 +46,7 @@ def write_more(subs: list[SubTable], encoder: str, folder: Path) -> list[Path]:
     summary = study_summary.markdown(subs, measured)
     paths = [*draw(subs, folder), write_text(folder / "study-summary.md", summary)]
     if measured is not None:
-        paths.append(write_text(folder / "study-costs.md", costs.markdown(subs, measured)))
-        paths.append(write_text(folder / "study-costs.csv", costs.csv_text(subs, measured)))
+        paths += costs.write(subs, measured, folder)
     return paths
 
 
@@ -65,19 +64,7 @@ def _figure(subs: list[SubTable]) -> Figure:
     for axes, sub, of_panel in zip(panels, subs, lines, strict=True):
         _panel(axes, sub, of_panel)
     panels[-1].set_xlabel("accuracy under attack (%), with 95 % intervals")
-    handles: dict[str, object] = {}
-    for axes in panels:
-        handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-    names = [label for label, *_ in (MODEL, *LOOKS.values()) if label in handles]
-    figure.legend(
-        [handles[name] for name in names],
-        names,
-        loc="outside upper center",
-        ncols=4,
-        frameon=False,
-        handlelength=1.2,
-        columnspacing=1.0,
-    )
+    legend(figure, [label for label, *_ in (MODEL, *LOOKS.values())], handlelength=1.2)
     return figure
 
 

@@ -1,6 +1,5 @@
 """The study's main table in short, for the pages that quote it."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from evaluation.records import AttackRecord
@@ -15,8 +14,8 @@ from reporting.comparisons import (
     interaction,
     mean_difference,
 )
-from reporting.costs import Cost, gradient_passes, mean_cost
-from reporting.grids import carried_by_one_class, marks
+from reporting.costs import gradient_passes, mean_cost, mean_if_known
+from reporting.grids import carried_by_one_class
 from reporting.paper_tables import Line, SubTable
 
 # What the models and attacks of two data sets must have in common for a mean.
@@ -70,7 +69,7 @@ def _of_one(sub: SubTable) -> list[str]:
         cells = [Cell.of(line.records, name) for name in ("clean_percent", "aua_percent")]
         body.append(
             [
-                line.label + marks(line),
+                line.label + line.marks,
                 # The number of seeds stands above the table.
                 *(render.cell(c, interval=False, count=c.n != len(seeds)) for c in cells),
                 *(_delta(line, controls.get(name)) for name in CONTROLS),
@@ -86,7 +85,7 @@ def _of_one(sub: SubTable) -> list[str]:
 
 
 def _delta(line: Line, control: Control | None) -> str:
-    """Aua of a ticket minus that of a control; empty if there is no such control by its nature."""
+    """Aua of a ticket minus that of a control; empty if the ticket has no such control."""
     if control is None:
         return ""
     if not control.records:
@@ -122,38 +121,27 @@ def _by_class(sub: SubTable) -> list[str]:
 
 def _costs(sub: SubTable, measured: dict | None) -> list[str]:
     """Passes and minutes of each ticket and of its controls."""
-    body = [
-        [line.label, _cost(line.records, measured), *_costs_of_controls(line, measured)]
-        for line in _run(sub)
-        if line.controls
-    ]
+    body = []
+    for line in _run(sub):
+        controls = {c.name: c.records for c in line.controls}
+        costs = [_cost(controls[n], measured) if n in controls else "" for n in CONTROLS]
+        body += [[line.label, _cost(line.records, measured), *costs]] if controls else []
     if not body:
         return []
     header = ["label passes / gradient passes / minutes", "ticket", *CONTROLS]
     return [f"Cost, {sub.task}, {sub.recipe}", render.markdown_table(header, body)]
 
 
-def _costs_of_controls(line: Line, measured: dict | None) -> Iterable[str]:
-    controls = {control.name: control for control in line.controls}
-    for name in CONTROLS:
-        yield _cost(controls[name].records, measured) if name in controls else ""
-
-
 def _cost(records: list[AttackRecord], measured: dict | None) -> str:
     if not records:
         return NOT_RUN
     cost = mean_cost(records, measured) if measured else None
-    if cost is None:  # the passes are known without a measurement
-        passes = [p for r in records if (p := gradient_passes(r)) is not None]
-        labels = [r.label_passes for r in records if r.label_passes is not None]
-        of_all = [sum(x) / len(x) if len(x) == len(records) else None for x in (labels, passes)]
-        return " / ".join([*(render.number(x, ".0f") for x in of_all), render.NONE])
-    return _cost_text(cost)
-
-
-def _cost_text(cost: Cost) -> str:
-    passes = (render.number(x, ".0f") for x in (cost.label_passes, cost.gradient_passes))
-    return " / ".join([*passes, render.number(cost.minutes, ".0f")])
+    if cost:
+        numbers = [cost.label_passes, cost.gradient_passes, cost.minutes]
+    else:  # the passes are known without a measurement
+        passes = [r.label_passes for r in records], map(gradient_passes, records)
+        numbers = [*map(mean_if_known, passes), None]
+    return " / ".join(render.number(x, ".0f") for x in numbers)
 
 
 def _over_tasks(subs: list[SubTable]) -> list[str]:
@@ -191,7 +179,7 @@ def _mean_row(alike: list[SubTable], label: str) -> list[str]:
         else:
             some_lack = len(run) < len(alike)
             cells.append(render.short(mean) + (f" ({', '.join(run)})" if some_lack else ""))
-    longest = max(map(marks, lines.values()), key=len)
+    longest = max((line.marks for line in lines.values()), key=len)
     return [label + longest, *cells] if has_any else []
 
 

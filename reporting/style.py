@@ -76,7 +76,9 @@ def looks(names: Iterable[str]) -> dict[str, dict]:
     }
 
 
-def legend(figure: Figure, names: Iterable[str], columns: int = 4) -> None:
+def legend(
+    figure: Figure, names: Iterable[str], columns: int = 4, handlelength: float = 2.4
+) -> None:
     """One legend above all panels: those of `names` that any panel shows, in this order."""
     handles = {}
     for axes in figure.axes:
@@ -88,7 +90,7 @@ def legend(figure: Figure, names: Iterable[str], columns: int = 4) -> None:
         loc="outside upper center",
         ncols=columns,
         frameon=False,
-        handlelength=2.4,
+        handlelength=handlelength,
         columnspacing=1.0,
     )
 

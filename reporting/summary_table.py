@@ -2,22 +2,14 @@
 
 import textwrap
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from evaluation.records import COMPARISON, ROW_SETTINGS, AttackRecord, identity
-from reporting import calibration_table, csv_cells, render
-from reporting.cells import Cell, cells_by_class, doubts_of, marks_of, one_per_seed, worst_class
-from reporting.comparisons import (
-    TESTS,
-    Control,
-    class_gains,
-    controls_of,
-    difference,
-    missing_controls,
-)
+from reporting import calibration_table, render
+from reporting.cells import Cell, doubts_of, one_per_seed, worst_class
+from reporting.comparisons import TESTS, Result, controls_of, difference
 from utils.cli import UserError
 from utils.files import read_jsonl, write_atomically
 
@@ -42,25 +34,12 @@ LEGEND = (
 )
 
 
-@dataclass(frozen=True)
-class Row:
-    """One model in one setting, over its seeds; `controls`: the dense ones of a ticket."""
-
-    records: Records
-    controls: list[Control]
+class Row(Result):
+    """One model in one setting."""
 
     @property
     def first(self) -> AttackRecord:
         return self.records[0]
-
-    @property
-    def marks(self) -> str:
-        return marks_of(self.records, missing_controls(self.controls, self.records))
-
-    @cached_property
-    def by_class(self) -> dict[str, Cell]:
-        """Aua of each class, by its name."""
-        return cells_by_class(self.records)
 
     def over_seeds(self, metric: str) -> Cell:
         return Cell.of(self.records, metric)
@@ -115,7 +94,7 @@ class Comparable:
             start = f"Aua of {name} compared with its dense controls"
             notes += [f"{start}: {'; '.join(texts)}."] if texts else []
             for control in row.controls:
-                gains = class_gains(row.records, control.records)
+                gains = row.gain_over(control)
                 of_classes = [f"{c} {render.rate(rate)}" for c, rate in gains.points.items()]
                 start = f"By class, {name} minus dense ({control.name})"
                 carried = f". One class carries the gain: {gains.carried}" if gains.carried else ""
@@ -151,54 +130,57 @@ def _order(row: Row) -> tuple:
 def markdown(title: str, tables: list[Comparable]) -> str:
     parts = [f"# {title}"]
     for table in tables:
-        of_classes = [f"Aua {name} %" for name in table.classes]
-        of_classes += ["Aua worst class %"] if of_classes else []
-        header = ["model", "sparsity", "epochs", *COLUMNS, *of_classes, "rows", "seeds"]
-        header += ["test accuracy %", "last training loss"]
-        rows = [
-            [
-                row.first.name + row.marks,
-                f"{100 * row.first.sparsity:g} %",
-                str(row.first.epochs),
-                *(render.cell(row.over_seeds(m), count=False) for m in COLUMNS.values()),
-                *_of_classes(row, table.classes),
-                str(row.first.rows_attacked),
-                str(len(row.records)),
-                render.cell(row.over_seeds("clean_full_test_percent"), count=False),
-                render.number(row.over_seeds("mean_training_loss").mean, ".3f"),
-            ]
-            for row in table.rows
-        ]
-        parts += [f"## {table.caption}", render.markdown_table(header, rows), *table.notes]
+        rows = [_markdown_row(row, table.classes) for row in table.rows]
+        parts += [f"## {table.caption}", render.table_of(rows), *table.notes]
     return render.paragraphs([*parts, LEGEND])
 
 
-def _of_classes(row: Row, classes: list[str]) -> list[str]:
-    """Aua of each class and of the worst one."""
-    cells = [row.by_class.get(name, Cell({})) for name in classes]
-    cells += [worst_class(row.by_class)] if classes else []
-    return [render.cell(cell, count=False) for cell in cells]
+def _markdown_row(row: Row, classes: list[str]) -> dict[str, str]:
+    def over_seeds(metric: str) -> str:
+        return render.cell(row.over_seeds(metric), count=False)
+
+    of_classes = {name: row.by_class.get(name, Cell({})) for name in classes}
+    of_classes |= {"worst class": worst_class(row.by_class)} if classes else {}
+    return {
+        "model": row.first.name + row.marks,
+        "sparsity": f"{100 * row.first.sparsity:g} %",
+        "epochs": str(row.first.epochs),
+        **{column: over_seeds(metric) for column, metric in COLUMNS.items()},
+        **{f"Aua {n} %": render.cell(cell, count=False) for n, cell in of_classes.items()},
+        "rows": str(row.first.rows_attacked),
+        "seeds": str(len(row.records)),
+        "test accuracy %": over_seeds("clean_full_test_percent"),
+        "last training loss": render.number(row.over_seeds("mean_training_loss").mean, ".3f"),
+    }
 
 
 def csv_text(tables: list[Comparable]) -> str:
-    header = [*COMPARISON, "model", "sparsity", "epochs", "deviations", "seeds", "rows_attacked"]
-    for metric in METRICS:
-        further = ("deviation", "low_95", "high_95", "by_seed")
-        header += [metric, *(f"{metric}_{name}" for name in further)]
-    header += ["aua_percent_by_class", "aua_percent_worst_class"]
-    return csv_cells.table(header, (_csv_line(row) for table in tables for row in table.rows))
+    return render.csv_text([_csv_row(row) for table in tables for row in table.rows], spec="")
 
 
-def _csv_line(row: Row) -> list[object]:
+def _csv_row(row: Row) -> dict[str, object]:
     first = row.first
-    line: list[object] = [csv_cells.text_cell(getattr(first, key)) for key in COMPARISON]
-    line += [csv_cells.text_cell(first.name), first.sparsity, first.epochs]
-    line += [csv_cells.text_cell(first.deviations), len(row.records), first.rows_attacked]
+    cells = {key: getattr(first, key) for key in COMPARISON} | {
+        "model": first.name,
+        "sparsity": first.sparsity,
+        "epochs": first.epochs,
+        "deviations": first.deviations,
+        "seeds": len(row.records),
+        "rows_attacked": first.rows_attacked,
+    }
     for metric in METRICS:
         cell = row.over_seeds(metric)
-        low, high = cell.interval or ("", "")
-        line += [cell.mean, cell.deviation, low, high, csv_cells.by_seed(cell)]
-    return [*line, csv_cells.by_class(row.by_class), worst_class(row.by_class).mean]
+        low, high = cell.interval or (None, None)
+        cells |= {
+            metric: cell.mean,
+            f"{metric}_deviation": cell.deviation,
+            f"{metric}_low_95": low,
+            f"{metric}_high_95": high,
+            f"{metric}_by_seed": render.by_seed(cell),
+        }
+    cells["aua_percent_by_class"] = render.by_class(row.by_class)
+    cells["aua_percent_worst_class"] = worst_class(row.by_class).mean
+    return cells
 
 
 def draw_figure(path: Path, title: str, tables: list[Comparable]) -> None:

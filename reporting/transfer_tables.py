@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.transfer import Replay, Share
-from reporting.sheets import markdown_table
+from reporting import render
 
 
 @dataclass(frozen=True)
@@ -18,29 +18,26 @@ class Source:
 
 
 def markdown(results: Sequence[Replay], sources: Sequence[Source]) -> str:
-    header = ["model", "Clean %", *(f"texts of {s.name}" for s in sources), "worst of all"]
+    names = [f"texts of {source.name}" for source in sources]
     rows = [
-        [
-            result.model,
-            f"{result.clean.percent:.1f}",
-            *map(_cell, (*result.by_source.values(), result.worst_of_all)),
-        ]
+        {"model": result.model, "Clean %": f"{result.clean.percent:.1f}"}
+        | dict(zip(names, map(_cell, result.by_source.values()), strict=True))
+        | {"worst of all": _cell(result.worst_of_all)}
         for result in results
     ]
     attacks = [f"{s.name}: {s.recipe}, evaluation protocol {s.protocol_id}" for s in sources]
-    lines = [
-        "# Adversarial texts replayed on other models",
-        "",
-        "Percent of all rows on which the model is right before and after the replay, with 95 % "
-        "intervals.",
-        "",
-        *markdown_table(header, rows),
-        "",
-        f"Attacks: {'; '.join(attacks)}.",
-    ]
+    note = f"Attacks: {'; '.join(attacks)}."
     if len({source.protocol_id for source in sources}) > 1:
-        lines.append("Their evaluation protocols differ, so columns differ in more than the model.")
-    return "\n".join([*lines, ""])
+        note += "\nTheir evaluation protocols differ, so columns differ in more than the model."
+    return render.paragraphs(
+        [
+            "# Adversarial texts replayed on other models",
+            "Percent of all rows on which the model is right before and after the replay, with "
+            "95 % intervals.",
+            render.table_of(rows),
+            note,
+        ]
+    )
 
 
 def _cell(share: Share) -> str:

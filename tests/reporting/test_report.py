@@ -19,11 +19,11 @@ from experiments.scales import SCALES
 from reporting import (
     cells,
     comparisons,
-    csv_cells,
     latex,
     markdown,
     paper_tables,
     paper_values,
+    render,
     style,
 )
 from reporting.missing import command
@@ -319,8 +319,8 @@ def test_latex_is_escaped_and_balanced(tmp_path):
 
 def test_no_cell_of_a_csv_is_a_formula(tmp_path):
     for text in ("=1+1", "+a", "-a", "@a"):
-        assert csv_cells.text_cell(text) == f"'{text}"
-    assert csv_cells.text_cell("a=b") == "a=b" and csv_cells.text_cell(None) == ""
+        assert render.csv_cell(text) == f"'{text}"
+    assert render.csv_cell("a=b") == "a=b" and render.csv_cell(None) == ""
     write(tmp_path / "runs", [attack(attack_id="=HYPERLINK(1)")])
     out = report(tmp_path, "table1")
     row = rows_of(out / "table1.csv", method="Fine-tune", metric="aua")[0]

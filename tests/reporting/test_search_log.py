@@ -50,5 +50,7 @@ def test_the_studys_log_can_be_read():
 def test_what_is_missing_is_named(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps(line()) + "\n" + json.dumps(line() | {"epochs": [{"epoch": 1}]}))
-    with pytest.raises(UserError, match="line 2 is damaged: an epoch lacks open_gates_percent"):
+    with pytest.raises(
+        UserError, match="line 2 is damaged: epochs.0..open_gates_percent is missing"
+    ):
         search_log.update(path, [], "tiny", ["sst2"])
