@@ -311,10 +311,25 @@ def test_longer_training_does_not_change_the_search(echo_python):
 
 
 @pytest.mark.parametrize("script", STAGES)
-def test_misspelt_variables_and_carriage_returns_are_named(script, echo_python):
+def test_misspelled_variables_are_errors_that_name_the_right_one(script, echo_python):
+    settings = {"PYTHON": echo_python, "TASKS": "sst2", "RUN": "7", "TAGS": "x", "PRESET": "hour"}
+    assert shell(script, settings).returncode == 0  # variables of other programs
+    stage = script[5]
+    names = {"SEED": "SEEDS", "TASK": "TASKS", "SPARSITY": "SPARSITIES", "BATCH_SIZE": "BSZ"}
+    names |= {"LAMDA": "LAMBDA", "MODELS": "MODEL", "RECIPE": "RECIPES", "NEIGHBORS": "NEIGHBOURS"}
+    hints = {name: f"the variable is {right}" for name, right in names.items()}
+    of_search = stage == "2"
+    hints["EPOCH"] = "use SEARCH_EPOCHS or IMP_EPOCHS" if of_search else "the variable is EPOCHS"
+    hints["LEARNING_RATE"] = "use MASK_LR or IMP_LR" if of_search else "the variable is LR"
+    for name, hint in hints.items():
+        done = shell(script, settings | {name: "3"})
+        assert done.returncode == 2 and not done.stdout
+        assert done.stderr == f"error: stage {stage} does not read {name} ({hint}); unset it\n"
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_carriage_returns_are_named(script, echo_python):
     settings = {"PYTHON": echo_python, "TASKS": "sst2"}
-    done = shell(script, settings | {"SEED": "3"})
-    assert done.stderr == "warning: SEED is not read; the variable is SEEDS\n"
     for name in ("TASKS", "SEEDS", "MODEL"):
         done = shell(script, settings | {name: "sst2\r"})
         assert done.returncode == 2 and not done.stdout
@@ -352,4 +367,5 @@ def test_the_quickstart_ignores_settings_of_the_shell(copied_scripts, echo_pytho
 
     usual = commands()
     assert usual.count("attack.py") == 3 and usual.count("--output_dir") == 6
-    assert commands(**dict.fromkeys(READ_BY, "7"), PYTHON="/nowhere") == usual
+    others = dict.fromkeys((*READ_BY, "SEED", "SPARSITY", "BATCH_SIZE"), "7")
+    assert commands(**others, PYTHON="/nowhere") == usual
