@@ -1,5 +1,6 @@
 """Plans of tables and figures: what they need, what is reused, what runs in parallel."""
 
+import hashlib
 import json
 import os
 import re
@@ -457,6 +458,39 @@ def test_the_models_of_an_intersection_are_compared(tmp_path, monkeypatch):
     assert differing("a", "b")
 
 
+def test_the_length_and_the_resources_of_an_attack_are_compared(tmp_path, monkeypatch):
+    tables = [tmp_path / "a" / "table.json", tmp_path / "b" / "table.json"]
+    for text, path in zip(("{}", '{"good": ["fine"]}'), tables, strict=True):
+        path.parent.mkdir()
+        path.write_text(text)
+    table = {"name": "table.json", "sha256": hashlib.sha256(b"{}").hexdigest()[:16]}
+    settings = {"max_seq_length": 64, "resources": {"neighbours": table}}
+
+    def differing(recipe: str = "textfooler-neighbours", **variables) -> list[str]:
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, str(value))
+            command = commands.make("attack", {"model_name": "run", "recipe": recipe})
+        return Attack(command, tmp_path).differing(settings)
+
+    assert differing() == differing(NEIGHBOURS=tables[0], ATTACK_MAX_SEQ_LENGTH="64") == []
+    assert differing(ATTACK_MAX_SEQ_LENGTH="128") == ["max_seq_length 64, not 128"]
+    other = f"neighbours table.json (another file), not {tables[1]}"
+    assert differing(NEIGHBOURS=tables[1]) == [other]
+    # A file that is gone is compared by its name; another recipe does not read it.
+    assert differing(NEIGHBOURS="gone/table.json") == []
+    assert len(differing(NEIGHBOURS="gone/others.json")) == 1
+    assert differing("textfooler-minilm", NEIGHBOURS=tables[1]) == []
+
+
+def test_an_attack_without_its_settings_is_not_finished(tmp_path):
+    job = plan("table1", tmp_path)["dense"]
+    finish(job)
+    (job.attack_folders[0] / "attack.json").unlink()
+    job.look()
+    assert job.state == "unattacked" and job.missing_attacks == job.attack_folders[:1]
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
@@ -659,6 +693,7 @@ def fake_scripts(tmp_path, monkeypatch):
         "print('attack', folder.name, status, file=open(sys.argv[2], 'a'))\n"
         "if status == 0:\n"
         "    folder.mkdir(parents=True)\n"
+        "    (folder / 'attack.json').write_text('{}')\n"
         "    (folder / 'summary.json').write_text('{}')\n"
         "sys.exit(status)\n"
     )
@@ -690,6 +725,9 @@ class FakeAttack(Attack):
     @property
     def folders(self) -> list[Path]:
         return [self.place]
+
+    def differing(self, settings: dict) -> list[str]:
+        return []
 
 
 @pytest.mark.parametrize("gpus", ["", "0,1"])
