@@ -27,6 +27,14 @@ check kind "robust no_adversary imp imp_freelb imp_pgd imp_infobert random rando
 magnitude magnitude_finetuned complement" "$KINDS"
 check start "nothing ticket rest" "$REINIT"
 
+# make_scores KIND FLAGS...: write $scores. A kind without scores is skipped.
+make_scores() {
+    made=$1
+    shift
+    attempt "make_scores.py for $scores" "$PYTHON" "$ROOT/make_scores.py" --kind "$made" \
+        --seed "$seed" "$@" --output_dir "$scores"
+}
+
 for seed in $SEEDS; do
     for task in $TASKS; do
         # sparsities: those of Tables 1 and 2.
@@ -66,16 +74,14 @@ for seed in $SEEDS; do
             case $kind in
                 robust | no_adversary | imp | imp_*) ;;
                 random_matched | complement)
-                    "$PYTHON" "$ROOT/make_scores.py" --kind "$kind" --seed "$seed" \
-                        --scores "$runs/search-robust$SCORES_TAG" --output_dir "$scores"
+                    make_scores "$kind" --scores "$runs/search-robust$SCORES_TAG" || continue
                     ;;
                 random | magnitude)
-                    "$PYTHON" "$ROOT/make_scores.py" --kind "$kind" --seed "$seed" \
-                        --model_name "$MODEL" --output_dir "$scores"
+                    make_scores "$kind" --model_name "$MODEL" || continue
                     ;;
                 magnitude_finetuned)
-                    "$PYTHON" "$ROOT/make_scores.py" --kind magnitude --seed "$seed" \
-                        --model_name "$MODEL" --finetuned "$runs/dense/best" --output_dir "$scores"
+                    make_scores magnitude --model_name "$MODEL" --finetuned "$runs/dense/best" ||
+                        continue
                     ;;
             esac
             for sparsity in ${SPARSITIES:-$sparsities}; do

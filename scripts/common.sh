@@ -81,13 +81,24 @@ train_on_task() {
         --seed "$seed" --precision "$PRECISION" --deviations "$DEVIATIONS" "$@"
 }
 
-# attack_run FOLDER DEFAULT_ROWS: run every recipe on one run; attacked rows are not repeated.
-# A failed attack does not stop the others; `report_failures` lists it.
+# attempt WHAT COMMAND...: a failed command does not stop the others; `report_failures` lists it.
 failures=
+attempt() {
+    what=$1
+    shift
+    status=0
+    "$@" || status=$?
+    [ "$status" -lt 128 ] || exit "$status" # a signal ends the script
+    [ "$status" -eq 0 ] || failures="$failures
+failed: $what (status $status)"
+    return "$status"
+}
+
+# attack_run FOLDER DEFAULT_ROWS: run every recipe on one run; attacked rows are not repeated.
 attack_run() {
     for recipe in $RECIPES; do
-        status=0
-        "$PYTHON" "$ROOT/attack.py" --model_name "$1" --checkpoint "$CHECKPOINT" \
+        attempt "$recipe on $1" \
+            "$PYTHON" "$ROOT/attack.py" --model_name "$1" --checkpoint "$CHECKPOINT" \
             --recipe "$recipe" --num_examples "${NUM_EXAMPLES:-$2}" --processes "$PROCESSES" \
             --preset "$ATTACK_PRESET" ${COMPARED_WITH:+--compared_with $COMPARED_WITH} \
             ${ROW_CHOICE:+--row_choice "$ROW_CHOICE"} ${SCORE_WITH:+--score_with "$SCORE_WITH"} \
@@ -97,14 +108,11 @@ attack_run() {
             ${NEIGHBOURS:+--neighbours "$NEIGHBOURS"} \
             ${WORD_VECTORS:+--word_vectors "$WORD_VECTORS"} \
             ${SENTENCE_ENCODER:+--sentence_encoder "$SENTENCE_ENCODER"} \
-            ${MASKED_LM:+--masked_lm "$MASKED_LM"} || status=$?
-        [ "$status" -lt 128 ] || exit "$status" # a signal ends the script
-        [ "$status" -eq 0 ] || failures="$failures
-failed: $recipe on $1 (status $status)"
+            ${MASKED_LM:+--masked_lm "$MASKED_LM"} || :
     done
 }
 
-# Last line of a stage script: list the failed attacks; exit with status 1 if there are any.
+# Last line of a stage script: list what failed; exit with status 1 if anything did.
 report_failures() {
     [ -n "$failures" ] || return 0
     echo "${failures#?}" >&2

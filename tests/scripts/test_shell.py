@@ -254,6 +254,30 @@ def test_a_failed_attack_stops_nothing_but_a_signal_does(
     assert done.returncode == 143 and "textbugger" not in done.stdout and not done.stderr
 
 
+def test_failed_scores_skip_their_kind_but_a_signal_ends_the_stage(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(
+        '#!/bin/sh\nfor a in "$@"; do printf "<%s>" "$a"; done\necho\n'
+        f'case "$*" in *"--kind complement "*) exit "$(cat "{tmp_path}/status")" ;; esac\n'
+    )
+    python.chmod(0o755)
+    settings = {"PYTHON": str(python), "TASKS": "sst2", "SEEDS": "1 2", "RUNS": "r"}
+    settings |= {"KINDS": "complement random robust", "RECIPES": "pwws"}
+    (tmp_path / "status").write_text("2")
+    done = shell(STAGES[2], settings)
+    trained = re.findall(r"/seed(\d)/ticket-(\w+)-0.3><--epochs>", done.stdout)
+    assert trained == [("1", "random"), ("1", "robust"), ("2", "random"), ("2", "robust")]
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"failed: make_scores.py for r/bert-base-uncased/sst2/seed{seed}/scores-complement "
+        "(status 2)"
+        for seed in (1, 2)
+    ]
+    (tmp_path / "status").write_text("143")
+    done = shell(STAGES[2], settings)
+    assert done.returncode == 143 and "retrain_ticket" not in done.stdout and not done.stderr
+
+
 READ_BY = {  # the documented variables, and the stages that read them
     line.split()[0]: set(re.findall(r"\d(?=a?\s)", line[17:26]))
     for line in (ROOT / "scripts" / "variables.sh").read_text().split("'")[1].strip().splitlines()
