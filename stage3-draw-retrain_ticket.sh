@@ -26,6 +26,11 @@ check task "$KNOWN_TASKS" "$TASKS"
 check kind "robust no_adversary imp imp_freelb imp_pgd imp_infobert random random_matched \
 magnitude magnitude_finetuned complement" "$KINDS"
 check start "nothing ticket rest" "$REINIT"
+for sparsity in ${SPARSITIES:-}; do
+    awk -v number="$sparsity" 'BEGIN {
+        exit !(number ~ /^([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?$/ && number + 0 < 1)
+    }' || fail "SPARSITIES: '$sparsity' is not a number in [0, 1); give fractions such as 0.3"
+done
 
 # make_scores KIND FLAGS...: write $scores. A kind without scores is skipped.
 make_scores() {

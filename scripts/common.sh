@@ -20,6 +20,8 @@ check() {
 
 KNOWN_TASKS="imdb ag_news sst2 qnli qqp mnli builtin/rotten_tomatoes builtin/imdb"
 KNOWN_METHODS="plain freelb pgd infobert"
+KNOWN_RECIPES="textfooler textbugger bertattack bertattack-released bae pwws deepwordbug \
+textfooler-minilm textbugger-minilm textfooler-neighbours"
 check ATTACK "yes no" "$ATTACK"
 check_variables "$stage" "$ATTACK"
 
@@ -46,6 +48,7 @@ case $MODEL in
     builtin/*) RECIPES=${RECIPES:-textfooler-minilm} ;;
     *) RECIPES=${RECIPES:-bertattack textfooler textbugger} ;;
 esac
+check recipe "$KNOWN_RECIPES" "$RECIPES"
 
 # Threads that wait without spinning: slightly slower alone, twice as fast next to another job.
 OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.presets import RECIPES
+
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["stage1-finetune.sh", "stage2-search-ticket.sh", "stage3-draw-retrain_ticket.sh"]
 
@@ -252,6 +254,24 @@ def test_a_failed_attack_stops_nothing_but_a_signal_does(
     (tmp_path / "status").write_text("143")
     done = shell(script, settings)
     assert done.returncode == 143 and "textbugger" not in done.stdout and not done.stderr
+
+
+def test_recipes_and_sparsities_are_checked_before_anything_runs(echo_python):
+    known = re.search(r'KNOWN_RECIPES="([^"]+)"', (ROOT / "scripts" / "common.sh").read_text())[1]
+    assert known.replace("\\\n", "").split() == [*RECIPES]
+    settings = {"PYTHON": echo_python, "TASKS": "sst2"}
+    for script in STAGES:
+        done = shell(script, settings | {"RECIPES": "textfooler text-fooler"})
+        assert done.returncode == 2 and not done.stdout
+        assert "error: unknown recipe 'text-fooler'; known are textfooler " in done.stderr
+    for wrong in ("1", "-0.1", "0,3", "30%", "1.5", "0.3.1", "nan", "x", "1e0"):
+        done = shell(STAGES[2], settings | {"SPARSITIES": f"0.3 {wrong}"})
+        assert done.returncode == 2 and not done.stdout
+        assert done.stderr.startswith(f"error: SPARSITIES: '{wrong}' is not a number in [0, 1)")
+        assert len(done.stderr.splitlines()) == 1
+    for right in ("0", "0.0", ".5", "3e-1", "0.999"):
+        done = shell(STAGES[2], settings | {"SPARSITIES": right, "ATTACK": "no"})
+        assert f"<--sparsity><{right}>" in done.stdout and not done.stderr
 
 
 def test_failed_scores_skip_their_kind_but_a_signal_ends_the_stage(tmp_path):
