@@ -37,7 +37,7 @@ fi
 # Settings of the caller's shell must not change the result.
 . "$ROOT/scripts/variables.sh"
 for name in $(names_of); do
-    unset "$name"
+    unset "$name" $(misspelled_as "$name") # each is a word
 done
 export MODEL=builtin/minilm TASKS=builtin/rotten_tomatoes SEEDS=42
 export PYTHON="$ROOT/.venv/bin/python" RUNS="$ROOT/runs/$results"

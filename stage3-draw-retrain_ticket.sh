@@ -26,6 +26,19 @@ check task "$KNOWN_TASKS" "$TASKS"
 check kind "robust no_adversary imp imp_freelb imp_pgd imp_infobert random random_matched \
 magnitude magnitude_finetuned complement" "$KINDS"
 check start "nothing ticket rest" "$REINIT"
+for sparsity in ${SPARSITIES:-}; do
+    awk -v number="$sparsity" 'BEGIN {
+        exit !(number ~ /^([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?$/ && number + 0 < 1)
+    }' || fail "SPARSITIES: '$sparsity' is not a number in [0, 1); give fractions such as 0.3"
+done
+
+# make_scores KIND FLAGS...: write $scores. A kind without scores is skipped.
+make_scores() {
+    made=$1
+    shift
+    attempt "make_scores.py for $scores" "$PYTHON" "$ROOT/make_scores.py" --kind "$made" \
+        --seed "$seed" "$@" --output_dir "$scores"
+}
 
 for seed in $SEEDS; do
     for task in $TASKS; do
@@ -66,16 +79,14 @@ for seed in $SEEDS; do
             case $kind in
                 robust | no_adversary | imp | imp_*) ;;
                 random_matched | complement)
-                    "$PYTHON" "$ROOT/make_scores.py" --kind "$kind" --seed "$seed" \
-                        --scores "$runs/search-robust$SCORES_TAG" --output_dir "$scores"
+                    make_scores "$kind" --scores "$runs/search-robust$SCORES_TAG" || continue
                     ;;
                 random | magnitude)
-                    "$PYTHON" "$ROOT/make_scores.py" --kind "$kind" --seed "$seed" \
-                        --model_name "$MODEL" --output_dir "$scores"
+                    make_scores "$kind" --model_name "$MODEL" || continue
                     ;;
                 magnitude_finetuned)
-                    "$PYTHON" "$ROOT/make_scores.py" --kind magnitude --seed "$seed" \
-                        --model_name "$MODEL" --finetuned "$runs/dense/best" --output_dir "$scores"
+                    make_scores magnitude --model_name "$MODEL" --finetuned "$runs/dense/best" ||
+                        continue
                     ;;
             esac
             for sparsity in ${SPARSITIES:-$sparsities}; do

@@ -133,7 +133,7 @@ def _require_nltk(name: str) -> None:
 
 def describe(recipe: str, paths: dict[str, Path]) -> dict:
     """Record entries: the name of each resource and the first 16 hex digits of its SHA-256."""
-    facts = {name: {"name": path.name, "sha256": _digest(path)} for name, path in paths.items()}
+    facts = {name: {"name": path.name, "sha256": digest_of(path)} for name, path in paths.items()}
     for name in RECIPES[recipe]:
         if name in _NLTK:
             facts[name] = {"name": _NLTK[name][0], "sha256": _nltk_digest(_NLTK[name][0])}
@@ -145,7 +145,8 @@ def describe(recipe: str, paths: dict[str, Path]) -> dict:
     return facts | {"stop_words": {"name": source, "sha256": _stop_words_digest()}}
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """First 16 hex digits of the SHA-256 of a file, or of the listing of a folder's files."""
     if path.is_file():
         return sha256_of(path)[:16]
     files = sorted(p for p in path.rglob("*") if p.is_file())

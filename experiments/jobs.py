@@ -3,10 +3,13 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from evaluation.presets import RECIPES
 from evaluation.protocol import folder_name
+from evaluation.settings import RESOURCE_FLAGS
 from experiments.commands import Command
 from utils.files import read_json
 from utils.runs import read_run
@@ -45,13 +48,15 @@ class Attack:
         args = self.command.args
         rows = settings.get("rows") or {}
         there = {"seed": settings.get("attack_seed"), "row_choice": rows.get("chosen")}
-        same_names = ("query_budget", "precision", "score_with", "similarity_threshold")
+        defaulted = ("similarity_threshold", "max_seq_length")
+        same_names = ("query_budget", "precision", "score_with", *defaulted)
         there |= {name: settings.get(name) for name in same_names}
         planned = {name: getattr(args, name) for name in there}
-        # None: attack.py takes the threshold that belongs to the recipe.
-        unknown = {"similarity_threshold"} if args.similarity_threshold is None else set()
+        # None: attack.py takes the threshold of the recipe, and the length of the model.
+        unknown = {name for name in defaulted if planned[name] is None}
         unknown |= {name for name in there if there[name] is None and name != "query_budget"}
         differing = differences({k: v for k, v in planned.items() if k not in unknown}, there)
+        differing += _other_resources(args, settings.get("resources") or {})
         if args.compared_with and "right_for" in rows and not self._is_compared_with(rows):
             differing.append(f"compared_with other models, not {' '.join(args.compared_with)}")
         return differing
@@ -139,7 +144,33 @@ class Job:
 
 
 def is_attacked(folder: Path) -> bool:
-    return (folder / "summary.json").is_file()
+    """Whether an attack is finished. Without attack.json nobody knows which attack it was."""
+    return all((folder / name).is_file() for name in ("attack.json", "summary.json"))
+
+
+def _other_resources(args: Any, held: dict[str, Any]) -> list[str]:
+    """The given resources of the recipe whose content differs from that of the attack's."""
+    differing = []
+    for name in RESOURCE_FLAGS:
+        given, there = getattr(args, name), held.get(name)
+        if given is None or there is None or name not in RECIPES[args.recipe]:
+            continue
+        path = Path(given)
+        if "sha256" in there and path.exists():
+            is_same = _digest(path.resolve()) == there["sha256"]
+        else:
+            is_same = path.name == there.get("name")
+        if not is_same:
+            differing.append(f"{name} {there.get('name')} (another file), not {given}")
+    return differing
+
+
+@cache
+def _digest(path: Path) -> str:
+    """A plan asks for each attack; a sentence encoder has a gigabyte."""
+    from evaluation.resources import digest_of  # here: this import takes seconds
+
+    return digest_of(path)
 
 
 def _differing(attack: Attack, folder: Path) -> list[str]:

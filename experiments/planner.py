@@ -20,6 +20,29 @@ from utils.runs import read_run
 
 BUILTIN = "builtin/"  # prefix of the tasks whose data are in packages
 
+# Variables of the stage scripts that a plan decides, and the flag of reproduce.py that you use
+# instead.
+FLAG_OF = {
+    "TASKS": "--tasks",
+    "SEEDS": "--seeds",
+    "MODEL": "--encoder",
+    "DATA": "--data",
+    "RUNS": "--runs",
+    "TAG": "--runs",
+    "SCORES_TAG": "--runs",
+    "GPUS": "--gpus",
+    "RECIPES": "--recipes",
+    "NUM_EXAMPLES": "--num_examples",
+    "METHODS": "--rows",
+    "KINDS": "--rows",
+    "REINIT": "--rows",
+    "SPARSITIES": "--rows",
+    "IMP_SPARSITY": "--rows",
+    "STOP_AT_LOSS": "--controls or --no-controls",
+    "EPOCHS": "--scale",
+    "ATTACK_EPOCHS": "--scale",
+}
+
 
 def make_plan(args: Namespace) -> list[Job]:
     """The jobs of reproduce.py's arguments in an order in which they can run, each once.
@@ -57,9 +80,11 @@ def make_plan(args: Namespace) -> list[Job]:
 
 
 def check(args: Namespace) -> None:
-    """Raise UserError for an unknown task or recipe and for missing data."""
-    if os.environ.get("MODEL"):
-        raise UserError("MODEL is set in the environment: unset it, and give --encoder")
+    """Raise UserError for a variable that the plan decides, an unknown task or recipe, and missing
+    data."""
+    for name, flag in FLAG_OF.items():
+        if os.environ.get(name):
+            raise UserError(f"{name} is set in the environment: unset it, and give {flag}")
     for task in args.tasks:
         if task not in HYPERPARAMETERS:
             raise UserError(f"unknown task {task!r}; known are {', '.join(HYPERPARAMETERS)}")

@@ -79,7 +79,7 @@ def compare(
     if not sections and not may_be_alone:
         raise UserError(
             "nothing to compare: no two tickets have the same sparsity; give two or more --tickets "
-            "or --scores, or --epochs"
+            "or --scores, or --search_epochs"
         )
     return sections, notes
 

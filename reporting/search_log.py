@@ -74,8 +74,8 @@ def update(path: Path, runs: Runs, encoder: str, tasks: Iterable[str]) -> list[S
     added = [s for s in added if s.encoder == encoder and s.task in tasks]
     searches = list({search.identity: search for search in [*known, *added]}.values())
     if added:
-        lines = [json.dumps(asdict(s), ensure_ascii=False) + "\n" for s in searches]
-        write_text(path, "".join(lines))
+        texts = [json.dumps(asdict(s), ensure_ascii=False) + "\n" for s in searches]
+        write_text(path, "".join(texts))
     return searches
 
 

@@ -20,6 +20,8 @@ check() {
 
 KNOWN_TASKS="imdb ag_news sst2 qnli qqp mnli builtin/rotten_tomatoes builtin/imdb"
 KNOWN_METHODS="plain freelb pgd infobert"
+KNOWN_RECIPES="textfooler textbugger bertattack bertattack-released bae pwws deepwordbug \
+textfooler-minilm textbugger-minilm textfooler-neighbours"
 check ATTACK "yes no" "$ATTACK"
 check_variables "$stage" "$ATTACK"
 
@@ -46,6 +48,7 @@ case $MODEL in
     builtin/*) RECIPES=${RECIPES:-textfooler-minilm} ;;
     *) RECIPES=${RECIPES:-bertattack textfooler textbugger} ;;
 esac
+check recipe "$KNOWN_RECIPES" "$RECIPES"
 
 # Threads that wait without spinning: slightly slower alone, twice as fast next to another job.
 OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
@@ -81,13 +84,24 @@ train_on_task() {
         --seed "$seed" --precision "$PRECISION" --deviations "$DEVIATIONS" "$@"
 }
 
-# attack_run FOLDER DEFAULT_ROWS: run every recipe on one run; attacked rows are not repeated.
-# A failed attack does not stop the others; `report_failures` lists it.
+# attempt WHAT COMMAND...: a failed command does not stop the others; `report_failures` lists it.
 failures=
+attempt() {
+    what=$1
+    shift
+    status=0
+    "$@" || status=$?
+    [ "$status" -lt 128 ] || exit "$status" # a signal ends the script
+    [ "$status" -eq 0 ] || failures="$failures
+failed: $what (status $status)"
+    return "$status"
+}
+
+# attack_run FOLDER DEFAULT_ROWS: run every recipe on one run; attacked rows are not repeated.
 attack_run() {
     for recipe in $RECIPES; do
-        status=0
-        "$PYTHON" "$ROOT/attack.py" --model_name "$1" --checkpoint "$CHECKPOINT" \
+        attempt "$recipe on $1" \
+            "$PYTHON" "$ROOT/attack.py" --model_name "$1" --checkpoint "$CHECKPOINT" \
             --recipe "$recipe" --num_examples "${NUM_EXAMPLES:-$2}" --processes "$PROCESSES" \
             --preset "$ATTACK_PRESET" ${COMPARED_WITH:+--compared_with $COMPARED_WITH} \
             ${ROW_CHOICE:+--row_choice "$ROW_CHOICE"} ${SCORE_WITH:+--score_with "$SCORE_WITH"} \
@@ -97,14 +111,11 @@ attack_run() {
             ${NEIGHBOURS:+--neighbours "$NEIGHBOURS"} \
             ${WORD_VECTORS:+--word_vectors "$WORD_VECTORS"} \
             ${SENTENCE_ENCODER:+--sentence_encoder "$SENTENCE_ENCODER"} \
-            ${MASKED_LM:+--masked_lm "$MASKED_LM"} || status=$?
-        [ "$status" -lt 128 ] || exit "$status" # a signal ends the script
-        [ "$status" -eq 0 ] || failures="$failures
-failed: $recipe on $1 (status $status)"
+            ${MASKED_LM:+--masked_lm "$MASKED_LM"} || :
     done
 }
 
-# Last line of a stage script: list the failed attacks; exit with status 1 if there are any.
+# Last line of a stage script: list what failed; exit with status 1 if anything did.
 report_failures() {
     [ -n "$failures" ] || return 0
     echo "${failures#?}" >&2

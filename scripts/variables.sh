@@ -76,18 +76,40 @@ includes() {
     case " $1 " in *" $2 "*) ;; *) return 1 ;; esac
 }
 
-# check_variables STAGE ATTACK: error for a set variable that the stage does not read. Variables of
-# the attacks may be set for all stages: a note names them if this stage does not attack.
+# misspelled_as NAME: misspellings of a variable that are errors: singular or plural, and a few
+# synonyms. RUN and TAGS are not among them, because other programs use them.
+misspelled_as() {
+    case $1 in
+        RUNS | TAG) ;;
+        SPARSITIES) echo SPARSITY ;;
+        PROCESSES) echo PROCESS ;;
+        *S) echo "${1%S}" ;;
+        *) echo "${1}S" ;;
+    esac
+    case $1 in
+        BSZ) echo BATCH_SIZE ;;
+        EPOCHS) echo NUM_EPOCHS ;;
+        LAMBDA) echo LAMDA ;;
+        LR) echo LEARNING_RATE ;;
+        MAX_SEQ_LENGTH) echo MAX_LENGTH MAX_SEQ_LEN ;;
+        NEIGHBOURS) echo NEIGHBORS ;;
+    esac
+}
+
+# check_variables STAGE ATTACK: error for a set variable that the stage does not read, and for a
+# misspelling. Variables of the attacks may be set for all stages: a note names them if this stage
+# does not attack.
 check_variables() {
-    all=$(names_of)
     of_stage=$(names_of "$1")
     of_attacks=$(names_of 1a)
     carriage_return=$(printf '\r')
     unread=
-    for name in $all; do
-        for misspelt in "${name%IES}Y" "${name%S}" "${name}S"; do # such as SPARSITY, SEED, MODELS
-            includes "$all" "$misspelt" || [ -z "$(value_of "$misspelt")" ] ||
-                echo "warning: $misspelt is not read; the variable is $name" >&2
+    for name in $(names_of); do
+        for misspelled in $(misspelled_as "$name"); do
+            [ -z "$(value_of "$misspelled")" ] || {
+                hint=$(instead_of "$1" "$name")
+                fail "stage $1 does not read $misspelled${hint:- (the variable is $name)}; unset it"
+            }
         done
         case $(value_of "$name") in
             '') continue ;;

@@ -403,7 +403,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(place, capsys):
     unsaid = save(place / "unsaid.safetensors", random_scores(4), seed="one")
     assert "lacks the kind, seed or encoder" in refused("--scores", good, unsaid, *at)
     pruned = save(place / "imp.safetensors", random_scores(4), "imp", up_to_sparsity=0.2)
-    assert "up to sparsity 0.2 only" in refused("--scores", good, pruned, *at)
+    assert "only up to sparsity 0.2" in refused("--scores", good, pruned, *at)
     masks = tickets.draw(random_scores(1), SHAPES, 0.3)
     ticket_files.save_ticket(place / "bare.safetensors", masks, {})
     assert "which scores it was drawn from" in refused(

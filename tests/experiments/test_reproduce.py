@@ -1,5 +1,6 @@
 """Plans of tables and figures: what they need, what is reused, what runs in parallel."""
 
+import hashlib
 import json
 import os
 import re
@@ -457,6 +458,39 @@ def test_the_models_of_an_intersection_are_compared(tmp_path, monkeypatch):
     assert differing("a", "b")
 
 
+def test_the_length_and_the_resources_of_an_attack_are_compared(tmp_path, monkeypatch):
+    tables = [tmp_path / "a" / "table.json", tmp_path / "b" / "table.json"]
+    for text, path in zip(("{}", '{"good": ["fine"]}'), tables, strict=True):
+        path.parent.mkdir()
+        path.write_text(text)
+    table = {"name": "table.json", "sha256": hashlib.sha256(b"{}").hexdigest()[:16]}
+    settings = {"max_seq_length": 64, "resources": {"neighbours": table}}
+
+    def differing(recipe: str = "textfooler-neighbours", **variables) -> list[str]:
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, str(value))
+            command = commands.make("attack", {"model_name": "run", "recipe": recipe})
+        return Attack(command, tmp_path).differing(settings)
+
+    assert differing() == differing(NEIGHBOURS=tables[0], ATTACK_MAX_SEQ_LENGTH="64") == []
+    assert differing(ATTACK_MAX_SEQ_LENGTH="128") == ["max_seq_length 64, not 128"]
+    other = f"neighbours table.json (another file), not {tables[1]}"
+    assert differing(NEIGHBOURS=tables[1]) == [other]
+    # A file that is gone is compared by its name; another recipe does not read it.
+    assert differing(NEIGHBOURS="gone/table.json") == []
+    assert len(differing(NEIGHBOURS="gone/others.json")) == 1
+    assert differing("textfooler-minilm", NEIGHBOURS=tables[1]) == []
+
+
+def test_an_attack_without_its_settings_is_not_finished(tmp_path):
+    job = plan("table1", tmp_path)["dense"]
+    finish(job)
+    (job.attack_folders[0] / "attack.json").unlink()
+    job.look()
+    assert job.state == "unattacked" and job.missing_attacks == job.attack_folders[:1]
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
@@ -485,9 +519,6 @@ def test_nonsense_in_the_environment_is_refused_by_its_name(
 def test_the_variables_of_the_stages_work_in_a_plan(tmp_path, monkeypatch):
     """A variable that the plan does not decide changes the commands of its stages."""
     usual = plan("table1", tmp_path)
-    decided = {"TASKS", "SEEDS", "MODEL", "DATA", "RUNS", "TAG", "GPUS", "METHODS", "KINDS"}
-    decided |= {"STOP_AT_LOSS", "EPOCHS", "SPARSITIES", "REINIT", "SCORES_TAG", "ATTACK"}
-    decided |= {"RECIPES", "NUM_EXAMPLES", "ATTACK_EPOCHS", "IMP_SPARSITY"}
     values = {
         "PRECISION": "fp32",
         "DEVIATIONS": "released",
@@ -504,7 +535,8 @@ def test_the_variables_of_the_stages_work_in_a_plan(tmp_path, monkeypatch):
     checked = 0
     for stage, name in stages.items():
         for variable in shell_variables(stage, f"{stage}a"):
-            if variable in decided or variable == "COMPARED_WITH":  # needs another preset
+            # ATTACK is not read; COMPARED_WITH needs another preset.
+            if variable in (*planner.FLAG_OF, "ATTACK", "COMPARED_WITH"):
                 continue
             run = "scores-imp" if variable.startswith("IMP_") else name
             with monkeypatch.context() as patch:
@@ -661,6 +693,7 @@ def fake_scripts(tmp_path, monkeypatch):
         "print('attack', folder.name, status, file=open(sys.argv[2], 'a'))\n"
         "if status == 0:\n"
         "    folder.mkdir(parents=True)\n"
+        "    (folder / 'attack.json').write_text('{}')\n"
         "    (folder / 'summary.json').write_text('{}')\n"
         "sys.exit(status)\n"
     )
@@ -692,6 +725,9 @@ class FakeAttack(Attack):
     @property
     def folders(self) -> list[Path]:
         return [self.place]
+
+    def differing(self, settings: dict) -> list[str]:
+        return []
 
 
 @pytest.mark.parametrize("gpus", ["", "0,1"])
@@ -726,12 +762,33 @@ def test_a_signal_ends_the_attacks_of_a_job(fake_scripts):
     assert journal()[2:] == ["attack 0 143"]
 
 
-def test_variables_of_the_shell_do_not_reach_what_the_plan_decides(tmp_path, monkeypatch):
-    usual = plan("table1", tmp_path)
-    decided = {"TAG", "EPOCHS", "KINDS", "METHODS", "SPARSITIES", "REINIT", "STOP_AT_LOSS"}
-    for name in (*decided, "TASKS", "SEEDS", "DATA", "RUNS", "ATTACK", "ATTACK_EPOCHS"):
-        monkeypatch.setenv(name, "7")
-    assert plan("table1", tmp_path) == usual
+@pytest.mark.parametrize(
+    ("flag", "names"),
+    [
+        ("--tasks", "TASKS"),
+        ("--seeds", "SEEDS"),
+        ("--encoder", "MODEL"),
+        ("--data", "DATA"),
+        ("--runs", "RUNS TAG SCORES_TAG"),
+        ("--gpus", "GPUS"),
+        ("--recipes", "RECIPES"),
+        ("--num_examples", "NUM_EXAMPLES"),
+        ("--rows", "METHODS KINDS REINIT SPARSITIES IMP_SPARSITY"),
+        ("--controls or --no-controls", "STOP_AT_LOSS"),
+        ("--scale", "EPOCHS ATTACK_EPOCHS"),
+    ],
+)
+def test_a_variable_that_the_plan_decides_is_refused_with_its_flag(
+    tmp_path, capsys, monkeypatch, flag, names
+):
+    flags = ("table1", "--scale", "mini", "--runs", tmp_path / "r")
+    for name in names.split():
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "7")
+            for dry_run in ([], ["--dry_run"]):
+                line = fails(capsys, "reproduce", *flags, *dry_run)
+                assert line == f"error: {name} is set in the environment: unset it, and give {flag}"
+    assert not (tmp_path / "r").exists()
 
 
 def test_what_failed_stops_only_what_needs_it(fake_scripts, capsys):

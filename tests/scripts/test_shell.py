@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.presets import RECIPES
+
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["stage1-finetune.sh", "stage2-search-ticket.sh", "stage3-draw-retrain_ticket.sh"]
 
@@ -254,6 +256,48 @@ def test_a_failed_attack_stops_nothing_but_a_signal_does(
     assert done.returncode == 143 and "textbugger" not in done.stdout and not done.stderr
 
 
+def test_recipes_and_sparsities_are_checked_before_anything_runs(echo_python):
+    known = re.search(r'KNOWN_RECIPES="([^"]+)"', (ROOT / "scripts" / "common.sh").read_text())[1]
+    assert known.replace("\\\n", "").split() == [*RECIPES]
+    settings = {"PYTHON": echo_python, "TASKS": "sst2"}
+    for script in STAGES:
+        done = shell(script, settings | {"RECIPES": "textfooler text-fooler"})
+        assert done.returncode == 2 and not done.stdout
+        assert "error: unknown recipe 'text-fooler'; known are textfooler " in done.stderr
+    for wrong in ("1", "-0.1", "0,3", "30%", "1.5", "0.3.1", "nan", "x", "1e0"):
+        done = shell(STAGES[2], settings | {"SPARSITIES": f"0.3 {wrong}"})
+        assert done.returncode == 2 and not done.stdout
+        assert done.stderr.startswith(f"error: SPARSITIES: '{wrong}' is not a number in [0, 1)")
+        assert len(done.stderr.splitlines()) == 1
+    for right in ("0", "0.0", ".5", "3e-1", "0.999"):
+        done = shell(STAGES[2], settings | {"SPARSITIES": right, "ATTACK": "no"})
+        assert f"<--sparsity><{right}>" in done.stdout and not done.stderr
+
+
+def test_failed_scores_skip_their_kind_but_a_signal_ends_the_stage(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(
+        '#!/bin/sh\nfor a in "$@"; do printf "<%s>" "$a"; done\necho\n'
+        f'case "$*" in *"--kind complement "*) exit "$(cat "{tmp_path}/status")" ;; esac\n'
+    )
+    python.chmod(0o755)
+    settings = {"PYTHON": str(python), "TASKS": "sst2", "SEEDS": "1 2", "RUNS": "r"}
+    settings |= {"KINDS": "complement random robust", "RECIPES": "pwws"}
+    (tmp_path / "status").write_text("2")
+    done = shell(STAGES[2], settings)
+    trained = re.findall(r"/seed(\d)/ticket-(\w+)-0.3><--epochs>", done.stdout)
+    assert trained == [("1", "random"), ("1", "robust"), ("2", "random"), ("2", "robust")]
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"failed: make_scores.py for r/bert-base-uncased/sst2/seed{seed}/scores-complement "
+        "(status 2)"
+        for seed in (1, 2)
+    ]
+    (tmp_path / "status").write_text("143")
+    done = shell(STAGES[2], settings)
+    assert done.returncode == 143 and "retrain_ticket" not in done.stdout and not done.stderr
+
+
 READ_BY = {  # the documented variables, and the stages that read them
     line.split()[0]: set(re.findall(r"\d(?=a?\s)", line[17:26]))
     for line in (ROOT / "scripts" / "variables.sh").read_text().split("'")[1].strip().splitlines()
@@ -311,10 +355,25 @@ def test_longer_training_does_not_change_the_search(echo_python):
 
 
 @pytest.mark.parametrize("script", STAGES)
-def test_misspelt_variables_and_carriage_returns_are_named(script, echo_python):
+def test_misspelled_variables_are_errors_that_name_the_right_one(script, echo_python):
+    settings = {"PYTHON": echo_python, "TASKS": "sst2", "RUN": "7", "TAGS": "x", "PRESET": "hour"}
+    assert shell(script, settings).returncode == 0  # variables of other programs
+    stage = script[5]
+    names = {"SEED": "SEEDS", "TASK": "TASKS", "SPARSITY": "SPARSITIES", "BATCH_SIZE": "BSZ"}
+    names |= {"LAMDA": "LAMBDA", "MODELS": "MODEL", "RECIPE": "RECIPES", "NEIGHBORS": "NEIGHBOURS"}
+    hints = {name: f"the variable is {right}" for name, right in names.items()}
+    of_search = stage == "2"
+    hints["EPOCH"] = "use SEARCH_EPOCHS or IMP_EPOCHS" if of_search else "the variable is EPOCHS"
+    hints["LEARNING_RATE"] = "use MASK_LR or IMP_LR" if of_search else "the variable is LR"
+    for name, hint in hints.items():
+        done = shell(script, settings | {name: "3"})
+        assert done.returncode == 2 and not done.stdout
+        assert done.stderr == f"error: stage {stage} does not read {name} ({hint}); unset it\n"
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_carriage_returns_are_named(script, echo_python):
     settings = {"PYTHON": echo_python, "TASKS": "sst2"}
-    done = shell(script, settings | {"SEED": "3"})
-    assert done.stderr == "warning: SEED is not read; the variable is SEEDS\n"
     for name in ("TASKS", "SEEDS", "MODEL"):
         done = shell(script, settings | {name: "sst2\r"})
         assert done.returncode == 2 and not done.stdout
@@ -352,4 +411,5 @@ def test_the_quickstart_ignores_settings_of_the_shell(copied_scripts, echo_pytho
 
     usual = commands()
     assert usual.count("attack.py") == 3 and usual.count("--output_dir") == 6
-    assert commands(**dict.fromkeys(READ_BY, "7"), PYTHON="/nowhere") == usual
+    others = dict.fromkeys((*READ_BY, "SEED", "SPARSITY", "BATCH_SIZE"), "7")
+    assert commands(**others, PYTHON="/nowhere") == usual
