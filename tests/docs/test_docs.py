@@ -1,6 +1,7 @@
 """The pages: every command parses, every file, section, flag and variable they name exists."""
 
 import argparse
+import itertools
 import re
 import shlex
 import subprocess
@@ -244,28 +245,39 @@ def test_every_deviation_has_a_row():
 TABLE_TASKS = ("builtin/rotten_tomatoes", "sst2")
 
 
+def studied(recipe: str, task: str, sparsity: float | None, epochs: int) -> list[dict]:
+    """Records of one of the study's models, of seeds 1, 2 and 3."""
+    records = read_jsonl(ROOT / "results" / "study" / "study-records.jsonl")
+    chosen = [
+        r
+        for r in records
+        if (r["kind"], r["recipe"], r["task"]) == ("attack", recipe, task)
+        and (r["ticket"] or {"sparsity_asked": None})["sparsity_asked"] == sparsity
+        and (r["ticket"] or {"kind": "robust"})["kind"] == "robust"
+        and not r.get("stop_at_loss")
+        and (r["epochs"], r["epoch"], r["score_with"]) == (epochs, epochs, "log_odds")
+    ]
+    assert sorted(r["seed"] for r in chosen) == [1, 2, 3]
+    return sorted(chosen, key=lambda r: r["seed"])
+
+
+def outcomes_of(records: list[dict], label: str) -> list[str]:
+    """Letters of the rows of one class: r robust, f fooled, w wrong before the attack."""
+    return [
+        outcome
+        for r in records
+        for outcome, other in zip(r["row_outcomes"], r["row_labels"], strict=True)
+        if other == label
+    ]
+
+
 def aua_by_class(recipe: str, sparsity: float | None, epochs: int) -> list[str]:
     """Aua of the study's models, mean of three seeds: both classes of both tasks, one decimal."""
     cells = []
-    records = read_jsonl(ROOT / "results" / "study" / "study-records.jsonl")
     for task in TABLE_TASKS:
-        chosen = [
-            r
-            for r in records
-            if (r["kind"], r["recipe"], r["task"]) == ("attack", recipe, task)
-            and (r["ticket"] or {"sparsity_asked": None})["sparsity_asked"] == sparsity
-            and (r["ticket"] or {"kind": "robust"})["kind"] == "robust"
-            and not r.get("stop_at_loss")
-            and (r["epochs"], r["epoch"], r["score_with"]) == (epochs, epochs, "log_odds")
-        ]
-        assert sorted(r["seed"] for r in chosen) == [1, 2, 3]
+        records = studied(recipe, task, sparsity, epochs)
         for label in "01":
-            rows = [
-                outcome
-                for r in chosen
-                for outcome, other in zip(r["row_outcomes"], r["row_labels"], strict=True)
-                if other == label
-            ]
+            rows = outcomes_of(records, label)
             cells.append(f"{100 * rows.count('r') / len(rows):.1f}")
     return cells
 
@@ -286,6 +298,42 @@ def test_accuracies_by_class_are_those_of_the_records(name):
             sparsity = int(percent) / 100 if percent else None
             assert cells == aua_by_class(recipe, sparsity, int(epochs)), line
     assert count >= 4
+
+
+@pytest.mark.parametrize(
+    ("recipe", "losses"), [("textfooler-neighbours", 23), ("textbugger-minilm", 20)]
+)
+def test_comparisons_by_class_are_those_of_the_records(recipe, losses):
+    """Tickets against dense models, seed by seed, as README.md and docs/study.md count them."""
+    gains = {"0": [], "1": []}
+    for task, sparsity, epochs in itertools.product(TABLE_TASKS, (0.3, 0.5), (10, 19)):
+        tickets = studied(recipe, task, sparsity, 10)
+        dense = studied(recipe, task, None, epochs)
+        for (one, other), label in itertools.product(zip(tickets, dense, strict=True), "01"):
+            robust = [outcomes_of([r], label).count("r") for r in (one, other)]
+            gains[label].append(robust[0] - robust[1])
+    assert len(gains["1"]) == 24 and all(gain > 0 for gain in gains["1"])
+    assert sum(gain < 0 for gain in gains["0"]) == losses
+    page = " ".join((ROOT / "docs" / "study.md").read_text().split())
+    assert re.search(rf"\b{losses}\b under `{recipe}`", page)
+    if recipe == "textfooler-neighbours":
+        page = " ".join((ROOT / "README.md").read_text().split())
+        assert f"gains in all 24, and the negative class loses in {losses}." in page
+
+
+def test_the_change_of_clean_accuracy_is_that_of_the_records():
+    """The largest change in a class, mean of three seeds, with as many epochs; no artifact."""
+    changes = []
+    for task, sparsity, label in itertools.product(TABLE_TASKS, (0.3, 0.5), "01"):
+        models = [studied("textfooler-neighbours", task, s, 10) for s in (sparsity, None)]
+        right = [outcomes_of(m, label) for m in models]
+        one, other = (100 * (1 - rows.count("w") / len(rows)) for rows in right)
+        changes.append(abs(one - other))
+        for record in models[0] + models[1]:
+            assert record["attacked_rows_in_train"] == record["attacked_rows_in_dev"] == 0
+            assert record["saturated_percent"] == record["rows_of_equal_importance"] == 0
+    page = " ".join((ROOT / "README.md").read_text().split())
+    assert f"changes by at most {max(changes):.1f} points in either class" in page
 
 
 def test_overlaps_are_those_of_the_record():
