@@ -359,7 +359,7 @@ def main() -> None:
         if training.is_main:
             warn_if_collapsed(epoch, measured["collapsed"])
             run.log({"optimizer_step": training.step, "finished_epochs": epoch, "dev": measured})
-            # Passes over the labels behind the mask: the search's, and the gated weights'.
+            # Label passes: of the search, and of the weights that it gates.
             seen = {"epoch": epoch, "label_passes": epoch + facts["epoch"]}
             for name in score_files(args, epoch, is_best):
                 scores = dict(zip(gated, search.scores, strict=True))

@@ -225,6 +225,7 @@ def test_noise_in_bytes_is_uniform_and_depends_only_on_its_generator():
     assert all(torch.equal(layer.uniform, first[n]) for n, layer in gated.items())
 
 
+@pytest.mark.slow
 def test_compiled_gates_give_the_same_numbers():
     """In bf16 with the same noise, gated weights agree to their rounding."""
     model = make(CONFIGS["bert"][0]).requires_grad_(False)

@@ -101,6 +101,7 @@ def test_what_fills_a_table_of_another_attack_names_it(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_study_means_over_its_data_sets(tmp_path):
     """Ten rows, two seeds. Ticket minus dense: 2 and 4 rows on one data set, 1 and 1 on the other,
     so 30 and 10 points, 20 in the mean."""
@@ -217,6 +218,7 @@ def test_a_study_of_another_encoder_has_its_own_tables(tmp_path):
     assert other.output_dir.endswith("results/study-other")
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_loses_no_table(tmp_path):
     write(tmp_path / "runs", [attack(DENSE, 1, recipe="textfooler-neighbours")])
     command = [
@@ -426,6 +428,7 @@ def test_a_damaged_search_of_the_study_is_one_line(tmp_path, capsys, damage):
     assert "study-searches.jsonl, line 1 is damaged" in said
 
 
+@pytest.mark.slow
 def test_the_study_s_tables_are_those_of_its_records(tmp_path):
     kept = ROOT / "results" / "study"
     given = kept / "study-records.jsonl"

@@ -580,6 +580,7 @@ def test_pair_task_with_token_types(encoder, tmp_path):
     assert a != b
 
 
+@pytest.mark.slow
 def test_two_processes_search_like_one(encoder, sst2_folder, tmp_path):
     """Without dropout, two CPU processes give the same scores and checkpoint to rounding."""
 
@@ -722,6 +723,7 @@ def test_the_result_holds_the_densities_of_the_ticket_by_head(runs):
     assert by_head["heads"][1][1] == pytest.approx(float(rows.float().mean()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["freelb", "infobert"])
 def test_adversarial_training_resumes_to_the_same_bytes(
     encoder, sst2_folder, tmp_path, monkeypatch, method
