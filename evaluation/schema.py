@@ -45,6 +45,10 @@ SHARE = Rule("a number in [0, 1)", lambda v: _is_finite(v) and 0 <= v < 1)
 WHOLE = Rule("a whole number", _is_whole)
 COUNT = Rule("a whole number above 0", lambda v: _is_whole(v) and v > 0)
 TEXTS = Rule("a list of texts", _is_list_of(str))
+TEXTS_BY_NAME = Rule(
+    "an object of texts",
+    lambda v: isinstance(v, dict) and all(isinstance(text, str) for text in v.values()),
+)
 LABELS = Rule("a text or a list", lambda v: isinstance(v, str | list))
 PAIR_OF_TEXTS = Rule("a list of two texts", lambda v: TEXTS.admits(v) and len(v) == 2)
 OBJECTS = Rule("a list of objects", _is_list_of(dict))

@@ -8,7 +8,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from evaluation import checkpoints
-from evaluation.finished_attacks import FinishedAttack, add_doubt
+from evaluation.finished_attacks import FinishedAttack
 from evaluation.outcomes import FAILED
 from training import models
 from training.batching import encode
@@ -17,6 +17,7 @@ from training.prediction import predict
 from training.rows import Rows
 from training.tasks import TASKS
 from utils.cli import UserError, warn
+from utils.files import append_jsonl, read_jsonl
 
 ByAttack = dict[str, np.ndarray]  # attack_id -> bool, (rows,)
 
@@ -193,6 +194,9 @@ def check_carried_over(
                 "where its own attack failed"
             )
             warn(f"suspicious (carried_over_texts): {name}: {why}")
+            doubt = {"kind": "doubt", "attack_id": attack.summary.get("attack_id")}
+            doubt |= {"flag": "carried_over_texts", "why": why}
             records = Path(result_file or victim.target.home / "records.jsonl")
-            add_doubt(attack, records, "carried_over_texts", why)
+            if doubt not in (read_jsonl(records) if records.is_file() else []):
+                append_jsonl(records, doubt)
     return max(counts, default=None)
