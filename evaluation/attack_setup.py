@@ -4,6 +4,7 @@ This module imports TextAttack only inside `Setup`, after `resources.import_text
 that attacks rows can therefore unpickle a Setup first.
 """
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,10 +95,7 @@ class Setup:
 
 
 def task_of(args: AttackRun, target: Target) -> Task:
-    """The task that the flags name, else the task of the run, with the run's data flags.
-
-    Fills in `args` with the inherited data flags. Raises UserError if no task is known.
-    """
+    """The task that the flags name, else that of the run; fills in `args`. UserError if unknown."""
     earlier = dict(target.run["args"]) if target.run is not None else {}
     if any(getattr(args, name) for name in SOURCES):
         earlier |= dict.fromkeys(SOURCES)  # a given source replaces all sources of the run
@@ -137,10 +135,7 @@ def compared_models(args: AttackRun, targets: list[Target]) -> list[Target]:
 def right_for_all(
     args: AttackRun, compared: list[Target], task: Task, rows: Rows, length: int, device: str
 ) -> Rows:
-    """The rows that every compared model classifies correctly. UserError if there are none.
-
-    `length`: tokens after which a text is cut.
-    """
+    """The rows, cut at `length` tokens, that all models classify correctly. UserError if none."""
     resources.import_textattack(device)
     labels, right = torch.tensor(rows.labels), torch.ones(len(rows), dtype=torch.bool)
     for target in compared:
@@ -157,12 +152,10 @@ def right_for_all(
 
 def dev_rows(args: AttackRun, task: Task) -> Rows | None:
     """The dev rows that a temperature is fitted on; None if no rule needs them or none exist."""
-    if not any(rule.endswith("fitted") for rule in args.temperature):
-        return None
-    try:
-        return load_splits(args, task, ("dev",))["dev"]
-    except UserError:
-        return None
+    if any(rule.endswith("fitted") for rule in args.temperature):
+        with contextlib.suppress(UserError):
+            return load_splits(args, task, ("dev",))["dev"]
+    return None
 
 
 def set_temperature(victim, rule: str, dev: Rows | None, seed: int, folder: Path) -> dict:

@@ -71,10 +71,7 @@ class FinishedAttack:
 
     @property
     def adversarial(self) -> Rows:
-        """The adversarial text where the attack succeeded, else the original.
-
-        A failed attack shows none of the texts that it tried.
-        """
+        """The adversarial text where the attack succeeded, else the original."""
         return self._rows([row.perturbed if row.is_success else row.original for row in self.rows])
 
     def _rows(self, texts: list[dict[str, str]]) -> Rows:

@@ -92,10 +92,7 @@ class Quality(Summary):
 def load_tools(
     args: QualityTools, data: DataSettings, task: Task, attacks: Sequence[FinishedAttack]
 ) -> Tools:
-    """The judge and the language model that `args` names; the others learn from training rows.
-
-    `data`: see judges.data_settings.
-    """
+    """The judge and language model of `args`; what is not given learns from the rows of `data`."""
     accelerator = make_accelerator(RunSettings(device=args.device, precision="fp32"))
     judge = language_model = None
     if args.judge:

@@ -120,10 +120,7 @@ def cached_nearest_words(path: Path, vectors: np.ndarray, count: int, device: st
 
 
 def load_sentence_encoder(path: Path) -> Callable:
-    """The Universal Sentence Encoder, a TensorFlow SavedModel: list of texts -> (texts, 512).
-
-    Raises UserError if the folder cannot be loaded.
-    """
+    """The Universal Sentence Encoder, a SavedModel: list of texts -> (texts, 512)."""
     # TensorFlow reports on the CPU at import, and sets variables of its own.
     level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
     with process_state.environment(TF_CPP_MIN_LOG_LEVEL=level):
@@ -137,10 +134,7 @@ def load_sentence_encoder(path: Path) -> Callable:
 
 
 def load_masked_lm(path: Path) -> tuple:
-    """(model, tokenizer) of a masked language model in a local folder.
-
-    Raises UserError if the folder cannot be loaded.
-    """
+    """(model, tokenizer) of a masked language model in a local folder."""
     from transformers import AutoModelForMaskedLM
 
     model, _ = load_model(AutoModelForMaskedLM, path, "masked language model")

@@ -119,19 +119,13 @@ def describe(attack: Attack) -> list[str]:
 
 
 def _stock(recipe: type, victim: Victim, loaded: Loaded, _=None) -> Attack:
-    """TextAttack's recipe with our word vectors, which it finds in its table of loaded vectors.
-
-    Without them it would download pickles.
-    """
+    """TextAttack's recipe with our word vectors in its table; it would download pickles."""
     GLOBAL_OBJECTS["textattack_counterfitted_GLOVE_embedding"] = loaded.embedding
     return recipe.build(victim)
 
 
 def _pwws(victim: Victim, loaded: Loaded, _) -> Attack:
-    """Ren et al., ACL 2019.
-
-    WordNet synonyms, without the paper's swap of named entities, which needs the whole data set.
-    """
+    """Ren et al., ACL 2019, without the swap of named entities, which needs the whole data set."""
     # WordNet's swap downloads data that `resources.locate` has found already.
     download, nltk.download = nltk.download, lambda *_, **__: False
     try:
