@@ -144,8 +144,7 @@ def right_for_all(
         right &= victim(rows.for_tokenizer()).argmax(dim=1) == labels
     if not right.any():
         raise UserError(
-            f"no row is right for all of the {len(compared)} compared models; use --row_choice "
-            "balanced"
+            f"no row is right for all {len(compared)} compared models; use --row_choice balanced"
         )
     return rows.take(right.nonzero().flatten().tolist())
 

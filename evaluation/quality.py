@@ -120,9 +120,7 @@ def successful(attack: FinishedAttack, task: Task) -> list[AttackedRow]:
             and (row.words_total or 0) > 0
         )
         if not is_whole:
-            raise UserError(
-                f"{attack.folder}/rows.jsonl is damaged: {row.row_id}: run attack.py again"
-            )
+            raise UserError(f"{attack.folder} is damaged: {row.row_id}: run attack.py again")
     return rows
 
 

@@ -48,14 +48,12 @@ def read_word_vectors(path: Path) -> tuple[list[str], np.ndarray]:
         word, _, numbers = line.rstrip().partition(" ")
         try:
             row = np.array(numbers.split(), dtype=np.float32)
-        except ValueError as e:
-            raise UserError(
-                f"{path}, line {number}, is not 'word v1 v2 ...'; fetch the file again"
-            ) from e
+        except ValueError:
+            row = np.array([])
         if not row.size or (rows and row.size != rows[0].size) or not np.isfinite(row).all():
             raise UserError(
-                f"{path}, line {number}, has {row.size} numbers, or some that are not finite; "
-                "fetch the file again"
+                f"{path}, line {number}, is not 'word v1 v2 ...' with finite numbers, as many as in "
+                "the first line; fetch the file again"
             )
         words.append(word)
         rows.append(row)

@@ -60,7 +60,7 @@ ROW_SETTINGS = (
     "stop_settings",
 )
 # Next to COMPARISON, what the id of an evaluation protocol stands for (evaluation/protocol.py).
-_OF_THE_PROTOCOL = (
+_PROTOCOL = (
     "precision",
     "query_budget",
     "attack_seed",
@@ -324,7 +324,7 @@ class AttackRecord:
     @cached_property
     def protocol_but_temperature(self) -> str:
         """Equal for two attacks whose evaluation protocols differ in the temperature alone."""
-        parts = {name: self.raw.get(name) for name in _OF_THE_PROTOCOL}
+        parts = {name: self.raw.get(name) for name in _PROTOCOL}
         return _as_json([parts, protocol_versions(self.environment or {})])
 
 

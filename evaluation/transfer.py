@@ -94,8 +94,7 @@ def _attacked_checkpoint(
             return target
     if is_there:
         raise UserError(
-            f"{folder} is no longer the checkpoint that {attack.folder} attacked: run attack.py "
-            "again"
+            f"{folder} is no longer the checkpoint that {attack.folder} attacked: attack it again"
         )
     raise UserError(f"{attack.folder} is not in a run: give the model that it attacked by --models")
 
