@@ -52,8 +52,8 @@ def read_word_vectors(path: Path) -> tuple[list[str], np.ndarray]:
             row = np.array([])
         if not row.size or (rows and row.size != rows[0].size) or not np.isfinite(row).all():
             raise UserError(
-                f"{path}, line {number}, is not 'word v1 v2 ...' with finite numbers, as many as in "
-                "the first line; fetch the file again"
+                f"{path}, line {number}, is not 'word v1 v2 ...' with finite numbers, as many as "
+                "in the first line; fetch the file again"
             )
         words.append(word)
         rows.append(row)
