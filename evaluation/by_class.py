@@ -11,6 +11,7 @@ or None.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -107,11 +108,8 @@ def one_class_survives(record: dict) -> str | None:
     if rows is None or len(np.unique(rows[0])) < 2:
         return None
     labels, [survived] = rows
-    leader, inside, outside = _leader(labels, survived)
-    table = [[part.sum(), len(part) - part.sum()] for part in (inside, outside)]
-    p = float(fisher_exact(table, alternative="greater").pvalue)
-    p = _if_clear(labels, inside, outside, p)
-    if p is None:
+    leader, inside, outside, p = _leading_class(labels, survived, _fisher)
+    if leader is None:
         return None
     return (
         f"Aua is {100 * inside.mean():.1f} % on {_name(record, leader)} rows and "
@@ -140,9 +138,8 @@ def one_class_carries(
     counts = np.unique(labels, return_counts=True)[1]
     if len(counts) < 2 or min(counts) < 2:
         return None
-    leader, inside, outside = _leader(labels, _gains(a, b))
-    p = _if_clear(labels, inside, outside, _p_greater(inside, outside))
-    if p is None or _over_rows(inside).low <= 0 or _over_rows(outside).low > 0:
+    leader, inside, outside, p = _leading_class(labels, _gains(a, b), _welch)
+    if leader is None or _over_rows(inside).low <= 0 or _over_rows(outside).low > 0:
         return None
     return (
         f"the gain is {100 * inside.mean():+.1f} points on {_name(records[0], leader)} rows and "
@@ -150,22 +147,28 @@ def one_class_carries(
     )
 
 
-def _leader(labels: np.ndarray, values: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    """The class with the highest mean of the rows' values, its values, and those of the others."""
-    leader = max(np.unique(labels), key=lambda label: values[labels == label].mean())
-    return leader, values[labels == leader], values[labels != leader]
+def _leading_class(
+    labels: np.ndarray, values: np.ndarray, test: Callable[[np.ndarray, np.ndarray], float]
+) -> tuple[int | None, np.ndarray, np.ndarray, float]:
+    """The class whose rows have the highest mean, its values, those of the others, and p.
+
+    The class is None if its lead is too small. p: of `test`, times the number of classes.
+    """
+    classes = np.unique(labels)
+    leader = max(classes, key=lambda label: values[labels == label].mean())
+    inside, outside = values[labels == leader], values[labels != leader]
+    p = min(1.0, len(classes) * test(inside, outside))
+    is_clear = 100 * (inside.mean() - outside.mean()) >= SMALLEST_GAP and p <= LEVEL
+    return leader if is_clear else None, inside, outside, p
 
 
-def _if_clear(
-    labels: np.ndarray, inside: np.ndarray, outside: np.ndarray, p: float
-) -> float | None:
-    """`p` times the number of classes, if it and the gap between the means are large enough."""
-    p = min(1.0, len(np.unique(labels)) * p)
-    gap = 100 * (inside.mean() - outside.mean())
-    return p if gap >= SMALLEST_GAP and p <= LEVEL else None
+def _fisher(inside: np.ndarray, outside: np.ndarray) -> float:
+    """One-sided p of Fisher's exact test that the share of true values `inside` is greater."""
+    table = [[part.sum(), len(part) - part.sum()] for part in (inside, outside)]
+    return float(fisher_exact(table, alternative="greater").pvalue)
 
 
-def _p_greater(inside: np.ndarray, outside: np.ndarray) -> float:
+def _welch(inside: np.ndarray, outside: np.ndarray) -> float:
     """One-sided p of Welch's test that the mean of `inside` is the greater one."""
     if inside.std() == outside.std() == 0:
         return 0.0 if inside.mean() > outside.mean() else 1.0

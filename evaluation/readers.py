@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import AutoModelForMaskedLM
 
 from evaluation.checkpoints import load_model
 from training.batching import cache_folder
@@ -133,7 +134,5 @@ def load_sentence_encoder(path: Path) -> Callable:
 
 def load_masked_lm(path: Path) -> tuple:
     """(model, tokenizer) of a masked language model in a local folder."""
-    from transformers import AutoModelForMaskedLM
-
     model, _ = load_model(AutoModelForMaskedLM, path, "masked language model")
     return model, load_tokenizer(str(path))

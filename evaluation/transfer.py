@@ -153,10 +153,8 @@ def carried_over(attack: FinishedAttack, before: np.ndarray, after: ByAttack) ->
     not that the model is robust (Athalye, Carlini and Wagner, ICML 2018).
     """
     failed = np.array([row.outcome == FAILED for row in attack.rows])
-    fooled = np.zeros(len(before), bool)
-    for right in after.values():
-        fooled |= ~right
-    return int((failed & before & fooled).sum())
+    never_fooled = np.logical_and.reduce([before, *after.values()])
+    return int((failed & before & ~never_fooled).sum())
 
 
 def check_carried_over(

@@ -79,22 +79,14 @@ class Victim(ModelWrapper):
         return logits.double().cpu()[:, self.label_order] / self.temperature
 
 
-class _Fp32Linear(nn.Module):
-    def __init__(self, linear: nn.Linear):
-        super().__init__()
-        self.linear = linear
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            return self.linear(hidden.float())
-
-
 def _keep_output_layer_in_fp32(model: PreTrainedModel) -> None:
     """Compute the logits in fp32: bf16 has steps of 1/64 between 2 and 4, too coarse to rank by."""
-    name = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == model.config.num_labels
-    ][-1]
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, _Fp32Linear(model.get_submodule(name)))
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    output = [linear for linear in linears if linear.out_features == model.config.num_labels][-1]
+    forward = output.forward
+
+    def in_fp32(hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return forward(hidden.float())
+
+    output.forward = in_fp32
