@@ -163,7 +163,7 @@ def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenize
     return model, tokenizer
 
 
-def labeller(
+def labeler(
     target: Target, task: Task, max_seq_length: int, batch_size: int, accelerator: Accelerator
 ) -> Callable[[Rows], np.ndarray]:
     """A function that gives the label of the checkpoint for each row, int, (rows,)."""

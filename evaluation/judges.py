@@ -67,7 +67,7 @@ class CheckpointJudge:
                     f"{attack.folder} attacked, or is of the same run; give another one"
                 )
         length = target.facts.get("max_seq_length") or attacks[0].settings["max_seq_length"]
-        self.labels = checkpoints.labeller(target, task, length, 64, accelerator)
+        self.labels = checkpoints.labeler(target, task, length, 64, accelerator)
         self.facts = {"kind": f"checkpoint {target.home.name}/{target.name}", "sha256": digest}
 
 

@@ -119,7 +119,7 @@ def describe(attack: Attack) -> list[str]:
 
 
 def _stock(recipe: type, victim: Victim, loaded: Loaded, _=None) -> Attack:
-    """TextAttack's recipe with our word vectors in its table; it would download pickles."""
+    """TextAttack's recipe with our word vectors in its table; otherwise it downloads pickles."""
     GLOBAL_OBJECTS["textattack_counterfitted_GLOVE_embedding"] = loaded.embedding
     return recipe.build(victim)
 

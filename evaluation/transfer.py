@@ -128,7 +128,7 @@ def answers(
     task = TASKS[first.task]
     if not task.label_names:  # a custom task
         task = replace(task, label_names=attacks[0].label_names)
-    labels_of = checkpoints.labeller(target, task, length, batch_size, accelerator)
+    labels_of = checkpoints.labeler(target, task, length, batch_size, accelerator)
 
     def right_on(rows: Rows) -> np.ndarray:
         return labels_of(rows) == np.array(rows.labels)
