@@ -65,8 +65,8 @@ class Setup:
         """The settings that identify an attack, for its folder and its record.
 
         `data`, `rows`: from `protocol.describe_data` and `describe_rows`. `rule`: of temperature.
-        Settings of later versions are omitted at their defaults, so that earlier attacks keep
-        their id.
+        Settings of later versions are omitted at their defaults (test rows, no budget, temperature
+        1), so that earlier attacks keep their id.
         """
         args = self.args
         settings = {
@@ -85,13 +85,10 @@ class Setup:
             "rows": rows,
             "resources": resource_facts,
         }
-        if args.split == "dev":  # rows to select on; reports omit them
-            settings["split"] = "dev"
-        if args.query_budget is not None:
-            settings["query_budget"] = args.query_budget
-        if rule != "1":
-            settings["temperature_rule"] = rule
-        return settings
+        later = {"split": args.split, "query_budget": args.query_budget, "temperature_rule": rule}
+        return settings | {
+            n: value for n, value in later.items() if value not in ("test", None, "1")
+        }
 
 
 def task_of(args: AttackRun, target: Target) -> Task:
@@ -124,12 +121,8 @@ def locate_resources(args: AttackRun, device: str) -> dict[str, Path]:
 
 def compared_models(args: AttackRun, targets: list[Target]) -> list[Target]:
     """The checkpoints of --compared_with and the attacked ones, each once."""
-    others = [
-        target
-        for name in args.compared_with
-        for target in checkpoints.find_targets(name, args.checkpoint, None)
-    ]
-    return list({t.folder.resolve(): t for t in [*others, *targets]}.values())
+    others = [checkpoints.find_targets(name, args.checkpoint, None) for name in args.compared_with]
+    return list({t.folder.resolve(): t for t in [*sum(others, []), *targets]}.values())
 
 
 def right_for_all(

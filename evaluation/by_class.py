@@ -34,7 +34,7 @@ class Rate(NamedTuple):
     high: float
 
 
-def _rows(records: list[dict], measure: str) -> tuple[np.ndarray, np.ndarray] | None:
+def _rows(records: list[dict], measure: str = "aua_percent") -> tuple[np.ndarray, ...] | None:
     """(rows,) label indices and bool (records, rows): whether a row counts as correct.
 
     `measure`: clean_percent or aua_percent. None where the records lack them or differ in the rows.
@@ -48,14 +48,12 @@ def _rows(records: list[dict], measure: str) -> tuple[np.ndarray, np.ndarray] | 
     return np.array(decode_labels(labels[0])), np.array(correct)
 
 
-def _paired(
-    records: list[dict], baseline: list[dict], measure: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """(labels, a, b) over the seeds that both have, in one order; None where rows differ."""
+def _paired(records: list[dict], baseline: list[dict]) -> tuple[np.ndarray, ...] | None:
+    """(labels, a, b): who survives, over the seeds that both have; None where rows differ."""
     of_a, of_b = ({r["seed"]: r for r in rs} for rs in (records, baseline))
     seeds = sorted(of_a.keys() & of_b.keys())
     both = [of_model[seed] for of_model in (of_a, of_b) for seed in seeds]
-    if len({str(r["rows"]) for r in both}) != 1 or not (rows := _rows(both, measure)):
+    if len({str(r["rows"]) for r in both}) != 1 or not (rows := _rows(both)):
         return None
     labels, correct = rows
     return labels, correct[: len(seeds)], correct[len(seeds) :]
@@ -79,14 +77,12 @@ def rates_by_class(records: list[dict], measure: str = "aua_percent") -> dict[st
     return rates
 
 
-def gain_by_class(
-    records: list[dict], baseline: list[dict], measure: str = "aua_percent"
-) -> dict[str, Rate]:
-    """Class name -> (mean of records minus baseline, low, high) in points over common seeds.
+def gain_by_class(records: list[dict], baseline: list[dict]) -> dict[str, Rate]:
+    """Class name -> (mean Aua of records minus baseline, low, high) in points over common seeds.
 
     The interval is over rows and seeds; with one common seed or one row it is over rows alone.
     """
-    labels, a, b = _paired(records, baseline, measure) or ((), None, None)
+    labels, a, b = _paired(records, baseline) or ((), None, None)
     gains = {}
     for label in np.unique(labels):
         pair = a[:, labels == label], b[:, labels == label]
@@ -104,7 +100,7 @@ def one_class_survives(record: dict) -> str | None:
     by class, its p multiplied by the number of classes, gives at most LEVEL. With two classes this
     is a two-sided test.
     """
-    rows = _rows([record], "aua_percent")
+    rows = _rows([record])
     if rows is None or len(np.unique(rows[0])) < 2:
         return None
     labels, [survived] = rows
@@ -118,10 +114,8 @@ def one_class_survives(record: dict) -> str | None:
     )
 
 
-def one_class_carries(
-    records: list[dict], baseline: list[dict], measure: str = "aua_percent"
-) -> str | None:
-    """Why the gain of `records` over `baseline` is carried by one class; None where it is not.
+def one_class_carries(records: list[dict], baseline: list[dict]) -> str | None:
+    """Why the gain in Aua of `records` over `baseline` is carried by one class, or None.
 
     The rule averages each row's gain over the common seeds and compares the class of the largest
     gain with all other rows. It fires where all hold:
@@ -131,7 +125,7 @@ def one_class_carries(
       difference (class x model), its p multiplied by the number of classes, gives at most LEVEL.
     The rule takes the trained models as given: it is about new rows, not about new seeds.
     """
-    pair = _paired(records, baseline, measure)
+    pair = _paired(records, baseline)
     if pair is None:
         return None
     labels, a, b = pair

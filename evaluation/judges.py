@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from evaluation import checkpoints
 from evaluation.attack_setup import SOURCES
+from evaluation.checkpoints import Target
 from evaluation.finished_attacks import FinishedAttack
 from evaluation.settings import TrainingTexts
 from training.rows import Rows, without
@@ -52,11 +53,7 @@ class CheckpointJudge:
     """
 
     def __init__(
-        self,
-        target: checkpoints.Target,
-        task: Task,
-        attacks: Sequence[FinishedAttack],
-        accelerator: Accelerator,
+        self, target: Target, task: Task, attacks: list[FinishedAttack], accelerator: Accelerator
     ):
         digest = checkpoints.weights_digest(target)
         for attack in attacks:

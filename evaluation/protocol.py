@@ -89,11 +89,8 @@ def describe_protocol(settings: dict, row_ids: list[str], parts: list[str]) -> d
     of the resources, the score, the seed, and the library versions that an outcome can depend on.
     """
     described = {name: value for name, value in settings.items() if name not in MODEL_SETTINGS}
-    described |= {
-        "row_ids": fingerprint(row_ids),
-        "parts": parts,
-        "versions": protocol_versions(environment()),
-    }
+    described |= {"row_ids": fingerprint(row_ids), "parts": parts}
+    described["versions"] = protocol_versions(environment())
     return {"id": fingerprint(described)[:12], **described}
 
 
