@@ -86,9 +86,7 @@ class Setup:
             "resources": resource_facts,
         }
         later = {"split": args.split, "query_budget": args.query_budget, "temperature_rule": rule}
-        return settings | {
-            n: value for n, value in later.items() if value not in ("test", None, "1")
-        }
+        return settings | {n: v for n, v in later.items() if v not in ("test", None, "1")}
 
 
 def task_of(args: AttackRun, target: Target) -> Task:

@@ -29,11 +29,6 @@ class Tools:
     language_model: NgramModel | CausalModel
     judge: judges.WordsJudge | judges.CheckpointJudge
 
-    @property
-    def facts(self) -> tuple[dict, dict]:
-        """Facts about the language model and the judge, for the record."""
-        return self.language_model.facts | {"unit": self.language_model.unit}, self.judge.facts
-
 
 @dataclass(frozen=True)
 class RowMeasures:
