@@ -60,7 +60,7 @@ class AttackFolder:
             p.name != LOCK and not p.name.startswith(".attack.json.") for p in folder.iterdir()
         ):
             raise UserError(
-                f"{folder} holds no attack but other files; choose another --output_dir"
+                f"{folder} is not empty and holds no attack; choose another --output_dir"
             )
         if result_file.is_dir() or any(p.is_file() for p in result_file.parents):
             raise UserError(f"{result_file} cannot be a record file; choose another --result_file")
