@@ -14,7 +14,14 @@ from reporting.comparisons import (
     interaction,
     mean_difference,
 )
-from reporting.costs import gradient_passes, mean_cost, mean_if_known
+from reporting.costs import (
+    GRADIENT_PASSES,
+    LABEL_PASSES,
+    MINUTES,
+    gradient_passes,
+    mean_cost,
+    mean_if_known,
+)
 from reporting.grids import carried_by_one_class
 from reporting.paper_tables import Line, SubTable
 
@@ -137,9 +144,9 @@ def _cost(records: list[AttackRecord], measured: dict | None) -> str:
         return NOT_RUN
     cost = mean_cost(records, measured) if measured else None
     if cost:
-        numbers = [cost.label_passes, cost.gradient_passes, cost.minutes]
+        numbers = [cost[name] for name in (LABEL_PASSES, GRADIENT_PASSES, MINUTES)]
     else:  # the passes are known without a measurement
-        passes = [r.label_passes for r in records], map(gradient_passes, records)
+        passes = [r.label_passes for r in records], list(map(gradient_passes, records))
         numbers = [*map(mean_if_known, passes), None]
     return " / ".join(render.number(x, ".0f") for x in numbers)
 

@@ -8,12 +8,11 @@ from matplotlib.figure import Figure
 
 from evaluation.records import COMPARISON, ROW_SETTINGS, AttackRecord, identity
 from reporting import calibration_table, render
-from reporting.cells import Cell, doubts_of, one_per_seed, worst_class
-from reporting.comparisons import TESTS, Result, controls_of, difference
+from reporting.cells import Cell, Records, one_per_seed, worst_class
+from reporting.comparisons import Result, controls_of, difference
 from utils.cli import UserError
 from utils.files import read_jsonl, write_atomically
 
-Records = list[AttackRecord]
 COLUMNS = {  # of the Markdown, as cells over seeds
     "Clean %": "clean_percent",
     "Aua %": "aua_percent",
@@ -78,16 +77,8 @@ class Comparable:
     def notes(self) -> list[str]:
         """What is suspicious; Aua of each row minus the first one's, and minus its controls'."""
         named = list(zip(self.names, self.rows, strict=True))
-        notes = [
-            f"Suspicious: {row.first.name}: {'; '.join(doubts)}."
-            for row in self.rows
-            if (doubts := doubts_of(row.records))
-        ]
-        first_name, first = named[0]
-        against = [(n, difference(row.records, first.records)) for n, row in named[1:]]
-        texts = [f"{name} {render.long(d)}" for name, d in against if d]
-        start = f"Aua compared with {first_name}, on the same rows ({TESTS})"
-        notes += [f"{start}: {'; '.join(texts)}."] if texts else []
+        notes = render.suspicious((row.first.name, row.records) for row in self.rows)
+        notes += render.compared([(name, row.records) for name, row in named])
         for name, row in named:
             pairs = [(c, difference(row.records, c.records)) for c in row.controls if c.records]
             texts = [f"{c.name} ({c.wanted}) {render.long(d)}" for c, d in pairs if d]
@@ -170,7 +161,7 @@ def _csv_row(row: Row) -> dict[str, object]:
     }
     for metric in METRICS:
         cell = row.over_seeds(metric)
-        low, high = cell.interval or (None, None)
+        low, high = cell.interval
         cells |= {
             metric: cell.mean,
             f"{metric}_deviation": cell.deviation,
@@ -216,7 +207,7 @@ def _draw_panel(axes, table: Comparable) -> None:
 
 def point(axes, cell: Cell, y: float, **look: object) -> None:
     """A mean with its interval, if there is one."""
-    low, high = cell.interval or (cell.mean, cell.mean)
+    low, high = (cell.mean if end is None else end for end in cell.interval)
     bars = [[max(0, cell.mean - low)], [max(0, high - cell.mean)]]
     axes.errorbar(cell.mean, y, xerr=bars, **look)
 
@@ -231,23 +222,20 @@ def write(folder: Path, title: str, records: Records, read: list[Path]) -> str:
     target = folder / "records.jsonl"
     if target.resolve() in {path.resolve() for path in read}:
         _refuse_loss(target, shown)
-    text = markdown(title, tables) + calibration_table.markdown(records)
+    tempered = calibration_table.groups(records)
+    text = markdown(title, tables) + calibration_table.markdown(tempered)
     render.write_text(folder / "table.md", text)
     render.write_text(folder / "table.csv", csv_text(tables))
-    if calibration_table.groups(records):
-        render.write_text(folder / "calibration.csv", calibration_table.csv_text(records))
+    if tempered:
+        render.write_text(folder / "calibration.csv", calibration_table.csv_text(tempered))
     draw_figure(folder / "figure.png", title, tables)
     render.write_records(target, shown)
     return text
 
 
 def _refuse_loss(target: Path, shown: Records) -> None:
-    known = {r.identity for r in shown}
-    lost = [
-        line
-        for line in read_jsonl(target)
-        if line.get("kind") != "attack" or identity(line) not in known
-    ]
+    known, lines = {r.identity for r in shown}, read_jsonl(target)
+    lost = [line for line in lines if line.get("kind") != "attack" or identity(line) not in known]
     if lost:
         raise UserError(
             f"{target} is read and has {len(lost)} lines that no row shows: choose another "

@@ -14,7 +14,7 @@ from experiments.models import DENSE, Model
 from reporting import render
 from reporting.cells import Cell, cells_by_class, marks_of, worst_class
 from reporting.comparisons import class_gains, difference, interaction
-from reporting.latex import _cell
+from reporting.table_files import tex_cell
 
 
 def read(*lines: dict) -> list[AttackRecord]:
@@ -27,7 +27,7 @@ def test_a_cell_by_hand():
     assert (cell.mean, cell.n) == (35.0, 3) and cell.deviation == pytest.approx(31**0.5)
     assert render.cell(cell) == "35.0 ± 5.6 [25.0, 45.0] (n=3)"
     assert render.cell(cell, interval=False, count=False) == "35.0 ± 5.6"
-    assert _cell(cell) == r"35.0$^{(3)}_{\pm 5.6}$"
+    assert tex_cell(cell) == r"35.0$^{(3)}_{\pm 5.6}$"
     assert render.cell(Cell({7: 1.25})) == "1.2 (n=1)" and Cell({7: 1.0}).deviation is None
     assert render.cell(Cell({})) == "—" and Cell({}).mean is None
 
@@ -143,7 +143,7 @@ def test_no_number_is_read_back_from_text():
         "removesuffix(",
         "float(text",
     )
-    core = "cells comparisons paper_tables grids markdown latex table_csv render costs study "
+    core = "cells comparisons paper_tables grids table_files render costs study "
     core += "study_summary summary_table calibration_table figure_data build"
     for name in core.split():
         text = Path(ROOT / "reporting" / f"{name}.py").read_text()

@@ -19,14 +19,13 @@ from experiments.scales import SCALES
 from reporting import (
     cells,
     comparisons,
-    latex,
-    markdown,
     paper_tables,
     paper_values,
     render,
     style,
+    table_files,
 )
-from reporting.missing import command
+from reporting.paper_tables import command
 from utils.cli import UserError
 
 SPARSITIES = SCALES["mini"].sparsities
@@ -184,7 +183,7 @@ def test_incomparable_records_are_skipped_and_named(tmp_path, key, change):
     sub = paper_tables.sub_tables(TABLES["table1"], TASK, SCALES["mini"], found, "last")[0]
     assert [r.seed for r in sub.records] == [42, 43]
     assert len(sub.notes) == 1 and f"Skipped: 1 record, differing in {key}" in sub.notes[0]
-    assert sub.notes[0] in markdown.markdown(TABLES["table1"], [sub])
+    assert sub.notes[0] in table_files.markdown(TABLES["table1"], [sub])
 
 
 def test_which_group_is_taken():
@@ -312,7 +311,7 @@ def test_latex_is_escaped_and_balanced(tmp_path):
         body = tabular[1].split(r"\midrule")[1].split(r"\bottomrule")[0]
         for line in filter(None, map(str.strip, body.splitlines())):
             assert len(re.split(r"(?<!\\)&", line)) == len(tabular[0])
-    assert latex.escaped(r"a_b & 5 % \ {x} ~^ #$") == (
+    assert table_files.escaped(r"a_b & 5 % \ {x} ~^ #$") == (
         r"a\_b \& 5 \% \textbackslash{} \{x\} \textasciitilde{}\textasciicircum{} \#\$"
     )
 
