@@ -89,7 +89,7 @@ def main() -> None:
         raise cli.UserError("the study has a scale of its own: give --scale study")
     for rule in ("last", "best") if args.checkpoint == "both" else (args.checkpoint,):
         into = folder / "best" if args.checkpoint == "both" and rule == "best" else folder
-        paths = build.make(targets, args.records, scale, into, tasks, rule)
+        paths = build.make(build.Request(targets, args.records, scale, into, tasks, rule))
         print(f"written to {into}: {', '.join(path.name for path in paths)}")
 
 

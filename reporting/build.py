@@ -1,6 +1,6 @@
 """Tables and figures of the paper by name: from the record folders to files."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,19 +10,11 @@ from experiments.models import assign
 from experiments.paper import EPOCHS_FIGURE, FIGURES, Table
 from experiments.scales import Scale, tables_of, tasks_of
 from experiments.study import STUDIES, STUDY, STUDY_RECORDS
-from reporting import (
-    calibration_table,
-    figure_data,
-    figures,
-    search_epochs,
-    searches,
-    study,
-    table_files,
-)
+from reporting import calibration_table, figure_data, figures, search_epochs, searches, study
 from reporting.cells import Records
-from reporting.figure_data import Shown
 from reporting.paper_tables import command, sub_tables
 from reporting.render import paragraphs, write_records, write_text
+from reporting.table_files import csv_text, latex, markdown
 from training.tasks import TASKS
 from utils.cli import UserError
 
@@ -46,18 +38,23 @@ NONE_USED = (
 
 @dataclass(frozen=True)
 class Request:
-    """What tables and figures are made from. What lies below `paths` is read when first used.
+    """What to make, from what, and where. What lies below `paths` is read when first used.
 
-    `kept`: the study's file of records, if it has any; they come before all others. `asked_tasks`:
-    None for those of each table or figure.
+    `targets`: names of TABLES, FIGURES and STUDIES. `asked_tasks`: None for those of each target.
     """
 
-    paths: list[Path]
+    targets: Collection[str]
+    paths: list[str]
     scale: Scale
     folder: Path
     asked_tasks: tuple[str, ...] | None
     checkpoint: str
-    kept: list[Path]
+
+    @cached_property
+    def kept(self) -> list[Path]:
+        """The study's file of records, if it has any; they come before all others."""
+        path, is_study = self.folder / STUDY_RECORDS, STUDIES.keys() & set(self.targets)
+        return [path] if is_study and path.is_file() and path.stat().st_size else []
 
     @cached_property
     def records(self) -> Records:
@@ -89,30 +86,21 @@ class Request:
         return (*usual, *(task for task in TASKS if task in further - set(usual)))
 
 
-def make(
-    targets: Iterable[str],
-    paths: list[str],
-    scale: Scale,
-    folder: Path,
-    tasks: tuple[str, ...] | None = None,
-    checkpoint: str = "last",
-) -> list[Path]:
-    """Write each target (names of TABLES, FIGURES and STUDIES) and return the paths.
+def make(request: Request) -> list[Path]:
+    """Write each target and return the paths.
 
     A target that cannot be made is reported with the command that it needs, and the others are
     made. Raises NoRecords if none could be made.
     """
-    for path in map(Path, paths):
+    for path in map(Path, request.paths):
         if not path.exists():
             raise UserError(f"--records {path} does not exist")
-    for task in set(tasks or ()) - (TASKS.keys() - {"custom"}):
+    for task in set(request.asked_tasks or ()) - (TASKS.keys() - {"custom"}):
         raise UserError(f"unknown task {task!r}; known are {', '.join(TASKS)}")
-    is_study, kept = bool(STUDIES.keys() & set(targets)), folder / STUDY_RECORDS
-    has_kept = is_study and kept.is_file() and kept.stat().st_size > 0
-    request = Request(list(map(Path, paths)), scale, folder, tasks, checkpoint, [kept] * has_kept)
+    scale = request.scale
     missing: list[str] = []
     results: list[tuple[str, list[Path]]] = []
-    for target in targets:
+    for target in request.targets:
         its_tasks = request.tasks(target)
         try:
             for table in tables_of(target):
@@ -122,9 +110,9 @@ def make(
         except NoRecords as e:
             missing.append(f"{target} not made: {e}; run: {command(target, scale, its_tasks)}")
     written = [path for _, of_target in results for path in of_target]
-    if is_study:
+    if STUDIES.keys() & set(request.targets):
         its_tasks = request.tasks(STUDY.name)
-        written += search_epochs.write(request.runs, scale, its_tasks, folder)
+        written += search_epochs.write(request.runs, scale, its_tasks, request.folder)
     if not written:
         raise NoRecords("; ".join(missing))
     # At the end: the reader of a pipe may close it early.
@@ -141,7 +129,7 @@ def _make_table(table: Table, request: Request, tasks: Iterable[str]) -> tuple[s
     subs = [s for t in tasks for s in sub_tables(table, t, scale, records, request.checkpoint)]
     used = [r for sub in subs for r in sub.records]
     trainings = f"{scale.epochs} epochs, {request.checkpoint} checkpoint"
-    text = table_files.markdown(table, subs, "" if used else f"{NONE_USED} ({trainings}).")
+    text = markdown(table, subs, "" if used else f"{NONE_USED} ({trainings}).")
     paths = study.write_more(subs, scale.encoder, folder) if table is STUDY else []
     if not is_study or table is STUDY:
         tempered = calibration_table.groups(_candidates(table, request, tasks))
@@ -152,8 +140,8 @@ def _make_table(table: Table, request: Request, tasks: Iterable[str]) -> tuple[s
             paths.append(write_text(folder / f"{table.name}-calibration.csv", calibration))
     paths += [
         write_text(folder / f"{table.name}.md", text),
-        write_text(folder / f"{table.name}.csv", table_files.csv_text(subs)),
-        write_text(folder / f"{table.name}.tex", table_files.latex(table, subs)),
+        write_text(folder / f"{table.name}.csv", csv_text(subs)),
+        write_text(folder / f"{table.name}.tex", latex(table, subs)),
     ]
     if not is_study:
         path = folder / f"{table.name}-records.jsonl"
@@ -172,7 +160,7 @@ def _candidates(table: Table, request: Request, tasks: Iterable[str]) -> Records
     return [r for r in of_rule if r in chosen]
 
 
-def _shown(target: str, task: str, request: Request) -> Shown:
+def _shown(target: str, task: str, request: Request) -> figure_data.Shown:
     scale = request.scale
     if target == "figure2":
         return figure_data.over_sparsity(request.records, task, scale, request.checkpoint)
@@ -184,7 +172,7 @@ def _shown(target: str, task: str, request: Request) -> Shown:
 
 
 def _make_figure(target: str, request: Request, tasks: Iterable[str]) -> tuple[str, list[Path]]:
-    folder, shown = request.folder, Shown()
+    folder, shown = request.folder, figure_data.Shown()
     for task in tasks:
         of_task = _shown(target, task, request)
         if not of_task.rows:
@@ -192,24 +180,17 @@ def _make_figure(target: str, request: Request, tasks: Iterable[str]) -> tuple[s
         shown += of_task
     if not shown.rows:
         raise NoRecords(NEEDS[target])
-    text = _caption(target, tasks, request.scale, shown)
+    spread = f"{SPREADS.get(target, 'Thin lines: single seeds')}, where there are several."
+    remarks = [*shown.remarks, spread, *(f"Missing: {text}." for text in shown.lacking)]
+    caption = "\n".join(f"- {remark}" for remark in remarks)
+    parts = [f"# {FIGURES[target]}", f"![{FIGURES[target]}]({target}.png)", caption]
+    if shown.lacking:
+        to_run = command(target, request.scale, tasks, shown.seeds)
+        parts += ["To run what is missing:", f"```sh\n{to_run}\n```"]
+    text = paragraphs([*parts, f"The numbers: `{target}.csv`."])
     paths = figures.draw(target, shown, folder)
     paths.append(write_text(folder / f"{target}.csv", figure_data.csv_text(target, shown)))
     paths.append(write_text(folder / f"{target}.md", text))
     if shown.records:
         paths.append(write_records(folder / f"{target}-records.jsonl", shown.records))
     return text, paths
-
-
-def _caption(target: str, tasks: Iterable[str], scale: Scale, shown: Shown) -> str:
-    spread = f"{SPREADS.get(target, 'Thin lines: single seeds')}, where there are several."
-    remarks = [*shown.remarks, spread, *(f"Missing: {text}." for text in shown.lacking)]
-    parts = [
-        f"# {FIGURES[target]}",
-        f"![{FIGURES[target]}]({target}.png)",
-        "\n".join(f"- {remark}" for remark in remarks),
-    ]
-    if shown.lacking:
-        to_run = command(target, scale, tasks, shown.seeds)
-        parts += ["To run what is missing:", f"```sh\n{to_run}\n```"]
-    return paragraphs([*parts, f"The numbers: `{target}.csv`."])

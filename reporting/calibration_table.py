@@ -2,27 +2,23 @@
 
 from dataclasses import dataclass
 
-from evaluation.records import COMPARISON, ROW_SETTINGS, AttackRecord
+from evaluation.records import COMPARISON, AttackRecord
 from reporting import render
 from reporting.cells import (
     Cell,
     Records,
     cells_by_class,
+    grouped,
     largest_group,
+    model_of,
     one_per_seed,
     worst_class,
 )
 
 # What records at several temperatures share; the ids of their protocols differ.
 SHARED = tuple(key for key in COMPARISON if key not in ("temperature_rule", "protocol_id"))
-MEASURES = (
-    "temperature",
-    "ece_percent",
-    "saturated_percent",
-    "clean_percent",
-    "aua_percent",
-    "queries_per_row",
-)
+MEASURES = ("temperature", "ece_percent", "saturated_percent")
+MEASURES += ("clean_percent", "aua_percent", "queries_per_row")
 LEGEND = (
     "Temperature: fitted on dev rows. ECE: expected calibration error on the attacked rows. "
     "Saturated: share of rows whose top probability is 1.0 to the last digit of float32. Fitted: "
@@ -55,17 +51,12 @@ class Group:
 def groups(records: Records) -> list[Group]:
     """Models that were also attacked at a fitted temperature, each over the seeds that all of its
     temperatures have."""
-    sorted_in: dict[tuple, dict[tuple, Rules]] = {}
-    for r in records:
-        shared = (*(getattr(r, key) for key in SHARED), r.protocol_but_temperature)
-        settings = (getattr(r, name) for name in ROW_SETTINGS)
-        model = (r.name, r.sparsity, r.epochs, r.deviations, r.training_rows, *settings)
-        rules = sorted_in.setdefault(shared, {}).setdefault(model, {})
-        rules.setdefault(r.temperature_rule or "1", []).append(r)
     all_groups = []
-    for models in sorted_in.values():
+    keys = (*SHARED, "protocol_but_temperature")
+    for members in grouped(records, lambda r: tuple(getattr(r, key) for key in keys)).values():
         group = Group({}, [])
-        for model, rules in models.items():
+        for model, of_model in grouped(members, model_of).items():
+            rules = grouped(of_model, lambda r: r.temperature_rule or "1")
             if "fitted" in rules:
                 group.models[model] = _comparable(model[0], rules, group.notes)
         all_groups += [group] if group.models else []

@@ -1,7 +1,7 @@
 """Numbers of tables: a measure over seeds with its interval, and which records form a group."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,9 +10,10 @@ import numpy as np
 from evaluation import by_class
 from evaluation.intervals import crossed_interval
 from evaluation.outcomes import COUNTED
-from evaluation.records import AttackRecord
+from evaluation.records import ROW_SETTINGS, AttackRecord
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 Records = list[AttackRecord]
 Interval = tuple[float, float] | tuple[None, None]
 UNKNOWN = (None, None)
@@ -77,6 +78,20 @@ def worst_class(cells: dict[str, Cell]) -> Cell:
     return min(cells.values(), key=lambda cell: cell.mean or 0.0, default=Cell({}))
 
 
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """The items by their key, in the order of its first item."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def model_of(record: AttackRecord) -> tuple:
+    """Name, sparsity, epochs and further facts, equal for the seeds of one model."""
+    facts = (record.name, record.sparsity, record.epochs, record.deviations, record.training_rows)
+    return (*facts, *(getattr(record, name) for name in ROW_SETTINGS))
+
+
 def one_per_seed(records: Iterable[T]) -> list[T]:
     """The last of several attacks on one model and seed: two of them are not two seeds."""
     return list({r.seed: r for r in records}.values())
@@ -90,14 +105,6 @@ def flags_of(record: AttackRecord) -> dict[str, str]:
     flags = {flag.flag: flag.why for flag in record.flags or []}
     why = by_class.one_class_survives(record.raw)
     return {ONE_CLASS: why} | flags if why else flags
-
-
-def marks_of(records: Records, missing: list[str]) -> str:
-    """Appended to a model's name. `missing`: names of the controls that lack a seed."""
-    flags = {name for record in records for name in flags_of(record)}
-    words = ["control missing"] * bool(missing) + ["suspicious"] * bool(flags - {ONE_CLASS})
-    words += ["one class survives"] * (ONE_CLASS in flags)
-    return f" ({', '.join(words)})" if words else ""
 
 
 def doubts_of(records: Records) -> list[str]:
@@ -125,19 +132,16 @@ def largest_group(
     Items form a group if all `keys` are equal. Groups of the scale's `encoder` come first, then
     larger ones, then the one with the newest (last) item.
     """
-    keys = tuple(keys)
-    groups: dict[tuple, list[T]] = {}
-    newest: dict[tuple, int] = {}
-    for position, item in enumerate(items):
-        group = tuple(_get(item, key) for key in keys)
-        groups.setdefault(group, []).append(item)
-        newest[group] = position
+    keys, items = tuple(keys), list(items)
+    groups = grouped(items, lambda item: tuple(_get(item, key) for key in keys))
     if not groups:
         return [], []
+    position = {id(item): i for i, item in enumerate(items)}
 
     def rank(group: tuple) -> tuple[bool, int, int]:
         members = groups[group]
-        return _get(members[0], "encoder") == encoder, len(members), newest[group]
+        is_own = _get(members[0], "encoder") == encoder
+        return is_own, len(members), position[id(members[-1])]
 
     best, notes = max(groups, key=rank), []
     for group in [group for group in groups if group != best]:

@@ -1,6 +1,7 @@
 """How two models differ on the same rows, and the dense models that a ticket is compared with."""
 
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,12 +12,13 @@ from evaluation.by_class import Rate
 from evaluation.intervals import crossed_difference, mcnemar
 from evaluation.records import STRICT_COMPARISON, AttackRecord
 from reporting.cells import (
+    ONE_CLASS,
     UNKNOWN,
     Cell,
     Interval,
     Records,
     cells_by_class,
-    marks_of,
+    flags_of,
     one_per_seed,
     outcomes,
 )
@@ -198,10 +200,15 @@ def _stops_for(dense: AttackRecord, ticket: AttackRecord) -> bool:
 
 @dataclass(frozen=True)
 class Result:
-    """One model: its records, one per seed, and the matched dense models of a ticket."""
+    """One model: its name, its records, one per seed, and the matched dense models of a ticket."""
 
+    label: str
     records: Records
     controls: list[Control]
+
+    @property
+    def first(self) -> AttackRecord:
+        return self.records[0]
 
     @cached_property
     def by_class(self) -> dict[str, Cell]:
@@ -209,12 +216,9 @@ class Result:
         return cells_by_class(self.records)
 
     @cached_property
-    def _gains(self) -> dict[str, ClassGains]:
+    def gains(self) -> dict[str, ClassGains]:
+        """Points of Aua by class over each control, by its name."""
         return {c.name: class_gains(self.records, c.records) for c in self.controls}
-
-    def gain_over(self, control: Control) -> ClassGains:
-        """Points of Aua over a control by class."""
-        return self._gains[control.name]
 
     @property
     def missing_controls(self) -> list[str]:
@@ -225,4 +229,13 @@ class Result:
     @property
     def marks(self) -> str:
         """Appended to the model's name."""
-        return marks_of(self.records, self.missing_controls)
+        flags = {name for record in self.records for name in flags_of(record)}
+        words = ["control missing"] * bool(self.missing_controls)
+        words += ["suspicious"] * bool(flags - {ONE_CLASS})
+        words += ["one class survives"] * (ONE_CLASS in flags)
+        return f" ({', '.join(words)})" if words else ""
+
+
+def classes_of(results: Iterable[Result]) -> list[str]:
+    """Names of the classes that the records distinguish, in the order of the labels."""
+    return list(dict.fromkeys(name for result in results for name in result.by_class))

@@ -33,6 +33,7 @@ LEGEND = (
 # By column of the tables: means over the seeds of a model; None: unknown.
 Cost = dict[str, float | None]
 LABEL_PASSES, GRADIENT_PASSES, MINUTES = "label passes", "gradient passes", "minutes"
+IN_SHORT = (LABEL_PASSES, GRADIENT_PASSES, MINUTES)
 SPECS = {LABEL_PASSES: ".0f", GRADIENT_PASSES: ".0f", "peak GiB": ".2f"}
 
 

@@ -7,18 +7,9 @@ from experiments.paper import PAPER_DATASET
 from reporting import render
 from reporting.cells import Cell, worst_class
 from reporting.comparisons import Control, difference
-from reporting.paper_tables import Line, SubTable
+from reporting.paper_tables import METRICS, Line, SubTable
 from reporting.paper_values import orientation, why_not_run
 from reporting.render import NONE, number
-
-HEADINGS = {
-    "clean": "Clean %",
-    "aua": "Aua %",
-    "suc": "Suc %",
-    "queries": "#Query",
-    "dev": "Dev %",
-    "open": "R(m) %",
-}
 
 
 @dataclass
@@ -58,7 +49,7 @@ def _grid(sub: SubTable) -> Grid:
     parts = ["paper", "ours", "diff."] if sub.of_the_paper else [""]
     columns = [("Method", [""]), ("Sparsity", [""])]
     for metric in sub.metrics:
-        columns.append((HEADINGS[metric], parts))
+        columns.append((METRICS[metric][0], parts))
         if metric == "aua" and sub.classes:
             columns += [(f"Aua {name} %", [""]) for name in (*sub.classes, "worst class")]
     models = [(line.label, line.records) for line in sub.lines]
@@ -70,7 +61,7 @@ def _grid(sub: SubTable) -> Grid:
         [remark for remark in remarks if remark],
         columns,
         [_row(sub, line) for line in sub.lines],
-        [*render.compared(models), *sub.notes, *doubts, *carried_by_one_class(sub)],
+        [*render.compared(sub.lines), *sub.notes, *doubts, *carried_by_one_class(sub)],
         [_control(sub, *control) for control in controls],
         sub.commands(),
     )
@@ -92,7 +83,7 @@ def _row(sub: SubTable, line: Line) -> list[Cell | str]:
 
 def _control(sub: SubTable, line: Line, control: Control) -> dict[str, str]:
     """A row of the second table of a grid."""
-    records, gains = control.records, line.gain_over(control).points
+    records, gains = control.records, line.gains[control.name].points
     against = difference(line.records, records) if records else None
     otherwise = "other rows or seeds" if records else "**control missing**"
     return {
@@ -110,8 +101,7 @@ def carried_by_one_class(sub: SubTable) -> list[str]:
     """A note per ticket whose gain over a control is that of one class."""
     notes = []
     for line in sub.lines:
-        gains = [(control.name, line.gain_over(control).carried) for control in line.controls]
-        whys = "; ".join(f"{name}: {why}" for name, why in gains if why)
+        whys = "; ".join(f"{n}: {gain.carried}" for n, gain in line.gains.items() if gain.carried)
         notes += [f"One class carries the gain of {line.label} over dense, {whys}."] if whys else []
     return notes
 
@@ -119,8 +109,8 @@ def carried_by_one_class(sub: SubTable) -> list[str]:
 def _grid_of_the_paper(subs: list[SubTable], others_run: bool) -> Grid:
     """The paper's values of attacks that were not run, ours empty, with the reasons."""
     first = subs[0]
-    columns = [("Method", [""]), ("Sparsity", [""]), (HEADINGS["clean"], ["paper"])]
-    columns += [(f"{s.attack}, paper", [HEADINGS[m] for m in s.table.metrics]) for s in subs]
+    columns = [("Method", [""]), ("Sparsity", [""]), (METRICS["clean"][0], ["paper"])]
+    columns += [(f"{s.attack}, paper", [METRICS[m][0] for m in s.table.metrics]) for s in subs]
     rows: list[list[Cell | str]] = []
     for i, line in enumerate(first.lines):
         values = [line.paper.get("clean")]

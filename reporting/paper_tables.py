@@ -11,17 +11,17 @@ from experiments.paper import MINI_RECIPES, PAPER_ATTACKS, TABLES, Table, mini_r
 from experiments.scales import Scale, usual_recipes
 from experiments.study import STUDIES
 from reporting.cells import Cell, Records, largest_group, one_per_seed
-from reporting.comparisons import Result, controls_of
+from reporting.comparisons import Result, classes_of, controls_of
 from reporting.paper_values import values_of
 
-# Metric of the paper's tables -> measure of our records.
-MEASURES = {
-    "clean": "clean_percent",
-    "aua": "aua_percent",
-    "suc": "suc_percent",
-    "queries": "queries_per_row",
-    "dev": "dev_accuracy_percent",
-    "open": "expected_density_percent",
+# Metric of the paper's tables: its heading, and our records' measure.
+METRICS = {
+    "clean": ("Clean %", "clean_percent"),
+    "aua": ("Aua %", "aua_percent"),
+    "suc": ("Suc %", "suc_percent"),
+    "queries": ("#Query", "queries_per_row"),
+    "dev": ("Dev %", "dev_accuracy_percent"),
+    "open": ("R(m) %", "expected_density_percent"),
 }
 DEFAULT_SEED = 42  # the stage scripts'
 
@@ -30,7 +30,6 @@ DEFAULT_SEED = 42  # the stage scripts'
 class Line(Result):
     """A row of a sub-table: its model, and the paper's values by metric."""
 
-    label: str
     model: Model
     paper: dict[str, float]
 
@@ -41,7 +40,7 @@ class Line(Result):
         return 0.0 if dense else self.model.sparsity or 0.0
 
     def ours(self, metric: str) -> Cell:
-        return Cell.of(self.records, MEASURES[metric])
+        return Cell.of(self.records, METRICS[metric][1])
 
     def difference(self, metric: str) -> float | None:
         """Ours minus the paper's."""
@@ -88,8 +87,7 @@ class SubTable:
 
     @cached_property
     def classes(self) -> list[str]:
-        """Names of the classes that its records distinguish, in the order of the labels."""
-        return list(dict.fromkeys(name for line in self.lines for name in line.by_class))
+        return classes_of(self.lines)
 
     @property
     def encoder(self) -> str:
@@ -198,6 +196,6 @@ def _fill(sub: SubTable, rows: dict[str, Records], all_records: Records) -> None
         with_controls = latest and is_ticket and sub.table.controls
         controls = controls_of(latest, all_records) if with_controls else []
         paper = values_of(sub.table, sub.task, row, sub.attack)
-        sub.lines.append(Line(latest, controls, row.label, model, paper))
+        sub.lines.append(Line(row.label, latest, controls, model, paper))
     if repeated:
         sub.notes.append(f"Skipped: {repeated} earlier of several attacks on a row with one seed.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from evaluation.by_class import Rate
 from evaluation.records import AttackRecord
 from reporting.cells import Cell, Records, doubts_of
-from reporting.comparisons import Difference, difference
+from reporting.comparisons import Difference, Result, difference
 from utils.files import write_atomically
 
 NONE = "—"
@@ -82,11 +82,12 @@ def _seeds(value: Difference) -> str:
     return f"seed{'s' * (len(value.seeds) > 1)} {', '.join(map(str, value.seeds))}"
 
 
-def compared(models: Sequence[tuple[str, Records]]) -> list[str]:
-    """A note on Aua of each named model against the first one's; none if all are unknown."""
-    (name, first), *others = models
-    texts = [f"{n} {long(d)}" for n, records in others if (d := difference(records, first))]
-    note = f"Aua compared with {name}, on the same rows ({TESTS}): {'; '.join(texts)}."
+def compared(results: Sequence[Result]) -> list[str]:
+    """A note on Aua of each model against the first one's; none if all are unknown."""
+    first, *others = results
+    differences = [(result.label, difference(result.records, first.records)) for result in others]
+    texts = [f"{label} {long(d)}" for label, d in differences if d]
+    note = f"Aua compared with {first.label}, on the same rows ({TESTS}): {'; '.join(texts)}."
     return [note] if texts else []
 
 

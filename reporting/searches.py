@@ -82,14 +82,14 @@ def _alike(
     candidates: list[Source], task: str, scale: Scale, noun: str, *may_differ: str
 ) -> tuple[list[Source], Shown]:
     """The largest group whose encoder and settings agree, except `may_differ`; remarks."""
-    items = [_plain(c.settings) | {"encoder": c.encoder, "source": c} for c in candidates]
+    items = [
+        {key: str(v) if isinstance(v, list) else v for key, v in c.settings.items()}
+        | {"encoder": c.encoder, "source": c}
+        for c in candidates
+    ]
     keys = sorted({key for item in items for key in item} - {"source", *may_differ})
     group, notes = largest_group(items, keys, scale.encoder, noun)
     return [item["source"] for item in group], Shown(remarks=[f"{task}: {n}" for n in notes])
-
-
-def _plain(settings: dict) -> dict:
-    return {key: str(v) if isinstance(v, list) else v for key, v in settings.items()}
 
 
 def _search(folder: Path, run: dict) -> Source:

@@ -142,7 +142,7 @@ def _csv_row(sub: SubTable, line: Line, metric: str, ours: Cell) -> dict[str, ob
     first = line.records[0] if line.records else None
     low, high = ours.interval
     to_run = sub.command(sub.seeds, [line.label]) if not first and sub.recipe else None
-    carried = [c.name for c in line.controls if line.gain_over(c).carried]
+    carried = [name for name, gain in line.gains.items() if gain.carried]
     return {
         "table": sub.table.name,
         "task": sub.task,

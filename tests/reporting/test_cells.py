@@ -12,8 +12,8 @@ from evaluation.intervals import crossed_interval, mean_difference
 from evaluation.records import AttackRecord
 from experiments.models import DENSE, Model
 from reporting import render
-from reporting.cells import Cell, cells_by_class, marks_of, worst_class
-from reporting.comparisons import class_gains, difference, interaction
+from reporting.cells import Cell, cells_by_class, worst_class
+from reporting.comparisons import Control, Result, class_gains, difference, interaction
 from reporting.table_files import tex_cell
 
 
@@ -77,8 +77,9 @@ def test_a_gain_and_an_aua_of_one_class_are_flagged(tmp_path):
     gain = class_gains(read(ticket), read(dense))
     assert gain.carried and "+70.0 points on good rows" in gain.carried
     assert class_gains(read(dense), read(dense)).carried is None
-    assert marks_of(read(ticket), []) == " (one class survives)"
-    assert marks_of(read(dense), ["same epochs"]) == " (control missing)"
+    assert Result("", read(ticket), []).marks == " (one class survives)"
+    missing = Control("same epochs", "", [])
+    assert Result("", read(dense), [missing]).marks == " (control missing)"
     write(tmp_path / "runs", [dense, ticket])
     flags = ("--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
     call("report", "--make", "table1", "--scale", "mini", *flags)

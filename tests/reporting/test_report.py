@@ -34,19 +34,15 @@ LTH = Model(kind="imp", sparsity=0.3)
 
 def report(tmp_path: Path, *targets: str, scale: str = "mini", further: tuple = ()) -> Path:
     """Make the targets from tmp_path/runs; the folder they were written to."""
-    call(
-        "report",
-        "--make",
-        *targets,
-        "--scale",
-        scale,
-        "--records",
-        tmp_path / "runs",
-        "--output_dir",
-        tmp_path / "out",
-        *further,
-    )
+    folders = ("--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    call("report", "--make", *targets, "--scale", scale, *folders, *further)
     return tmp_path / "out"
+
+
+def general(tmp_path: Path, out: str = "out", records: str = "runs") -> Path:
+    """Make the general table from tmp_path/runs; the folder it was written to."""
+    call("report", "--records", tmp_path / records, "--output_dir", tmp_path / out)
+    return tmp_path / out
 
 
 def row_of(path: Path, **wanted: str) -> dict:
@@ -55,13 +51,19 @@ def row_of(path: Path, **wanted: str) -> dict:
     return found[0]
 
 
+def aua_of(out: Path, method: str, table: str = "table1") -> dict:
+    """The row of a CSV file of the mini scale with a method's Aua."""
+    wanted = {"method": method, "metric": "aua", "recipe": "textfooler-minilm"}
+    return row_of(out / f"{table}.csv", **wanted)
+
+
 def test_values_deviations_and_differences_by_hand(tmp_path):
     write(tmp_path / "runs" / "a", [attack(DENSE, 42, 20.0, clean_percent=90.0)])
     lines = [attack(ROBUST_30, seed, aua) for seed, aua in ((42, 30.0), (43, 34.0), (44, 41.0))]
     write(tmp_path / "runs" / "b", lines)
     out = report(tmp_path, "table1")
     # (30 + 34 + 41) / 3 = 35; squares 25 + 1 + 36 = 62, over n - 1 = 2: sqrt(31) = 5.5678
-    robust = row_of(out / "table1.csv", method="RobustT", metric="aua", recipe="textfooler-minilm")
+    robust = aua_of(out, "RobustT")
     assert (robust["ours_mean"], robust["n"]) == ("35", "3")
     assert float(robust["ours_deviation"]) == pytest.approx(31**0.5, abs=1e-4)
     assert robust["values_by_seed"] == "42:30;43:34;44:41"
@@ -115,17 +117,10 @@ def test_what_is_missing_carries_its_command(tmp_path):
     labels = "LTH FreeLB InfoBERT 'Rand (matched)' 'Rand (global)' RobustT"
     assert f"{line} 42 43 --rows {labels}\n" in text
     assert "| InfoBERT | 0 % | 92.1 | — | — |" in text
-    empty = row_of(
-        out / "table1.csv", method="Rand (global)", metric="aua", recipe="textfooler-minilm"
-    )
+    empty = aua_of(out, "Rand (global)")
     assert empty["n"] == "0" and empty["ours_mean"] == "" and empty["attack_ids"] == ""
     assert shlex.split(empty["command_if_missing"])[-3:] == ["43", "--rows", "Rand (global)"]
-    assert (
-        row_of(out / "table1.csv", method="LTH", metric="aua", recipe="textfooler-minilm")[
-            "command_if_missing"
-        ]
-        == ""
-    )
+    assert aua_of(out, "LTH")["command_if_missing"] == ""
 
 
 def test_the_mini_scale_states_why_its_numbers_are_not_comparable(tmp_path):
@@ -228,14 +223,10 @@ def test_rows_distinguish_methods_and_reinitialized_weights(tmp_path):
         ("table4", {"RobustT": "2", "w/o Structure": "4", "w/o Structure + Longer": "5"}),
     ):
         for label, value in values.items():
-            row = row_of(
-                out / f"{name}.csv", method=label, metric="aua", recipe="textfooler-minilm"
-            )
+            row = aua_of(out, label, name)
             assert row["ours_mean"] == value
     # Shuffled weights are not the noise of Table 4.
-    row = row_of(
-        out / "table4.csv", method="w/o Initialization", metric="aua", recipe="textfooler-minilm"
-    )
+    row = aua_of(out, "w/o Initialization", "table4")
     assert row["values_by_seed"] == "42:3"
 
 
@@ -261,8 +252,7 @@ def test_a_row_does_not_average_over_settings(tmp_path):
     assert found["RobustT"]["values_by_seed"] == "43:30;44:50"
     text = (out / "table1.md").read_text()
     assert "differing in training_settings" in text and "differing in search_settings" in text
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
-    table = rows_of(tmp_path / "general" / "table.csv")
+    table = rows_of(general(tmp_path, "general") / "table.csv")
     assert sorted((r["model"], r["seeds"]) for r in table) == [
         ("dense fine-tuned", "1"),
         ("dense fine-tuned", "2"),
@@ -279,7 +269,7 @@ def test_the_general_table_names_methods_and_noise(tmp_path):
         attack(replace(ROBUST_30, reinitialise="rest")),
     ]
     write(tmp_path / "runs", lines)
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    general(tmp_path)
     assert {(r["model"], r["seeds"]) for r in rows_of(tmp_path / "out" / "table.csv")} == {
         ("dense fine-tuned", "1"),
         ("dense freelb", "1"),
@@ -490,18 +480,8 @@ def test_figures_are_of_one_size_and_the_same_bytes_again(tmp_path):
 
 
 def refused(capsys, tmp_path, *flags) -> str:
-    line = fails(
-        capsys,
-        "report",
-        "--records",
-        tmp_path / "runs",
-        "--output_dir",
-        tmp_path / "out",
-        "--scale",
-        "mini",
-        "--make",
-        *flags,
-    )
+    folders = ("--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    line = fails(capsys, "report", *folders, "--scale", "mini", "--make", *flags)
     assert not (tmp_path / "out").exists()
     return line
 
@@ -544,9 +524,7 @@ def test_intervals_and_paired_comparisons_from_the_rows_outcomes(tmp_path):
     table = np.array([[c == "r" for c in "rfffrrrrrf"], [c == "r" for c in "rrrffffrff"]])
     assert tuple(map(float, cell.groups())) == pytest.approx(crossed_interval(table), abs=0.06)
     assert re.search(r"RobustT \+10\.0 \[−[\d.]+, \+[\d.]+\], not distinguishable", text)
-    row = row_of(
-        tmp_path / "out" / "table1.csv", method="RobustT", metric="aua", recipe="textfooler-minilm"
-    )
+    row = aua_of(tmp_path / "out", "RobustT")
     assert float(row["ours_low_95"]) < 50 < float(row["ours_high_95"])
 
 
@@ -560,8 +538,7 @@ def test_the_general_table_compares_rows_and_shows_each_seed(tmp_path):
         attack(ROBUST_30, 43, 60.0, row_outcomes="rrrrrrffff", **facts),
     ]
     write(tmp_path / "runs", lines)
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
-    text = (tmp_path / "out" / "table.md").read_text()
+    text = (general(tmp_path) / "table.md").read_text()
     assert "| 45.0 ± 7.1 [" in text and "| 60.0 ± 0.0 [" in text
     assert re.search(
         r"Aua compared with dense fine-tuned, .*: robust ticket, 30 % \+15\.0 \[.*\], not "
@@ -576,7 +553,7 @@ def test_the_general_table_compares_rows_and_shows_each_seed(tmp_path):
     assert row["aua_percent_by_seed"] == "42:40;43:50"
     assert float(row["aua_percent_deviation"]) == pytest.approx(50**0.5)
     write(tmp_path / "runs", [lines[0], lines[2], attack(ROBUST_30, 44, 60.0)])
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    general(tmp_path)
     assert "p = 0.73), seed 42 only, not" in (tmp_path / "out" / "table.md").read_text()
 
 
@@ -592,8 +569,7 @@ def test_each_checkpoint_without_a_run_is_a_model(tmp_path):
         )
     ]
     write(tmp_path / "runs", lines)
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
-    found = rows_of(tmp_path / "out" / "table.csv")
+    found = rows_of(general(tmp_path) / "table.csv")
     assert {r["model"]: r["aua_percent"] for r in found} == {
         "plain (aaaaaa)": "40.0",
         "plain (bbbbbb)": "60.0",
@@ -634,15 +610,9 @@ def test_a_damaged_record_is_one_line(tmp_path, capsys, damage, said):
 def test_dev_rows_are_in_no_table_of_the_paper_and_named_elsewhere(tmp_path):
     lines = [attack(DENSE, 42, 20.0), attack(DENSE, 42, 60.0, split="dev", protocol_id="other")]
     write(tmp_path / "runs", lines)
-    row = row_of(
-        report(tmp_path, "table1") / "table1.csv",
-        method="Fine-tune",
-        metric="aua",
-        recipe="textfooler-minilm",
-    )
+    row = aua_of(report(tmp_path, "table1"), "Fine-tune")
     assert row["ours_mean"] == "20"
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
-    found = rows_of(tmp_path / "general" / "table.csv")
+    found = rows_of(general(tmp_path, "general") / "table.csv")
     assert {r["model"]: r["aua_percent"] for r in found} == {
         "dense fine-tuned": "20.0",
         "dense fine-tuned, dev rows": "60.0",
@@ -677,7 +647,7 @@ def test_a_record_whose_rates_are_not_its_rows_is_one_line(tmp_path, capsys, cha
 def test_outcomes_of_different_numbers_of_rows_are_not_compared(tmp_path):
     lines = [attack(seed=42, row_outcomes="rrfff"), attack(seed=43, row_outcomes="rrff")]
     write(tmp_path / "runs", lines)
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    general(tmp_path)
     assert "| 45.0 ± 7.1 |" in (tmp_path / "out" / "table.md").read_text()
 
 
@@ -694,9 +664,9 @@ def test_two_protocols_are_never_in_one_comparison(tmp_path):
         "evaluation protocol aaa" in text
         and "differing in protocol_id (bbb there, aaa here)" in text
     )
-    lth = row_of(out / "table1.csv", method="LTH", metric="aua", recipe="textfooler-minilm")
+    lth = aua_of(out, "LTH")
     assert lth["ours_mean"] == ""
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
+    general(tmp_path, "general")
     assert (tmp_path / "general" / "table.md").read_text().count("## ") == 2
 
 
@@ -729,12 +699,7 @@ def test_a_ticket_is_compared_with_its_matched_dense_controls(tmp_path):
     text = (tmp_path / "out" / "table1.md").read_text()
     assert "| RobustT |" in text and "RobustT (" not in text
     # The control does not get a row, although it is dense.
-    dense = row_of(
-        tmp_path / "out" / "table1.csv",
-        method="Fine-tune",
-        metric="aua",
-        recipe="textfooler-minilm",
-    )
+    dense = aua_of(tmp_path / "out", "Fine-tune")
     assert dense["ours_mean"] == "20" and dense["n"] == "1"
     kept = records.read_records([tmp_path / "out" / "table1-records.jsonl"])
     assert len(kept) == 4  # enough to make the same table again
@@ -790,11 +755,9 @@ def test_a_control_that_does_not_match_is_missing(tmp_path, control, lacking):
     assert ("not reached in 12 epochs" in found["same training loss"]) == never
     text = (tmp_path / "out" / "table1.md").read_text()
     assert "| RobustT (control missing) |" in text and "Control missing: a matched" in text
-    row = row_of(
-        tmp_path / "out" / "table1.csv", method="RobustT", metric="aua", recipe="textfooler-minilm"
-    )
+    row = aua_of(tmp_path / "out", "RobustT")
     assert control in row["controls_missing"]
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
+    general(tmp_path, "general")
     assert "| robust ticket (control missing) |" in (tmp_path / "general" / "table.md").read_text()
 
 
@@ -815,9 +778,7 @@ def test_a_control_that_lacks_a_seed_is_marked(tmp_path):
     tickets = [controlled(seed) for seed in (42, 43)]
     dense = [attack(DENSE, seed, 20.0, epochs=e, epoch=e) for seed in (42, 43) for e in (3, 12)]
     controls_in(tmp_path, *tickets, *dense, stopped(42))
-    row = row_of(
-        tmp_path / "out" / "table1.csv", method="RobustT", metric="aua", recipe="textfooler-minilm"
-    )
+    row = aua_of(tmp_path / "out", "RobustT")
     assert row["controls_missing"] == "same training loss"
 
 
@@ -825,8 +786,7 @@ def test_a_dense_model_that_ends_at_a_loss_is_not_the_one_with_the_same_epochs(t
     longer = attack(DENSE, 42, 20.0, epochs=12, epoch=12)
     by_number = stopped() | {"stop_at_loss": {"loss": 0.2, "ticket": None}, "attack_id": "number"}
     write(tmp_path / "runs", [longer, stopped(), by_number, controlled()])
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
-    rows = rows_of(tmp_path / "out" / "table.csv", epochs="12")
+    rows = rows_of(general(tmp_path) / "table.csv", epochs="12")
     assert {r["model"]: r["aua_percent"] for r in rows} == {
         "dense fine-tuned": "20.0",
         "dense fine-tuned, until a loss of 0.2": "25.0",
@@ -842,9 +802,8 @@ def test_what_is_suspicious_is_marked_and_explained(tmp_path):
     assert "Suspicious: Fine-tune: saturated softmax (on 40 % of the rows ...)." in text
     tex = (tmp_path / "out" / "table1.tex").read_text()
     assert "Fine-tune (suspicious)" in tex
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
-    general = (tmp_path / "general" / "table.md").read_text()
-    assert "dense fine-tuned (suspicious)" in general and "Suspicious: dense fine-tuned" in general
+    table = (general(tmp_path, "general") / "table.md").read_text()
+    assert "dense fine-tuned (suspicious)" in table and "Suspicious: dense fine-tuned" in table
 
 
 def test_calibrated_attacks_have_a_table_of_their_own(tmp_path):
@@ -859,8 +818,7 @@ def test_calibrated_attacks_have_a_table_of_their_own(tmp_path):
         attack(LTH, 42, 30.0, score_with="softmax"),
     ]
     write(tmp_path / "runs", lines)
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
-    text = (tmp_path / "out" / "table.md").read_text()
+    text = (general(tmp_path) / "table.md").read_text()
     assert text.count("## Calibration") == 1
     cells = (
         "| dense fine-tuned | 0 % | 3 | 3.50 | 12.0 | 4.0 | 30.0 | 45.0 | 25.0 | 23.0 | 4xfitted |"
@@ -869,12 +827,7 @@ def test_calibrated_attacks_have_a_table_of_their_own(tmp_path):
     with open(tmp_path / "out" / "calibration.csv", newline="") as f:
         assert [r["aua_percent"] for r in csv.DictReader(f)] == ["45.0", "25.0", "23.0"]
     # In the paper's tables only what was attacked as trained.
-    row = row_of(
-        report(tmp_path, "table1") / "table1.csv",
-        method="Fine-tune",
-        metric="aua",
-        recipe="textfooler-minilm",
-    )
+    row = aua_of(report(tmp_path, "table1"), "Fine-tune")
     assert (row["ours_mean"], row["n"]) == ("45", "1")
     # Below them the others stand in this table, too, and can be made again.
     assert cells in (tmp_path / "out" / "table1.md").read_text()
@@ -902,7 +855,7 @@ def test_a_calibration_table_mixes_neither_protocols_nor_seeds(tmp_path):
         at("0.5", 45, 10.0, "other"),
     ]
     write(tmp_path / "runs", lines)
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    general(tmp_path)
     with open(tmp_path / "out" / "calibration.csv", newline="") as f:
         rows = [(r["protocol_id"], r["aua_by_seed"]) for r in csv.DictReader(f)]
     # Seeds 42 and 44 of a would do without the third temperature; of that, one protocol is shown.
@@ -927,11 +880,10 @@ def test_a_ticket_of_an_earlier_epoch_is_no_seed_of_the_last_ones_row(tmp_path):
         lines.append(line)
     write(tmp_path / "runs", lines)
     out = report(tmp_path, "table1")
-    row = row_of(out / "table1.csv", method="RobustT", metric="aua", recipe="textfooler-minilm")
+    row = aua_of(out, "RobustT")
     assert row["values_by_seed"] == "1:50;2:52"
     assert "differing in early_scores_epoch (2 there" in (out / "table1.md").read_text()
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
-    found = rows_of(tmp_path / "general" / "table.csv")
+    found = rows_of(general(tmp_path, "general") / "table.csv")
     assert sorted(r["seeds"] for r in found) == ["1", "2"]
 
 
@@ -939,9 +891,7 @@ def test_both_checkpoint_rules_are_reported(tmp_path):
     write(tmp_path / "runs", [attack(DENSE, 42, 20.0), attack(DENSE, 42, 28.0, checkpoint="best")])
     out = report(tmp_path, "table1", further=("--checkpoint", "both"))
     for folder, aua in ((out, "20"), (out / "best", "28")):
-        row = row_of(
-            folder / "table1.csv", method="Fine-tune", metric="aua", recipe="textfooler-minilm"
-        )
+        row = aua_of(folder, "Fine-tune")
         assert row["ours_mean"] == aua
 
 
