@@ -19,8 +19,7 @@ from pathlib import Path
 from evaluation import records
 from evaluation.settings import AttackSettings, RecordFiles
 from experiments.paper import FIGURES, TABLES
-from experiments.scales import SCALES
-from experiments.settings import ChoiceOfRuns
+from experiments.scales import SCALES, ChoiceOfRuns
 from experiments.study import STUDIES
 from reporting import build, summary_table
 from training.settings import FolderSettings

@@ -19,8 +19,7 @@ from pathlib import Path
 
 from evaluation.settings import AttackSettings
 from experiments.paper import FIGURES, TABLES
-from experiments.scales import SCALES, tables_of, tasks_of
-from experiments.settings import ChoiceOfRuns
+from experiments.scales import SCALES, ChoiceOfRuns, tables_of, tasks_of
 from experiments.study import STUDIES, STUDY_RECORDS
 from training.settings import FolderSettings, SessionSettings
 from utils import cli, interrupts

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script from anywhere
 from evaluation.settings import AttackSettings
-from experiments.settings import ChoiceOfRuns
+from experiments.scales import ChoiceOfRuns
 from training.settings import DEFAULT_SPLIT_SEED, DataSettings
 from utils import cli
 from utils.settings import REQUIRED, changed, parse

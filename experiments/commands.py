@@ -7,15 +7,14 @@ another meaning in stages 1 and 3.
 """
 
 import contextlib
-import importlib
 import io
 import json
 import os
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_type_hints
 
 from experiments.hyperparameters import Training
@@ -27,19 +26,24 @@ from utils.settings import Role, identity_of, names_of, variable_of
 ROOT = Path(__file__).resolve().parent.parent
 
 PREFIXES = {"search_ticket": "SEARCH_", "prune_iteratively": "IMP_", "attack": "ATTACK_"}
-# Short names that the stage scripts use.
-SHORT_NAMES = {
+SHORT_NAMES = {  # that the stage scripts use
     ("search_ticket", "lr"): "MASK_LR",
     ("search_ticket", "lambda_amp"): "LAMBDA",
     ("search_ticket", "adv_init_mag"): "ADV_INIT",
     ("prune_iteratively", "share_per_round"): "IMP_SHARE",
 }
-# Flags whose plain variable is for stages 1 and 3 only. A batch has one size in all stages.
-TRAINING_ONLY = {*Training.__dataclass_fields__} - {"bsz"}
-BASELINES_ONLY = {*names_of(MethodSettings, *Role)}
-ALL_STAGES = {*names_of(StageSettings, *Role)}  # for attack.py these are other settings
+# Flags whose plain variable is not the script's but that of stages 1 and 3, or of the baselines. A
+# batch has one size in all stages.
+_OF_TRAINING = {*Training.__dataclass_fields__} - {"bsz"}
+_OF_BASELINES = {*names_of(MethodSettings, *Role)}
+NOT_PLAIN = {
+    "attack": {*names_of(StageSettings, *Role)},
+    "search_ticket": _OF_TRAINING,
+    "prune_iteratively": _OF_TRAINING | _OF_BASELINES,
+}
 # What a plan decides itself: no variable changes it.
 DECIDED = (Role.SEED, Role.PLACE, Role.DATA_PLACE, Role.KEEP)
+ANSWERS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,17 @@ def make(script: str, planned: dict[str, Any], tuned: dict[str, Any] | None = No
     the script whose role is not in DECIDED.
     """
     settings = (tuned or {}) | planned
-    args = parse(script, words_of(settings))
-    overrides, variables = {}, {}
-    decided = names_of(type(args), *DECIDED)
-    for name in vars(args).keys() - planned.keys() - set(decided):
-        for variable in variables_of(script, name, planned.get("method", "plain")):
-            if os.environ.get(variable):
-                overrides[name], variables[name] = _given(args, name, variable), variable
-                break
-    if not overrides:
-        return Command(script, words_of(settings), args)
-    words = words_of(settings | overrides)
+    words = words_of(settings)
+    args = parse(script, words)
+    decided = {*planned, *names_of(type(args), *DECIDED)}
+    variables = {}
+    for name in vars(args).keys() - decided:
+        candidates = variables_of(script, name, planned.get("method", "plain"))
+        if given := [variable for variable in candidates if os.environ.get(variable)]:
+            variables[name] = given[0]
+    if not variables:
+        return Command(script, words, args)
+    words = words_of(settings | {name: _given(args, name, v) for name, v in variables.items()})
     try:
         return Command(script, words, parse(script, words))
     except UserError as e:
@@ -87,45 +91,41 @@ def make(script: str, planned: dict[str, Any], tuned: dict[str, Any] | None = No
         raise UserError(f"{blamed} in the environment: {e}") from e
 
 
-def variables_of(script: str, name: str, method: str = "plain") -> Iterable[str]:
+def variables_of(script: str, name: str, method: str = "plain") -> list[str]:
     """Environment variables that set a flag of a script, the most specific one first."""
-    plain, prefix = variable_of(name), PREFIXES.get(script, "")
-    if method != "plain" and name in BASELINES_ONLY:
-        yield f"{method.upper()}_{plain}"
+    plain, variables = variable_of(name), []
+    if method != "plain" and name in _OF_BASELINES:
+        variables.append(f"{method.upper()}_{plain}")
     if (script, name) in SHORT_NAMES:
-        yield SHORT_NAMES[script, name]
-    if prefix:
-        yield prefix + plain
-    other = {
-        "attack": ALL_STAGES,
-        "search_ticket": TRAINING_ONLY,
-        "prune_iteratively": TRAINING_ONLY | BASELINES_ONLY,
-    }
-    if name not in other.get(script, BASELINES_ONLY):
-        yield plain
+        variables.append(SHORT_NAMES[script, name])
+    if script in PREFIXES:
+        variables.append(PREFIXES[script] + plain)
+    if name not in NOT_PLAIN.get(script, _OF_BASELINES):
+        variables.append(plain)
+    return variables
 
 
 def _given(args: Any, name: str, variable: str) -> str | bool:
     """A variable's value; yes or no for a pair of flags."""
     text = os.environ[variable]
-    is_pair = get_type_hints(type(args))[name] in (bool, bool | None)
-    answers = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-    if is_pair and text.lower() not in answers:
+    if get_type_hints(type(args))[name] not in (bool, bool | None):
+        return text
+    if text.lower() not in ANSWERS:
         raise UserError(f"{variable} in the environment: {text!r} is not yes or no")
-    return answers[text.lower()] if is_pair else text
+    return ANSWERS[text.lower()]
 
 
 def words_of(settings: dict[str, Any]) -> tuple[str, ...]:
     words: list[str] = []
     for name, value in settings.items():
-        if value is None:
+        if value is None or value == ():
             continue
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no-{name}")
         elif name == "compared_with":
-            words += [f"--{name}", *str(value).split()]
+            words += [f"--{name}", *value.split()]
         elif isinstance(value, tuple):
-            words += [f"--{name}", ",".join(map(str, value))] if value else []
+            words += [f"--{name}", ",".join(map(str, value))]
         else:
             words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
     return tuple(words)
@@ -134,14 +134,22 @@ def words_of(settings: dict[str, Any]) -> tuple[str, ...]:
 @cache
 def parse(script: str, words: tuple[str, ...]) -> Any:
     """What the script's parse_args makes of the words; UserError with its message if it refuses."""
-    module = importlib.import_module(script)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            args = module.parse_args(list(words))
+            args = _head_of(script).parse_args(list(words))
     except SystemExit as e:
         message = complaint.getvalue().strip().splitlines()[-1].removeprefix("error: ")
         raise UserError(message.split(" (see ")[0]) from e
     if isinstance(args, DataSettings):
         resolve_data_settings(args)  # as the script does before it writes run.json
     return args
+
+
+@cache
+def _head_of(script: str) -> ModuleType:
+    """A script's settings and parse_args, without the imports after them, which take seconds."""
+    module, path = ModuleType(script), ROOT / f"{script}.py"
+    head = path.read_text(encoding="utf-8").split('\nif __name__ == "__main__":')[0]
+    exec(compile(head, path, "exec"), vars(module))
+    return module

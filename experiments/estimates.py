@@ -3,7 +3,6 @@
 import functools
 from pathlib import Path
 
-from training.data_sources import files_in, read_table
 from training.tasks import TASKS
 from utils.cli import UserError
 
@@ -28,23 +27,25 @@ START_SECONDS = 12  # imports and loading, per script
 
 
 @functools.cache
-def training_rows(task: str, folder: str | None) -> int:
+def training_rows(task: str, folder: Path | None) -> int:
     """Number of a task's training rows, in `folder` if it is given.
 
     Raises UserError if the folder has no training file.
     """
     if not folder:
         return ROWS_AND_TOKENS[task][0]
-    files = files_in(Path(folder), TASKS[task])
+    from training.data_sources import files_in, read_table  # here: this import takes seconds
+
+    files = files_in(folder, TASKS[task])
     if "train" not in files:
         raise UserError(f"{folder} has no training file: add train.tsv, .csv, .jsonl or .parquet")
     return len(read_table(files["train"]))
 
 
-def training_seconds(task: str, rows: float, device: str, size: str) -> float:
-    """`rows`: number of rows times passes over them. `size`: of the encoder, mini or paper."""
-    return START_SECONDS + rows * ROWS_AND_TOKENS[task][1] * SECONDS_PER_TOKEN[device, size][0]
+def seconds_per_row(task: str, size: str) -> tuple[float, float]:
+    """To train on a row once, and to attack it. `size`: of the encoder, mini or paper."""
+    import torch
 
-
-def attack_seconds(task: str, rows: int, device: str, size: str) -> float:
-    return START_SECONDS + rows * ROWS_AND_TOKENS[task][1] * SECONDS_PER_TOKEN[device, size][1]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    to_train, to_attack = SECONDS_PER_TOKEN[device, size]
+    return ROWS_AND_TOKENS[task][1] * to_train, ROWS_AND_TOKENS[task][1] * to_attack

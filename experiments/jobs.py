@@ -1,15 +1,12 @@
 """A run that a plan needs: its commands, its state, and how it differs from the plan."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from evaluation.presets import RECIPES
-from evaluation.protocol import folder_name
-from evaluation.settings import RESOURCE_FLAGS
 from experiments.commands import Command
 from utils.files import read_json
 from utils.runs import read_run
@@ -27,13 +24,14 @@ class Attack:
 
     @property
     def folders(self) -> list[Path]:
+        from evaluation.protocol import folder_name  # here: this import takes seconds
+
         args = self.command.args
         checkpoints = ["last", "best"] if args.checkpoint == "both" else [args.checkpoint]
         if args.attack_epochs:
             checkpoints = [f"epoch{epoch}" for epoch in args.attack_epochs]
-        rows = (args.row_choice, args.num_examples, args.seed)
         names = [
-            folder_name(args.recipe, checkpoint, *rows, args.score_with, temperature, args.split)
+            folder_name(args, checkpoint, temperature)
             for checkpoint in checkpoints
             for temperature in args.temperature
         ]
@@ -41,22 +39,28 @@ class Attack:
 
     @property
     def missing(self) -> list[Path]:
-        return [folder for folder in self.folders if not is_attacked(folder)]
+        """Without attack.json nobody knows which attack it was."""
+        files = ("attack.json", "summary.json")
+        return [f for f in self.folders if not all((f / name).is_file() for name in files)]
 
     def differing(self, settings: dict[str, Any]) -> list[str]:
         """Differences from an attack's settings, as attack.json or a record holds them."""
-        args = self.command.args
-        rows = settings.get("rows") or {}
+        args, rows = self.command.args, settings.get("rows") or {}
         there = {"seed": settings.get("attack_seed"), "row_choice": rows.get("chosen")}
-        defaulted = ("similarity_threshold", "max_seq_length")
-        same_names = ("query_budget", "precision", "score_with", *defaulted)
-        there |= {name: settings.get(name) for name in same_names}
+        same_names = ("query_budget", "precision", "score_with")
+        defaulted = (
+            "similarity_threshold",
+            "max_seq_length",
+        )  # by attack.py: the recipe's, the model's
+        there |= {name: settings.get(name) for name in (*same_names, *defaulted)}
         planned = {name: getattr(args, name) for name in there}
-        # None: attack.py takes the threshold of the recipe, and the length of the model.
-        unknown = {name for name in defaulted if planned[name] is None}
-        unknown |= {name for name in there if there[name] is None and name != "query_budget"}
+        # Only for the query budget is None a value.
+        unknown = {n for n in there if n != "query_budget" and None in (planned[n], there[n])}
         differing = differences({k: v for k, v in planned.items() if k not in unknown}, there)
-        differing += _other_resources(args, settings.get("resources") or {})
+        for name in RECIPES[args.recipe]:
+            given, held = getattr(args, name, None), (settings.get("resources") or {}).get(name)
+            if given is not None and held is not None and not _is_resource(Path(given), held):
+                differing.append(f"{name} {held.get('name')} (another file), not {given}")
         if args.compared_with and "right_for" in rows and not self._is_compared_with(rows):
             differing.append(f"compared_with other models, not {' '.join(args.compared_with)}")
         return differing
@@ -76,7 +80,8 @@ class Job:
 
     `prepare`: the command that writes the scores which `training` reads, for kinds of scores that
     take seconds. `needs`: names of the jobs that must be trained before. `seconds`: expected time
-    of the training; `attack_seconds`: of one attack.
+    of the training; `attack_seconds`: of one attack. `state`: missing, begun, differs, unattacked
+    (trained, attacks missing), finished.
     """
 
     name: str
@@ -92,7 +97,7 @@ class Job:
     state: str = field(init=False, default="missing")
 
     def look(self) -> None:
-        """Set `state`: missing, begun, differs, unattacked (trained, attacks missing), finished."""
+        """Set `state`."""
         run = read_run(self.folder)
         if run is None:
             self.state = "missing"
@@ -105,21 +110,20 @@ class Job:
 
     def differing(self, run: dict[str, Any]) -> list[str]:
         """Settings in which the run or its attacks differ from the plan."""
-        planned = dict(self.training.identity)
-        return differences(planned, run.get("args", {}), self.folder.parent) + [
-            text for attack, folder in self._attack_folders() for text in _differing(attack, folder)
-        ]
-
-    def _attack_folders(self) -> Iterator[tuple[Attack, Path]]:
-        return ((attack, folder) for attack in self.attacks for folder in attack.folders)
+        differing = differences(self.training.identity, run.get("args", {}), self.folder.parent)
+        for attack in self.attacks:
+            for path in (folder / "attack.json" for folder in attack.folders):
+                if path.is_file():
+                    differing += attack.differing(read_json(path).get("settings") or {})
+        return differing
 
     @property
     def attack_folders(self) -> list[Path]:
-        return [folder for _, folder in self._attack_folders()]
+        return [folder for attack in self.attacks for folder in attack.folders]
 
     @property
     def missing_attacks(self) -> list[Path]:
-        return [folder for folder in self.attack_folders if not is_attacked(folder)]
+        return [folder for attack in self.attacks for folder in attack.missing]
 
     @property
     def finished(self) -> bool:
@@ -143,26 +147,11 @@ class Job:
         return attacks if self.trained else self.seconds + attacks
 
 
-def is_attacked(folder: Path) -> bool:
-    """Whether an attack is finished. Without attack.json nobody knows which attack it was."""
-    return all((folder / name).is_file() for name in ("attack.json", "summary.json"))
-
-
-def _other_resources(args: Any, held: dict[str, Any]) -> list[str]:
-    """The given resources of the recipe whose content differs from that of the attack's."""
-    differing = []
-    for name in RESOURCE_FLAGS:
-        given, there = getattr(args, name), held.get(name)
-        if given is None or there is None or name not in RECIPES[args.recipe]:
-            continue
-        path = Path(given)
-        if "sha256" in there and path.exists():
-            is_same = _digest(path.resolve()) == there["sha256"]
-        else:
-            is_same = path.name == there.get("name")
-        if not is_same:
-            differing.append(f"{name} {there.get('name')} (another file), not {given}")
-    return differing
+def _is_resource(given: Path, held: dict[str, Any]) -> bool:
+    """Whether a file has the content that an attack's settings hold; its name if it is gone."""
+    if "sha256" in held and given.exists():
+        return _digest(given.resolve()) == held["sha256"]
+    return given.name == held.get("name")
 
 
 @cache
@@ -171,11 +160,6 @@ def _digest(path: Path) -> str:
     from evaluation.resources import digest_of  # here: this import takes seconds
 
     return digest_of(path)
-
-
-def _differing(attack: Attack, folder: Path) -> list[str]:
-    path = folder / "attack.json"
-    return attack.differing(read_json(path).get("settings") or {}) if path.is_file() else []
 
 
 def differences(

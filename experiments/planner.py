@@ -7,13 +7,12 @@ from pathlib import Path
 
 from evaluation.presets import RECIPES
 from experiments import recorded
-from experiments.available import recipes_of
 from experiments.hyperparameters import HYPERPARAMETERS
 from experiments.jobs import Job
 from experiments.models import ROBUST
 from experiments.paper import CURVES, EPOCHS_FIGURE, LAMBDAS, Row, Table
 from experiments.pipeline import Pipeline, Place
-from experiments.scales import SCALES, tables_of
+from experiments.scales import SCALES, can_run, tables_of, usual_recipes
 from experiments.study import STUDIES
 from utils.cli import UserError
 from utils.runs import read_run
@@ -53,18 +52,21 @@ def make_plan(args: Namespace) -> list[Job]:
     is_study = args.target in STUDIES
     records = recorded.attacks_of(args) if is_study else {}
     scale = SCALES[args.scale]
+    recipes = usual_recipes(args.target, args.scale)
+    if args.scale == "mini":
+        recipes = [recipe for recipe in recipes if can_run(recipe)]
     pipeline = Pipeline(
         replace(scale, encoder=args.encoder or scale.encoder),
         Path(args.runs),
-        recipes_of(args),
+        args.recipes or recipes,
         args.data,
         args.num_examples,
-        {record.task: record.training_rows for record in records.values()},
+        {r.task: r.training_rows for r in records.values() if r.training_rows},
         keep_search_epochs=is_study,
     )
     for seed in args.seeds:
         for task in args.tasks:
-            add_target(args, pipeline, pipeline.place(task, seed))
+            add_target(args, Place(pipeline, task, seed))
     jobs = list(pipeline.jobs.values())
     if is_study:  # the repository keeps its records, not its runs
         recorded.refuse_other_settings(jobs, records, pipeline, args.output_dir)
@@ -100,30 +102,32 @@ def check(args: Namespace) -> None:
             raise UserError(f"--data {args.data}: no folder {task} in it")
 
 
-def add_target(args: Namespace, pipeline: Pipeline, place: Place) -> None:
+def add_target(args: Namespace, place: Place) -> None:
     """What the table or figure needs of one task and seed."""
     if tables := tables_of(args.target):
         for table, row in rows_of(args, tables):
             model = row.model.at(place.task)
-            pipeline.add_model(model, place)
+            place.add_model(model)
             is_ticket = model.kind and model.reinitialise == "nothing"
             if args.controls and table.controls and is_ticket:
-                pipeline.add_controls(model, place)
+                place.add_controls(model)
     elif args.target == "figure1":
-        pipeline.add_search("robust", place)
-    elif args.target == "figure2":
-        add_sparsities(pipeline, place)
+        place.add_search("robust")
+    elif args.target == "figure2":  # every curve's tickets at all sparsities; dense models once
+        sparsities = sorted({*place.scale.sparsities, place.tuned.sparsity})
+        for model in CURVES.values():
+            for sparsity in sparsities if model.kind else (None,):
+                place.add_model(replace(model, sparsity=sparsity))
     elif args.target == "figure3":
-        pipeline.add_model(ROBUST.at(place.task), place, attacked=False)
+        place.add_model(ROBUST.at(place.task), attacked=False)
     elif args.target == "figure4":
         for model in CURVES.values():
-            longer = replace(model.at(place.task), epochs=EPOCHS_FIGURE)
-            pipeline.add_model(longer, place, every_epoch=True)
+            place.add_model(replace(model.at(place.task), epochs=EPOCHS_FIGURE), every_epoch=True)
     else:  # figure5
-        pipeline.add_search("robust", place)
+        place.add_search("robust")
         for value in LAMBDAS:
             if value != place.tuned.search.lambda_amp:
-                pipeline.add_search("robust", place, f"-lambda{value:g}", {"lambda_amp": value})
+                place.add_search("robust", f"-lambda{value:g}", {"lambda_amp": value})
 
 
 def rows_of(args: Namespace, tables: tuple[Table, ...]) -> list[tuple[Table, Row]]:
@@ -134,11 +138,3 @@ def rows_of(args: Namespace, tables: tuple[Table, ...]) -> list[tuple[Table, Row
         if name not in names:
             raise UserError(f"{args.target} has no row {name!r}; it has {', '.join(names)}")
     return [(table, row) for table, row in rows if row.label in (args.rows or names)]
-
-
-def add_sparsities(pipeline: Pipeline, place: Place) -> None:
-    """Figure 2: every curve's tickets at all sparsities; dense models once."""
-    sparsities = sorted({*pipeline.scale.sparsities, place.tuned.sparsity})
-    for model in CURVES.values():
-        for sparsity in sparsities if model.kind else (None,):
-            pipeline.add_model(replace(model, sparsity=sparsity), place)

@@ -1,27 +1,31 @@
 """Which runs the study still needs: the repository keeps its records, not its runs."""
 
+from __future__ import annotations
+
 import re
 import shutil
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from evaluation.records import AttackRecord, read_records
-from experiments import estimates
-from experiments.available import can_run
-from experiments.jobs import Job, differences
+from experiments.jobs import Attack, Job, differences
 from experiments.pipeline import Pipeline
-from experiments.scales import SCALES
+from experiments.scales import SCALES, can_run
 from experiments.study import STUDY_RECIPE, STUDY_RECORDS
 from utils.cli import UserError
 from utils.files import public_name, write_atomically
+
+if TYPE_CHECKING:  # records need numpy and scipy, which take seconds
+    from evaluation.records import AttackRecord
 
 Key = tuple[str, int, str, str]  # task, seed, names of the folders of the run and of the attack
 
 
 def attacks_of(args: Namespace) -> dict[Key, AttackRecord]:
     """The kept records of the encoder's attacks."""
+    from evaluation.records import read_records
+
     path = Path(args.output_dir) / STUDY_RECORDS
     if not path.is_file() or not path.stat().st_size:
         return {}
@@ -34,8 +38,12 @@ def attacks_of(args: Namespace) -> dict[Key, AttackRecord]:
     }
 
 
-def _keys(job: Job) -> list[Key]:
-    return [(job.task, job.seed, job.folder.name, attack.name) for attack in job.attack_folders]
+def _attacks(job: Job) -> dict[Key, Attack]:
+    return {
+        (job.task, job.seed, job.folder.name, folder.name): attack
+        for attack in job.attacks
+        for folder in attack.folders
+    }
 
 
 def refuse_other_settings(
@@ -44,21 +52,8 @@ def refuse_other_settings(
     """UserError if a record has other settings: such a record is neither skipped nor mixed with new
     ones."""
     for job in jobs:
-        before = [pipeline.jobs[name] for name in job.needs]
-        attacks = [attack for attack in job.attacks for _ in attack.folders]
-        for attack, key in zip(attacks, _keys(job), strict=True):
-            if key not in records:
-                continue
-            record = records[key]
-            of_scores = (record.ticket.search if record.ticket else None) or {}
-            differing = [
-                *differences(job.training.identity, _settings(record)),
-                *attack.differing(record.raw),
-                *_other_rows(record, job, pipeline),
-            ]
-            for other in before:
-                if other.training.script in ("search_ticket", "prune_iteratively"):
-                    differing += differences(other.training.identity, of_scores)
+        for key, attack in _attacks(job).items():
+            differing = key in records and _differing(records[key], job, attack, pipeline)
             if differing:
                 raise UserError(
                     f"{job.name} is recorded in {output_dir} with other settings "
@@ -66,31 +61,27 @@ def refuse_other_settings(
                 )
 
 
-def _settings(record: AttackRecord) -> dict[str, Any]:
-    """What the run.json of a recorded run held, as far as the record shows."""
-    held = (record.training or {}) | {
-        "epochs": record.epochs,
-        "deviations": record.deviations,
-        "max_seq_length": record.raw.get("trained_max_seq_length"),
-    }
-    return {name: value for name, value in held.items() if value is not None}
-
-
-def _other_rows(record: AttackRecord, job: Job, pipeline: Pipeline) -> list[str]:
-    """Whether --data or MAX_TRAIN_ROWS give other training rows than the record's."""
-    there, data = record.training_rows, pipeline.data_of(job.task)
-    here = estimates.training_rows(job.task, str(data)) if data else there or 0
-    here = min(here, job.training.args.max_train_rows or here)
+def _differing(record: AttackRecord, job: Job, attack: Attack, pipeline: Pipeline) -> list[str]:
+    """Differences of the plan from a record, as far as the record shows them."""
+    run = (record.training or {}) | {"epochs": record.epochs, "deviations": record.deviations}
+    run["max_seq_length"] = record.raw.get("trained_max_seq_length")
+    run = {name: value for name, value in run.items() if value is not None}
+    differing = differences(job.training.identity, run) + attack.differing(record.raw)
+    here, there = pipeline.training_rows(job.task, job.training), record.training_rows
     # A tenth of a task's rows may become dev rows, and rows that are in test are dropped.
-    is_same = there is None or 0.85 * here <= there <= here
-    return [] if is_same else [f"{there} training rows, not {here}"]
+    if there is not None and not 0.85 * here <= there <= here:
+        differing.append(f"{there} training rows, not {here}")
+    for before in (pipeline.jobs[name].training for name in job.needs):
+        if before.script in ("search_ticket", "prune_iteratively") and record.ticket:
+            differing += differences(before.identity, record.ticket.search or {})
+    return differing
 
 
 def without_recorded(jobs: list[Job], records: dict[Key, AttackRecord]) -> list[Job]:
     """The jobs with an attack that is not recorded, and the jobs that they need."""
     wanted: set[str] = set()
     for job in reversed(jobs):  # a job comes after those that it needs
-        if job.name in wanted or any(key not in records for key in _keys(job)):
+        if job.name in wanted or _attacks(job).keys() - records.keys():
             wanted |= {job.name, *job.needs}
     return [job for job in jobs if job.name in wanted]
 

@@ -1,5 +1,7 @@
-"""The scales at which the tables and figures of the paper and of the study are made."""
+"""The scales at which the tables and figures are made, and their attacks on this machine."""
 
+import contextlib
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,8 @@ from experiments.paper import (
     mini_recipes,
 )
 from experiments.study import STUDIES, STUDY, STUDY_RECIPE, STUDY_SEARCH_EPOCHS
+from utils import cli
+from utils.settings import Role, setting
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,46 @@ SCALES = by_name(
 )
 
 
+@dataclass(kw_only=True)
+class ChoiceOfRuns:
+    """Choice of runs."""
+
+    scale: str | None = setting(
+        None,
+        "paper: BERT-base and hub data; mini: MiniLM and built-in or local data; study: the "
+        "study's own",
+        choices=tuple(SCALES),
+        role=Role.MEASURE,
+        unset="study for the study, which has no other",
+    )
+    tasks: list | None = setting(
+        None,
+        "names of tasks, such as sst2",
+        role=Role.DATA,
+        nargs="+",
+        unset="those of the table or of the scale",
+    )
+    seeds: list | None = setting(
+        None,
+        "seeds of the runs",
+        cli.non_negative_int,
+        role=Role.SEED,
+        nargs="+",
+        unset="42; 1 2 3 for the study",
+    )
+    encoder: str | None = setting(
+        None,
+        "encoder of the runs: hub name or local folder",
+        role=Role.PLACE,
+        unset="that of the scale",
+    )
+    data: str | None = setting(
+        None,
+        "folder with a folder per task, such as DATA/sst2/train.tsv",
+        role=Role.DATA_PLACE,
+    )
+
+
 def tables_of(target: str) -> tuple[Table, ...]:
     """The tables of a target: the study has several, a figure has none."""
     if target == STUDY.name:
@@ -104,3 +148,21 @@ def usual_recipes(target: str, scale_name: str) -> list[str]:
     if scale_name != "paper":
         return mini_recipes(columns)
     return [recipe for column in columns for recipe in PAPER_ATTACKS[column]]
+
+
+def can_run(recipe: str) -> bool:
+    """Whether the files that one of the mini scale's recipes needs are here."""
+    if recipe == "textfooler-neighbours":
+        tagger = "taggers/averaged_perceptron_tagger_eng"
+        return bool(os.environ.get("NEIGHBOURS")) and _nltk_has(tagger)
+    return recipe != "pwws" or _nltk_has("corpora/wordnet")
+
+
+def _nltk_has(package: str) -> bool:
+    with contextlib.suppress(ImportError):
+        import nltk
+
+        for name in (package, f"{package}.zip"):
+            with contextlib.suppress(LookupError):
+                return bool(nltk.data.find(name))
+    return False

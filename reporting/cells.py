@@ -50,7 +50,10 @@ class Cell:
 
 def outcomes(records: Records, measure: str) -> np.ndarray | None:
     """bool, (records, rows): whether a row counts for the measure; None if unknown."""
-    return by_class.correct_rows([r.raw for r in records], measure) if measure in COUNTED else None
+    letters = [r.row_outcomes for r in records]
+    if measure not in COUNTED or not records or None in letters or len({*map(len, letters)}) > 1:
+        return None
+    return np.array([[letter in COUNTED[measure] for letter in line] for line in letters])
 
 
 def interval(records: Records, measure: str) -> Interval:

@@ -65,7 +65,7 @@ def difference(mine: Records, theirs: Records) -> Difference | None:
     tests = [mcnemar(*rows) for rows in zip(a, b, strict=True)]
     points, bounds = 100 * (tests[0][0] - tests[0][1]) / a.shape[1], UNKNOWN
     if len(a) > 1:
-        points, *bounds = map(float, crossed_difference(a, b))
+        points, *bounds = map(float, crossed_difference((a, b)))
     return Difference(points, tuple(bounds), seeds, tests, lacking)
 
 

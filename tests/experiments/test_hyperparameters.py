@@ -10,7 +10,6 @@ import pytest
 
 from experiments import commands
 from experiments.hyperparameters import HYPERPARAMETERS
-from experiments.jobs import Job
 from experiments.models import Model
 from experiments.pipeline import Pipeline, Place
 from experiments.scales import SCALES
@@ -43,21 +42,20 @@ def shell_commands(tmp_path):
     return run
 
 
-def pipeline_of(runs: Path, encoder: str) -> tuple[Pipeline, Place]:
-    scale = replace(SCALES["paper"], encoder=encoder)
-    pipeline = Pipeline(scale, runs, RECIPES, None, None, {})
-    return pipeline, lambda task: pipeline.place(task, 7)
+def place_of(task: str, runs: Path) -> Place:
+    scale = replace(SCALES["paper"], encoder="some/bert")
+    return Place(Pipeline(scale, runs, RECIPES), task, 7)
 
 
 def settings_of(command: commands.Command) -> tuple[str, dict]:
     return command.script, vars(command.args)
 
 
-def assert_same(shell: list[commands.Command], jobs: list[Job]) -> None:
-    """The commands of the jobs, those that make scores and attacks included."""
+def assert_same(shell: list[commands.Command], place: Place, *runs: str) -> None:
+    """The commands of the planned runs, those that make scores and attacks included."""
     planned = [
         command
-        for job in jobs
+        for job in (place.pipeline.jobs[place.name(run)] for run in runs)
         for command in (job.prepare, job.training, *(attack.command for attack in job.attacks))
         if command is not None
     ]
@@ -68,62 +66,53 @@ def assert_same(shell: list[commands.Command], jobs: list[Job]) -> None:
 def test_the_shell_blocks_and_the_plan_hold_the_same_numbers(task, shell_commands, tmp_path):
     common = {"TASKS": task, "SEEDS": "7", "RUNS": str(tmp_path / "my runs"), "MODEL": "some/bert"}
     common |= {"RECIPES": " ".join(RECIPES)}
-    pipeline, place_of = pipeline_of(tmp_path / "my runs", "some/bert")
-    place = place_of(task)
-
-    def planned(*names: str) -> list[Job]:
-        return [pipeline.jobs[place.name(name)] for name in names]
+    place = place_of(task, tmp_path / "my runs")
 
     for method in METHODS:
-        pipeline.add_model(Model(method=method), place)
+        place.add_model(Model(method=method))
     folders = ["dense", *(f"dense-{method}" for method in METHODS[1:])]
     shell = shell_commands("1", **common, METHODS=" ".join(METHODS), ATTACK="yes")
-    assert_same(shell, planned(*folders))
+    assert_same(shell, place, *folders)
 
     for kind in SEARCHES:
-        pipeline.add_search(kind, place)
+        place.add_search(kind)
     for kind in PRUNINGS:
-        pipeline.add_pruning(kind, place)
+        place.add_pruning(kind)
     folders = [f"search-{kind}" for kind in SEARCHES] + [f"scores-{kind}" for kind in PRUNINGS]
     del common["RECIPES"]
-    assert_same(
-        shell_commands("2", **common, KINDS=" ".join((*SEARCHES, *PRUNINGS))), planned(*folders)
-    )
+    shell = shell_commands("2", **common, KINDS=" ".join((*SEARCHES, *PRUNINGS)))
+    assert_same(shell, place, *folders)
 
     kinds = (*SEARCHES, *PRUNINGS, "random", "random_matched")
     for kind in kinds:
-        pipeline.add_model(Model(kind=kind).at(task), place)
+        place.add_model(Model(kind=kind).at(task))
     sparsity = f"{HYPERPARAMETERS[task].sparsity:g}"
     shell = shell_commands("3", **common, KINDS=" ".join(kinds))
-    assert_same(shell, planned(*(f"ticket-{kind}-{sparsity}" for kind in kinds)))
+    assert_same(shell, place, *(f"ticket-{kind}-{sparsity}" for kind in kinds))
 
 
 def test_variants_have_the_same_folders(shell_commands, tmp_path):
     common = {"TASKS": "sst2", "SEEDS": "7", "RUNS": str(tmp_path), "MODEL": "some/bert"}
-    pipeline, place_of = pipeline_of(tmp_path, "some/bert")
-    place = place_of("sst2")
-
+    place = place_of("sst2", tmp_path)
     for reinitialise in ("ticket", "rest"):
         model = Model(kind="robust", sparsity=0.3, reinitialise=reinitialise, epochs=10)
-        pipeline.add_model(model, place)
+        place.add_model(model)
     shell = shell_commands("3", **common, REINIT="ticket rest", EPOCHS="10", TAG="-epochs10")
     names = [f"ticket-robust-0.3-reinit_{what}-epochs10" for what in ("ticket", "rest")]
-    assert_same(shell, [pipeline.jobs[place.name(name)] for name in names])
+    assert_same(shell, place, *names)
 
     model = Model(kind="robust", sparsity=0.5, search=(("penalty_mean", "matrices"),))
-    pipeline.add_model(model, place)
+    place.add_model(model)
     tag = "-penalty_mean_matrices"
     shell = shell_commands("3", **common, SPARSITIES="0.5", SCORES_TAG=tag, TAG=tag)
-    assert_same(shell, [pipeline.jobs[place.name(f"ticket-robust-0.5{tag}")]])
+    assert_same(shell, place, f"ticket-robust-0.5{tag}")
 
-    pipeline.add_model(Model(epochs=26, stop_at=Model(kind="robust", sparsity=0.3)), place)
+    place.add_model(Model(epochs=26, stop_at=Model(kind="robust", sparsity=0.3)))
     ticket = "ticket-robust-0.3"
     stop = {"STOP_AT_LOSS": str(place.folder / ticket), "EPOCHS": "26", "TAG": f"-loss_of-{ticket}"}
     shell = shell_commands("1", **common, **stop, ATTACK="yes")
-    assert_same(shell, [pipeline.jobs[place.name(f"dense-loss_of-{ticket}")]])
+    assert_same(shell, place, f"dense-loss_of-{ticket}")
 
-    pipeline.add_model(Model(kind="imp", sparsity=0.8), place)
+    place.add_model(Model(kind="imp", sparsity=0.8))
     highest = {"IMP_SPARSITY": "0.9", "TAG": "-to0.9", "KINDS": "imp"}
-    assert_same(
-        shell_commands("2", **common, **highest), [pipeline.jobs[place.name("scores-imp-to0.9")]]
-    )
+    assert_same(shell_commands("2", **common, **highest), place, "scores-imp-to0.9")
