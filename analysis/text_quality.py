@@ -66,7 +66,7 @@ def main() -> None:
         result = quality.quality_of(attack, quality.summarize(rows, measures))
         results.append(result)
         chosen = pairs.sample(len(rows), args.pairs, args.seed, attack.attack_id)
-        sheet += [pairs.Pair.of(result, rows[i], measures[i], task) for i in chosen]
+        sheet += [pairs.pair_of(result, rows[i], measures[i], task) for i in chosen]
 
     language_model, judge = tools.facts if tools else ({}, {})
     record = {

@@ -11,7 +11,7 @@ from evaluation.records import AttackRecord
 from masking.kinds import GATE_KINDS
 from reporting import render
 from reporting.cells import UNKNOWN, Cell, Records, cells_by_class, worst_class
-from reporting.comparisons import SAME_LOSS, Difference, difference
+from reporting.comparisons import SAME_LOSS, difference
 from reporting.paper_tables import SubTable
 from utils.cli import UserError
 from utils.files import read_jsonl
@@ -149,46 +149,40 @@ def _rows(sub: SubTable, measured: dict) -> list[tuple[dict[str, str], dict[str,
     rows = []
     for name in sorted((n for n, cost in costs.items() if cost), key=lambda n: costs[n][MINUTES]):
         cost, records = costs[name], models[name]
+        queries, aua = (Cell.of(records, m) for m in ("queries_per_row", "aua_percent"))
+        worst = worst_class(cells_by_class(records)).mean
         gain = difference(records, first) if first and records is not first else None
-        further = None
+        low, high = gain.bounds if gain else UNKNOWN
+        further, in_text = None, render.NONE
         if gain and base and gain.points > 0:
             further = max(0.0, cost[MINUTES] - base[MINUTES]) / gain.points
-        start = {"task": sub.task, "recipe": sub.recipe, "model": name}
-        csv_row = start | _csv_row(cost, records, gain, further)
-        rows.append(({"model": name} | _markdown_row(cost, records, gain, further), csv_row))
+            in_text = render.number(further) + (" ?" if gain.is_noise else "")
+        in_markdown = {
+            "model": name,
+            **{column: render.number(x, SPECS.get(column, ".1f")) for column, x in cost.items()},
+            "#Query": render.cell(queries, interval=False),
+            "Aua %": render.cell(aua, interval=False),
+            "worst class %": render.number(worst),
+            "Δ Aua vs. Fine-tune": render.short(gain) if gain else render.NONE,
+            "further minutes per point": in_text,
+        }
+        in_csv = {
+            "task": sub.task,
+            "recipe": sub.recipe,
+            "model": name,
+            **cost,
+            "queries": queries.mean,
+            "aua_percent": aua.mean,
+            "aua_deviation": aua.deviation,
+            "aua_worst_class": worst,
+            "aua_minus_fine_tune": gain.points if gain else None,
+            "low_95": low,
+            "high_95": high,
+            "p": gain.tests[0][2] if gain and low is None else None,
+            "further_minutes_per_point": further,
+        }
+        rows.append((in_markdown, in_csv))
     return rows
-
-
-def _markdown_row(
-    cost: Cost, records: Records, gain: Difference | None, further: float | None
-) -> dict[str, str]:
-    unsure = " ?" if further is not None and gain.is_noise else ""
-    return {
-        **{name: render.number(value, SPECS.get(name, ".1f")) for name, value in cost.items()},
-        "#Query": render.cell(Cell.of(records, "queries_per_row"), interval=False),
-        "Aua %": render.cell(Cell.of(records, "aua_percent"), interval=False),
-        "worst class %": render.number(worst_class(cells_by_class(records)).mean),
-        "Δ Aua vs. Fine-tune": render.short(gain) if gain else render.NONE,
-        "further minutes per point": render.number(further) + unsure,
-    }
-
-
-def _csv_row(
-    cost: Cost, records: Records, gain: Difference | None, further: float | None
-) -> dict[str, object]:
-    aua = Cell.of(records, "aua_percent")
-    low, high = gain.bounds if gain else UNKNOWN
-    return cost | {
-        "queries": Cell.of(records, "queries_per_row").mean,
-        "aua_percent": aua.mean,
-        "aua_deviation": aua.deviation,
-        "aua_worst_class": worst_class(cells_by_class(records)).mean,
-        "aua_minus_fine_tune": gain.points if gain else None,
-        "low_95": low,
-        "high_95": high,
-        "p": gain.tests[0][2] if gain and low is None else None,
-        "further_minutes_per_point": further,
-    }
 
 
 def write(subs: list[SubTable], measured: dict, folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from reporting import figures, render
 from reporting.cells import Cell, largest_group, one_per_seed
 from reporting.figure_data import Shown, csv_text
 from reporting.render import write_text
-from reporting.searches import PENALTY, Runs
+from reporting.searches import PENALTY, Runs, reading
 from training.deviations import SEARCH
 from training.settings import recipe_in
 from utils.cli import UserError
@@ -99,9 +99,10 @@ def update(path: Path, runs: Runs, encoder: str, tasks: Iterable[str]) -> list[S
 
 
 def _of_run(folder: Path, run: dict) -> Search:
-    try:
+    with reading(f"run.json or log.jsonl in {folder}"):
         splits = run.get("data", {}).get("splits", {})
         data = {name: split.get("fingerprint") for name, split in sorted(splits.items())}
+        finished = [line for line in read_jsonl(folder / "log.jsonl") if line.get("dev")]
         raw = {
             "encoder": run["encoder"]["name"],
             "task": run["task"],
@@ -111,15 +112,12 @@ def _of_run(folder: Path, run: dict) -> Search:
             "epochs": [
                 {
                     "epoch": line["finished_epochs"],
-                    "open_gates_percent": 100 * dev["penalty_of_all_gates"],
-                    "dev_accuracy_ticket_percent": dev["dev_accuracy_ticket_percent"],
+                    "open_gates_percent": 100 * line["dev"]["penalty_of_all_gates"],
+                    "dev_accuracy_ticket_percent": line["dev"]["dev_accuracy_ticket_percent"],
                 }
-                for line in read_jsonl(folder / "log.jsonl")
-                if (dev := line.get("dev"))
+                for line in finished
             ],
         }
-    except (KeyError, TypeError, AttributeError) as e:
-        raise UserError(f"run.json or log.jsonl in {folder} lacks {e}") from e
     return Search.read(raw, f"the run in {folder}")
 
 

@@ -34,16 +34,22 @@ SPARSITIES = SCALES["mini"].sparsities
 LTH = Model(kind="imp", sparsity=0.3)
 
 
-def report(tmp_path: Path, *targets: str, scale: str = "mini", further: tuple = ()) -> Path:
-    """Make the targets from tmp_path/runs; the folder they were written to."""
+def report(
+    tmp_path: Path, *targets: str, scale: str = "mini", further: tuple = (), lines: tuple = ()
+) -> Path:
+    """Make the targets from tmp_path/runs, with `lines` if any; the folder they were written to."""
+    if lines:
+        write(tmp_path / "runs", lines)
     folders = ("--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
     call("report", "--make", *targets, "--scale", scale, *folders, *further)
     return tmp_path / "out"
 
 
-def general(tmp_path: Path, out: str = "out", records: str = "runs") -> Path:
-    """Make the general table from tmp_path/runs; the folder it was written to."""
-    call("report", "--records", tmp_path / records, "--output_dir", tmp_path / out)
+def general(tmp_path: Path, out: str = "out", lines: tuple = ()) -> Path:
+    """Make the general table from tmp_path/runs, with `lines` if any; its folder."""
+    if lines:
+        write(tmp_path / "runs", lines)
+    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / out)
     return tmp_path / out
 
 
@@ -111,8 +117,7 @@ def test_the_papers_tables_hold_its_values(tmp_path):
 
 def test_what_is_missing_carries_its_command(tmp_path):
     both = [attack(DENSE, 42), attack(DENSE, 43), attack(LTH, 43)]
-    write(tmp_path / "runs", both)
-    out = report(tmp_path, "table1")
+    out = report(tmp_path, "table1", lines=both)
     text = (out / "table1.md").read_text()
     line = f"sh reproduce.sh table1 --scale mini --tasks {TASK} --seeds"
     # LTH lacks seed 42, and with seed 43 its controls.
@@ -150,8 +155,7 @@ def test_two_recipes_fill_one_column_of_the_paper(tmp_path):
         attack(aua=3.0, recipe="bertattack", **facts),
         attack(aua=5.0, recipe="bertattack-released", **facts),
     ]
-    write(tmp_path / "runs", lines)
-    out = report(tmp_path, "table1", scale="paper", further=("--tasks", "sst2"))
+    out = report(tmp_path, "table1", scale="paper", further=("--tasks", "sst2"), lines=lines)
     dense = {"method": "Fine-tune", "metric": "aua", "attack_in_paper": "BERT-Attack"}
     for recipe, mean, difference in (("bertattack", 3, 0.1), ("bertattack-released", 5, 2.1)):
         row = row_of(out / "table1.csv", recipe=recipe, **dense)
@@ -218,8 +222,7 @@ def test_rows_distinguish_methods_and_reinitialized_weights(tmp_path):
     older["ticket"] = {"kind": "random matched", "sparsity_asked": 0.3}
     shuffled = attack(models[3], 43, 50.0)
     shuffled["ticket"] = shuffled["ticket"] | {"reinit_law": "shuffled"}
-    write(tmp_path / "runs", [*lines, older, shuffled])
-    out = report(tmp_path, "table1", "table4")
+    out = report(tmp_path, "table1", "table4", lines=[*lines, older, shuffled])
     for name, values in (
         ("table1", {"Fine-tune": "0", "FreeLB": "1", "Rand (matched)": "9", "RobustT": "2"}),
         ("table4", {"RobustT": "2", "w/o Structure": "4", "w/o Structure + Longer": "5"}),
@@ -244,8 +247,7 @@ def test_a_row_does_not_average_over_settings(tmp_path):
         line["ticket"]["search"] = {"lambda_amp": amp}
     again = attack(ROBUST_30, 44, 50.0)  # computed otherwise, the same search
     again["ticket"]["search"] = {"lambda_amp": 0.1, "compile": None}
-    write(tmp_path / "runs", [*lines, again])
-    out = report(tmp_path, "table1")
+    out = report(tmp_path, "table1", lines=[*lines, again])
     found = {
         r["method"]: r
         for r in rows_of(out / "table1.csv", metric="aua", recipe="textfooler-minilm")
@@ -270,8 +272,7 @@ def test_the_general_table_names_methods_and_noise(tmp_path):
         attack(replace(ROBUST_30, epochs=3)),
         attack(replace(ROBUST_30, reinitialise="rest")),
     ]
-    write(tmp_path / "runs", lines)
-    general(tmp_path)
+    general(tmp_path, lines=lines)
     assert {(r["model"], r["seeds"]) for r in rows_of(tmp_path / "out" / "table.csv")} == {
         ("dense fine-tuned", "1"),
         ("dense freelb", "1"),
@@ -312,8 +313,7 @@ def test_no_cell_of_a_csv_is_a_formula(tmp_path):
     for text in ("=1+1", "+a", "-a", "@a"):
         assert render.csv_cell(text) == f"'{text}"
     assert render.csv_cell("a=b") == "a=b" and render.csv_cell(None) == ""
-    write(tmp_path / "runs", [attack(attack_id="=HYPERLINK(1)")])
-    out = report(tmp_path, "table1")
+    out = report(tmp_path, "table1", lines=[attack(attack_id="=HYPERLINK(1)")])
     row = rows_of(out / "table1.csv", method="Fine-tune", metric="aua")[0]
     assert row["attack_ids"] == "'=HYPERLINK(1)"
     write(tmp_path / "general", [attack(encoder={"name": "=1+1"})])
@@ -329,8 +329,7 @@ def test_figure_2_shows_the_records(tmp_path):
         lines.append(attack(replace(ROBUST, sparsity=sparsity), 43, 22.0 + i))
     lines.append(attack(LTH, 42, 5.0))
     lines.append(attack(LTH, 42, 5.0, recipe="pwws"))  # of a table alone: no curve
-    write(tmp_path / "runs", lines)
-    out = report(tmp_path, "figure2")
+    out = report(tmp_path, "figure2", lines=lines)
     assert_drawn(out, "figure2")
     found = rows_of(out / "figure2.csv", curve="RobustT", quantity="Aua")
     assert [float(r["x"]) for r in found] == list(SPARSITIES)
@@ -366,8 +365,7 @@ def test_figure_4_shows_the_epochs_of_the_longer_training(tmp_path):
     ]
     of_table = attack(longer[0], 42, 70.0)  # "last" of the same run: no epoch of the figure
     short = attack(replace(longer[0], epochs=None), 42, 70.0, checkpoint="epoch2")
-    write(tmp_path / "runs", [*lines, of_table, short])
-    out = report(tmp_path, "figure4")
+    out = report(tmp_path, "figure4", lines=[*lines, of_table, short])
     assert_drawn(out, "figure4")
     for i, name in enumerate(CURVES):
         found = rows_of(out / "figure4.csv", curve=name, quantity="Aua")
@@ -460,8 +458,7 @@ def test_figure_3_shows_the_densities(tmp_path):
 
 
 def test_all_is_made_as_far_as_it_can_be(tmp_path, capsys):
-    write(tmp_path / "runs", [attack()])
-    out = report(tmp_path, "all")
+    out = report(tmp_path, "all", lines=[attack()])
     printed = capsys.readouterr().out
     for name in TABLES:
         assert {p.name for p in out.glob(f"{name}*")} == {
@@ -515,8 +512,7 @@ def test_intervals_and_paired_comparisons_from_the_rows_outcomes(tmp_path):
         attack(DENSE, 42, 40.0, **dense, intervals_95={"aua_percent": [16.8, 68.7]}),
         attack(ROBUST_30, 42, 60.0, **dense | {"row_outcomes": "rfffrrrrrf"}),
     ]
-    write(tmp_path / "runs", lines)
-    out = report(tmp_path, "table1")
+    out = report(tmp_path, "table1", lines=lines)
     text = (out / "table1.md").read_text()
     assert "40.0 [16.8, 68.7] (n=1)" in text
     # Only the ticket right on 5 rows, only the dense model on 3: p = 2 (1 + 8 + 28 + 56) / 2^8.
@@ -528,8 +524,7 @@ def test_intervals_and_paired_comparisons_from_the_rows_outcomes(tmp_path):
         attack(DENSE, 43, 40.0, **dense),
         attack(ROBUST_30, 43, 40.0, **dense | {"row_outcomes": "rrrffffrff"}),
     ]
-    write(tmp_path / "runs", lines)
-    text = (report(tmp_path, "table1") / "table1.md").read_text()
+    text = (report(tmp_path, "table1", lines=lines) / "table1.md").read_text()
     cell = re.search(r"\| RobustT .*? 50\.0 ± 14\.1 \[([\d.]+), ([\d.]+)\] \(n=2\)", text)
     table = np.array([[c == "r" for c in "rfffrrrrrf"], [c == "r" for c in "rrrffffrff"]])
     assert tuple(map(float, cell.groups())) == pytest.approx(crossed_interval(table), abs=0.06)
@@ -547,8 +542,7 @@ def test_the_general_table_compares_rows_and_shows_each_seed(tmp_path):
         attack(ROBUST_30, 42, 60.0, row_outcomes="rfffrrrrrf", **facts),
         attack(ROBUST_30, 43, 60.0, row_outcomes="rrrrrrffff", **facts),
     ]
-    write(tmp_path / "runs", lines)
-    text = (general(tmp_path) / "table.md").read_text()
+    text = (general(tmp_path, lines=lines) / "table.md").read_text()
     assert "| 45.0 ± 7.1 [" in text and "| 60.0 ± 0.0 [" in text
     assert re.search(
         r"Aua compared with dense fine-tuned, .*: robust ticket, 30 % \+15\.0 \[.*\], not "
@@ -562,8 +556,7 @@ def test_the_general_table_compares_rows_and_shows_each_seed(tmp_path):
     row = rows_of(tmp_path / "out" / "table.csv", model="dense fine-tuned")[0]
     assert row["aua_percent_by_seed"] == "42:40;43:50"
     assert float(row["aua_percent_deviation"]) == pytest.approx(50**0.5)
-    write(tmp_path / "runs", [lines[0], lines[2], attack(ROBUST_30, 44, 60.0)])
-    general(tmp_path)
+    general(tmp_path, lines=[lines[0], lines[2], attack(ROBUST_30, 44, 60.0)])
     assert "p = 0.73), seed 42 only, not" in (tmp_path / "out" / "table.md").read_text()
 
 
@@ -578,8 +571,7 @@ def test_each_checkpoint_without_a_run_is_a_model(tmp_path):
             ("sure", "ccccccc", 80.0, "rrrrrrrrww"),
         )
     ]
-    write(tmp_path / "runs", lines)
-    found = rows_of(general(tmp_path) / "table.csv")
+    found = rows_of(general(tmp_path, lines=lines) / "table.csv")
     assert {r["model"]: r["aua_percent"] for r in found} == {
         "plain (aaaaaa)": "40.0",
         "plain (bbbbbb)": "60.0",
@@ -619,8 +611,7 @@ def test_a_damaged_record_is_one_line(tmp_path, capsys, damage, said):
 
 def test_dev_rows_are_in_no_table_of_the_paper_and_named_elsewhere(tmp_path):
     lines = [attack(DENSE, 42, 20.0), attack(DENSE, 42, 60.0, split="dev", protocol_id="other")]
-    write(tmp_path / "runs", lines)
-    row = aua_of(report(tmp_path, "table1"), "Fine-tune")
+    row = aua_of(report(tmp_path, "table1", lines=lines), "Fine-tune")
     assert row["ours_mean"] == "20"
     found = rows_of(general(tmp_path, "general") / "table.csv")
     assert {r["model"]: r["aua_percent"] for r in found} == {
@@ -656,8 +647,7 @@ def test_a_record_whose_rates_are_not_its_rows_is_one_line(tmp_path, capsys, cha
 
 def test_outcomes_of_different_numbers_of_rows_are_not_compared(tmp_path):
     lines = [attack(seed=42, row_outcomes="rrfff"), attack(seed=43, row_outcomes="rrff")]
-    write(tmp_path / "runs", lines)
-    general(tmp_path)
+    general(tmp_path, lines=lines)
     assert "| 45.0 ± 7.1 |" in (tmp_path / "out" / "table.md").read_text()
 
 
@@ -667,8 +657,7 @@ def test_two_protocols_are_never_in_one_comparison(tmp_path):
         attack(ROBUST_30, 42, 50.0, protocol_id="aaa"),
         attack(LTH, 42, 60.0, protocol_id="bbb"),
     ]
-    write(tmp_path / "runs", lines)
-    out = report(tmp_path, "table1")
+    out = report(tmp_path, "table1", lines=lines)
     text = (out / "table1.md").read_text()
     assert (
         "evaluation protocol aaa" in text
@@ -691,8 +680,7 @@ def stopped(seed: int = 42, loss: float = 0.04, of: dict | None = None, **change
 
 def controls_in(tmp_path, *lines: dict) -> dict[str, str]:
     """Text of the controls' rows of the robust ticket in Table 1, by control."""
-    write(tmp_path / "runs", list(lines))
-    text = (report(tmp_path, "table1") / "table1.md").read_text()
+    text = (report(tmp_path, "table1", lines=list(lines)) / "table1.md").read_text()
     rows = re.findall(r"^\| RobustT \| (same [a-z ]+) \((.*)$", text, re.MULTILINE)
     assert len(rows) == 3
     return dict(rows)
@@ -727,8 +715,7 @@ def test_a_best_checkpoint_s_control_may_be_of_an_earlier_epoch(tmp_path):
     """Both runs ended at a loss of 0.05 or less; their best epochs were before that."""
     ticket = controlled(checkpoint="best") | {"mean_training_loss": 0.2, "last_training_loss": 0.05}
     dense = stopped(loss=0.3, checkpoint="best", last_training_loss=0.04)
-    write(tmp_path / "runs", [ticket, dense])
-    report(tmp_path, "table1", further=("--checkpoint", "best"))
+    report(tmp_path, "table1", further=("--checkpoint", "best"), lines=[ticket, dense])
     text = (tmp_path / "out" / "table1.md").read_text()
     assert (
         "| RobustT | same training loss (epoch of a longer schedule, loss 0.050) | 7 | 0.300 | 80.0"
@@ -827,8 +814,7 @@ def test_calibrated_attacks_have_a_table_of_their_own(tmp_path):
         at("4xfitted", 23.0, temperature=14.0),
         attack(LTH, 42, 30.0, score_with="softmax"),
     ]
-    write(tmp_path / "runs", lines)
-    text = (general(tmp_path) / "table.md").read_text()
+    text = (general(tmp_path, lines=lines) / "table.md").read_text()
     assert text.count("## Calibration") == 1
     cells = (
         "| dense fine-tuned | 0 % | 3 | 3.50 | 12.0 | 4.0 | 30.0 | 45.0 | 25.0 | 23.0 | 4xfitted |"
@@ -864,8 +850,7 @@ def test_a_calibration_table_mixes_neither_protocols_nor_seeds(tmp_path):
         at("0.5", 44, 10.0, "other"),
         at("0.5", 45, 10.0, "other"),
     ]
-    write(tmp_path / "runs", lines)
-    general(tmp_path)
+    general(tmp_path, lines=lines)
     with open(tmp_path / "out" / "calibration.csv", newline="") as f:
         rows = [(r["protocol_id"], r["aua_by_seed"]) for r in csv.DictReader(f)]
     # Seeds 42 and 44 of a would do without the third temperature; of that, one protocol is shown.
@@ -888,8 +873,7 @@ def test_a_ticket_of_an_earlier_epoch_is_no_seed_of_the_last_ones_row(tmp_path):
         line = attack(ROBUST_30, seed, aua)
         line["ticket"] = line["ticket"] | {"search": SEARCH, "scores_epoch": epoch}
         lines.append(line)
-    write(tmp_path / "runs", lines)
-    out = report(tmp_path, "table1")
+    out = report(tmp_path, "table1", lines=lines)
     row = aua_of(out, "RobustT")
     assert row["values_by_seed"] == "1:50;2:52"
     assert "differing in early_scores_epoch (2 there" in (out / "table1.md").read_text()
