@@ -28,19 +28,9 @@ def _title(task: str, recipe: str | None = None) -> str:
 
 def _over_steps_of_one(data: pd.DataFrame) -> Figure:
     """Figure 1: a panel per task, both shares on one axis from 0 to 1."""
-    tasks = data.groupby("task", sort=False)
-    figure = new_figure(0.55 + 1.35 * len(tasks))
-    grid = figure.subplots(len(tasks), 1, squeeze=False)[:, 0]
-    styles = looks((PENALTY, DECIDED))
-    for axes, (task, of_task) in zip(grid, tasks, strict=True):
-        for quantity, curve in of_task.groupby("quantity", sort=False):
-            _step_curve(axes, curve, quantity, styles[quantity])
-        axes.set_title(_title(task), loc="left")
-        axes.set_ylim(-0.02, 1.02)
-        axes.set_ylabel("share of gates")
-    grid[-1].set_xlabel("optimizer step")
-    legend(figure, styles)
-    return figure
+    data = data.assign(curve=data["quantity"], quantity="share of gates")
+    names = (PENALTY, DECIDED)
+    return _rows_of_panels(data, names, "optimizer step", _step_curve, _unit_axis)
 
 
 def _over_steps_by_lambda(data: pd.DataFrame) -> Figure:
@@ -87,6 +77,11 @@ def _rows_of_panels(
         axes.set_xlabel(x_label)
     legend(figure, styles, legend_columns)
     return figure
+
+
+def _unit_axis(axes: Axes, quantity: str, _panel: pd.DataFrame) -> None:
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_ylabel(quantity)
 
 
 def _share_axis(axes: Axes, quantity: str, panel: pd.DataFrame) -> None:

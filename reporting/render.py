@@ -14,6 +14,20 @@ from reporting.comparisons import Difference, Result, difference
 from utils.files import write_atomically
 
 NONE = "—"
+# Of the legends of tables.
+OF_MEASURES = (
+    "Clean: accuracy before the attack. Aua: accuracy under attack. Both are shares of all "
+    "attacked rows. Suc = 100 (1 - Aua / Clean). #Query: victim queries per row that was right "
+    "before the attack. "
+)
+OF_INTERVALS = (
+    "Brackets: 95 % intervals; for one seed Wilson's over rows, for several over new rows and new "
+    "seeds (two-way random effects). "
+)
+OF_FLAGS = (
+    "Suspicious: see the notes. One class survives: Aua of one class is far above the others', so "
+    "the mean hides which class is robust."
+)
 TESTS = (
     "one seed: McNemar's exact test; several: 95 % interval for new rows and seeds, and that test "
     "for each; not corrected for their number"

@@ -22,14 +22,10 @@ COLUMNS = {  # of the Markdown, as cells over seeds
 }
 METRICS = (*COLUMNS.values(), "clean_full_test_percent", "mean_training_loss")
 LEGEND = (
-    "Clean: accuracy before the attack. Aua: accuracy under attack. Both are shares of all "
-    "attacked rows. Suc = 100 (1 - Aua / Clean). #Query: victim queries per row that was right "
-    "before the attack. Words changed: mean share over rows where the attack succeeded. ±: "
-    "standard deviation over seeds (n - 1). Brackets: 95 % intervals; for one seed Wilson's over "
-    "rows, for several over new rows and new seeds (two-way random effects). Test accuracy: on all "
-    "test rows. Control missing: a dense control of this ticket (same epochs, same training loss, "
-    "same label passes) lacks a seed. Suspicious: see the notes. One class survives: "
-    "Aua of one class is far above the others', so the mean hides which class is robust."
+    f"{render.OF_MEASURES}Words changed: mean share over rows where the attack succeeded. ±: "
+    f"standard deviation over seeds (n - 1). {render.OF_INTERVALS}Test accuracy: on all test rows. "
+    "Control missing: a dense control of this ticket (same epochs, same training loss, same label "
+    f"passes) lacks a seed. {render.OF_FLAGS}"
 )
 
 

@@ -1,4 +1,4 @@
-r"""A table of the paper or of the study as Markdown, LaTeX (which needs booktabs) and CSV."""
+"""A table of the paper or of the study as Markdown, LaTeX (which needs booktabs) and CSV."""
 
 from experiments.paper import PAPER_DATASET, Table
 from reporting import render
@@ -6,22 +6,16 @@ from reporting.cells import Cell, doubts_of, worst_class
 from reporting.grids import Grid, grids
 from reporting.paper_tables import Line, SubTable
 
-OURS = (
-    "Ours: mean ± standard deviation (n - 1) over n seeds. Brackets: 95 % intervals; for one seed "
-    "Wilson's over rows, for several over new rows and new seeds (two-way random effects)."
-)
+OURS = f"Ours: mean ± standard deviation (n - 1) over n seeds. {render.OF_INTERVALS}"
 OURS_IN_TEX = (
     "Ours: mean over seeds; subscript: standard deviation (n - 1); superscript: number of seeds."
 )
 LEGEND = (
-    "Diff.: ours minus the paper's. Clean: accuracy before the attack. Aua: accuracy under attack. "
-    "Both are shares of all attacked rows. Suc = 100 (1 - Aua / Clean). #Query: victim queries per "
-    "row that was right before the attack. A row without numbers was not run. Control missing: a "
-    "matched dense control of this ticket lacks a seed, so it is open whether longer or closer "
-    "fitting explains its numbers. The control with the same training loss is an epoch from the "
-    "middle of a longer schedule: its learning rate was not annealed. Suspicious: see the notes. "
-    "One class survives: Aua of one class is far above the others', so the mean hides which class "
-    "is robust."
+    f"Diff.: ours minus the paper's. {render.OF_MEASURES}A row without numbers was not run. "
+    "Control missing: a matched dense control of this ticket lacks a seed, so it is open whether "
+    "longer or closer fitting explains its numbers. The control with the same training loss is an "
+    "epoch from the middle of a longer schedule: its learning rate was not annealed. "
+    f"{render.OF_FLAGS}"
 )
 OF_SEARCHES = (
     " Dev: accuracy of the trained model on the dev rows. R(m): expected share of open gates in "
@@ -62,7 +56,7 @@ def markdown(table: Table, subs: list[SubTable], remark: str = "") -> str:
         if grid.commands:
             commands = "\n".join(["```sh", *grid.commands, "```"])
             parts += ["To run what is missing or has fewer seeds:", commands]
-    return render.paragraphs([*parts, f"{OURS} {_legend(table)}"])
+    return render.paragraphs([*parts, f"{OURS}{_legend(table)}"])
 
 
 def latex(table: Table, subs: list[SubTable]) -> str:
