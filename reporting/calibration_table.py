@@ -3,17 +3,8 @@
 from dataclasses import dataclass
 
 from evaluation.records import COMPARISON, AttackRecord
-from reporting import render
-from reporting.cells import (
-    Cell,
-    Records,
-    cells_by_class,
-    grouped,
-    largest_group,
-    model_of,
-    one_per_seed,
-    worst_class,
-)
+from reporting import cells, render
+from reporting.cells import Cell, Records, grouped
 
 # What records at several temperatures share; the ids of their protocols differ.
 SHARED = tuple(key for key in COMPARISON if key not in ("temperature_rule", "protocol_id"))
@@ -55,7 +46,7 @@ def groups(records: Records) -> list[Group]:
     keys = (*SHARED, "protocol_but_temperature")
     for members in grouped(records, lambda r: tuple(getattr(r, key) for key in keys)).values():
         group = Group({}, [])
-        for model, of_model in grouped(members, model_of).items():
+        for model, of_model in grouped(members, cells.model_of).items():
             rules = grouped(of_model, lambda r: r.temperature_rule or "1")
             if "fitted" in rules:
                 group.models[model] = _comparable(model[0], rules, group.notes)
@@ -67,8 +58,8 @@ def _comparable(name: str, all_rules: Rules, notes: list[str]) -> Rules:
     """For each temperature the records of one protocol, of the seeds that all have; adds notes."""
     rules: Rules = {}
     for rule, records in all_rules.items():
-        of_protocol, skipped = largest_group(records, ("protocol_id",), "")
-        rules[rule] = one_per_seed(of_protocol)
+        of_protocol, skipped = cells.largest_group(records, ("protocol_id",), "")
+        rules[rule] = cells.one_per_seed(of_protocol)
         notes += [f"{name}, {_description(rule)}: {text}" for text in skipped]
     seeds = {rule: {r.seed for r in records} for rule, records in rules.items()}
     for rule in [rule for rule in rules if not seeds["fitted"] & seeds[rule]]:
@@ -128,7 +119,7 @@ def _markdown_row(model: tuple, rules: Rules) -> dict[str, str]:
         "Aua % fitted": texts["fitted"],
         "lowest Aua %": texts[lowest],
         "at": _description(lowest),
-        "worst class % fitted": render.number(worst_class(cells_by_class(fitted)).mean),
+        "worst class % fitted": render.number(cells.worst_class(cells.cells_by_class(fitted)).mean),
         "seeds": str(len(fitted)),
     }
 
@@ -155,6 +146,6 @@ def _csv_row(group: Group, model: tuple, rule: str, records: Records) -> dict[st
         **{measure: Cell.of(records, measure).mean for measure in MEASURES},
         **dict(zip(("aua_low_95", "aua_high_95"), aua.interval, strict=True)),
         "aua_by_seed": render.by_seed(aua),
-        "aua_by_class": render.by_class(cells_by_class(records)),
+        "aua_by_class": render.by_class(cells.cells_by_class(records)),
         "attack_ids": ";".join(r.attack_id for r in records),
     }

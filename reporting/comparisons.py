@@ -11,17 +11,8 @@ from evaluation import by_class, intervals
 from evaluation.by_class import Rate
 from evaluation.intervals import crossed_difference, mcnemar
 from evaluation.records import STRICT_COMPARISON, AttackRecord
-from reporting.cells import (
-    ONE_CLASS,
-    UNKNOWN,
-    Cell,
-    Interval,
-    Records,
-    cells_by_class,
-    flags_of,
-    one_per_seed,
-    outcomes,
-)
+from reporting import cells
+from reporting.cells import UNKNOWN, Cell, Interval, Records
 
 SAME_EPOCHS = "same epochs"
 SAME_LOSS = "same training loss"
@@ -86,8 +77,7 @@ def class_gains(mine: Records, theirs: Records) -> ClassGains:
 def interaction(pairs: list[tuple[Pair, Pair]]) -> Difference | None:
     """How much more Aua mine gains over theirs in the first of two settings than in the second.
 
-    `pairs`: of each data set, (mine, theirs) in both settings; several give their mean. None where
-    the records cannot show it, or where fewer than two seeds are common.
+    `pairs`: of each data set, (mine, theirs) in both settings. Otherwise like mean_difference.
     """
     seeds, lacking, tables = _paired([pair for both in pairs for pair in both])
     gains = [a.astype(float) - b for a, b in tables or ()]
@@ -116,7 +106,7 @@ def _paired(pairs: list[Pair]) -> tuple[list[int], set[int], Tables | None]:
     sides = [{r.seed: r for r in records} for pair in pairs for records in pair]
     seeds = sorted(set.intersection(*map(set, sides)))
     lacking = set().union(*sides).difference(seeds)
-    arrays = [outcomes([side[seed] for seed in seeds], "aua_percent") for side in sides]
+    arrays = [cells.outcomes([side[seed] for seed in seeds], "aua_percent") for side in sides]
     tables = list(zip(arrays[::2], arrays[1::2], strict=True))
     if any(a is None or b is None or a.shape != b.shape for a, b in tables):
         return seeds, lacking, None
@@ -153,7 +143,7 @@ def controls_of(ticket: Records, records: Records) -> list[Control]:
         and all(getattr(r, key) == getattr(first, key) for key in keys)
     ]
     plain = [r for r in dense if r.stop_at_loss is None]
-    same_epochs = one_per_seed(r for r in plain if r.epochs == first.epochs)
+    same_epochs = cells.one_per_seed(r for r in plain if r.epochs == first.epochs)
     controls = [Control(SAME_EPOCHS, f"{first.epochs} epochs", same_epochs)]
     controls.append(_same_loss(by_seed, dense))
     passes = {r.seed: r.label_passes for r in ticket}
@@ -168,7 +158,7 @@ def controls_of(ticket: Records, records: Records) -> list[Control]:
             for r in plain
             if passes[r.seed] is not None and 0 <= r.epochs - passes[r.seed] <= MOST_FURTHER_PASSES
         ]
-        controls.append(Control(SAME_PASSES, wanted, one_per_seed(close)))
+        controls.append(Control(SAME_PASSES, wanted, cells.one_per_seed(close)))
     return controls
 
 
@@ -181,7 +171,7 @@ def _same_loss(ticket: dict[int | None, AttackRecord], dense: Records) -> Contro
     all_reached = len(reached) == len(stopped)
     if not all_reached:
         wanted += f", not reached in {max(r.epochs for r in stopped)} epochs"
-    return Control(SAME_LOSS, wanted, one_per_seed(reached), all_reached)
+    return Control(SAME_LOSS, wanted, cells.one_per_seed(reached), all_reached)
 
 
 def _stops_for(dense: AttackRecord, ticket: AttackRecord) -> bool:
@@ -213,7 +203,7 @@ class Result:
     @cached_property
     def by_class(self) -> dict[str, Cell]:
         """Aua of each class, by its name."""
-        return cells_by_class(self.records)
+        return cells.cells_by_class(self.records)
 
     @cached_property
     def gains(self) -> dict[str, ClassGains]:
@@ -229,10 +219,10 @@ class Result:
     @property
     def marks(self) -> str:
         """Appended to the model's name."""
-        flags = {name for record in self.records for name in flags_of(record)}
+        flags = {name for record in self.records for name in cells.flags_of(record)}
         words = ["control missing"] * bool(self.missing_controls)
-        words += ["suspicious"] * bool(flags - {ONE_CLASS})
-        words += ["one class survives"] * (ONE_CLASS in flags)
+        words += ["suspicious"] * bool(flags - {cells.ONE_CLASS})
+        words += ["one class survives"] * (cells.ONE_CLASS in flags)
         return f" ({', '.join(words)})" if words else ""
 
 

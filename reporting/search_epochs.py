@@ -24,7 +24,7 @@ from reporting.render import write_text
 from reporting.searches import PENALTY, Runs, reading
 from training.deviations import SEARCH
 from training.settings import recipe_in
-from utils.cli import UserError
+from utils.cli import explain
 from utils.files import read_jsonl
 
 NAME = f"{STUDY.name}-searches"
@@ -63,13 +63,11 @@ class Search:
     @classmethod
     def read(cls, raw: dict, where: str) -> "Search":
         """From a line of the log. UserError names what is missing or wrong."""
-        try:
+        with explain(f"{where} is damaged: "):
             search = schema.read(cls, raw)
             if not search.epochs:
                 raise ValueError("epochs is empty")
-        except ValueError as e:
-            raise UserError(f"{where} is damaged: {e}") from e
-        return search
+            return search
 
     @property
     def identity(self) -> str:
