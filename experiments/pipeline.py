@@ -1,7 +1,7 @@
 """From a model of a table to its runs: what it is made from, how it is trained and attacked."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from experiments import commands, estimates
 from experiments.commands import Command
 from experiments.hyperparameters import HYPERPARAMETERS
 from experiments.jobs import Attack, Job
-from experiments.models import DENSE, Model, controls_of, scores_folder
+from experiments.models import DENSE, Model, scores_folder
 from experiments.scales import Scale
 from masking.kinds import GATE_KINDS
 from utils.cli import UserError
@@ -104,21 +104,19 @@ class Place:
         self._add(training, passes, prepare=prepare, needs=needs, attacks=attacks)
 
     def add_controls(self, ticket: Model) -> None:
-        """The dense models that a ticket is compared with.
+        """The dense models that a ticket is compared with, trained with the same settings.
 
-        The control with the ticket's loss is an epoch of the one with its label passes, if that
-        one can keep all of its epochs.
+        Same epochs as its retraining; same label passes as the ticket and its mask; same training
+        loss at the end, which is an epoch of the second one if that one can keep all of its epochs.
         """
         passes = self._label_passes(ticket)
-        same_epochs, *longer, same_loss = controls_of(ticket, self.scale.epochs, passes)
-        self.add_model(same_epochs)
-        taken_from, kept = None, ()
-        for control in longer:
-            source = self.folder / control.folder
-            if self._keeps_epochs(source, passes):
-                taken_from, kept = source, tuple(range(1, passes + 1))
-            self.add_model(control, keep_epochs=kept)
-        self.add_model(same_loss, taken_from=taken_from)
+        longer, taken_from, kept = replace(DENSE, epochs=passes), None, ()
+        self.add_model(replace(DENSE, epochs=ticket.epochs))
+        if passes != (ticket.epochs or self.scale.epochs):
+            if self._keeps_epochs(self.folder / longer.folder, passes):
+                taken_from, kept = self.folder / longer.folder, tuple(range(1, passes + 1))
+            self.add_model(longer, keep_epochs=kept)
+        self.add_model(replace(longer, stop_at=ticket), taken_from=taken_from)
 
     def _keeps_epochs(self, folder: Path, epochs: int) -> bool:
         """Whether a run has all of its epochs, or will. Not at paper scale, for the disk: 26
@@ -147,7 +145,9 @@ class Place:
         kind, folder = ticket.kind, self.folder / scores_folder(ticket.kind)
         if kind in GATE_KINDS:
             name = self.add_search(kind, ticket.search_tag, dict(ticket.search or ()))
-            return (name,), Path(f"{folder}{ticket.scores_tag}"), None
+            epoch = ticket.search_epoch
+            file = f"/scores_epoch{epoch}.safetensors" if epoch else ""
+            return (name,), Path(f"{folder}{ticket.search_tag}{file}"), None
         if kind.startswith("imp"):
             # Not Table 1's scores, which would wait for nine rounds; where both have a ticket it
             # is the same one.

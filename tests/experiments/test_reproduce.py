@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -677,10 +678,14 @@ def fake_scripts(tmp_path, monkeypatch):
     root = tmp_path / "root"
     root.mkdir()
     (root / "train.py").write_text(
-        "import os, pathlib, sys, time\n"
+        "import os, pathlib, signal, sys, time\n"
         "folder, journal = pathlib.Path(sys.argv[1]), open(sys.argv[2], 'a')\n"
         "gpu = os.environ['CUDA_VISIBLE_DEVICES'] or 'cpu'\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
         "print('start', folder.name, gpu, file=journal, flush=True)\n"
+        "if folder.name == 'slow':\n"
+        "    signal.sigwait([signal.SIGTERM])\n"
+        "    sys.exit(print('saved', file=journal))\n"
         "time.sleep(0.05)\n"
         "if folder.name == 'bad':\n"
         "    sys.exit(3)\n"
@@ -761,6 +766,21 @@ def test_a_signal_ends_the_attacks_of_a_job(fake_scripts):
     dense = make("dense", attacks=(143, 0))
     assert runner.execute([dense], "", 1) == [dense]
     assert journal()[2:] == ["attack 0 143"]
+
+
+def test_an_interrupt_reaches_what_runs_and_starts_no_more(fake_scripts):
+    make, journal = fake_scripts
+    jobs = [make("slow"), make("later", "slow"), make("x"), make("z")]
+
+    def interrupt(_) -> None:
+        while "start slow 0" not in journal():
+            time.sleep(0.01)
+        raise KeyboardInterrupt  # as the signal does, here after x
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.execute(jobs, "0,1", 1, interrupt)
+    assert journal()[-1] == "saved" and "end x" in journal()
+    assert not any("start z" in line or "later" in line for line in journal())
 
 
 @pytest.mark.parametrize(
