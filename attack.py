@@ -77,11 +77,9 @@ def main() -> None:
     row_facts = protocol.describe_rows(rows, args.row_choice, args.seed) | common
     attacks = []
     for target, order in zip(targets, orders, strict=True):
-        setup = attack_setup.Setup.of(
-            args, target, order, task, rows, paths, max_seq_length, device
-        )
+        setup = attack_setup.Setup(args, target, order, task, rows, paths, max_seq_length, device)
         for rule in args.temperature:
-            identity = setup.settings(data_facts, row_facts, resource_facts, args.split, rule)
+            identity = setup.settings(data_facts, row_facts, resource_facts, rule)
             result_file = Path(args.result_file or target.home / "records.jsonl")
             place = attack_setup.output_dir(args, target, rule)
             folder = AttackFolder(place, identity, rows.ids, result_file)
@@ -95,7 +93,7 @@ def main() -> None:
 
     # The attacks, row by row.
     resources.import_textattack(device)
-    from evaluation import recipes, workers
+    from evaluation import attack_rows, recipes
 
     loaded = recipes.load(args.recipe, paths, device)
     finished: dict[tuple, AttackFolder] = {}
@@ -116,7 +114,7 @@ def main() -> None:
             folder.copy_rows(finished[model])
         bar = cli.progress_bar(len(rows), len(folder.done), "row", args.recipe, args.quiet)
         waiting = [i for i, row_id in enumerate(rows.ids) if row_id not in folder.done]
-        lines = workers.attack_rows(setup, attack, victim, waiting, args.processes)
+        lines = attack_rows.attack_rows(setup, attack, victim, waiting, args.processes)
         with contextlib.closing(lines), bar:
             for line in lines:
                 folder.append(line)

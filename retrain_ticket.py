@@ -2,12 +2,14 @@
 
     python retrain_ticket.py --model_name bert-base-uncased --scores FOLDER --sparsity 0.3 \\
         --output_dir FOLDER
+    python retrain_ticket.py --model_name bert-base-uncased --ticket FILE --output_dir FOLDER
 
 The kind of ticket is the kind of score file (search_ticket.py, make_scores.py). Writes ordinary
 checkpoints whose pruned weights are exactly 0.0, and the ticket, one bit per weight.
 """
 
 import dataclasses
+from pathlib import Path
 
 from training.settings import (
     StageSettings,
@@ -18,7 +20,7 @@ from training.settings import (
 )
 from training.tasks import check_task, resolve_task
 from utils import cli, interrupts
-from utils.settings import Role, parse, setting
+from utils.settings import Role, changed, parse, setting
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -59,8 +61,15 @@ class ReinitSettings:
 class Settings(TicketSettings, ReinitSettings, StageSettings):
     """Retraining."""
 
+    scores: str | None = changed(TicketSettings, "scores", None)
+    sparsity: float | None = changed(TicketSettings, "sparsity", None)
+    ticket: str | None = setting(
+        None,
+        "ticket file, or folder that holds ticket.safetensors, in place of --scores and --sparsity",
+        role=Role.PLACE,
+    )
     allow_other_encoder: bool = setting(
-        False, "accept scores learned for another encoder of the same shape", role=Role.TICKET
+        False, "accept scores or a ticket of another encoder of the same shape", role=Role.TICKET
     )
 
 
@@ -68,6 +77,12 @@ def parse_args(argv: list[str] | None = None) -> Settings:
     args = parse(Settings, __doc__.split("\n")[0], argv)
     check_task(args)
     check_kept_epochs(args)
+    if args.ticket is None and (args.scores is None or args.sparsity is None):
+        raise cli.UserError("give --scores and --sparsity, or --ticket")
+    if args.ticket is not None and (args.scores is not None or args.sparsity is not None):
+        raise cli.UserError(
+            "--ticket is drawn already: leave out --scores and --sparsity, or leave out --ticket"
+        )
     no_std = args.reinit_law in ("matched", "shuffled") and args.reinit_scope != "encoder"
     if no_std and args.reinit_std is not None:
         raise cli.UserError(f"--reinit_std is not read with --reinit_law {args.reinit_law}")
@@ -98,39 +113,62 @@ from utils import devices
 from utils.files import write_json
 from utils.runs import Run, environment, read_run, seed_for
 
+ABOUT_SCORES = (
+    *("kind", "task", "seed", "epoch", "encoder", "of", "matched_to", "complement_of"),
+    *("sparsity_after_round", "label_passes"),
+)
 
-def draw_ticket(args: Settings, model) -> tuple[tickets.Masks, dict]:
-    """The masks, and the manifest: where they come from, what was asked and what it came to.
 
+def ticket_file(args: Settings) -> Path:
+    """The file that the ticket is read or drawn from."""
+    if args.ticket is not None:
+        return ticket_files.ticket_file(args.ticket)
+    return ticket_files.score_file(args.scores)
+
+
+def read_ticket(args: Settings, model) -> tuple[tickets.Masks, dict]:
+    """The masks of --ticket, or those that --scores give at --sparsity, and their origin.
+
+    The origin says what the scores were made with and for, the sparsity that was asked for, and
     `expected_density_percent`: 100 R(m) of the scores, where they are gates.
     """
-    path = ticket_files.score_file(args.scores)
+    path = ticket_file(args)
     with cli.explain():
-        scores, shapes, source = ticket_files.load_scores(path)
+        if args.ticket is not None:
+            tensors, file = ticket_files.load_ticket(path)
+            shapes = {name: (mask.shape[0], mask.shape[1]) for name, mask in tensors.items()}
+            source = file.get("source", {})
+        else:
+            tensors, shapes, source = ticket_files.load_scores(path)
         ticket_files.check_origin(source, path)
-    scores, shapes = models.scores_for(
-        model, args.model_name, path, scores, shapes, source["encoder"], args.allow_other_encoder
+    tensors, shapes = models.tensors_for(
+        model, args.model_name, path, tensors, shapes, source["encoder"], args.allow_other_encoder
     )
+    origin = {key: source[key] for key in ABOUT_SCORES if key in source}
+    origin |= {"recipe": recipe_in(source), "sha256": source.get("sha256")}
+    facts = {"sparsity_asked": args.sparsity, "expected_density_percent": None, "source": origin}
+    if args.ticket is not None:
+        facts["sparsity_asked"] = file.get("sparsity_asked", file["sparsity"])
+        facts["expected_density_percent"] = file.get("expected_density_percent")
+        return tensors, facts
     with cli.explain():
         ticket_files.check_order(source, args.sparsity, path)
-        masks = tickets.draw(scores, shapes, args.sparsity)
+        masks = tickets.draw(tensors, shapes, args.sparsity)
+    if source["kind"] in GATE_KINDS:
+        penalty = hard_concrete.penalty(list(tensors.values()))
+        facts["expected_density_percent"] = 100 * float(penalty)
+    return masks, facts
+
+
+def describe_ticket(args: Settings, model, masks: tickets.Masks, origin: dict) -> dict:
+    """The manifest of a ticket: its origin, and what it came to."""
     fingerprint = encoders.encoder_fingerprint(model)
-    about_scores = ("kind", "task", "seed", "epoch", "encoder", "of", "matched_to", "complement_of")
-    about_scores += ("sparsity_after_round", "label_passes")
-    origin = {k: source[k] for k in about_scores if k in source}
-    origin |= {"recipe": recipe_in(source), "sha256": source["sha256"]}
-    is_gates = source["kind"] in GATE_KINDS
-    penalty = hard_concrete.penalty(list(scores.values())) if is_gates else None
-    manifest = {
-        "sparsity_asked": args.sparsity,
-        "source": origin,
+    return origin | {
         "rewound_to": models.encoder_facts(args.model_name, model, fingerprint),
-        "expected_density_percent": None if penalty is None else 100 * float(penalty),
         "density_by_head": surgery.density_by_head(masks, model.config.num_attention_heads),
         "density_by_matrix": tickets.density_by(masks, {name: name for name in masks}),
         "environment": environment(),
     }
-    return masks, manifest
 
 
 def label_passes_of(source: dict, sparsity: float) -> int:
@@ -158,7 +196,7 @@ def ticket_facts(args: Settings, masks: tickets.Masks, manifest: dict) -> dict:
     source = manifest["source"]
     facts = {
         "kind": source["kind"],
-        "sparsity_asked": args.sparsity,
+        "sparsity_asked": manifest["sparsity_asked"],
         "sparsity": tickets.sparsity_of(masks),
         "scores_epoch": source.get("epoch"),
         "scores_seed": source["seed"],
@@ -180,10 +218,11 @@ def ticket_facts(args: Settings, masks: tickets.Masks, manifest: dict) -> dict:
 def main() -> None:
     args = parse_args()
     interrupts.limit_time(args.time_budget)
-    if not ticket_files.score_file(args.scores).is_file():
-        raise cli.UserError(f"there is no score file at {ticket_files.score_file(args.scores)}")
-    scores_run = read_run(ticket_files.score_file(args.scores).parent)
-    resolve_data_settings(args, (scores_run or {}).get("args", {}))
+    if not ticket_file(args).is_file():
+        kind = "score" if args.ticket is None else "ticket"
+        raise cli.UserError(f"there is no {kind} file at {ticket_file(args)}")
+    earlier_run = read_run(ticket_file(args).parent)
+    resolve_data_settings(args, (earlier_run or {}).get("args", {}))
     task = resolve_task(args)
     args.max_seq_length = args.max_seq_length or task.max_seq_length
     run = Run(args.output_dir, "retrain", args)
@@ -202,7 +241,8 @@ def main() -> None:
     )
     models.check_length(model, args.max_seq_length)
     models.check_tokenizer(model, tokenizer)
-    masks, manifest = draw_ticket(args, model)
+    masks, origin = read_ticket(args, model)
+    manifest = describe_ticket(args, model, masks, origin)
     train, dev, test = (
         encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev", "test")
     )
@@ -218,7 +258,7 @@ def main() -> None:
     facts = results.stage_facts(
         "retrain", args, labels, task.name, manifest["rewound_to"], len(train)
     )
-    passes = args.epochs + label_passes_of(manifest["source"], args.sparsity)
+    passes = args.epochs + label_passes_of(manifest["source"], manifest["sparsity_asked"])
     facts |= {"ticket": ticket, "label_passes": passes}
     about_run = {**facts, "data": splits.facts(), "optimizer_steps": total_steps}
     loop.begin(run, about_run, accelerator)

@@ -9,9 +9,19 @@ if [ "${1:-}" = --fast ]; then
 fi
 sh "$ROOT/scripts/setup.sh"
 cd "$ROOT"
+# Without bytecode, each process that a test starts compiles torch again, which takes seconds.
+unset PYTHONDONTWRITEBYTECODE
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
 .venv/bin/python -m codespell_lib
-.venv/bin/python -m mypy
+# The types are checked while the tests run, and reported after them.
+report=$(mktemp)
+trap 'rm -f "$report"' EXIT
+.venv/bin/python -m mypy >"$report" 2>&1 &
+types=$!
+failed=0
 # No test needs a hub; a test that tried to reach one would wait for it.
-HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -q "$@"
+HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -q "$@" || failed=$?
+wait "$types" || failed=$?
+cat "$report"
+exit "$failed"

@@ -52,8 +52,7 @@ def main() -> None:
     from utils.files import write_json
     from utils.runs import environment
 
-    attacks = [finished_attacks.read_attack(folder) for folder in args.attacks]
-    finished_attacks.check_same_task(attacks)
+    attacks = finished_attacks.read_attacks(args.attacks)
     data = judges.data_settings(args, attacks[0])
     task = resolve_task(data)
     if not task.label_names:  # a custom task

@@ -53,8 +53,7 @@ def main() -> None:
     from utils.files import write_json
     from utils.runs import environment
 
-    attacks = [finished_attacks.read_attack(folder) for folder in args.attacks]
-    finished_attacks.check_same_rows(attacks)
+    attacks = finished_attacks.read_attacks(args.attacks, same_rows=True)
     victims = transfer.find_victims(attacks, args.models, args.checkpoint)
     attacked = {a.attack_id: v.target.folder for v in victims for a in v.attacks}
     source_names = transfer.short_names(

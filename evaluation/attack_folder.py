@@ -25,10 +25,16 @@ from utils.process_state import current_threads, resume_threads
 LOCK = "attack.lock"
 
 
-def line_digest(line: dict) -> str:
+def _digest(line: dict) -> str:
     """8 hex digits of a row's line without its time; equal for two attacks that agree."""
     content = {name: value for name, value in line.items() if name not in ("digest", "seconds")}
     return fingerprint(content)[:8]
+
+
+def is_altered(line: dict) -> bool:
+    """Whether somebody edited a row's line. Lines of earlier versions have no digest."""
+    digest = _digest(line)
+    return line.get("digest", digest) != digest
 
 
 class AttackFolder:
@@ -40,10 +46,8 @@ class AttackFolder:
         `ids`: of the rows to attack. `result_file`: JSON-lines file of the records of many attacks.
         Raises UserError if the folder holds anything else, another attack, or damaged files.
         """
-        self.folder = folder
-        self.result_file = result_file
-        self.settings = json.loads(json.dumps(settings))
-        self.ids = ids
+        self.folder, self.result_file = folder, result_file
+        self.settings, self.ids = json.loads(json.dumps(settings)), ids
         self._lock: IO | None = None
         self.done: dict[str, dict] = {}
         self.summary: dict | None = None
@@ -67,43 +71,33 @@ class AttackFolder:
         earlier, self.threads = facts.get("settings", {}), facts.get("threads")
         if not isinstance(earlier, dict):
             raise UserError(f"{self.folder}/attack.json is damaged; choose another --output_dir")
-        names = sorted(self.settings.keys() | earlier.keys())
-        differing = [n for n in names if self.settings.get(n) != earlier.get(n)]
+        differing = ", ".join(
+            f"{n} was {json.dumps(earlier.get(n))}, is now {json.dumps(self.settings.get(n))}"
+            for n in sorted(self.settings.keys() | earlier.keys())
+            if self.settings.get(n) != earlier.get(n)
+        )
         if differing:
-            shown = ", ".join(
-                f"{n} was {json.dumps(earlier.get(n))}, is now {json.dumps(self.settings.get(n))}"
-                for n in differing
-            )
             raise UserError(
-                f"{self.folder} holds an attack with other settings ({shown}); choose another "
+                f"{self.folder} holds an attack with other settings ({differing}); choose another "
                 "--output_dir"
             )
         if (self.folder / "rows.jsonl").is_file():
             lines = read_jsonl(self.folder / "rows.jsonl")
             self.done = {line["row_id"]: line for line in lines if line.get("row_id") in self.ids}
-            for line in self.done.values():
-                self._check(line)
+            for row_id, line in self.done.items():
+                is_line = line.get("outcome") in LETTERS and isinstance(line.get("queries"), int)
+                if not is_line or is_altered(line):
+                    raise UserError(
+                        f"{self.folder}/rows.jsonl {'was altered' if is_line else 'is damaged'}: "
+                        f"{row_id}; delete its line and run the same command again"
+                    )
         if (self.folder / "summary.json").is_file():
-            summary = read_json(self.folder / "summary.json")
-            if summary.get("attack_id") != self.attack_id:
+            self.summary = read_json(self.folder / "summary.json")
+            if self.summary.get("attack_id") != self.attack_id:
                 raise UserError(
                     f"{self.folder}/summary.json is damaged or belongs to another attack; delete "
                     "it and run the same command again"
                 )
-            self.summary = summary
-
-    def _check(self, line: dict) -> None:
-        """Raise UserError for a line that no attack can have written."""
-        wrong = ""
-        if line.get("outcome") not in LETTERS or not isinstance(line.get("queries"), int):
-            wrong = "is damaged"
-        elif line.get("digest", line_digest(line)) != line_digest(line):
-            wrong = "was altered"
-        if wrong:
-            raise UserError(
-                f"{self.folder}/rows.jsonl {wrong}: {line['row_id']}; delete its line and run the "
-                "same command again"
-            )
 
     @property
     def attack_id(self) -> str:
@@ -135,7 +129,7 @@ class AttackFolder:
 
     def append(self, line: dict) -> None:
         """Write the line of an attacked row, with its digest."""
-        line = line | {"digest": line_digest(line)}
+        line = line | {"digest": _digest(line)}
         append_jsonl(self.folder / "rows.jsonl", line)
         self.done[line["row_id"]] = line
 
@@ -143,7 +137,7 @@ class AttackFolder:
         """Append the lines of an equal attack for the rows that this one lacks."""
         for line in other.outcomes():
             if line["row_id"] not in self.done:
-                self.append({name: value for name, value in line.items() if name != "digest"})
+                self.append(line)
 
     def outcomes(self) -> list[dict]:
         """Lines of the rows done so far, in the order of the rows."""

@@ -1,27 +1,33 @@
-"""Attack one row and describe the outcome in one line."""
+"""Attack rows, in this process or in several on the visible devices; a line for each row.
 
-import contextlib
-import random
+The outcome of a row depends only on the row and the seed, not on the process that attacks it.
+TextAttack is not imported here at the top: a new process unpickles a Setup first, and then imports
+TextAttack through `resources.import_textattack`.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 
-import numpy as np
 import torch
-from textattack import Attack
-from textattack.attack_results import FailedAttackResult, SkippedAttackResult
-from textattack.shared import AttackedText
 
+from evaluation import resources
+from evaluation.attack_setup import Setup
 from evaluation.outcomes import FAILED, SKIPPED, SUCCESS
-from evaluation.victim import Victim
 from training.rows import Rows
 from training.tasks import Task
+from utils.cli import UserError
+from utils.process_state import seeded
 from utils.runs import seed_for
 
 
-def attack_row(
-    attack: Attack, victim: Victim, task: Task, rows: Rows, position: int, seed: int
-) -> dict:
+def attack_row(attack, victim, task: Task, rows: Rows, position: int, seed: int) -> dict:
     """Attack the row at `position` and return its line, which depends on the row and `seed` only.
 
     score_before and score_after are the goal's (log-odds against the label, or 1 - p), rounded to 5
@@ -29,21 +35,20 @@ def attack_row(
     original text that are no longer there. equal_importance: the search could not rank the words.
     out_of_budget: the attack failed when its query budget was spent.
     """
+    from textattack.attack_results import FailedAttackResult, SkippedAttackResult
+
     start = time.monotonic()
     row_id, label = rows.ids[position], rows.labels[position]
     # TextAttack clears its caches after a search, but not after a skipped row.
     victim.forget()
     attack.clear_cache()
-    text = AttackedText(OrderedDict(zip(task.text_columns, rows.texts[position], strict=True)))
     attack.search_method.first_scores = []
-    with _seeded(seed_for(seed, "attack", row_id)):
-        result = attack.attack(text, label)
+    columns = OrderedDict(zip(task.text_columns, rows.texts[position], strict=True))
+    with seeded(seed_for(seed, "attack", row_id)):
+        result = attack.attack(columns, label)
     before, after = result.original_result, result.perturbed_result
-    outcome = SUCCESS
-    if isinstance(result, SkippedAttackResult):
-        outcome = SKIPPED
-    elif isinstance(result, FailedAttackResult):
-        outcome = FAILED
+    without_success = {SkippedAttackResult: SKIPPED, FailedAttackResult: FAILED}
+    outcome = without_success.get(type(result), SUCCESS)
     ranked_by = attack.search_method.first_scores
     spent = attack.goal_function.num_queries >= attack.goal_function.query_budget
     return {
@@ -65,7 +70,7 @@ def attack_row(
     }
 
 
-def words_changed(text: AttackedText) -> int:
+def words_changed(text) -> int:
     """Number of words of the original that were replaced, split or deleted on the way to `text`.
 
     TextAttack's own measure compares texts position by position, so that one inserted space makes
@@ -76,22 +81,78 @@ def words_changed(text: AttackedText) -> int:
     return sum(position == -1 or position in modified for position in positions)
 
 
-def _columns(text: AttackedText, task: Task) -> dict[str, str]:
+def _columns(text, task: Task) -> dict[str, str]:
     parts = text.tokenizer_input
     parts = (parts,) if isinstance(parts, str) else parts
     return dict(zip(task.text_columns, parts, strict=True))
 
 
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators that TextAttack draws from, and restore them afterwards."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):  # an attack draws nothing on a GPU
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
+def attack_rows(
+    setup: Setup, attack, victim, positions: list[int], processes: int
+) -> Iterator[dict]:
+    """Yield the line of each row at `positions`, as soon as it is done.
+
+    One process uses `attack` and `victim`. Several processes build their own: on CUDA they take the
+    visible devices in turn, on a CPU each takes a share of the threads.
+    Raises UserError if a process dies.
+    """
+    if processes == 1 or len(positions) < 2:
+        for position in positions:
+            yield attack_row(attack, victim, setup.task, setup.rows, position, setup.args.seed)
+        return
+    context = multiprocessing.get_context("spawn")  # CUDA cannot be forked
+    arguments = (setup, victim.temperature, processes, context.Value("i", 0))
+    pool = ProcessPoolExecutor(min(processes, len(positions)), context, _start, arguments)
+    try:
+        for done in as_completed(_submitted(pool, positions)):
+            yield done.result()
+    except BrokenProcessPool as e:
+        raise UserError(
+            "a process of the attack ended before its rows were done (killed, or out of memory?); "
+            "run the same command again, with fewer --processes, to resume"
+        ) from e
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+
+def _submitted(pool: ProcessPoolExecutor, positions: list[int]) -> list[Future]:
+    try:
+        return [pool.submit(_attack, position) for position in positions]
+    except OSError as e:  # a process died while the next one started, and its pipes are closed
+        raise BrokenProcessPool(str(e)) from e
+
+
+_worker: dict = {}  # what _start builds in a worker process
+
+
+def _start(setup: Setup, temperature: float, processes: int, started) -> None:
+    """Build the attack in a worker process, which it configures for itself alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends the workers
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    with started.get_lock():
+        number = started.value
+        started.value += 1
+    device = setup.device
+    if device == "cuda":
+        device = f"cuda:{number % torch.cuda.device_count()}"
+    else:
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    resources.import_textattack(device)
+    from evaluation import recipes
+
+    victim = setup.victim(device, temperature)
+    loaded = recipes.load(setup.args.recipe, setup.paths, device)
+    _worker.update(setup=setup, attack=setup.attack(victim, loaded), victim=victim)
+
+
+def _exit_with_parent() -> None:
+    """Exit when the parent dies; otherwise the process would wait for rows forever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _attack(position: int) -> dict:
+    [line] = attack_rows(**_worker, positions=[position], processes=1)
+    return line

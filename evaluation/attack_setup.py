@@ -29,111 +29,65 @@ SOURCES = ("data_dir", "train_file", "validation_file", "test_file")
 class Setup:
     """Everything that an attack on one checkpoint is built from. It can be pickled."""
 
+    args: AttackRun
     target: Target
     label_order: list[int]
     task: Task
     rows: Rows
-    seed: int
-    recipe: str
     paths: dict[str, Path]
-    score_with: str
-    similarity_threshold: float | None
-    query_budget: int | None
     max_seq_length: int
-    batch_size: int
-    precision: str
     device: str
 
-    @classmethod
-    def of(
-        cls,
-        args: AttackRun,
-        target: Target,
-        label_order: list[int],
-        task: Task,
-        rows: Rows,
-        paths: dict[str, Path],
-        max_seq_length: int,
-        device: str,
-    ) -> "Setup":
-        """The setup for one checkpoint by attack.py's flags."""
-        threshold = args.similarity_threshold
-        if threshold is None:
-            threshold = SIMILARITY_THRESHOLDS.get(args.recipe)
-        return cls(
-            target=target,
-            label_order=label_order,
-            task=task,
-            rows=rows,
-            seed=args.seed,
-            recipe=args.recipe,
-            paths=paths,
-            score_with=args.score_with,
-            similarity_threshold=threshold,
-            query_budget=args.query_budget,
-            max_seq_length=max_seq_length,
-            batch_size=args.eval_bsz,
-            precision=args.precision,
-            device=device,
-        )
+    @property
+    def similarity_threshold(self) -> float | None:
+        """That of --similarity_threshold, else the recipe's; None for a recipe without MiniLM."""
+        given = self.args.similarity_threshold
+        return SIMILARITY_THRESHOLDS.get(self.args.recipe) if given is None else given
 
     def victim(self, device: str | None = None, temperature: float = 1.0):
         """The checkpoint as the `Victim` that TextAttack queries."""
         from evaluation.victim import Victim
 
         model, tokenizer = checkpoints.load_classifier(self.target)
-        return Victim(
-            model,
-            tokenizer,
-            self.label_order,
-            self.max_seq_length,
-            self.batch_size,
-            self.precision,
-            device or self.device,
-            temperature,
-        )
+        how = (self.max_seq_length, self.args.eval_bsz, self.args.precision, device or self.device)
+        return Victim(model, tokenizer, self.label_order, *how, temperature)
 
     def attack(self, victim, loaded):
         """TextAttack's Attack on the victim; `loaded` comes from `recipes.load`."""
         from evaluation import recipes
 
-        return recipes.build(
-            self.recipe,
-            victim,
-            self.task,
-            loaded,
-            self.score_with,
-            self.similarity_threshold,
-            self.query_budget,
-        )
+        args = self.args
+        how = (args.score_with, self.similarity_threshold, args.query_budget)
+        return recipes.build(args.recipe, victim, self.task, loaded, *how)
 
-    def settings(self, data: dict, rows: dict, resource_facts: dict, split: str, rule: str) -> dict:
+    def settings(self, data: dict, rows: dict, resource_facts: dict, rule: str) -> dict:
         """The settings that identify an attack, for its folder and its record.
 
         `data`, `rows`: from `protocol.describe_data` and `describe_rows`. `rule`: of temperature.
         Settings of later versions are omitted at their defaults, so that earlier attacks keep
         their id.
         """
+        args = self.args
         settings = {
             "task": self.task.name,
             "checkpoint": self.target.name,
             "checkpoint_sha256": checkpoints.weights_digest(self.target),
             "label_order": self.label_order,
             "max_seq_length": self.max_seq_length,
-            "precision": self.precision,
+            "precision": args.precision,
             "device": self.device,
-            "recipe": self.recipe,
-            "score_with": self.score_with,
+            "recipe": args.recipe,
+            "score_with": args.score_with,
             "similarity_threshold": self.similarity_threshold,
-            "attack_seed": self.seed,
+            "attack_seed": args.seed,
             "data": data,
             "rows": rows,
             "resources": resource_facts,
         }
-        if split == "dev":  # rows to select on; reports leave them out
+        if args.split == "dev":  # rows to select on; reports omit them
             settings["split"] = "dev"
-        if self.query_budget is not None:
-            settings["query_budget"] = self.query_budget
+        if args.query_budget is not None:
+            settings["query_budget"] = args.query_budget
         if rule != "1":
             settings["temperature_rule"] = rule
         return settings
@@ -188,14 +142,10 @@ def right_for_all(
     `length`: tokens after which a text is cut.
     """
     resources.import_textattack(device)
-    from evaluation.victim import Victim
-
-    labels = torch.tensor(rows.labels)
-    right = torch.ones(len(rows), dtype=torch.bool)
+    labels, right = torch.tensor(rows.labels), torch.ones(len(rows), dtype=torch.bool)
     for target in compared:
         order = checkpoints.label_order(target, task)
-        model, tokenizer = checkpoints.load_classifier(target)
-        victim = Victim(model, tokenizer, order, length, args.eval_bsz, args.precision, device)
+        victim = Setup(args, target, order, task, rows, {}, length, device).victim()
         right &= victim(rows.for_tokenizer()).argmax(dim=1) == labels
     if not right.any():
         raise UserError(
@@ -252,14 +202,4 @@ def output_dir(args: AttackRun, target: Target, rule: str) -> Path:
         parts = [target.name] * bool(several)
         parts += [f"T{rule}"] * (len(args.temperature) > 1)
         return Path(args.output_dir, *parts)
-    name = protocol.folder_name(
-        args.recipe,
-        target.name,
-        args.row_choice,
-        args.num_examples,
-        args.seed,
-        args.score_with,
-        rule,
-        args.split,
-    )
-    return target.home / "attacks" / name
+    return target.home / "attacks" / protocol.folder_name(args, target.name, rule)

@@ -33,20 +33,31 @@ class Rate(NamedTuple):
     high: float
 
 
-def labels_of(records: list[dict]) -> np.ndarray | None:
-    """(rows,) label indices that all records share; None where one lacks them or they differ."""
-    labels = [r.get("row_labels") for r in records]
-    if not labels or None in labels or any(other != labels[0] for other in labels):
+def _rows(records: list[dict], measure: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """(rows,) label indices and bool (records, rows): whether a row counts as correct.
+
+    `measure`: clean_percent or aua_percent. None where the records lack them or differ in the rows.
+    """
+    labels, letters = ([r.get(name) for r in records] for name in ("row_labels", "row_outcomes"))
+    if not records or None in labels + letters or any(other != labels[0] for other in labels):
         return None
-    return np.array(decode_labels(labels[0]))
+    if len({*map(len, letters)}) > 1:
+        return None
+    correct = [[letter in COUNTED[measure] for letter in line] for line in letters]
+    return np.array(decode_labels(labels[0])), np.array(correct)
 
 
-def correct_rows(records: list[dict], measure: str) -> np.ndarray | None:
-    """bool (records, rows): whether a row counts as correct for clean_percent or aua_percent."""
-    letters = [r.get("row_outcomes") for r in records]
-    if not letters or None in letters or len({*map(len, letters)}) > 1:
+def _paired(
+    records: list[dict], baseline: list[dict], measure: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """(labels, a, b) over the seeds that both have, in one order; None where rows differ."""
+    of_a, of_b = ({r["seed"]: r for r in rs} for rs in (records, baseline))
+    seeds = sorted(of_a.keys() & of_b.keys())
+    both = [of_model[seed] for of_model in (of_a, of_b) for seed in seeds]
+    if len({str(r["rows"]) for r in both}) != 1 or not (rows := _rows(both, measure)):
         return None
-    return np.array([[letter in COUNTED[measure] for letter in line] for line in letters])
+    labels, correct = rows
+    return labels, correct[: len(seeds)], correct[len(seeds) :]
 
 
 def rates_by_class(records: list[dict], measure: str = "aua_percent") -> dict[str, Rate]:
@@ -55,9 +66,7 @@ def rates_by_class(records: list[dict], measure: str = "aua_percent") -> dict[st
     The interval of one record is Wilson's, over rows; that of several is over rows and seeds
     (`intervals.crossed_interval`).
     """
-    labels, correct = labels_of(records), correct_rows(records, measure)
-    if labels is None or correct is None:
-        return {}
+    labels, correct = _rows(records, measure) or ((), None)
     rates = {}
     for label in np.unique(labels):
         of_class = correct[:, labels == label]
@@ -69,27 +78,21 @@ def rates_by_class(records: list[dict], measure: str = "aua_percent") -> dict[st
     return rates
 
 
-def worst_class(records: list[dict], measure: str = "aua_percent") -> tuple[str, Rate] | None:
-    """The class with the lowest rate, the first of several; None where rates are unknown."""
-    rates = rates_by_class(records, measure)
-    return min(rates.items(), key=lambda item: item[1].percent) if rates else None
-
-
 def gain_by_class(
     records: list[dict], baseline: list[dict], measure: str = "aua_percent"
 ) -> dict[str, Rate]:
     """Class name -> (mean of records minus baseline, low, high) in points over common seeds.
 
-    The interval is over rows and seeds; with one common seed it is over rows alone.
+    The interval is over rows and seeds; with one common seed or one row it is over rows alone.
     """
-    pair = _paired(records, baseline, measure)
-    if pair is None:
-        return {}
-    labels, a, b = pair
-    return {
-        _name(records[0], label): _gain(a[:, labels == label], b[:, labels == label])
-        for label in np.unique(labels)
-    }
+    labels, a, b = _paired(records, baseline, measure) or ((), None, None)
+    gains = {}
+    for label in np.unique(labels):
+        pair = a[:, labels == label], b[:, labels == label]
+        is_crossed = len(a) > 1 and pair[0].shape[1] > 1
+        gain = Rate(*crossed_difference(pair)) if is_crossed else _over_rows(_gains(*pair))
+        gains[_name(records[0], label)] = gain
+    return gains
 
 
 def one_class_survives(record: dict) -> str | None:
@@ -100,17 +103,15 @@ def one_class_survives(record: dict) -> str | None:
     by class, its p multiplied by the number of classes, gives at most LEVEL. With two classes this
     is a two-sided test.
     """
-    labels, correct = labels_of([record]), correct_rows([record], "aua_percent")
-    if labels is None or correct is None or len(np.unique(labels)) < 2:
+    rows = _rows([record], "aua_percent")
+    if rows is None or len(np.unique(rows[0])) < 2:
         return None
-    survived = correct[0]
-    classes = np.unique(labels)
-    leader = max(classes, key=lambda label: survived[labels == label].mean())
-    inside, outside = survived[labels == leader], survived[labels != leader]
-    gap = 100 * (inside.mean() - outside.mean())
+    labels, [survived] = rows
+    leader, inside, outside = _leader(labels, survived)
     table = [[part.sum(), len(part) - part.sum()] for part in (inside, outside)]
-    p = min(1.0, len(classes) * float(fisher_exact(table, alternative="greater").pvalue))
-    if gap < SMALLEST_GAP or p > LEVEL:
+    p = float(fisher_exact(table, alternative="greater").pvalue)
+    p = _if_clear(labels, inside, outside, p)
+    if p is None:
         return None
     return (
         f"Aua is {100 * inside.mean():.1f} % on {_name(record, leader)} rows and "
@@ -136,22 +137,32 @@ def one_class_carries(
     if pair is None:
         return None
     labels, a, b = pair
-    gains = (a.astype(float) - b).mean(axis=0)
-    classes, counts = np.unique(labels, return_counts=True)
-    if len(classes) < 2 or min(counts) < 2:
+    counts = np.unique(labels, return_counts=True)[1]
+    if len(counts) < 2 or min(counts) < 2:
         return None
-    leader = max(classes, key=lambda label: gains[labels == label].mean())
-    inside, outside = gains[labels == leader], gains[labels != leader]
-    p = min(1.0, len(classes) * _p_greater(inside, outside))
-    gap = 100 * (inside.mean() - outside.mean())
-    if _over_rows(inside).low <= 0 or _over_rows(outside).low > 0:
-        return None
-    if gap < SMALLEST_GAP or p > LEVEL:
+    leader, inside, outside = _leader(labels, _gains(a, b))
+    p = _if_clear(labels, inside, outside, _p_greater(inside, outside))
+    if p is None or _over_rows(inside).low <= 0 or _over_rows(outside).low > 0:
         return None
     return (
         f"the gain is {100 * inside.mean():+.1f} points on {_name(records[0], leader)} rows and "
         f"{100 * outside.mean():+.1f} on the others (class x model: p = {p:.2g})"
     )
+
+
+def _leader(labels: np.ndarray, values: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    """The class with the highest mean of the rows' values, its values, and those of the others."""
+    leader = max(np.unique(labels), key=lambda label: values[labels == label].mean())
+    return leader, values[labels == leader], values[labels != leader]
+
+
+def _if_clear(
+    labels: np.ndarray, inside: np.ndarray, outside: np.ndarray, p: float
+) -> float | None:
+    """`p` times the number of classes, if it and the gap between the means are large enough."""
+    p = min(1.0, len(np.unique(labels)) * p)
+    gap = 100 * (inside.mean() - outside.mean())
+    return p if gap >= SMALLEST_GAP and p <= LEVEL else None
 
 
 def _p_greater(inside: np.ndarray, outside: np.ndarray) -> float:
@@ -161,11 +172,9 @@ def _p_greater(inside: np.ndarray, outside: np.ndarray) -> float:
     return float(ttest_ind(inside, outside, equal_var=False, alternative="greater").pvalue)
 
 
-def _gain(a: np.ndarray, b: np.ndarray) -> Rate:
-    """Mean of a - b in points with its 95 % interval; `a`, `b`: bool (seeds, rows)."""
-    if len(a) > 1 and a.shape[1] > 1:
-        return Rate(*map(float, crossed_difference(a, b)))
-    return _over_rows((a.astype(float) - b).mean(axis=0))
+def _gains(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(rows,) means of a - b over seeds; `a`, `b`: bool (seeds, rows)."""
+    return (a.astype(float) - b).mean(axis=0)
 
 
 def _over_rows(gains: np.ndarray) -> Rate:
@@ -176,22 +185,6 @@ def _over_rows(gains: np.ndarray) -> Rate:
     error = 100 * float(gains.std(ddof=1)) / math.sqrt(len(gains))
     half = float(student_t.ppf(0.975, len(gains) - 1)) * error
     return Rate(mean, mean - half, mean + half)
-
-
-def _paired(
-    records: list[dict], baseline: list[dict], measure: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """(labels, a, b) over the seeds that both have, in one order; None where rows differ."""
-    of_a, of_b = ({r["seed"]: r for r in rs} for rs in (records, baseline))
-    seeds = sorted(of_a.keys() & of_b.keys())
-    a, b = [of_a[seed] for seed in seeds], [of_b[seed] for seed in seeds]
-    if len({str(r["rows"]) for r in (*a, *b)}) != 1:
-        return None
-    labels = labels_of(a + b)
-    correct_a, correct_b = correct_rows(a, measure), correct_rows(b, measure)
-    if labels is None or correct_a is None or correct_b is None:
-        return None
-    return labels, correct_a, correct_b
 
 
 def _name(record: dict, label: int) -> str:

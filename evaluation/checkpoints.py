@@ -1,28 +1,34 @@
 """Checkpoints to attack: finding and loading them, their facts, and the order of their labels."""
 
+import contextlib
 import hashlib
-import re
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
+from accelerate import Accelerator
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging
 
 from training import labels, models
+from training.batching import encode
 from training.checkpoints import checkpoint_facts
+from training.loading import loading, not_loaded
+from training.prediction import predict
 from training.rows import Rows
 from training.settings import data_settings_in
 from training.splits import load_splits
 from training.tasks import Task
 from utils.cli import UserError
 from utils.files import read_json, sha256_of
+from utils.process_state import logging_level
 from utils.runs import read_run
 
 # Arguments of from_pretrained: read a folder, download nothing, and run no code that is in it.
@@ -53,18 +59,10 @@ class Target:
 
         A run adds the accuracy on its whole test split and its last training loss.
         """
-        config = AutoConfig.from_pretrained(self.folder, **LOCAL)
-        architecture = (config.architectures or [None])[0]
-        facts = {
-            "stage": None,
-            "label_names": task.label_names,
-            "encoder": {"name": None, "architecture": architecture},
-            "ticket": None,
-            "seed": None,
-            "protocol": None,
-            "epochs": None,
-            "epoch": None,
-        } | self.facts
+        architecture = (_config(self).architectures or [None])[0]
+        facts = {"stage": None, "label_names": task.label_names}
+        facts |= {"encoder": {"name": None, "architecture": architecture}}
+        facts |= dict.fromkeys(("ticket", "seed", "protocol", "epochs", "epoch")) | self.facts
         path = self.home / "result.json"
         if self.run_folder is not None and path.is_file():
             evaluated = read_json(path).get("checkpoints", {})
@@ -102,14 +100,11 @@ def find_targets(model_name: str, checkpoint: str, epochs: list[int] | None) -> 
         return [_target(folder / name, name, folder, run) for name in names]
     missing = [e for e in epochs if not (folder / f"epoch{e}" / "config.json").is_file()]
     if missing:
-        present = sorted(
-            int(p.name.removeprefix("epoch"))
-            for p in folder.glob("epoch*")
-            if re.fullmatch(r"epoch\d+", p.name)
-        )
+        names = [path.name.removeprefix("epoch") for path in folder.glob("epoch*")]
+        present = sorted((name for name in names if name.isdecimal()), key=int)
         raise UserError(
             f"{folder} has no checkpoint of epoch {', '.join(map(str, missing))} (it has: "
-            f"{', '.join(map(str, present)) or 'none'}); see --keep_epochs of the training script"
+            f"{', '.join(present) or 'none'}); see --keep_epochs of the training script"
         )
     return [_target(folder / f"epoch{e}", f"epoch{e}", folder, run) for e in epochs]
 
@@ -137,12 +132,8 @@ def label_order(target: Target, task: Task) -> list[int]:
 
 
 def _config(target: Target):
-    try:
+    with loading("configuration", str(target.folder)):
         return AutoConfig.from_pretrained(target.folder, **LOCAL)
-    except (OSError, ValueError, KeyError) as e:
-        raise UserError(
-            f"{target.folder}/config.json is not a readable configuration; save the model again"
-        ) from e
 
 
 def weights_digest(target: Target) -> str:
@@ -157,14 +148,12 @@ def rows_it_was_made_with(target: Target, task: Task) -> dict[str, Rows | None]:
 
     They are None without a run, or if the data of the run are no longer available.
     """
-    nothing = {"train": None, "dev": None}
-    if target.run is None:
-        return nothing
-    try:
-        splits = load_splits(data_settings_in(target.run.get("args", {})), task, ("train", "dev"))
-    except UserError:
-        return nothing
-    return {name: splits[name] for name in nothing}
+    names = ("train", "dev")
+    with contextlib.suppress(UserError):
+        if target.run is not None:
+            splits = load_splits(data_settings_in(target.run.get("args", {})), task, names)
+            return {name: splits[name] for name in names}
+    return dict.fromkeys(names)
 
 
 def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -172,34 +161,40 @@ def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenize
 
     Raises UserError if the folder cannot be loaded or lacks weights.
     """
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # missing weights are reported below
-    try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            target.folder,
-            dtype=torch.float32,
-            local_files_only=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-        )
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        SafetensorError,
-    ) as e:
-        reason = " ".join(str(e).split())[:200]
-        raise UserError(f"{target.folder} is not a loadable classifier: {reason}") from e
-    finally:
-        logging.set_verbosity(level)
-    if report["missing_keys"]:
+    model, missing = load_model(AutoModelForSequenceClassification, target.folder, "classifier")
+    if missing:
         raise UserError(
             f"{target.folder} is not a fine-tuned classifier: it has no weights for "
-            f"{', '.join(sorted(report['missing_keys'])[:3])}; run finetune.py first"
+            f"{', '.join(missing[:3])}; run finetune.py first"
         )
     tokenizer = models.load_tokenizer(str(target.folder))
     models.check_tokenizer(model, tokenizer)
-    return model.eval(), tokenizer
+    return model, tokenizer
+
+
+def labeller(
+    target: Target, task: Task, max_seq_length: int, batch_size: int, accelerator: Accelerator
+) -> Callable[[Rows], np.ndarray]:
+    """A function that gives the label of the checkpoint for each row, int, (rows,)."""
+    order = label_order(target, task)
+    model, tokenizer = load_classifier(target)
+    models.check_length(model, max_seq_length)
+    model.to(accelerator.device)
+
+    def labels_of(rows: Rows) -> np.ndarray:
+        logits = predict(model, encode(rows, tokenizer, max_seq_length), batch_size, accelerator)
+        return logits[:, order].argmax(axis=1)
+
+    return labels_of
+
+
+def load_model(kind: type, folder: Path, what: str) -> tuple[PreTrainedModel, list[str]]:
+    """A model in a local folder (float32, CPU, evaluation mode), and the weights that it lacks.
+
+    `kind`: transformers' AutoModelFor... Raises UserError if the folder cannot be loaded.
+    """
+    with loading(what, str(folder)), logging_level(logging.ERROR, "transformers"):
+        model, report = kind.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, **LOCAL
+        )
+    return model.eval(), not_loaded(report)

@@ -4,6 +4,8 @@ They follow AutoAttack's flags (Croce and Hein, ICML 2020) and the failures of e
 Athalye, Carlini and Wagner (ICML 2018). This module does not import TextAttack.
 """
 
+from collections import defaultdict
+
 import numpy as np
 
 from evaluation import calibration
@@ -19,6 +21,31 @@ BUDGET_PERCENT = 1.0
 # Two answers to one text differ if a logit changes by more than this share of its size. Rounding
 # stays below it.
 ANSWER_TOLERANCE = 1e-4
+
+# Why each flag is raised, with numbers of the record; by_class.py has the words of
+# one_class_survives.
+WHY = {
+    "one_answer": "the model predicts one class for every row; an attack cannot change such "
+    "answers",
+    "saturated_softmax": "on {saturated_percent:.0f} % of the rows the top probability is exactly "
+    "1.0 in float32; an attack that ranks by probabilities cannot rank candidates there",
+    "answers_differ": "the model gave two different answers to {rows_answered_differently_twice} "
+    "rows",
+    "no_temperature": "no temperature fits the dev rows: the model is wrong more often where it is "
+    "surer",
+    "equal_importance": "on {rows_of_equal_importance} rows the attack found all words equally "
+    "important and could not rank them",
+    "other_truncation": "texts are cut at {max_seq_length} tokens; in training they were cut at "
+    "{trained_max_seq_length}",
+    "many_rows_skipped": "{rows_skipped} of {rows_attacked} rows were misclassified before the "
+    "attack",
+    "budget_exhausted": "on {rows_out_of_budget} rows the attack stopped at its query budget with "
+    "words left to try",
+    "one_class_sample": "all attacked rows belong to one class",
+    "trained_on_attacked_rows": "{attacked_rows_in_train} attacked rows are also training rows",
+    "selected_on_attacked_rows": "{attacked_rows_in_dev} attacked rows are also dev rows, which "
+    "select epochs and checkpoints",
+}
 
 
 def examine(victim, rows: Rows) -> dict:
@@ -46,15 +73,12 @@ def overlaps(rows: Rows, train: Rows | None, dev: Rows | None) -> dict:
 
     A count is None if those rows are not available.
     """
-    attacked = _normalized(rows)
-
-    def shared(other: Rows | None) -> int | None:
-        if other is None:
-            return None
-        known = set(_normalized(other))
-        return sum(text in known for text in attacked)
-
-    return {"attacked_rows_in_train": shared(train), "attacked_rows_in_dev": shared(dev)}
+    counts = {}
+    for name, others in (("train", train), ("dev", dev)):
+        known = None if others is None else set(_normalized(others))
+        count = None if known is None else sum(text in known for text in _normalized(rows))
+        counts[f"attacked_rows_in_{name}"] = count
+    return counts
 
 
 def _normalized(rows: Rows) -> list[tuple[str, ...]]:
@@ -67,67 +91,23 @@ def flags_of(record: dict, skipped_percent: float) -> list[dict]:
 
     `skipped_percent`: largest share of skipped rows that is not flagged.
     """
-    flags = _flags_of_the_model(record) + _flags_of_the_attack(record, skipped_percent)
-    return [{"flag": name, "why": why} for name, why in flags + _flags_of_the_rows(record)]
-
-
-def _flags_of_the_model(record: dict) -> list[tuple[str, str]]:
-    flags = []
-    if record.get("classes_answered") == 1 and len(record["rows"]["rows_per_label"]) > 1:
-        why = "the model predicts one class for every row; an attack cannot change such answers"
-        flags.append(("one_answer", why))
-    saturated = record.get("saturated_percent") or 0
-    if saturated >= SATURATED_PERCENT:
-        why = (
-            f"on {saturated:.0f} % of the rows the top probability is exactly 1.0 in float32; an "
-            "attack that ranks by probabilities cannot rank candidates there"
-        )
-        flags.append(("saturated_softmax", why))
-    differing = record.get("rows_answered_differently_twice") or 0
-    if differing:
-        why = f"the model gave two different answers to {differing} rows"
-        flags.append(("answers_differ", why))
-    if record.get("temperature_at_bound"):
-        why = "no temperature fits the dev rows: the model is wrong more often where it is surer"
-        flags.append(("no_temperature", why))
-    return flags
-
-
-def _flags_of_the_attack(record: dict, skipped_percent: float) -> list[tuple[str, str]]:
-    rows, flags = record["rows_attacked"], []
-    equal = record.get("rows_of_equal_importance") or 0
-    if 100 * equal >= EQUAL_IMPORTANCE_PERCENT * rows:
-        why = (
-            f"on {equal} rows the attack found all words equally important and could not rank them"
-        )
-        flags.append(("equal_importance", why))
-    trained, here = record.get("trained_max_seq_length"), record["max_seq_length"]
-    if trained is not None and trained != here:
-        why = f"texts are cut at {here} tokens; in training they were cut at {trained}"
-        flags.append(("other_truncation", why))
-    skipped = record["rows_skipped"]
-    if 100 * skipped > skipped_percent * rows:
-        why = f"{skipped} of {rows} rows were misclassified before the attack"
-        flags.append(("many_rows_skipped", why))
-    exhausted = record.get("rows_out_of_budget") or 0
-    if exhausted and 100 * exhausted >= BUDGET_PERCENT * rows:
-        why = f"on {exhausted} rows the attack stopped at its query budget with words left to try"
-        flags.append(("budget_exhausted", why))
-    why = one_class_survives(record)
-    if why:
-        flags.append(("one_class_survives", why))
-    return flags
-
-
-def _flags_of_the_rows(record: dict) -> list[tuple[str, str]]:
-    flags = []
-    if len(record["rows"]["rows_per_label"]) == 1:
-        flags.append(("one_class_sample", "all attacked rows belong to one class"))
-    in_train, in_dev = record.get("attacked_rows_in_train"), record.get("attacked_rows_in_dev")
-    if in_train:
-        why = f"{in_train} attacked rows are also training rows"
-        flags.append(("trained_on_attacked_rows", why))
-    if in_dev:
-        why = f"{in_dev} attacked rows are also dev rows, which select epochs and checkpoints"
-        flags.append(("selected_on_attacked_rows", why))
-    return flags
+    n = defaultdict(int, {name: value for name, value in record.items() if value is not None})
+    rows, labels = record["rows_attacked"], record["rows"]["rows_per_label"]
+    trained, exhausted = record.get("trained_max_seq_length"), n["rows_out_of_budget"]
+    survives = one_class_survives(record)
+    holds = {
+        "one_answer": n["classes_answered"] == 1 and len(labels) > 1,
+        "saturated_softmax": n["saturated_percent"] >= SATURATED_PERCENT,
+        "answers_differ": n["rows_answered_differently_twice"],
+        "no_temperature": n["temperature_at_bound"],
+        "equal_importance": 100 * n["rows_of_equal_importance"] >= EQUAL_IMPORTANCE_PERCENT * rows,
+        "other_truncation": trained not in (None, record["max_seq_length"]),
+        "many_rows_skipped": 100 * n["rows_skipped"] > skipped_percent * rows,
+        "budget_exhausted": exhausted > 0 and 100 * exhausted >= BUDGET_PERCENT * rows,
+        "one_class_survives": survives,
+        "one_class_sample": len(labels) == 1,
+        "trained_on_attacked_rows": n["attacked_rows_in_train"],
+        "selected_on_attacked_rows": n["attacked_rows_in_dev"],
+    }
+    whys = {name: why.format_map(n) for name, why in WHY.items()} | {"one_class_survives": survives}
+    return [{"flag": name, "why": whys[name]} for name, flagged in holds.items() if flagged]

@@ -4,39 +4,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.attack_folder import line_digest
+from evaluation import schema
+from evaluation.attack_folder import is_altered
 from evaluation.outcomes import SUCCESS
 from evaluation.protocol import fingerprint
+from evaluation.schema import TEXT, TEXTS_BY_NAME, WHOLE, key
 from training.rows import Rows
 from utils.cli import UserError
-from utils.files import append_jsonl, read_json, read_jsonl
+from utils.files import read_json, read_jsonl
 
 
 @dataclass(frozen=True)
 class AttackedRow:
     """A line of rows.jsonl. Texts are by column; None: the line does not have it."""
 
-    row_id: str
-    label: int
-    outcome: str
-    original: dict[str, str]
-    perturbed: dict[str, str]  # where the attack failed, the original
-    predicted_before: int | None = None
-    predicted_after: int | None = None
-    words_changed: int | None = None
-    words_total: int | None = None
-
-    @classmethod
-    def read(cls, line: dict) -> "AttackedRow":
-        """KeyError or ValueError if it lacks the label, the outcome or the texts."""
-        success = line["outcome"] == SUCCESS
-        original, perturbed = line["original"], line["perturbed" if success else "original"]
-        for texts in (original, perturbed):
-            if not isinstance(texts, dict) or not all(isinstance(t, str) for t in texts.values()):
-                raise ValueError(f"texts in {line['row_id']}")
-        optional = ("predicted_before", "predicted_after", "words_changed", "words_total")
-        facts = {name: line.get(name) for name in optional}
-        return cls(line["row_id"], line["label"], line["outcome"], original, perturbed, **facts)
+    row_id: str = key(TEXT)
+    label: int = key(WHOLE)
+    outcome: str = key(TEXT)
+    original: dict[str, str] = key(TEXTS_BY_NAME)
+    perturbed: dict[str, str] | None = key(TEXTS_BY_NAME, None)
+    predicted_before: int | None = key(WHOLE, None)
+    predicted_after: int | None = key(WHOLE, None)
+    words_changed: int | None = key(WHOLE, None)
+    words_total: int | None = key(WHOLE, None)
 
     @property
     def is_success(self) -> bool:
@@ -77,7 +67,7 @@ class FinishedAttack:
 
     @property
     def originals(self) -> Rows:
-        return self._rows([tuple(row.original.values()) for row in self.rows])
+        return self._rows([row.original for row in self.rows])
 
     @property
     def adversarial(self) -> Rows:
@@ -85,10 +75,11 @@ class FinishedAttack:
 
         A failed attack shows none of the texts that it tried.
         """
-        return self._rows([tuple(row.perturbed.values()) for row in self.rows])
+        return self._rows([row.perturbed if row.is_success else row.original for row in self.rows])
 
-    def _rows(self, texts: list[tuple[str, ...]]) -> Rows:
-        return Rows(texts, [row.label for row in self.rows], self.ids, self.folder.name)
+    def _rows(self, texts: list[dict[str, str]]) -> Rows:
+        labels = [row.label for row in self.rows]
+        return Rows([tuple(text.values()) for text in texts], labels, self.ids, self.folder.name)
 
 
 def read_attack(folder: str | Path) -> FinishedAttack:
@@ -100,12 +91,16 @@ def read_attack(folder: str | Path) -> FinishedAttack:
     try:
         by_id = {line["row_id"]: line for line in read_jsonl(folder / "rows.jsonl")}
         lines = [by_id[row_id] for row_id in about["row_ids"]]
-        rows = [AttackedRow.read(line) for line in lines]
+        rows = [schema.read(AttackedRow, line, f"{line['row_id']}.") for line in lines]
         attack = FinishedAttack(folder, about["settings"], rows, summary)
-        altered = [x["row_id"] for x in lines if x.get("digest", line_digest(x)) != line_digest(x)]
+        lacking = [row.row_id for row in rows if row.is_success and row.perturbed is None]
+        altered = [line["row_id"] for line in lines if is_altered(line)]
         is_same = summary.get("attack_id", attack.attack_id) == attack.attack_id
     except (KeyError, ValueError, AttributeError, TypeError) as e:
-        raise UserError(f"{folder} is damaged: its rows lack {e}: run attack.py again") from e
+        why = f"{type(e).__name__}: {e}"
+        raise UserError(f"{folder} is damaged ({why}): run attack.py again") from e
+    if lacking:
+        raise UserError(f"{folder} is damaged: {lacking[0]} lacks its text: run attack.py again")
     if altered:
         raise UserError(f"{folder}/rows.jsonl was altered: {altered[0]}: run attack.py again")
     if not is_same:
@@ -113,44 +108,25 @@ def read_attack(folder: str | Path) -> FinishedAttack:
     return attack
 
 
-def add_doubt(attack: FinishedAttack, path: Path, flag: str, why: str) -> None:
-    """Append a flag on an attack to the record file `path`, once; report.py shows it."""
-    attack_id = attack.summary.get("attack_id")
-    doubt = {"kind": "doubt", "attack_id": attack_id, "flag": flag, "why": why}
-    if doubt not in (read_jsonl(path) if path.is_file() else []):
-        append_jsonl(path, doubt)
-
-
-def check_distinct(attacks: Sequence[FinishedAttack]) -> None:
-    """UserError if two folders hold the same attack."""
-    folders: dict[str, Path] = {}
+def read_attacks(folders: Sequence[str | Path], same_rows: bool = False) -> list[FinishedAttack]:
+    """Different attacks on one task, or on the same rows. UserError if they are not."""
+    attacks = [read_attack(folder) for folder in folders]
+    first, known = attacks[0], {}
     for attack in attacks:
-        if attack.attack_id in folders:
+        if attack.attack_id in known:
             raise UserError(
-                f"{folders[attack.attack_id]} and {attack.folder} are one attack: give one of them"
+                f"{known[attack.attack_id]} and {attack.folder} are one attack: give one of them"
             )
-        folders[attack.attack_id] = attack.folder
-
-
-def check_same_task(attacks: Sequence[FinishedAttack]) -> None:
-    """UserError if two attacks are on different tasks, or the same attack."""
-    first = attacks[0]
-    for other in attacks[1:]:
-        if other.task != first.task:
+        known[attack.attack_id] = attack.folder
+        has_rows = attack.ids == first.ids and attack.originals.texts == first.originals.texts
+        if same_rows and not has_rows:
             raise UserError(
-                f"{first.folder} is on the task {first.task}, {other.folder} on {other.task}: give "
-                "attacks on one task at a time"
-            )
-    check_distinct(attacks)
-
-
-def check_same_rows(attacks: Sequence[FinishedAttack]) -> None:
-    """UserError if two attacks are on other rows or texts, or the same attack."""
-    check_distinct(attacks)
-    first = attacks[0]
-    for other in attacks[1:]:
-        if other.ids != first.ids or other.originals.texts != first.originals.texts:
-            raise UserError(
-                f"{first.folder} and {other.folder} attacked other rows: give attacks with the "
+                f"{first.folder} and {attack.folder} attacked other rows: give attacks with the "
                 "same data, --row_choice, --num_examples and --seed"
             )
+        if not same_rows and attack.task != first.task:
+            raise UserError(
+                f"{first.folder} is on the task {first.task}, {attack.folder} on {attack.task}: "
+                "give attacks on one task at a time"
+            )
+    return attacks

@@ -9,7 +9,6 @@ import torch
 from nltk.lm import AbsoluteDiscountingInterpolated, Vocabulary
 from nltk.tokenize import wordpunct_tokenize
 from nltk.util import everygrams, ngrams
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from evaluation import checkpoints
@@ -74,17 +73,13 @@ class CausalModel:
     def __init__(self, folder: str, device: str):
         target = checkpoints.Target(Path(folder), Path(folder).resolve().name)
         self.tokenizer = models.load_tokenizer(folder)
-        try:
-            self.model, report = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True, **checkpoints.LOCAL
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as e:
-            reason = " ".join(str(e).split())[:200]
-            raise UserError(f"{folder} holds no language model that can be loaded: {reason}") from e
-        self.model.to(device).eval()
+        self.model, missing = checkpoints.load_model(
+            AutoModelForCausalLM, target.folder, "language model"
+        )
+        self.model.to(device)
         starts = [self.tokenizer.bos_token_id, self.tokenizer.eos_token_id]
         self.start = next((i for i in starts if i is not None), None)
-        if report["missing_keys"] or self.start is None or self._sees_ahead():
+        if missing or self.start is None or self._sees_ahead():
             raise UserError(
                 f"{folder} is not a causal language model: it lacks weights, or it sees the next "
                 "token, or it has no token that begins a text; choose another --language_model"

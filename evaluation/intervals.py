@@ -1,6 +1,7 @@
 """Intervals for new rows and new seeds, and paired comparisons, from the outcome of each row."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import binomtest
@@ -51,25 +52,40 @@ def crossed_interval(outcomes: np.ndarray) -> tuple[float, float]:
     return 100 * max(0.0, center - half), 100 * min(1.0, center + half)
 
 
-def crossed_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
-    """(mean of a - b, low, high) in points, 95 %, for two models on equal rows with equal seeds.
-
-    `a`, `b`: bool (seeds, rows).
-    """
-    return mean_crossed_difference([(a, b)])
+Pair = tuple[np.ndarray, np.ndarray]  # of two models, bool (seeds, rows), the same seeds and rows
+Estimate = tuple[float, float, float]  # (mean, low, high) in points; low and high: 95 %
 
 
-def mean_crossed_difference(
-    pairs: list[tuple[np.ndarray, np.ndarray]],
-) -> tuple[float, float, float]:
-    """Mean of a - b over data sets, (mean, low, high) in points, 95 %.
-
-    `pairs`: two bool (seeds, rows) outcomes per data set, with the same seeds in all of them.
-    """
-    differences = [np.asarray(a, float) - np.asarray(b, float) for a, b in pairs]
-    variance, freedom = crossed_variance(*differences)
+def crossed_difference(*pairs: Pair) -> Estimate:
+    """Mean of a - b, over data sets with the same seeds if there are several pairs (a, b)."""
+    differences = _differences(pairs)
     mean = 100 * float(np.mean([table.mean() for table in differences]))
-    half = 100 * student_t.ppf(0.975, freedom) * math.sqrt(variance)
+    return _estimate(mean, *crossed_variance(*differences))
+
+
+def mean_difference(pairs: Sequence[Pair]) -> Estimate:
+    """Mean of a - b over data sets, with the wider of two intervals.
+
+    Crossed (`crossed_difference`): a seed has the same luck on all data sets. Nested: its luck on
+    each is its own, so Var = sum of the data sets' variances / (number of data sets)^2. A few seeds
+    cannot show which one holds: their differences may cancel between data sets by chance, and the
+    crossed interval is then too narrow.
+    """
+    crossed = crossed_difference(*pairs)
+    parts = [crossed_variance(table) for table in _differences(pairs)]
+    variance = sum(v for v, _ in parts) / len(parts) ** 2
+    spread = sum(v**2 / freedom for v, freedom in parts) / len(parts) ** 4
+    freedom = max(1.0, variance**2 / spread) if spread else math.inf
+    nested = _estimate(crossed[0], variance, freedom)
+    return nested if nested[2] - nested[1] > crossed[2] - crossed[1] else crossed
+
+
+def _differences(pairs: Sequence[Pair]) -> list[np.ndarray]:
+    return [np.asarray(a, float) - np.asarray(b, float) for a, b in pairs]
+
+
+def _estimate(mean: float, variance: float, freedom: float) -> Estimate:
+    half = 100 * float(student_t.ppf(0.975, freedom)) * math.sqrt(variance)
     return mean, mean - half, mean + half
 
 
@@ -84,23 +100,3 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> tuple[int, int, float]:
     if only_a + only_b == 0:
         return 0, 0, 1.0
     return only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue)
-
-
-def mean_difference(
-    pairs: list[tuple[np.ndarray, np.ndarray]],
-) -> tuple[float, float, float]:
-    """Mean of a - b over data sets, (mean, low, high) in points, 95 %: the wider of two intervals.
-
-    Crossed (`mean_crossed_difference`): a seed has the same luck on all data sets. Nested: its luck
-    on each is its own, so Var = sum of the data sets' variances / (number of data sets)^2. A few
-    seeds cannot show which one holds: their differences may cancel between data sets by chance,
-    and the crossed interval is then too narrow.
-    """
-    crossed = mean_crossed_difference(pairs)
-    parts = [crossed_variance(np.asarray(a, float) - np.asarray(b, float)) for a, b in pairs]
-    variance = sum(v for v, _ in parts) / len(parts) ** 2
-    spread = sum(v**2 / freedom for v, freedom in parts) / len(parts) ** 4
-    freedom = max(1.0, variance**2 / spread) if spread else math.inf
-    half = 100 * float(student_t.ppf(0.975, freedom)) * math.sqrt(variance)
-    mean, low, high = crossed
-    return (mean, mean - half, mean + half) if 2 * half > high - low else crossed

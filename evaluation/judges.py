@@ -10,19 +10,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from evaluation import checkpoints
+from evaluation.attack_setup import SOURCES
 from evaluation.finished_attacks import FinishedAttack
 from evaluation.settings import TrainingTexts
-from training import models
-from training.batching import encode
-from training.prediction import predict
 from training.rows import Rows, without
 from training.settings import DataSettings, data_settings_in
 from training.splits import load_splits
 from training.tasks import Task
 from utils.cli import UserError, explain
 from utils.runs import read_run
-
-SOURCES = ("data_dir", "train_file", "validation_file", "test_file")
 
 
 class WordsJudge:
@@ -70,19 +66,9 @@ class CheckpointJudge:
                     f"--judge {target.folder} is not an independent judge: it is the model that "
                     f"{attack.folder} attacked, or is of the same run; give another one"
                 )
-        self.order = checkpoints.label_order(target, task)
-        attacked_length = attacks[0].settings["max_seq_length"]
-        self.max_seq_length = target.facts.get("max_seq_length") or attacked_length
-        self.model, self.tokenizer = checkpoints.load_classifier(target)
-        models.check_length(self.model, self.max_seq_length)
-        self.model.to(accelerator.device)
-        self.accelerator = accelerator
+        length = target.facts.get("max_seq_length") or attacks[0].settings["max_seq_length"]
+        self.labels = checkpoints.labeller(target, task, length, 64, accelerator)
         self.facts = {"kind": f"checkpoint {target.home.name}/{target.name}", "sha256": digest}
-
-    def labels(self, rows: Rows) -> np.ndarray:
-        """The label that it gives to each row, int, (rows,)."""
-        encoded = encode(rows, self.tokenizer, self.max_seq_length)
-        return predict(self.model, encoded, 64, self.accelerator)[:, self.order].argmax(axis=1)
 
 
 def data_settings(args: TrainingTexts, attack: FinishedAttack) -> DataSettings:

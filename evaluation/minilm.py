@@ -4,7 +4,6 @@ They use the MiniLM encoder, lemminflect's dictionary and vaderSentiment's word 
 module does not import TextAttack.
 """
 
-import hashlib
 import json
 import re
 from importlib.metadata import version
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from evaluation.protocol import fingerprint
 from training.batching import cache_folder
 from training.loading import MINILM_SHA256, resolve_model_name
 from utils.files import write_json
@@ -139,8 +139,7 @@ def neighbour_table(device: str = "cpu") -> tuple[dict[str, list[str]], Path]:
         "checks": "penn tags, vader polarity, negation affixes",
         "versions": {p: version(p) for p in ("lemminflect", "vaderSentiment", "scikit-learn")},
     }
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    path = cache_folder() / "neighbours" / f"minilm-{key}.json"
+    path = cache_folder() / "neighbours" / f"minilm-{fingerprint(settings)}.json"
     if not path.is_file():
         write_json(path, {"settings": settings, "neighbours": _compute_table(MiniLM(device))})
     return json.loads(path.read_text(encoding="utf-8"))["neighbours"], path

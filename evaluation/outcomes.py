@@ -28,13 +28,12 @@ def encode_labels(labels: list[int]) -> str | list[int]:
 
 def decode_labels(row_labels: str | list[int]) -> list[int]:
     """The label indices of `encode_labels`. Raises ValueError for anything that it cannot write."""
-    if isinstance(row_labels, str):
-        if set(row_labels) - set(_DIGITS):
-            raise ValueError("row_labels is not a string of the digits 0-9 and a-z")
-        return [int(digit, 36) for digit in row_labels]
-    if not isinstance(row_labels, list) or any(type(i) is not int or i < 0 for i in row_labels):
-        raise ValueError("row_labels is neither a string nor a list of label indices")
-    return list(row_labels)
+    labels = row_labels
+    if isinstance(labels, str):
+        labels = [_DIGITS.find(digit) for digit in labels]  # -1: not a digit
+    if not isinstance(labels, list) or any(type(i) is not int or i < 0 for i in labels):
+        raise ValueError("row_labels is neither digits 0-9 and a-z nor a list of label indices")
+    return list(labels)
 
 
 def check_labels(record: dict) -> None:

@@ -26,25 +26,20 @@ RECIPES: dict[str, tuple[str, ...]] = {
 PRESETS = {
     # The default: the same number of rows per class, and candidates ranked by log-odds, which
     # cannot saturate.
-    "balanced": {"row_choice": "balanced", "score_with": "log_odds", "max_seq_length": None},
+    "balanced": {"row_choice": "balanced", "score_with": "log_odds"},
     # The paper's text (B.2): random rows of any class and TextAttack's defaults. The paper states
     # no length; None is the length that the model was trained with.
-    "paper": {"row_choice": "random", "score_with": "softmax", "max_seq_length": None},
+    "paper": {"row_choice": "random", "score_with": "softmax"},
     # The released code: the first rows of the file (D6), texts cut at 512 tokens (D11), and a
     # different attack under the name of BERT-Attack (D5).
     "released": {"row_choice": "first", "score_with": "softmax", "max_seq_length": 512},
     # Rows that all compared models classify correctly: Clean is 100 % for each of them, and Aua
     # compares only the effect of the attack.
-    "intersection": {
-        "row_choice": "intersection",
-        "score_with": "log_odds",
-        "max_seq_length": None,
-    },
+    "intersection": {"row_choice": "intersection", "score_with": "log_odds"},
 }
 RELEASED_RECIPES = {"bertattack": "bertattack-released"}  # D5
 
 SWEEP = ("0.25xfitted", "fitted", "4xfitted")  # the temperature rules that "sweep" stands for
-FLAG_SKIPPED_PERCENT = 25.0  # flag an attack in which more rows were misclassified before it
 
 
 def temperature_rules(text: str) -> list[str]:
@@ -53,24 +48,24 @@ def temperature_rules(text: str) -> list[str]:
     Equal rules are merged and numbers are written in their shortest form. Raises UserError for
     anything else.
     """
-    words = [part.strip() for part in text.split(",") if part.strip()]
-    rules: list[str] = []
-    for word in words:
-        for rule in SWEEP if word == "sweep" else (word,):
-            factor_and_rest = re.fullmatch(r"(?:(.+)x)?fitted|(.+)", rule)
-            number = factor_and_rest[1] or factor_and_rest[2] or "1"
-            try:
-                value = float(number)
-            except ValueError:
-                value = 0.0
-            if not 0 < value < float("inf"):
-                raise UserError(
-                    f"--temperature {word!r} is not valid; give a number above 0, fitted, a "
-                    "multiple such as 4xfitted, or sweep"
-                )
-            fitted = rule.endswith("fitted")
-            plain = f"{value:g}" if not fitted else "fitted" if value == 1 else f"{value:g}xfitted"
-            rules += [plain] * (plain not in rules)
-    if not rules:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
         raise UserError("--temperature is empty; give a number or fitted")
-    return rules
+    rules = [rule for word in words for rule in (SWEEP if word == "sweep" else (word,))]
+    return list(dict.fromkeys(map(_shortest, rules)))
+
+
+def _shortest(rule: str) -> str:
+    factor = re.fullmatch(r"(?:(.+)x)?fitted|(.+)", rule)
+    try:
+        value = float(factor[1] or factor[2] or 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise UserError(
+            f"--temperature {rule!r} is not valid; give a number above 0, fitted, a multiple such "
+            "as 4xfitted, or sweep"
+        )
+    if factor[2]:
+        return f"{value:g}"
+    return "fitted" if value == 1 else f"{value:g}xfitted"

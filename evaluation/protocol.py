@@ -12,6 +12,7 @@ import numpy as np
 from evaluation import by_class
 from evaluation.checks import flags_of
 from evaluation.outcomes import LETTERS, encode_labels, tally
+from evaluation.settings import AttackSettings
 from training.rows import Rows, sample_balanced
 from utils.environment import environment
 from utils.runs import seed_for
@@ -61,19 +62,11 @@ def fingerprint(thing: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def folder_name(
-    recipe: str,
-    checkpoint: str,
-    rows: str,
-    num_examples: int,
-    seed: int,
-    score_with: str,
-    temperature: str = "1",
-    split: str = "test",
-) -> str:
+def folder_name(args: AttackSettings, checkpoint: str, temperature: str) -> str:
     """Name of an attack's folder inside attacks/ of its run. `temperature` is a rule's name."""
-    parts = [recipe, checkpoint, f"{rows}{num_examples}", f"seed{seed}"]
-    parts += ["softmax"] * (score_with == "softmax") + ["dev"] * (split == "dev")
+    rows = f"{args.row_choice}{args.num_examples}"
+    parts = [args.recipe, checkpoint, rows, f"seed{args.seed}"]
+    parts += ["softmax"] * (args.score_with == "softmax") + ["dev"] * (args.split == "dev")
     return "_".join(parts + [f"T{temperature}"] * (temperature != "1"))
 
 

@@ -118,9 +118,9 @@ def successful(attack: FinishedAttack, task: Task) -> list[AttackedRow]:
         labels = (row.label, row.predicted_before, row.predicted_after)
         is_whole = (
             all(tuple(texts) == task.text_columns for texts in (row.original, row.perturbed))
-            and all(isinstance(n, int) for n in (*labels, row.words_changed, row.words_total))
-            and all(0 <= n < len(task.label_names) for n in labels)
-            and row.words_total > 0
+            and None not in (*labels, row.words_changed)
+            and all(0 <= label < len(task.label_names) for label in labels)
+            and (row.words_total or 0) > 0
         )
         if not is_whole:
             raise UserError(
@@ -151,12 +151,9 @@ def measure(rows: Sequence[AttackedRow], column: str, tools: Tools) -> list[RowM
 
 
 def summarize(rows: Sequence[AttackedRow], measures: Sequence[RowMeasures]) -> Summary:
-    is_right = [m.judge_before == row.label for row, m in zip(rows, measures, strict=True)]
-    is_kept = [
-        m.judge_after == row.label
-        for row, m, right in zip(rows, measures, is_right, strict=True)
-        if right
-    ]
+    pairs = list(zip(rows, measures, strict=True))
+    is_right = [m.judge_before == row.label for row, m in pairs]
+    is_kept = [m.judge_after == row.label for row, m in pairs if m.judge_before == row.label]
     changed = [100 * row.words_changed / row.words_total for row in rows]
     return Summary(
         rows_successful=len(rows),

@@ -1,6 +1,5 @@
 """Readers of the external resources of the recipes. No pickle is loaded."""
 
-import contextlib
 import io
 import json
 import os
@@ -12,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evaluation.checkpoints import LOCAL
+from evaluation.checkpoints import load_model
 from training.batching import cache_folder
+from training.models import load_tokenizer
 from utils import process_state
 from utils.cli import UserError
 from utils.files import sha256_of, write_atomically
@@ -44,22 +44,21 @@ def read_word_vectors(path: Path) -> tuple[list[str], np.ndarray]:
     """
     words: list[str] = []
     rows: list[np.ndarray] = []
-    with _text_of(path) as lines, _damage_reported(path):
-        for number, line in enumerate(lines, 1):
-            word, _, numbers = line.rstrip().partition(" ")
-            try:
-                row = np.array(numbers.split(), dtype=np.float32)
-            except ValueError as e:
-                raise UserError(
-                    f"{path}, line {number}, is not 'word v1 v2 ...'; fetch the file again"
-                ) from e
-            if not row.size or (rows and row.size != rows[0].size) or not np.isfinite(row).all():
-                raise UserError(
-                    f"{path}, line {number}, has {row.size} numbers, or some that are not finite; "
-                    "fetch the file again"
-                )
-            words.append(word)
-            rows.append(row)
+    for number, line in enumerate(_lines(path), 1):
+        word, _, numbers = line.rstrip().partition(" ")
+        try:
+            row = np.array(numbers.split(), dtype=np.float32)
+        except ValueError as e:
+            raise UserError(
+                f"{path}, line {number}, is not 'word v1 v2 ...'; fetch the file again"
+            ) from e
+        if not row.size or (rows and row.size != rows[0].size) or not np.isfinite(row).all():
+            raise UserError(
+                f"{path}, line {number}, has {row.size} numbers, or some that are not finite; "
+                "fetch the file again"
+            )
+        words.append(word)
+        rows.append(row)
     if len(set(words)) < 2 or len(set(words)) != len(words):
         raise UserError(
             f"{path} has {len(words)} words, {len(set(words))} of them distinct; it needs two or "
@@ -69,25 +68,23 @@ def read_word_vectors(path: Path) -> tuple[list[str], np.ndarray]:
     return words, vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-@contextlib.contextmanager
-def _damage_reported(path: Path) -> Iterator[None]:
-    """Turn the errors of a damaged zip, which appear only while it is read, into a UserError."""
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as e:
-        raise UserError(f"{path} is damaged ({type(e).__name__}); fetch it again") from e
-
-
-def _text_of(path: Path):
+def _lines(path: Path) -> Iterator[str]:
+    """Lines of a text file, or of the only file in a zip. The damage of a zip shows only here."""
     try:
         if path.suffix != ".zip":
-            return open(path, encoding="utf-8", errors="replace")
-        archive = zipfile.ZipFile(path)
-        if len(archive.namelist()) != 1:
-            raise UserError(f"{path} holds {len(archive.namelist())} files; it must hold one")
-        return io.TextIOWrapper(archive.open(archive.namelist()[0]), "utf-8", errors="replace")
-    except (zipfile.BadZipFile, IsADirectoryError) as e:
-        raise UserError(f"{path} is neither a text file nor a zip of one; fetch it again") from e
+            with open(path, encoding="utf-8", errors="replace") as f:
+                yield from f
+            return
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if len(names) != 1:
+                raise UserError(f"{path} holds {len(names)} files; it must hold one")
+            yield from io.TextIOWrapper(archive.open(names[0]), "utf-8", errors="replace")
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, IsADirectoryError) as e:
+        raise UserError(
+            f"{path} is damaged, or neither a text file nor a zip of one ({type(e).__name__}); "
+            "fetch it again"
+        ) from e
 
 
 def nearest_words(vectors: np.ndarray, count: int, device: str, chunk: int = 1024) -> np.ndarray:
@@ -116,13 +113,10 @@ def cached_nearest_words(path: Path, vectors: np.ndarray, count: int, device: st
     except (OSError, ValueError, EOFError):
         pass  # missing or torn: compute it again
     nearest = nearest_words(vectors, count, device)
-    write_atomically(cached, lambda p: _save(p, nearest))
+    content = io.BytesIO()
+    np.save(content, nearest, allow_pickle=False)
+    write_atomically(cached, lambda p: p.write_bytes(content.getvalue()))
     return nearest
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with open(path, "wb") as f:  # np.save appends .npy to a name without it
-        np.save(f, array, allow_pickle=False)
 
 
 def load_sentence_encoder(path: Path) -> Callable:
@@ -147,11 +141,7 @@ def load_masked_lm(path: Path) -> tuple:
 
     Raises UserError if the folder cannot be loaded.
     """
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
+    from transformers import AutoModelForMaskedLM
 
-    try:
-        model = AutoModelForMaskedLM.from_pretrained(path, **LOCAL)
-        return model, AutoTokenizer.from_pretrained(path, **LOCAL)
-    except (OSError, ValueError, KeyError) as e:
-        reason = " ".join(str(e).split())[:150]
-        raise UserError(f"{path} is not a loadable masked language model: {reason}") from e
+    model, _ = load_model(AutoModelForMaskedLM, path, "masked language model")
+    return model, load_tokenizer(str(path))

@@ -6,6 +6,7 @@ the paper says and what its code does.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import nltk
@@ -17,7 +18,6 @@ from textattack.constraints.pre_transformation import (
     RepeatModification,
     StopwordModification,
 )
-from textattack.constraints.semantics import WordEmbeddingDistance
 from textattack.constraints.semantics.sentence_encoders import UniversalSentenceEncoder
 from textattack.search_methods import GreedyWordSwapWIR
 from textattack.shared import WordEmbedding
@@ -113,41 +113,18 @@ def build(
 
 def describe(attack: Attack) -> list[str]:
     """TextAttack's description of each part of an attack, one line per part."""
-    parts = [
-        attack.search_method,
-        attack.transformation,
-        *attack.pre_transformation_constraints,
-        *attack.constraints,
-    ]
+    constraints = [*attack.pre_transformation_constraints, *attack.constraints]
+    parts = [attack.search_method, attack.transformation, *constraints]
     return [" ".join(repr(part).split()) for part in parts]
 
 
-def _stock(recipe: type, victim: Victim, loaded: Loaded) -> Attack:
+def _stock(recipe: type, victim: Victim, loaded: Loaded, _=None) -> Attack:
     """TextAttack's recipe with our word vectors, which it finds in its table of loaded vectors.
 
     Without them it would download pickles.
     """
     GLOBAL_OBJECTS["textattack_counterfitted_GLOVE_embedding"] = loaded.embedding
     return recipe.build(victim)
-
-
-def _textfooler(victim: Victim, loaded: Loaded, _) -> Attack:
-    """Jin et al., AAAI 2020.
-
-    50 counter-fitted neighbors. Word cosine: >= 0.7 in the paper, >= 0.5 in its code and here. USE
-    angular similarity >= 0.84 (0.5 before the angle is divided by pi), on windows of 15 words,
-    compared with the text of the previous step; shorter texts are exempt.
-    """
-    return _stock(attack_recipes.TextFoolerJin2019, victim, loaded)
-
-
-def _textbugger(victim: Victim, loaded: Loaded, _) -> Attack:
-    """Li et al., NDSS 2019.
-
-    Five bugs. The paper uses 5 GloVe neighbors and USE cosine >= 0.8; TextAttack uses
-    counter-fitted neighbors and angular similarity >= 0.8.
-    """
-    return _stock(attack_recipes.TextBuggerLi2018, victim, loaded)
 
 
 def _pwws(victim: Victim, loaded: Loaded, _) -> Attack:
@@ -161,11 +138,6 @@ def _pwws(victim: Victim, loaded: Loaded, _) -> Attack:
         return _stock(attack_recipes.PWWSRen2019, victim, loaded)
     finally:
         nltk.download = download
-
-
-def _deepwordbug(victim: Victim, loaded: Loaded, _) -> Attack:
-    """Gao et al., SPW 2018. Four character bugs; edit distance <= 30 in the paper and the code."""
-    return _stock(attack_recipes.DeepWordBugGao2018, victim, loaded)
 
 
 def _bertattack(victim: Victim, loaded: Loaded, _) -> Attack:
@@ -230,47 +202,24 @@ def _bae_frame(victim: Victim, swap, similarity: UniversalSentenceEncoder) -> At
     return _attack(victim, constraints, swap, GreedyWordSwapWIR("delete"))
 
 
-def _textfooler_table(victim: Victim, loaded: Loaded, threshold: float) -> Attack:
-    """TextFooler with a table of neighbors and MiniLM's similarity, and with NLTK's tagger.
-
-    Its search, stop words, windows of 15 words and comparison with the text of the previous step
-    stay. The minimum word similarity is dropped, because the tables contain similar words only.
-    """
-    stock = _stock(attack_recipes.TextFoolerJin2019, victim, loaded)
-    dropped = (WordEmbeddingDistance, UniversalSentenceEncoder)
-    constraints = [c for c in stock.constraints if not isinstance(c, dropped)]
-    return _with_minilm(victim, loaded, threshold, stock, constraints)
-
-
-def _textfooler_minilm(victim: Victim, loaded: Loaded, threshold: float) -> Attack:
-    """`_textfooler_table` without a tagger: MiniLM's table contains equal parts of speech only."""
-    attack = _textfooler_table(victim, loaded, threshold)
-    attack.constraints = [c for c in attack.constraints if not isinstance(c, PartOfSpeech)]
-    return attack
-
-
-def _textbugger_minilm(victim: Victim, loaded: Loaded, threshold: float) -> Attack:
-    """TextBugger's five bugs with MiniLM's similarity on TextFooler's windows.
-
-    The fifth bug uses 5 neighbors of MiniLM's table.
-    """
-    stock = _stock(attack_recipes.TextBuggerLi2018, victim, loaded)
-    return _with_minilm(victim, loaded, threshold, stock, [])
-
-
 def _with_minilm(
-    victim: Victim, loaded: Loaded, threshold: float, stock: Attack, constraints: list
+    recipe: type, kept: tuple[type, ...], victim: Victim, loaded: Loaded, threshold: float
 ) -> Attack:
-    """`stock` with MiniLM's similarity and `constraints` instead of its own constraints."""
+    """TextAttack's recipe with a table of neighbors and MiniLM's similarity.
+
+    Its search, stop words and transformation stay, and its constraints of the types `kept`.
+    """
+    stock = _stock(recipe, victim, loaded)
     similarity = MiniLMSimilarity(
         threshold,
         loaded.minilm,
         window_size=15,  # TextFooler's code; the paper encodes whole sentences
-        compare_against_original=False,  # TextFooler's code
+        compare_against_original=False,  # TextFooler's code: with the text of the previous step
         # TextFooler's code exempts texts shorter than the window. Here they are checked too,
         # because a third of SST-2's sentences are that short.
         skip_text_shorter_than_window=False,
     )
+    constraints = [c for c in stock.constraints if isinstance(c, kept)]
     constraints = [*stock.pre_transformation_constraints, *constraints, similarity]
     return _attack(victim, constraints, stock.transformation, stock.search_method)
 
@@ -280,14 +229,25 @@ def _attack(victim: Victim, constraints: list, transformation, search) -> Attack
 
 
 _BUILDERS = {
-    "textfooler": _textfooler,
-    "textbugger": _textbugger,
+    # Jin et al., AAAI 2020. 50 counter-fitted neighbors. Word cosine: >= 0.7 in the paper, >= 0.5
+    # in its code and here. USE angular similarity >= 0.84 (0.5 before the angle is divided by pi),
+    # on windows of 15 words, compared with the text of the previous step; shorter texts are exempt.
+    "textfooler": partial(_stock, attack_recipes.TextFoolerJin2019),
+    # Li et al., NDSS 2019. Five bugs. The paper uses 5 GloVe neighbors and USE cosine >= 0.8;
+    # TextAttack uses counter-fitted neighbors and angular similarity >= 0.8.
+    "textbugger": partial(_stock, attack_recipes.TextBuggerLi2018),
     "bertattack": _bertattack,
     "bertattack-released": _bertattack_released,
     "bae": _bae,
     "pwws": _pwws,
-    "deepwordbug": _deepwordbug,
-    "textfooler-minilm": _textfooler_minilm,
-    "textbugger-minilm": _textbugger_minilm,
-    "textfooler-neighbours": _textfooler_table,
+    # Gao et al., SPW 2018. Four character bugs; edit distance <= 30 in the paper and the code.
+    "deepwordbug": partial(_stock, attack_recipes.DeepWordBugGao2018),
+    # TextFooler. The minimum word similarity is dropped, because the tables contain similar words
+    # only, and the tagger, because MiniLM's table contains equal parts of speech only.
+    "textfooler-minilm": partial(_with_minilm, attack_recipes.TextFoolerJin2019, ()),
+    # TextBugger's five bugs; the fifth uses 5 neighbors of MiniLM's table.
+    "textbugger-minilm": partial(_with_minilm, attack_recipes.TextBuggerLi2018, ()),
+    "textfooler-neighbours": partial(
+        _with_minilm, attack_recipes.TextFoolerJin2019, (PartOfSpeech,)
+    ),
 }

@@ -111,7 +111,9 @@ class TicketFacts:
         return epoch if self.kind in GATE_KINDS and epochs and epoch != epochs else None
 
 
-NO_TICKET = TicketFacts(kind="", sparsity_asked=0.0)
+def _of_ticket(name: str) -> Any:
+    """A property of an attack record: that of its ticket; None without a ticket."""
+    return property(lambda record: record.ticket and getattr(record.ticket, name))
 
 
 @dataclass(frozen=True)
@@ -296,29 +298,15 @@ class AttackRecord:
         resources = (self.resources or {}).items()
         return _as_json({name: r.get("sha256", r.get("name")) for name, r in resources})
 
-    @property
-    def reinit_law(self) -> str | None:
-        return (self.ticket or NO_TICKET).reinit_law
-
-    @property
-    def reinit_std(self) -> float | None:
-        return (self.ticket or NO_TICKET).reinit_std
-
-    @property
-    def reinit_scope(self) -> str | None:
-        return (self.ticket or NO_TICKET).reinit_scope
-
-    @property
-    def early_scores_epoch(self) -> int | None:
-        return (self.ticket or NO_TICKET).early_scores_epoch
-
-    @property
-    def expected_density_percent(self) -> float | None:
-        return (self.ticket or NO_TICKET).expected_density_percent
+    reinit_law = _of_ticket("reinit_law")
+    reinit_std = _of_ticket("reinit_std")
+    reinit_scope = _of_ticket("reinit_scope")
+    early_scores_epoch = _of_ticket("early_scores_epoch")
+    expected_density_percent = _of_ticket("expected_density_percent")
 
     @cached_property
     def search_settings(self) -> str:
-        return _as_json((self.ticket or NO_TICKET).search)
+        return _as_json(self.ticket and self.ticket.search)
 
     @cached_property
     def training_settings(self) -> str:
@@ -374,7 +362,7 @@ def read_records(paths: Iterable[str | Path]) -> list[AttackRecord]:
     if not attacks:
         raise NoRecords(f"no attack records in {', '.join(map(str, paths))}: run attack.py first")
     for doubt in doubts:  # added after the attack, by analysis/transfer.py
-        flag = {"flag": str(doubt.get("flag")), "why": str(doubt.get("why"))}
+        flag = {name: str(doubt.get(name)) for name in ("flag", "why")}
         for name, record in attacks.items():
             if record.attack_id == doubt.get("attack_id"):
                 others = [f for f in record.raw.get("flags") or [] if f["flag"] != flag["flag"]]

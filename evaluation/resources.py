@@ -9,9 +9,7 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 from evaluation.minilm import neighbour_table
@@ -21,6 +19,7 @@ from training.batching import cache_folder
 from training.loading import MINILM_SHA256
 from utils.cli import UserError
 from utils.files import sha256_of, write_atomically
+from utils.process_state import environment
 
 # Files that show whether an NLTK package is present, as a folder or a zip. The tagger is the one in
 # JSON; the older averaged_perceptron_tagger is a pickle.
@@ -33,30 +32,27 @@ _NLTK = {
 }
 
 
-def _fetch(name: str) -> tuple[str, Path | str, str]:
-    """(what it is, its default place, the command that fetches it to that place)."""
-    cache = cache_folder()
-    vectors = cache / "counter-fitted-vectors.txt.zip"
-    encoder = cache / "universal-sentence-encoder"
-    return {
-        "word_vectors": (
-            "the counter-fitted word vectors",
-            vectors,
-            f"curl -L --create-dirs -o {vectors} https://github.com/nmrksic/counter-fitting/raw/"
-            "master/word_vectors/counter-fitted-vectors.txt.zip",
-        ),
-        "sentence_encoder": (
-            "the Universal Sentence Encoder",
-            encoder,
-            f"mkdir -p {encoder} && curl -L 'https://tfhub.dev/google/universal-sentence-encoder/3"
-            f"?tf-hub-format=compressed' | tar -xz -C {encoder}",
-        ),
-        "masked_lm": (
-            "the masked language model",
-            "bert-base-uncased",
-            "hf download bert-base-uncased --include '*.json' '*.txt' 'model.safetensors'",
-        ),
-    }[name]
+# (what it is, its default place in the cache folder or the hub, the command that fetches it there)
+_FILES = {
+    "word_vectors": (
+        "the counter-fitted word vectors",
+        "counter-fitted-vectors.txt.zip",
+        "curl -L --create-dirs -o {place} https://github.com/nmrksic/counter-fitting/raw/master/"
+        "word_vectors/counter-fitted-vectors.txt.zip",
+    ),
+    "sentence_encoder": (
+        "the Universal Sentence Encoder",
+        "universal-sentence-encoder",
+        "mkdir -p {place} && curl -L 'https://tfhub.dev/google/universal-sentence-encoder/3"
+        "?tf-hub-format=compressed' | tar -xz -C {place}",
+    ),
+    "masked_lm": (
+        "the masked language model",
+        "bert-base-uncased",
+        "hf download bert-base-uncased --include '*.json' '*.txt' 'model.safetensors'",
+    ),
+    "neighbours": ("the neighbor table", "", ""),
+}
 
 
 def locate(recipe: str, given: dict[str, str | None], device: str) -> dict[str, Path]:
@@ -70,51 +66,36 @@ def locate(recipe: str, given: dict[str, str | None], device: str) -> dict[str, 
         raise UserError(
             f"{recipe} needs a neighbor table; give --neighbours FILE (JSON: word -> list of words)"
         )
-    for name in needs:
-        if name in _NLTK:
-            _require_nltk(name)
-    paths = {}
-    for name in needs:
-        if name == "neighbours":
-            paths[name] = _existing(Path(given[name]), "the neighbor table")
-            read_neighbours(paths[name])  # reports a damaged table before TextAttack's long import
-        elif name in ("word_vectors", "sentence_encoder", "masked_lm"):
-            paths[name] = _locate_one(name, given.get(name))
-        elif name == "minilm_table":
-            paths["neighbours"] = neighbour_table(device)[1]
+    for name in _NLTK.keys() & needs:
+        _require_nltk(name)
+    paths = {name: _locate_one(name, given.get(name)) for name in needs if name in _FILES}
+    if "neighbours" in paths:
+        read_neighbours(paths["neighbours"])  # reports a damaged table before TextAttack's import
+    if "minilm_table" in needs:
+        paths["neighbours"] = neighbour_table(device)[1]
     return paths
 
 
 def _locate_one(name: str, given: str | None) -> Path:
-    what, default, command = _fetch(name)
-    if given is not None:
-        return _existing(Path(given), what)
-    if name == "masked_lm":
-        return _in_hub_cache(str(default), command)
-    if not Path(default).exists():
-        raise UserError(
-            f"{what} is not at {default}; fetch it with: {command} (or give its path with --{name})"
-        )
-    return Path(default)
-
-
-def _existing(path: Path, what: str) -> Path:
-    if not path.exists():
-        raise UserError(f"{what}: {path} does not exist; check the path")
-    return path
-
-
-def _in_hub_cache(name: str, command: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except LocalEntryNotFoundError as e:
-        raise UserError(
-            f"the masked language model {name} is not in the hub's cache; fetch it with: {command} "
-            "(or give its folder with --masked_lm)"
-        ) from e
+    what, default, command = _FILES[name]
+    place = cache_folder() / default
+    if given is not None:
+        if not Path(given).exists():
+            raise UserError(f"{what}: {given} does not exist; check the path")
+        return Path(given)
+    if name == "masked_lm":
+        place = f"{default} in the hub's cache"
+        with contextlib.suppress(LocalEntryNotFoundError):
+            return Path(snapshot_download(default, local_files_only=True))
+    elif place.exists():
+        return place
+    raise UserError(
+        f"{what} is not at {place}; fetch it with: {command.format(place=place)} (or give its path "
+        f"with --{name})"
+    )
 
 
 def _require_nltk(name: str) -> None:
@@ -133,16 +114,20 @@ def _require_nltk(name: str) -> None:
 
 def describe(recipe: str, paths: dict[str, Path]) -> dict:
     """Record entries: the name of each resource and the first 16 hex digits of its SHA-256."""
+    import nltk
+
     facts = {name: {"name": path.name, "sha256": digest_of(path)} for name, path in paths.items()}
     for name in RECIPES[recipe]:
         if name in _NLTK:
-            facts[name] = {"name": _NLTK[name][0], "sha256": _nltk_digest(_NLTK[name][0])}
+            with nltk.data.find(_NLTK[name][0]).open() as f:
+                facts[name] = {"name": _NLTK[name][0], "sha256": _sha256(f.read())}
         elif name == "minilm":
             facts[name] = {"name": "builtin/minilm", "sha256": MINILM_SHA256[:16]}
     if recipe.startswith("textfooler"):
         return facts | {"stop_words": {"name": "textfooler"}}
     source = provide_stop_words()
-    return facts | {"stop_words": {"name": source, "sha256": _stop_words_digest()}}
+    words = " ".join(sorted(nltk.corpus.stopwords.words("english")))
+    return facts | {"stop_words": {"name": source, "sha256": _sha256(words.encode())}}
 
 
 def digest_of(path: Path) -> str:
@@ -151,20 +136,11 @@ def digest_of(path: Path) -> str:
         return sha256_of(path)[:16]
     files = sorted(p for p in path.rglob("*") if p.is_file())
     listing = [(p.relative_to(path).as_posix(), sha256_of(p)) for p in files]
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
+    return _sha256(json.dumps(listing).encode())
 
 
-def _nltk_digest(place: str) -> str:
-    import nltk
-
-    with nltk.data.find(place).open() as f:
-        return hashlib.sha256(f.read()).hexdigest()[:16]
-
-
-def _stop_words_digest() -> str:
-    from nltk.corpus import stopwords
-
-    return hashlib.sha256(" ".join(sorted(stopwords.words("english"))).encode()).hexdigest()[:16]
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def provide_stop_words() -> str:
@@ -200,7 +176,7 @@ def import_textattack(device: str) -> None:
     cache = cache_folder() / "textattack"
     cache.mkdir(parents=True, exist_ok=True)
     (cache / "post_install_check_3").touch()  # without it the import starts six downloads
-    with _environment(TA_CACHE_DIR=str(cache), TA_DEVICE=device), warnings.catch_warnings():
+    with environment(TA_CACHE_DIR=str(cache), TA_DEVICE=device), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "pkg_resources is deprecated")  # jieba's, at its import
         import textattack
     textattack.shared.utils.logger.setLevel(logging.ERROR)  # "unknown if model is compatible"
@@ -209,16 +185,3 @@ def import_textattack(device: str) -> None:
     # contains letters, which damages a second column that starts with "I" or "S"; U+FFFF is in no
     # text and no word.
     textattack.shared.AttackedText.SPLIT_TOKEN = "\uffff"
-
-
-@contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    """Set environment variables, and restore the whole environment afterwards."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)

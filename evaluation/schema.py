@@ -5,7 +5,7 @@ or worse, a number in a table.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,22 +19,16 @@ class Rule(NamedTuple):
     admits: Callable[[Any], bool]
 
 
-def _is_finite(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value)
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_pair(value: object) -> bool:
+def _is_interval(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_finite, value))
 
 
-def _is_list_of(kind: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(isinstance(x, kind) for x in value)
+def _are(kind: type, values: Iterable) -> bool:
+    return all(isinstance(value, kind) for value in values)
 
 
 TEXT = Rule("a text", lambda v: isinstance(v, str))
@@ -42,19 +36,20 @@ MAPPING = Rule("an object", lambda v: isinstance(v, dict))
 FINITE = Rule("a finite number", _is_finite)
 PERCENT = Rule("a number from 0 to 100", lambda v: _is_finite(v) and 0 <= v <= 100)
 SHARE = Rule("a number in [0, 1)", lambda v: _is_finite(v) and 0 <= v < 1)
-WHOLE = Rule("a whole number", _is_whole)
-COUNT = Rule("a whole number above 0", lambda v: _is_whole(v) and v > 0)
-TEXTS = Rule("a list of texts", _is_list_of(str))
+WHOLE = Rule("a whole number", lambda v: type(v) is int)
+COUNT = Rule("a whole number above 0", lambda v: type(v) is int and v > 0)
+TEXTS = Rule("a list of texts", lambda v: isinstance(v, list) and _are(str, v))
+TEXTS_BY_NAME = Rule("an object of texts", lambda v: MAPPING.admits(v) and _are(str, v.values()))
 LABELS = Rule("a text or a list", lambda v: isinstance(v, str | list))
 PAIR_OF_TEXTS = Rule("a list of two texts", lambda v: TEXTS.admits(v) and len(v) == 2)
-OBJECTS = Rule("a list of objects", _is_list_of(dict))
+OBJECTS = Rule("a list of objects", lambda v: isinstance(v, list) and _are(dict, v))
 ENCODER = Rule(
     "an object with a text as name",
-    lambda v: isinstance(v, dict) and isinstance(v.get("name"), str | None),
+    lambda v: MAPPING.admits(v) and isinstance(v.get("name"), str | None),
 )
 INTERVALS = Rule(
     "an object of pairs of numbers",
-    lambda v: isinstance(v, dict) and all(x is None or _is_pair(x) for x in v.values()),
+    lambda v: MAPPING.admits(v) and all(x is None or _is_interval(x) for x in v.values()),
 )
 
 

@@ -1,6 +1,7 @@
 """Settings of attacks, shared by scripts. Without torch: flags are checked before its import."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from evaluation import presets
 from training.settings import (
@@ -14,96 +15,78 @@ from training.settings import (
 from utils import cli
 from utils.settings import REQUIRED, Role, changed, names_of, setting
 
+_measure = partial(setting, role=Role.MEASURE)
+
 
 @dataclass(kw_only=True)
 class AttackSettings:
     """Attack."""
 
-    recipe: str = setting(
-        REQUIRED, "attack recipe", choices=tuple(presets.RECIPES), role=Role.MEASURE
-    )
-    preset: str = setting(
+    recipe: str = _measure(REQUIRED, "attack recipe", choices=tuple(presets.RECIPES))
+    preset: str = _measure(
         "balanced",
         "defaults of --row_choice, --score_with and --max_seq_length: balanced classes; the "
         "paper's text; the released code; or the rows that all compared models classify correctly",
         choices=tuple(presets.PRESETS),
-        role=Role.MEASURE,
     )
-    checkpoint: str = setting(
+    checkpoint: str = _measure(
         "last",
         "checkpoint of a run: of the last epoch, or with the best dev accuracy",
         choices=("last", "best", "both"),
-        role=Role.MEASURE,
     )
-    attack_epochs: list | None = setting(
+    attack_epochs: list | None = _measure(
         None,
         "epochs of a run to attack instead of --checkpoint, such as 1,3 (see --keep_epochs)",
         cli.epoch_list,
-        role=Role.MEASURE,
     )
-    split: str = setting(
+    split: str = _measure(
         "test",
         "split of the attacked rows; dev is for selecting epochs and sparsities",
         choices=("test", "dev"),
-        role=Role.MEASURE,
     )
-    num_examples: int | None = setting(
+    num_examples: int | None = _measure(
         None,
-        "number of rows to attack",
+        "number of rows to attack (default: the paper's number for the task, or 1000)",
         cli.positive_int,
-        role=Role.MEASURE,
-        unset="the paper's number for the task, or 1000",
     )
-    row_choice: str | None = setting(
+    row_choice: str | None = _measure(
         None,
         "choice of rows: the same number per class; random; the first of the file; or balanced "
         "among those that all models of --compared_with classify correctly",
         choices=("balanced", "random", "first", "intersection"),
-        role=Role.MEASURE,
         unset="the preset's",
     )
-    compared_with: list = setting(
+    compared_with: list = _measure(
         [],
         "run or checkpoint folders for --row_choice intersection; give each model the same list",
-        role=Role.MEASURE,
         nargs="+",
     )
     seed: int = changed(FolderSettings, "seed", 42, Role.MEASURE)
-    score_with: str | None = setting(
+    score_with: str | None = _measure(
         None,
         "score that ranks candidates: log-odds in float64, or TextAttack's 1 - p in float32, which "
         "saturates",
         choices=("log_odds", "softmax"),
-        role=Role.MEASURE,
         unset="the preset's",
     )
-    query_budget: int | None = setting(
-        None,
-        "maximum number of victim queries per row",
-        cli.positive_int,
-        role=Role.MEASURE,
-        unset="unlimited",
+    query_budget: int | None = _measure(
+        None, "maximum number of victim queries per row (default: unlimited)", cli.positive_int
     )
-    temperature: list = setting(
+    temperature: list = _measure(
         ["1"],
         "divisor of the logits: a number, fitted (on the dev rows), a multiple such as 4xfitted, "
         "or a comma-separated list; sweep means 0.25xfitted,fitted,4xfitted",
         presets.temperature_rules,
-        role=Role.MEASURE,
         unset="1",
     )
     flag_skipped_percent: float = setting(
-        presets.FLAG_SKIPPED_PERCENT,
+        25.0,
         "flag a result if a larger percentage of rows is misclassified before the attack",
         cli.non_negative_float,
         role=Role.OUTPUT,
     )
-    similarity_threshold: float | None = setting(
-        None,
-        "minimum cosine of MiniLM's sentence similarity",
-        cli.fraction,
-        role=Role.MEASURE,
-        unset="the recipe's",
+    similarity_threshold: float | None = _measure(
+        None, "minimum cosine of MiniLM's sentence similarity (default: the recipe's)", cli.fraction
     )
 
 
@@ -111,18 +94,14 @@ class AttackSettings:
 class ResourceSettings:
     """Resources of the recipes."""
 
-    neighbours: str | None = setting(
-        None,
-        "JSON file that maps each word to a list of words, nearest first",
-        role=Role.MEASURE,
+    neighbours: str | None = _measure(
+        None, "JSON file that maps each word to a list of words, nearest first"
     )
-    word_vectors: str | None = setting(
-        None, "counter-fitted word vectors: a text file or a zip of one", role=Role.MEASURE
+    word_vectors: str | None = _measure(
+        None, "counter-fitted word vectors: a text file or a zip of one"
     )
-    sentence_encoder: str | None = setting(
-        None, "Universal Sentence Encoder: a SavedModel folder", role=Role.MEASURE
-    )
-    masked_lm: str | None = setting(None, "folder of a masked language model", role=Role.MEASURE)
+    sentence_encoder: str | None = _measure(None, "Universal Sentence Encoder: a SavedModel folder")
+    masked_lm: str | None = _measure(None, "folder of a masked language model")
 
 
 RESOURCE_FLAGS = names_of(ResourceSettings, Role.MEASURE)
@@ -137,9 +116,8 @@ class VictimSettings:
     )
     result_file: str | None = setting(
         None,
-        "JSON-lines file of the attacks' records",
+        "JSON-lines file of the attacks' records (default: records.jsonl of each run)",
         role=Role.OUTPUT,
-        unset="records.jsonl of each run",
     )
 
 
@@ -189,16 +167,12 @@ class TrainingTexts:
 class QualityTools(DeviceSettings):
     """Judge and language model."""
 
-    language_model: str | None = setting(
-        None,
-        "folder of a causal language model",
-        role=Role.MEASURE,
-        unset="trigrams of the training texts",
+    language_model: str | None = _measure(
+        None, "folder of a causal language model (default: trigrams of the training texts)"
     )
-    judge: str | None = setting(
+    judge: str | None = _measure(
         None,
         "folder of a run or checkpoint that was not attacked, preferably with another encoder",
-        role=Role.MEASURE,
         unset="TF-IDF and logistic regression on the training rows",
     )
     checkpoint: str = changed(AttackSettings, "checkpoint", "last", choices=("last", "best"))

@@ -3,7 +3,9 @@
 TextAttack maximizes a score; its own is 1 - p of the true label.
 """
 
+import contextlib
 import itertools
+from collections.abc import Callable, Iterator
 
 import torch
 from textattack.constraints.semantics.sentence_encoders import SentenceEncoder
@@ -58,19 +60,12 @@ class WeightedSaliency(GreedyWordSwapWIR):
         super().__init__("weighted-saliency")
 
     def _get_index_order(self, initial_text, max_len: int = -1):
-        query = self.get_goal_results
-
-        def query_as_probabilities(texts: list):
-            results, search_over = query(texts)
+        def to_probabilities(results: list) -> None:
             for result in results:
                 result.score = float(torch.tensor(result.score, dtype=torch.float64).sigmoid())
-            return results, search_over
 
-        self.get_goal_results = query_as_probabilities
-        try:
+        with _every_query(self, to_probabilities):
             return super()._get_index_order(initial_text, max_len)
-        finally:
-            self.get_goal_results = query
 
 
 def watch_ranking(search: GreedyWordSwapWIR) -> None:
@@ -81,23 +76,34 @@ def watch_ranking(search: GreedyWordSwapWIR) -> None:
     """
     rank = search._get_index_order
 
+    def store(results: list) -> None:
+        if not search.first_scores:
+            search.first_scores = [result.score for result in results]
+
     def watched(*arguments):
-        query, search.first_scores = search.get_goal_results, []
-
-        def query_and_store(texts: list):
-            results, search_over = query(texts)
-            if not search.first_scores:
-                search.first_scores = [result.score for result in results]
-            return results, search_over
-
-        search.get_goal_results = query_and_store
-        try:
+        search.first_scores = []
+        with _every_query(search, store):
             return rank(*arguments)
-        finally:
-            search.get_goal_results = query
 
     search.first_scores = []
     search._get_index_order = watched
+
+
+@contextlib.contextmanager
+def _every_query(search: GreedyWordSwapWIR, act: Callable[[list], None]) -> Iterator[None]:
+    """Call `act` with the results of every query of a search."""
+    query = search.get_goal_results
+
+    def query_and_act(texts: list):
+        results, search_over = query(texts)
+        act(results)
+        return results, search_over
+
+    search.get_goal_results = query_and_act
+    try:
+        yield
+    finally:
+        search.get_goal_results = query
 
 
 class NeighbourTable(WordEmbedding):

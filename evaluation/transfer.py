@@ -8,15 +8,13 @@ import numpy as np
 from accelerate import Accelerator
 
 from evaluation import checkpoints
-from evaluation.finished_attacks import FinishedAttack, add_doubt
+from evaluation.finished_attacks import FinishedAttack
 from evaluation.outcomes import FAILED
-from training import models
-from training.batching import encode
 from training.metrics import wilson_interval
-from training.prediction import predict
 from training.rows import Rows
 from training.tasks import TASKS
 from utils.cli import UserError, warn
+from utils.files import append_jsonl, read_jsonl
 
 ByAttack = dict[str, np.ndarray]  # attack_id -> bool, (rows,)
 
@@ -131,17 +129,12 @@ def answers(
     task = TASKS[first.task]
     if not task.label_names:  # a custom task
         task = replace(task, label_names=attacks[0].label_names)
-    model, tokenizer = checkpoints.load_classifier(target)
-    order = checkpoints.label_order(target, task)
-    models.check_length(model, length)
-    model.to(accelerator.device)
+    labels_of = checkpoints.labeller(target, task, length, batch_size, accelerator)
 
     def right_on(rows: Rows) -> np.ndarray:
-        logits = predict(model, encode(rows, tokenizer, length), batch_size, accelerator)
-        return logits[:, order].argmax(axis=1) == np.array(rows.labels)
+        return labels_of(rows) == np.array(rows.labels)
 
-    before = right_on(attacks[0].originals)
-    return before, {attack.attack_id: right_on(attack.adversarial) for attack in attacks}
+    return right_on(first.originals), {a.attack_id: right_on(a.adversarial) for a in attacks}
 
 
 def replay(
@@ -193,6 +186,9 @@ def check_carried_over(
                 "where its own attack failed"
             )
             warn(f"suspicious (carried_over_texts): {name}: {why}")
+            doubt = {"kind": "doubt", "attack_id": attack.summary.get("attack_id")}
+            doubt |= {"flag": "carried_over_texts", "why": why}
             records = Path(result_file or victim.target.home / "records.jsonl")
-            add_doubt(attack, records, "carried_over_texts", why)
+            if doubt not in (read_jsonl(records) if records.is_file() else []):
+                append_jsonl(records, doubt)
     return max(counts, default=None)

@@ -30,9 +30,8 @@ class Attack:
         checkpoints = ["last", "best"] if args.checkpoint == "both" else [args.checkpoint]
         if args.attack_epochs:
             checkpoints = [f"epoch{epoch}" for epoch in args.attack_epochs]
-        rows = (args.row_choice, args.num_examples, args.seed)
         names = [
-            folder_name(args.recipe, checkpoint, *rows, args.score_with, temperature, args.split)
+            folder_name(args, checkpoint, temperature)
             for checkpoint in checkpoints
             for temperature in args.temperature
         ]

@@ -65,8 +65,16 @@ def _in_order(tensors: dict[str, Tensor], manifest: dict, path: Path) -> Shapes:
 
 def score_file(path: str | Path) -> Path:
     """The path itself, or scores.safetensors (of the last epoch) if the path is a folder."""
-    path = Path(path)
-    return path / "scores.safetensors" if path.is_dir() else path
+    return _in_folder(path, "scores.safetensors")
+
+
+def ticket_file(path: str | Path) -> Path:
+    """The path itself, or ticket.safetensors if the path is a folder."""
+    return _in_folder(path, "ticket.safetensors")
+
+
+def _in_folder(path: str | Path, name: str) -> Path:
+    return Path(path) / name if Path(path).is_dir() else Path(path)
 
 
 def save_scores(path: Path, scores: dict[str, Tensor], shapes: Shapes, manifest: dict) -> None:

@@ -12,7 +12,7 @@ from experiments.scales import Scale, tables_of, tasks_of
 from experiments.study import STUDIES, STUDY, STUDY_RECORDS
 from reporting import (
     calibration_table,
-    curves,
+    figure_data,
     figures,
     latex,
     markdown,
@@ -22,7 +22,7 @@ from reporting import (
     study,
     table_csv,
 )
-from reporting.figure_data import Shown, csv_text
+from reporting.figure_data import Shown
 from reporting.missing import Missing, command
 from reporting.render import paragraphs, write_records, write_text
 from training.tasks import TASKS
@@ -35,8 +35,6 @@ NEEDS = {
     "figure4": f"no attack records of single epochs of trainings of {EPOCHS_FIGURE} epochs",
     "figure5": "no finished search in folders search-robust and search-robust-lambda...",
 }
-# Figures 1 and 5 are over optimizer steps, with a line for each seed.
-X_NAMES = {"figure2": "sparsity", "figure3": "", "figure4": "epoch"}
 SPREADS = {
     "figure2": "Bars and bands: standard deviation over seeds",
     "figure3": "Mean over seeds",
@@ -197,9 +195,9 @@ def _candidates(table: Table, request: Request, tasks: Iterable[str]) -> Records
 def _shown(target: str, task: str, request: Request) -> Shown:
     scale, sources = request.scale, request.sources
     if target == "figure2":
-        return curves.over_sparsity(sources.records, task, scale, request.checkpoint)
+        return figure_data.over_sparsity(sources.records, task, scale, request.checkpoint)
     if target == "figure4":
-        return curves.over_epochs(sources.records, task, scale)
+        return figure_data.over_epochs(sources.records, task, scale)
     if target == "figure3":
         return searches.heat_maps(sources.runs, task, scale)
     return searches.over_steps(sources.runs, task, scale, lambdas=target == "figure5")
@@ -209,15 +207,14 @@ def _make_figure(target: str, request: Request, tasks: Iterable[str]) -> tuple[s
     folder, shown = request.folder, Shown()
     for task in tasks:
         of_task = _shown(target, task, request)
-        if of_task.empty:
+        if not of_task.rows:
             of_task.lacking.append(f"{task}: {NEEDS[target]}")
         shown += of_task
-    if shown.empty:
+    if not shown.rows:
         raise Missing(NEEDS[target])
     text = _caption(target, tasks, request.scale, shown)
-    x_name = X_NAMES.get(target, "optimizer_step")
     paths = figures.draw(target, shown, folder)
-    paths.append(write_text(folder / f"{target}.csv", csv_text(target, x_name, shown)))
+    paths.append(write_text(folder / f"{target}.csv", figure_data.csv_text(target, shown)))
     paths.append(write_text(folder / f"{target}.md", text))
     if shown.records:
         paths.append(write_records(folder / f"{target}-records.jsonl", shown.records))

@@ -60,7 +60,7 @@ def difference(mine: list[AttackRecord], theirs: list[AttackRecord]) -> Differen
     tests = [mcnemar(*rows) for rows in zip(a, b, strict=True)]
     points, bounds = 100 * (tests[0][0] - tests[0][1]) / a.shape[1], None
     if len(a) > 1:
-        points, low, high = map(float, crossed_difference(a, b))
+        points, low, high = map(float, crossed_difference((a, b)))
         bounds = (low, high)
     return Difference(points, bounds, seeds, [t[:2] for t in tests], [t[2] for t in tests], lacking)
 

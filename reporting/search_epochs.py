@@ -1,30 +1,126 @@
-"""The study's searches by epoch, as a figure, a table and numbers.
+"""The study's searches by epoch: their log, and a figure, a table and numbers of it.
 
-They show what a search reaches before any ticket is retrained: R(m), and the accuracy on dev of
-the ticket that is drawn after the epoch.
+The log has one line per search, because the runs are not kept. It shows what a search reaches
+before any ticket is retrained: R(m), and the accuracy on dev of the ticket drawn after the epoch.
 """
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from evaluation import schema
+from evaluation.records import search_settings
+from evaluation.schema import FINITE, MAPPING, OBJECTS, TEXT, WHOLE, Rule, key
 from experiments.models import Model
 from experiments.paper import OWN_LAMBDA
 from experiments.scales import Scale
 from experiments.study import STUDIES, STUDY
 from masking.kinds import GATE_KINDS
-from reporting import figures, render, search_log
-from reporting.cells import Cell, largest_group
-from reporting.figure_data import Panel, Point, Shown, csv_text
-from reporting.render import NONE, write_text
-from reporting.search_log import Search
+from reporting import figures, render
+from reporting.cells import Cell, largest_group, one_per_seed
+from reporting.figure_data import Shown, csv_text
+from reporting.render import write_text
 from reporting.searches import PENALTY, Runs
 from training.deviations import SEARCH
+from training.settings import recipe_in
+from utils.cli import UserError
+from utils.files import read_jsonl
 
 NAME = f"{STUDY.name}-searches"
 QUANTITIES = {PENALTY: "open_gates_percent", "dev accuracy": "dev_accuracy_ticket_percent"}
 # The settings in which the rows of the study's tables may differ.
 SWITCHES = {"deviations", *SEARCH["paper"]}
+SETTINGS = Rule(
+    "the settings of a search, with epochs and adv_steps",
+    lambda v: MAPPING.admits(v) and all(WHOLE.admits(v.get(k)) for k in ("epochs", "adv_steps")),
+)
+
+
+@dataclass(frozen=True)
+class SearchEpoch:
+    """The ticket that is drawn after an epoch, before any retraining."""
+
+    epoch: int = key(WHOLE)
+    open_gates_percent: float = key(FINITE)  # R(m) over all gates
+    dev_accuracy_ticket_percent: float = key(FINITE)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A finished search: its settings and data, and what it reached after each epoch.
+
+    `data`: fingerprint of each split, and max_seq_length.
+    """
+
+    encoder: str = key(TEXT)
+    task: str = key(TEXT)
+    seed: int = key(WHOLE)
+    search: dict = key(SETTINGS, convert=search_settings)  # in today's names
+    data: dict = key(MAPPING)
+    epochs: list[SearchEpoch] = key(OBJECTS, kind=SearchEpoch)
+
+    @classmethod
+    def read(cls, raw: dict, where: str) -> "Search":
+        """From a line of the log. UserError names what is missing or wrong."""
+        try:
+            search = schema.read(cls, raw)
+            if not search.epochs:
+                raise ValueError("epochs is empty")
+        except ValueError as e:
+            raise UserError(f"{where} is damaged: {e}") from e
+        return search
+
+    @property
+    def identity(self) -> str:
+        """Equal for two lines about the same search."""
+        return json.dumps(asdict(self) | {"epochs": None}, sort_keys=True)
+
+    @property
+    def kind(self) -> str:
+        """Kind of its scores."""
+        return "robust" if self.search["adv_steps"] > 0 else "no_adversary"
+
+
+def update(path: Path, runs: Runs, encoder: str, tasks: Iterable[str]) -> list[Search]:
+    """Add the runs' searches with this encoder and these tasks to the log; all that it then has.
+
+    The log is not written if the runs hold no such search.
+    """
+    lines = read_jsonl(path) if path.is_file() else []
+    known = [Search.read(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    added = [_of_run(folder, run) for folder, run in runs if run.get("stage") == "search"]
+    added = [s for s in added if s.encoder == encoder and s.task in tasks]
+    searches = list({search.identity: search for search in [*known, *added]}.values())
+    if added:
+        texts = [json.dumps(asdict(s), ensure_ascii=False) + "\n" for s in searches]
+        write_text(path, "".join(texts))
+    return searches
+
+
+def _of_run(folder: Path, run: dict) -> Search:
+    try:
+        splits = run.get("data", {}).get("splits", {})
+        data = {name: split.get("fingerprint") for name, split in sorted(splits.items())}
+        raw = {
+            "encoder": run["encoder"]["name"],
+            "task": run["task"],
+            "seed": run["args"]["seed"],
+            "search": recipe_in(run),
+            "data": data | {"max_seq_length": run["args"].get("max_seq_length")},
+            "epochs": [
+                {
+                    "epoch": line["finished_epochs"],
+                    "open_gates_percent": 100 * dev["penalty_of_all_gates"],
+                    "dev_accuracy_ticket_percent": dev["dev_accuracy_ticket_percent"],
+                }
+                for line in read_jsonl(folder / "log.jsonl")
+                if (dev := line.get("dev"))
+            ],
+        }
+    except (KeyError, TypeError, AttributeError) as e:
+        raise UserError(f"run.json or log.jsonl in {folder} lacks {e}") from e
+    return Search.read(raw, f"the run in {folder}")
 
 
 def write(runs: Runs, scale: Scale, tasks: Iterable[str], folder: Path) -> list[Path]:
@@ -33,23 +129,39 @@ def write(runs: Runs, scale: Scale, tasks: Iterable[str], folder: Path) -> list[
     The log is NAME.jsonl; NAME.png, .pdf, .csv and .md show its searches with the scale's encoder.
     """
     tasks = list(tasks)
-    searches = search_log.update(folder / f"{NAME}.jsonl", runs, scale.encoder, tasks)
+    searches = update(folder / f"{NAME}.jsonl", runs, scale.encoder, tasks)
     shown, tables = Shown(), []
     for task in tasks:
         of_task = [s for s in searches if s.encoder == scale.encoder and s.task == task]
-        curves, notes = _by_row(of_task, task)
-        panels = [
-            Panel(task, None, quantity, {label: _points(c, name) for label, c in curves.items()})
-            for quantity, name in QUANTITIES.items()
+        by_row, notes = _by_row(of_task, task)
+        rows = [
+            {"task": task, "recipe": None, "quantity": quantity, "curve": name}
+            | {"x_name": "search_epoch", "x": epoch.epoch, "seed": search.seed}
+            | {"value": getattr(epoch, measure) / 100}
+            for quantity, measure in QUANTITIES.items()
+            for name, of_row in by_row.items()
+            for number in _common_epochs(of_row)
+            for search in of_row
+            for epoch in search.epochs
+            if epoch.epoch == number
         ]
-        shown += Shown(panels if curves else [], remarks=[f"{task}: {note}" for note in notes])
-        tables += _table(panels) if curves else []
-    if shown.empty:
+        shown += Shown(rows, remarks=[f"{task}: {note}" for note in notes])
+        tables += [f"## {task}", _table(rows)] if rows else []
+    if not shown.rows:
         return []
+    text = [
+        "# The study: its searches by epoch",
+        f"![R(m) and dev accuracy]({NAME}.png)",
+        *tables,
+        "\n".join(f"- {remark}" for remark in shown.remarks),
+        f"Encoder: {scale.encoder}. R(m): expected share of open gates. Dev accuracy: accuracy on "
+        "the dev rows of the ticket that is drawn after the epoch, before retraining. Both in "
+        "percent, mean ± standard deviation (n - 1) over seeds. Thin lines: single seeds.",
+    ]
     return [
         *figures.draw(NAME, shown, folder),
-        write_text(folder / f"{NAME}.csv", csv_text(NAME, "search_epoch", shown)),
-        write_text(folder / f"{NAME}.md", _markdown(tables, shown.remarks, scale.encoder)),
+        write_text(folder / f"{NAME}.csv", csv_text(NAME, shown)),
+        write_text(folder / f"{NAME}.md", render.paragraphs(text)),
     ]
 
 
@@ -72,51 +184,26 @@ def _by_row(searches: list[Search], task: str) -> tuple[dict[str, list[Search]],
         for model, name in rows.items():
             if model != Model(kind=kind, sparsity=0.3, search=model.search):
                 continue  # one of a search's tickets represents it
-            of_row = [item["of"] for item in alike if _is_of(item["of"], model)]
-            if of_row and _points(of_row, "epoch"):
-                by_row[name.partition(" (")[0].removesuffix(" 30 %")] = of_row
+            of_kind = sorted((item["of"] for item in alike), key=lambda s: s.seed)
+            of_row = [s for s in of_kind if model.is_searched_as(s.search, s.search["epochs"])]
+            if _common_epochs(of_row):
+                by_row[name.partition(" (")[0].removesuffix(" 30 %")] = one_per_seed(of_row)
     return by_row, notes
 
 
-def _is_of(search: Search, model: Model) -> bool:
-    return model.is_searched_as(search.search, search.search["epochs"])
+def _common_epochs(searches: list[Search]) -> list[int]:
+    """The epochs that all of them have."""
+    epochs = [{epoch.epoch for epoch in search.epochs} for search in searches]
+    return sorted(set.intersection(*epochs)) if epochs else []
 
 
-def _points(searches: list[Search], quantity: str) -> list[Point]:
-    """By epoch, as shares, over the seeds; the epochs that all of them have."""
-    by_seed = {
-        s.seed: {e.epoch: getattr(e, quantity) / 100 for e in s.epochs}
-        for s in sorted(searches, key=lambda s: s.seed)
-    }
-    common = sorted(set.intersection(*map(set, by_seed.values())))
-    return [
-        Point(epoch, Cell({seed: of[epoch] for seed, of in by_seed.items()})) for epoch in common
-    ]
-
-
-def _table(panels: list[Panel]) -> list[str]:
-    epochs = sorted({point.x for panel in panels for point in panel.points})
-    rows = []
-    for name in panels[0].curves:
-        for panel in panels:
-            cells = {point.x: _percent(point.cell) for point in panel.curves[name]}
-            rows.append([name, f"{panel.quantity} %", *(cells.get(e, NONE) for e in epochs)])
+def _table(rows: list[dict]) -> str:
+    epochs = sorted({row["x"] for row in rows})
+    body = []
+    for curve in dict.fromkeys(row["curve"] for row in rows):
+        for quantity in QUANTITIES:
+            own = [r for r in rows if (r["curve"], r["quantity"]) == (curve, quantity)]
+            at = {e: {r["seed"]: 100 * r["value"] for r in own if r["x"] == e} for e in epochs}
+            body.append([curve, f"{quantity} %", *(render.cell(Cell(at[e])) for e in epochs)])
     header = ["search", "", *(f"epoch {epoch}" for epoch in epochs)]
-    return [f"## {panels[0].task}", render.markdown_table(header, rows, left=2)]
-
-
-def _percent(cell: Cell) -> str:
-    return render.cell(Cell({seed: 100 * value for seed, value in cell.values.items()}))
-
-
-def _markdown(tables: list[str], remarks: list[str], encoder: str) -> str:
-    parts = [
-        "# The study: its searches by epoch",
-        f"![R(m) and dev accuracy]({NAME}.png)",
-        *tables,
-        "\n".join(f"- {remark}" for remark in remarks),
-        f"Encoder: {encoder}. R(m): expected share of open gates. Dev accuracy: accuracy on the "
-        "dev rows of the ticket that is drawn after the epoch, before retraining. Both in percent, "
-        "mean ± standard deviation (n - 1) over seeds. Thin lines: single seeds.",
-    ]
-    return render.paragraphs(parts)
+    return render.markdown_table(header, body, left=2)

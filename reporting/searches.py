@@ -5,16 +5,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from experiments.models import ROBUST
 from experiments.paper import LAMBDAS
 from experiments.scales import Scale
-from reporting.cells import Cell, largest_group
-from reporting.figure_data import HeatMap, Panel, Point, Shown
+from reporting.cells import largest_group
+from reporting.figure_data import Shown
 from training.settings import recipe_in
 from utils.cli import UserError
 from utils.files import read_json, read_jsonl
 
 PENALTY, DECIDED = "R(m)", "gates at 0 or 1"
+MLP = "MLP"
 MOST_POINTS = 200  # on a curve over optimizer steps; a column of print shows no more
 Runs = list[tuple[Path, dict]]
 
@@ -43,49 +46,46 @@ def curve_of_lambda(amplitude: float) -> str:
 
 
 def over_steps(runs: Runs, task: str, scale: Scale, lambdas: bool) -> Shown:
-    """Figures 1 and 5: R(m) and the share of decided gates over the search, mean over seeds.
+    """Figures 1 and 5: R(m) and the share of decided gates over the search.
 
     `lambdas`: show a curve for every lambda, not only the search with the usual one.
     """
     pattern = r"search-robust(-lambda.*)?" if lambdas else "search-robust"
-    candidates = [
-        _search(folder, run)
-        for folder, run in runs
-        if run.get("stage") == "search"
-        and run.get("task") == task
-        and re.fullmatch(pattern, folder.name)
-    ]
-    may_differ = {"lambda_amp"} if lambdas else set()
-    searches, notes = _alike(candidates, may_differ, scale, "search run")
-    shown = Shown(remarks=[f"{task}: {note}" for note in notes])
-    logs: dict[float, dict[int, dict]] = {}  # lambda -> seed -> log
+    of_task = [(f, r) for f, r in runs if (r.get("stage"), r.get("task")) == ("search", task)]
+    candidates = [_search(f, run) for f, run in of_task if re.fullmatch(pattern, f.name)]
+    searches, shown = _alike(candidates, task, scale, "search run", *["lambda_amp"] * lambdas)
+    by_lambda: dict[float, dict[int, dict]] = {}  # lambda -> seed -> log
     for search in sorted(searches, key=lambda s: (s.settings["lambda_amp"], s.seed)):
-        logs.setdefault(search.settings["lambda_amp"], {})[search.seed] = _log(search.folder)
-    for amplitude, seeds in logs.items():
+        by_lambda.setdefault(search.settings["lambda_amp"], {})[search.seed] = _log(search.folder)
+    for amplitude, logs in by_lambda.items():
         shown.remarks.append(
             f"{task}, {searches[0].encoder}, {curve_of_lambda(amplitude)}: searches with "
-            f"seeds {', '.join(map(str, seeds))}."
+            f"seeds {', '.join(map(str, logs))}."
         )
-    if lambdas and logs:
-        missing = [a for a in LAMBDAS if a not in logs]
+    if lambdas and by_lambda:
+        missing = [a for a in LAMBDAS if a not in by_lambda]
         shown.lacking += [f"{task}: no search at {curve_of_lambda(a)}" for a in missing]
-    for quantity in (PENALTY, DECIDED) if logs else ():
-        curves = {
-            curve_of_lambda(amplitude): _over_seeds({s: log[quantity] for s, log in seeds.items()})
-            for amplitude, seeds in logs.items()
-        }
-        shown.panels.append(Panel(task, None, quantity, curves))
+    for quantity in (PENALTY, DECIDED):
+        panel = {"task": task, "recipe": None, "quantity": quantity}
+        for amplitude, logs in by_lambda.items():
+            place = panel | {"curve": curve_of_lambda(amplitude), "x_name": "optimizer_step"}
+            of_seeds = {seed: log[quantity] for seed, log in logs.items()}
+            shown.rows += [
+                place | {"x": step, "seed": seed, "value": values[step]}
+                for step in _thinned(set.intersection(*map(set, of_seeds.values())))
+                for seed, values in of_seeds.items()
+            ]
     return shown
 
 
 def _alike(
-    candidates: list[Source], may_differ: set[str], scale: Scale, noun: str
-) -> tuple[list[Source], list[str]]:
-    """The largest group whose encoder and settings agree, except `may_differ`."""
+    candidates: list[Source], task: str, scale: Scale, noun: str, *may_differ: str
+) -> tuple[list[Source], Shown]:
+    """The largest group whose encoder and settings agree, except `may_differ`; remarks."""
     items = [_plain(c.settings) | {"encoder": c.encoder, "source": c} for c in candidates]
-    keys = sorted({key for item in items for key in item} - may_differ - {"source"})
+    keys = sorted({key for item in items for key in item} - {"source", *may_differ})
     group, notes = largest_group(items, keys, scale.encoder, noun)
-    return [item["source"] for item in group], notes
+    return [item["source"] for item in group], Shown(remarks=[f"{task}: {n}" for n in notes])
 
 
 def _plain(settings: dict) -> dict:
@@ -118,13 +118,13 @@ def _log(folder: Path) -> dict[str, dict[int, float]]:
     return values
 
 
-def _over_seeds(logs: dict[int, dict[int, float]]) -> list[Point]:
-    """At the steps that all seeds logged, at most MOST_POINTS of them."""
-    steps = sorted(set.intersection(*(set(log) for log in logs.values())))
-    if len(steps) > MOST_POINTS:
-        apart = (len(steps) - 1) / (MOST_POINTS - 1)
-        steps = [steps[round(i * apart)] for i in range(MOST_POINTS)]
-    return [Point(step, Cell({seed: log[step] for seed, log in logs.items()})) for step in steps]
+def _thinned(steps: set[int]) -> list[int]:
+    """In order, at most MOST_POINTS of them."""
+    ordered = sorted(steps)
+    if len(ordered) <= MOST_POINTS:
+        return ordered
+    apart = (len(ordered) - 1) / (MOST_POINTS - 1)
+    return [ordered[round(i * apart)] for i in range(MOST_POINTS)]
 
 
 def heat_maps(runs: Runs, task: str, scale: Scale) -> Shown:
@@ -133,14 +133,15 @@ def heat_maps(runs: Runs, task: str, scale: Scale) -> Shown:
     folders = [f for f, run in runs if run.get("task") == task and (f / "ticket.json").is_file()]
     robust = [t for folder in folders if (t := _robust_ticket(folder, sparsity))]
     known = [ticket for ticket in robust if ticket.density]
-    tickets, notes = _alike(known, set(), scale, "ticket")
+    tickets, shown = _alike(known, task, scale, "ticket")
     if len(known) < len(robust):
-        count = len(robust) - len(known)
-        notes.append(f"Skipped: {count} without density_by_head in ticket.json (older runs).")
-    shown = Shown(remarks=[f"{task}: {note}" for note in notes])
+        shown.remarks.append(
+            f"{task}: Skipped: {len(robust) - len(known)} without density_by_head in ticket.json "
+            "(older runs)."
+        )
     by_seed = {t.seed: t for t in sorted(tickets, key=lambda t: t.seed)}
     if by_seed:
-        shown.maps.append(_heat_map(task, by_seed))
+        shown.rows = _densities(task, by_seed)
         shown.remarks.append(
             f"{task}: {tickets[0].encoder}, sparsity {100 * sparsity:g} %, "
             f"searches with seeds {', '.join(map(str, by_seed))}."
@@ -160,20 +161,20 @@ def _robust_ticket(folder: Path, sparsity: float) -> Source | None:
         raise UserError(f"{folder}/ticket.json lacks {e}") from e
 
 
-def _heat_map(task: str, by_seed: dict[int, Source]) -> HeatMap:
-    """Each cell over the seeds. UserError if two tickets have other layers or heads."""
-
-    def cell(of) -> Cell:
-        return Cell({seed: float(of(t.density)) for seed, t in by_seed.items()})
-
-    first = next(iter(by_seed.values())).density
+def _densities(task: str, by_seed: dict[int, Source]) -> list[dict]:
+    """Rows of a heat map. UserError if two tickets have other layers or heads."""
     try:
-        heads = [
-            [cell(lambda d, at=(i, j): d["heads"][at[0]][at[1]]) for j in range(len(row))]
-            for i, row in enumerate(first["heads"])
-        ]
-        mlp = [cell(lambda d, i=i: d["mlp"][i]) for i in range(len(heads))]
-    except (KeyError, IndexError, TypeError, ValueError) as e:
+        layers = [zip(t.density["heads"], t.density["mlp"], strict=True) for t in by_seed.values()]
+        values = np.array([[[*heads, mlp] for heads, mlp in of_seed] for of_seed in layers], float)
+        if np.isnan(values).any():
+            raise ValueError("a value is missing")
+    except (KeyError, TypeError, ValueError) as e:
         folders = ", ".join(str(t.folder) for t in by_seed.values())
         raise UserError(f"density_by_head in ticket.json does not fit: {folders} ({e!r})") from e
-    return HeatMap(task, heads, mlp)
+    columns = [*(f"head {i}" for i in range(1, values.shape[2])), MLP]
+    return [
+        {"task": task, "layer": layer, "column": column, "seed": seed, "value": float(value)}
+        for layer, of_layer in enumerate(values.transpose(1, 2, 0), 1)
+        for column, of_column in zip(columns, of_layer, strict=True)
+        for seed, value in zip(by_seed, of_column, strict=True)
+    ]

@@ -215,6 +215,17 @@ def textattack():
         yield
 
 
+@pytest.fixture
+def undrawn(request, monkeypatch):
+    """Figures are built but not rendered, except in tests marked `draws`.
+
+    Rendering takes most of the time of a test that reads only the tables and numbers.
+    """
+    if not request.node.get_closest_marker("draws"):
+        savefig = "matplotlib.figure.Figure.savefig"
+        monkeypatch.setattr(savefig, lambda _figure, path, **_: Path(path).touch())
+
+
 def call(script: str, *arguments) -> None:
     """Run a script's main in this process, like `python SCRIPT.py ARGUMENTS`."""
     module = importlib.import_module(script)

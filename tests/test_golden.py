@@ -10,6 +10,7 @@ import pytest
 RECORDED = Path(__file__).parent / "golden_released"
 
 
+@pytest.mark.slow
 def test_the_released_trajectory_is_reproduced():
     worst = golden.replay(RECORDED)
     assert {"loss_per_pass", "clip_norm", "scores", "penalty", "eval logits"} <= worst.keys()

@@ -45,26 +45,27 @@ def encoder_facts(name: str, model: PreTrainedModel, fingerprint: str) -> dict:
     return facts
 
 
-def scores_for(
+def tensors_for(
     model: PreTrainedModel,
     name: str,
     path: Path,
-    scores: dict[str, Tensor],
+    tensors: dict[str, Tensor],
     shapes: Shapes,
     learned_for: dict,
     allow_other: bool,
 ) -> tuple[dict[str, Tensor], Shapes]:
-    """Check that a score file belongs to this encoder. Returns its scores and weight shapes.
+    """Check that a score or ticket file belongs to this encoder. Returns its tensors and shapes.
 
-    `name`: the encoder's name. `learned_for`: the encoder in the file's manifest. `allow_other`:
+    `name`: the encoder's name. `tensors`: scores or masks by matrix. `shapes`: name -> (out, in) of
+    the weights. `learned_for`: the encoder in the file's manifest. `allow_other`:
     accept another fingerprint. Raises UserError if the matrices or the fingerprints differ.
 
-    Score files of earlier versions also rank a pooler that the encoder's checkpoint does not hold.
-    This function drops its scores. The fingerprint in such a file includes the random pooler of one
+    Files of earlier versions also rank a pooler that the encoder's checkpoint does not hold. This
+    function drops it. The fingerprint in such a file includes the random pooler of one
     seed. With another seed, the encoder's name and architecture are compared instead.
     """
     ignored = [n for n in encoders.not_pretrained(model) if n in shapes]
-    scores = {n: s for n, s in scores.items() if n not in ignored}
+    tensors = {n: t for n, t in tensors.items() if n not in ignored}
     shapes = {n: s for n, s in shapes.items() if n not in ignored}
     try:
         encoders.check_masks_fit(model, shapes)
@@ -73,17 +74,17 @@ def scores_for(
         raise UserError(f"{path}: {e}") from e
     if ignored:
         warn(
-            f"{path} has scores for {', '.join(ignored)}, for which the encoder's checkpoint holds "
-            "no weights; they are ignored"
+            f"{path} ranks {', '.join(ignored)}, for which the encoder's checkpoint holds "
+            "no weights; this part is ignored"
         )
     if learned_for["fingerprint"] == fingerprint or allow_other:
-        return scores, shapes
+        return tensors, shapes
     same_name = learned_for.get("name") == public_name(name)
     if ignored and same_name and learned_for.get("architecture") == type(model).__name__:
         warn(
             f"{path}: its fingerprint includes random weights; only the encoder's name is compared"
         )
-        return scores, shapes
+        return tensors, shapes
     raise UserError(
         f"{path} was made for the encoder {learned_for['name']} ({learned_for['fingerprint']}), "
         f"but {name} is another one ({fingerprint}): give the encoder that stage 1 started from, "

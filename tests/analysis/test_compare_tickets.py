@@ -278,6 +278,7 @@ def test_the_script_compares_a_ticket_with_what_scores_draw(place, capsys):
     assert "written to" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_expected_density_by_hand(tmp_path):
     """Score SHIFT: open with probability 1/2. Score 0: soft gate 1/2 * 1.2 - .1 = .5."""
     names = list(SHAPES)

@@ -45,6 +45,7 @@ def ids_below(rows, vocabulary: int):
     return rows
 
 
+@pytest.mark.slow
 def test_the_yardstick_and_released_deviations_give_the_same_numbers():
     """Same noise, dropout on, 12 optimizer steps through warm-up and lambda's start.
 

@@ -88,7 +88,7 @@ def test_an_encoder_without_a_classifier_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a fine-tuned classifier"):
         checkpoints.load_classifier(target_of(folder))
     (folder / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(UserError, match="not a loadable classifier"):
+    with pytest.raises(UserError, match="holds no classifier that"):
         checkpoints.load_classifier(target_of(folder))
 
 

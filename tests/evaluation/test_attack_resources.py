@@ -240,7 +240,7 @@ def test_bad_encoders_and_language_models(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"no model")
     with pytest.raises(UserError, match="not a loadable TensorFlow SavedModel"):
         readers.load_sentence_encoder(tmp_path)
-    with pytest.raises(UserError, match="not a loadable masked language model"):
+    with pytest.raises(UserError, match="holds no masked language model that"):
         readers.load_masked_lm(tmp_path)
 
 

@@ -60,11 +60,10 @@ def test_rates_by_class_by_hand():
     assert aua["positive"][1:] == pytest.approx((4.5587, 69.9358), abs=1e-3)  # Wilson, 1 of 4
     clean = by_class.rates_by_class([one], "clean_percent")
     assert [rate.percent for rate in clean.values()] == [75, 100]
-    assert by_class.worst_class([one])[0] == "positive"
     two = [one, record("rrrrffff", "00001111", seed=2)]
     assert [rate.percent for rate in by_class.rates_by_class(two).values()] == [75, 12.5]
     assert by_class.rates_by_class([one | {"row_labels": None}]) == {}
-    assert by_class.worst_class([one, record("rrfwrfff", "00011111", seed=2)]) is None
+    assert by_class.rates_by_class([one, record("rrfwrfff", "00011111", seed=2)]) == {}
 
 
 def test_gains_by_class_by_hand():

@@ -518,6 +518,7 @@ def test_nonsense_in_the_environment_is_refused_by_its_name(
     assert line.startswith(f"error: {variable} in the environment: ") and message in line
 
 
+@pytest.mark.slow
 def test_the_variables_of_the_stages_work_in_a_plan(tmp_path, monkeypatch):
     """A variable that the plan does not decide changes the commands of its stages."""
     usual = plan("table1", tmp_path)

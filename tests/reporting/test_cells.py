@@ -144,7 +144,7 @@ def test_no_number_is_read_back_from_text():
         "float(text",
     )
     core = "cells comparisons paper_tables grids markdown latex table_csv render costs study "
-    core += "study_summary summary_table calibration_table curves build"
+    core += "study_summary summary_table calibration_table figure_data build"
     for name in core.split():
         text = Path(ROOT / "reporting" / f"{name}.py").read_text()
         assert not [parser for parser in parsers if parser in text], name

@@ -29,6 +29,8 @@ from reporting import (
 from reporting.missing import command
 from utils.cli import UserError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SPARSITIES = SCALES["mini"].sparsities
 LTH = Model(kind="imp", sparsity=0.3)
 
@@ -330,6 +332,7 @@ def test_no_cell_of_a_csv_is_a_formula(tmp_path):
     assert row_of(tmp_path / "table" / "table.csv", encoder="'=1+1")["model"] == "dense fine-tuned"
 
 
+@pytest.mark.draws
 def test_figure_2_shows_the_records(tmp_path):
     lines = [attack(DENSE, 42, 10.0), attack(DENSE, 43, 14.0)]
     for i, sparsity in enumerate(SPARSITIES):
@@ -363,6 +366,8 @@ def test_a_curve_shows_models_as_trained_and_names_the_protocol(tmp_path):
     assert "evaluation protocol protocol-a" in (out / "figure2.md").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.draws
 def test_figure_4_shows_the_epochs_of_the_longer_training(tmp_path):
     longer = [replace(model.at(TASK), epochs=10) for model in CURVES.values()]
     lines = [
@@ -405,6 +410,8 @@ def search(folder: Path, seed: int, amp: float, shift: float, **changes) -> None
     write(folder, lines, "log.jsonl")
 
 
+@pytest.mark.slow
+@pytest.mark.draws
 def test_figures_1_and_5_show_the_logs(tmp_path):
     for seed, shift in ((42, 0.0), (43, 0.02)):
         search(tmp_path / "runs" / f"seed{seed}" / "search-robust", seed, 0.5, shift)
@@ -443,6 +450,7 @@ def ticket(folder: Path, seed: int, density: float, **changes) -> None:
     write(folder, [manifest | changes], "ticket.json")
 
 
+@pytest.mark.draws
 def test_figure_3_shows_the_densities(tmp_path):
     ticket(tmp_path / "runs" / "seed42" / "ticket-robust-0.3", 42, 0.6)
     ticket(tmp_path / "runs" / "seed42" / "ticket-robust-0.3-epochs10", 42, 0.6)  # the same ticket
@@ -479,6 +487,8 @@ def test_all_is_made_as_far_as_it_can_be(tmp_path, capsys):
         assert line.endswith(f"run: sh reproduce.sh {name} --scale mini --tasks {TASK} --seeds 42")
 
 
+@pytest.mark.slow
+@pytest.mark.draws
 def test_figures_are_of_one_size_and_the_same_bytes_again(tmp_path):
     search(tmp_path / "runs" / "search-robust", 42, 0.5, 0.0)
     out = report(tmp_path, "figure1")

@@ -22,7 +22,10 @@ from training import deviations
 from utils import files
 from utils.cli import UserError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 
+
+@pytest.mark.draws
 def test_the_study_has_no_columns_of_the_paper_and_a_figure(tmp_path):
     ticket = controlled(row_outcomes="rrrfffffww")
     ticket["ticket"] |= {"search": SEARCH, "scores_epoch": 6}
@@ -332,6 +335,8 @@ def searches_of(tmp_path: Path) -> dict[tuple[str, str], list[str]]:
     return {(row[0], row[1]): row[2:] for row in rows[2:]}
 
 
+@pytest.mark.slow
+@pytest.mark.draws
 def test_the_studys_searches_are_kept_epoch_by_epoch(tmp_path):
     search_run(tmp_path / "runs" / "a", 1, (60, 70))
     search_run(tmp_path / "runs" / "b", 2, (64, 72))

@@ -106,7 +106,7 @@ def test_score_files_with_the_pooler_stay_usable(runs, bare, tmp_path, capsys, s
         *("--data_dir", read_run(runs / "dense")["args"]["data_dir"]),
     )
     captured = capsys.readouterr().err
-    assert "has scores for bert.pooler.dense" in captured and "they are ignored" in captured
+    assert "ranks bert.pooler.dense" in captured and "this part is ignored" in captured
     assert ("only the encoder's name is compared" in captured) == (seed == 2)
     masks, _ = ticket_files.load_ticket(tmp_path / "ticket" / "ticket.safetensors")
     new_scores, shapes, _ = ticket_files.load_scores(runs / "search" / "scores.safetensors")

@@ -780,6 +780,7 @@ def mnli_rows(count: int, seed: int) -> list[tuple]:
     return [(both[i][0], " ".join(words[i % 3][:4]), i % 3) for i in range(count)]
 
 
+@pytest.mark.slow
 def test_mnli_in_all_stages_and_a_checkpoint_of_another_label_order(encoder, tmp_path):
     """The search puts the logits of a checkpoint into the task's order, by label names."""
     header = "premise\thypothesis\tlabel"

@@ -468,6 +468,7 @@ def test_shell_scripts_refuse_unknown_words(tmp_path, script, variables, message
     assert message in done.stderr
 
 
+@pytest.mark.slow
 def test_wrong_arguments_are_reported_before_torch_is_imported():
     """A broken torch comes first on the path, so an import before the error would fail."""
     code = (
@@ -564,6 +565,7 @@ def test_fuzzed_text_files(tmp_path, name, content, read):
             assert name in str(e)
 
 
+@pytest.mark.slow
 def test_fuzzed_and_oversized_parquet_files(tmp_path):
     import pandas as pd
 

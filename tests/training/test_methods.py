@@ -244,6 +244,7 @@ def test_a_method_sets_its_defaults_and_refuses_flags_that_it_does_not_read():
         settings("infobert", "--anchor_low", "0.9")
 
 
+@pytest.mark.slow
 def test_each_method_trains_and_records_its_name(encoder, sst2_folder, tmp_path):
     seen = set()
     for method in methods.METHODS:

@@ -173,6 +173,7 @@ def test_the_exact_file_name_is_preferred_and_ambiguity_is_refused(tmp_path, sst
     assert splits["test"].source == "dev.tsv"
 
 
+@pytest.mark.slow
 def test_builtin_reviews():
     splits = load(task_name="builtin/rotten_tomatoes")
     sizes = {n: len(splits[n]) for n in ("train", "dev", "test")}
