@@ -54,9 +54,7 @@ class Settings(ChoiceOfRuns):
     )
     controls: bool = setting(True, "also train and attack the dense controls of a table's tickets")
     gpus: str | None = setting(
-        None,
-        "CUDA ids such as 0,1, with one run on each at a time",
-        unset="all visible",
+        None, "CUDA ids such as 0,1, with one run on each at a time", unset="all visible"
     )
     jobs: int = setting(1, "number of parallel runs on a CPU", cli.positive_int)
     time_budget: float | None = changed(SessionSettings, "time_budget", None)

@@ -17,6 +17,7 @@ Unknown flags go to attack.py (--task_name, --test_file, --seed and so on).
 """
 
 import argparse
+import functools
 import tempfile
 from pathlib import Path
 
@@ -36,24 +37,13 @@ COMPARED = ("outcome", "perturbed", "queries")
 def parse_args() -> argparse.Namespace:
     parser = common.make_parser(__doc__)
     add = parser.add_argument
-    add(
-        "--model_name",
-        required=True,
-        help="run folder or checkpoint; bert-base: its shape with random weights, for the seconds "
-        "per query",
-    )
+    of_shape = "bert-base: its shape with random weights, for the seconds per query"
+    add("--model_name", required=True, help=f"run folder or checkpoint; {of_shape}")
     add("--recipe", default="textfooler-minilm", help="recipe of attack.py")
     add("--num_examples", type=int, default=100, help="rows")
     add("--stock_rows", type=int, help="rows that the stock wrapper attacks too (default: all)")
     args, args.attack_flags = parser.parse_known_args()
     return args
-
-
-def random_bert_base(folder: Path) -> Path:
-    """A checkpoint of BERT-base's shape with random weights, and uncased BERT's tokenizer."""
-    common.load_model("bert-base", "cpu").save_pretrained(folder)
-    models.load_tokenizer("builtin/minilm").save_pretrained(folder)
-    return folder
 
 
 def build_attacks(a: argparse.Namespace, target, task, device: str) -> tuple[dict, object]:
@@ -122,23 +112,19 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
         for position in range(len(rows)):
             names = ("ours", "stock") if position < both else ("ours",)
             for name in names[:: 1 if position % 2 else -1]:
-                seconds = common.seconds_of(
-                    lambda name=name, position=position: attack_one(name, position)
-                )
-                lines[name][-1] |= {"seconds": seconds}
+                seconds = common.seconds_of(functools.partial(attack_one, name, position))
+                lines[name][-1]["seconds"] = seconds
                 progress.update()
-    return record_of(args, lines, len(rows), tokenizer)
+    return record_of(args, lines, tokenizer)
 
 
-def record_of(args: argparse.Namespace, lines: dict[str, list[dict]], rows: int, tokenizer) -> dict:
+def record_of(args: argparse.Namespace, lines: dict[str, list[dict]], tokenizer) -> dict:
     ours, stock = lines["ours"], lines["stock"]
     shared = list(zip(ours, stock, strict=False))  # the first rows, which both attacked
     differing = [
         {"row_id": a["row_id"]} | {k: [a[k], b[k]] for k in COMPARED if a[k] != b[k]}
         for a, b in shared
-        if any(a[k] != b[k] for k in COMPARED)
     ]
-    attacked = [(a, b) for a, b in shared if a["queries"] > 1]
 
     def total(of: list[dict], key: str) -> float:
         return sum(line[key] for line in of)
@@ -148,12 +134,12 @@ def record_of(args: argparse.Namespace, lines: dict[str, list[dict]], rows: int,
         "ours_on_stock_rows": total(ours[: len(stock)], "seconds"),
         "stock": total(stock, "seconds"),
     }
-    by_row = [b["seconds"] for _, b in attacked], [a["seconds"] for a, _ in attacked]
+    by_row = [(b["seconds"], a["seconds"]) for a, b in shared if a["queries"] > 1]
     return {
         "row": {
             "model": Path(args.model_name).name,
             "recipe": args.recipe,
-            "rows": rows,
+            "rows": len(ours),
             "device": args.device,
             "precision": "fp32",
         },
@@ -165,8 +151,8 @@ def record_of(args: argparse.Namespace, lines: dict[str, list[dict]], rows: int,
             for name, of_name in lines.items()
         },
         "ratio": seconds["stock"] / seconds["ours_on_stock_rows"] if stock else None,
-        "ratio_by_row": common.ratio(*by_row) if attacked else None,
-        "rows_that_differ": differing,
+        "ratio_by_row": common.ratio(*zip(*by_row, strict=True)) if by_row else None,
+        "rows_that_differ": [line for line in differing if len(line) > 1],
         **common.device_facts(args.device),
     }
 
@@ -192,8 +178,11 @@ def rows_of(record: dict) -> list[dict[str, str]]:
 def main() -> None:
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bert_base = args.model_name == "bert-base"
-        chosen = random_bert_base(Path(folder)) if bert_base else Path(args.model_name)
+        chosen = Path(args.model_name)
+        if args.model_name == "bert-base":  # random weights, and uncased BERT's tokenizer
+            chosen = Path(folder)
+            common.load_model("bert-base", "cpu").save_pretrained(folder)
+            models.load_tokenizer("builtin/minilm").save_pretrained(folder)
         record = measure(args, chosen)
     common.publish(args.output_dir, "attack_speed", record, rows_of)
 

@@ -6,7 +6,7 @@ Each simulated row has a difficulty, and each model survives an attack on it wit
 depends on this difficulty, on the model and, where the classes differ, on its class.
 """
 
-import argparse
+import itertools
 from functools import cache
 from pathlib import Path
 
@@ -23,50 +23,43 @@ GAIN = 8.0  # points of Aua between the two models
 SPREAD = 1.5  # standard deviation of a row's difficulty, in log-odds
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(__doc__.split("\n")[0])
-    parser.add_argument("--output", help="Markdown file to write (default: print the table)")
-    parser.add_argument(
-        "--repetitions", type=cli.positive_int, default=2000, help="simulations per number"
-    )
-    parser.add_argument("--seed", type=cli.non_negative_int, default=0, help="random seed")
-    return parser.parse_args(argv)
+WORLDS = (  # difference between the classes, and the gain of each, in points
+    ("alike", 0.0, (GAIN, GAIN)),
+    ("alike, no gain", 0.0, (0.0, 0.0)),
+    ("20 points apart, the whole gain in one", 20.0, (20.0, 0.0)),
+)
 
 
 def main() -> None:
-    args = parse_args()
+    parser = cli.Parser(__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--output", help="Markdown file to write (default: print the table)")
+    add("--repetitions", type=cli.positive_int, default=2000, help="simulations per number")
+    add("--seed", type=cli.non_negative_int, default=0, help="random seed")
+    args = parser.parse_args()
+    count = args.repetitions
     generator = np.random.default_rng(args.seed)
-    lines = [
-        "# How often a class-wise flag fires",
-        "",
-        f"`python benchmarks/false_alarms.py --repetitions {args.repetitions} --seed {args.seed}`. "
-        f"Two classes of equal size, Aua {AUA:g} %, in % of {args.repetitions} simulations. "
-        "The rules are stated in `evaluation/by_class.py`: `one_class_survives` flags one record, "
-        "`one_class_carries` the gain of one model over another, over all seeds.",
-        "",
-        "| rows | seeds | classes | flag | fires |",
-        "| ---: | ---: | --- | --- | ---: |",
-    ]
-    worlds = (
-        ("alike", 0.0, (GAIN, GAIN)),
-        ("alike, no gain", 0.0, (0.0, 0.0)),
-        ("20 points apart, the whole gain in one", 20.0, (20.0, 0.0)),
-    )
-    cases = (len(worlds) * len(SEEDS) + len(worlds) - 1) * len(ROWS)
+    text = f"""# How often a class-wise flag fires
+
+`python benchmarks/false_alarms.py --repetitions {count} --seed {args.seed}`. \
+Two classes of equal size, Aua {AUA:g} %, in % of {count} simulations. \
+The rules are stated in `evaluation/by_class.py`: `one_class_survives` flags one record, \
+`one_class_carries` the gain of one model over another, over all seeds.
+
+| rows | seeds | classes | flag | fires |
+| ---: | ---: | --- | --- | ---: |
+"""
+    cases = (len(WORLDS) * len(SEEDS) + len(WORLDS) - 1) * len(ROWS)
     with common.make_progress(cases, 0, "case", "false_alarms") as progress:
-        for classes, gap, gains in worlds:
-            for rows in ROWS:
-                if classes != "alike, no gain":
-                    share = fires_on_records(generator, args.repetitions, rows, gap)
-                    lines.append(f"| {rows} | 1 | {classes} | one_class_survives | {share:.1f} |")
-                    progress.update()
-                for seeds in SEEDS:
-                    share = fires_on_gains(generator, args.repetitions, rows, seeds, gains)
-                    lines.append(
-                        f"| {rows} | {seeds} | {classes} | one_class_carries | {share:.1f} |"
-                    )
-                    progress.update()
-    text = "\n".join(lines) + "\n"
+        for (classes, gap, gains), rows in itertools.product(WORLDS, ROWS):
+            if classes != "alike, no gain":
+                share = fires_on_records(generator, count, rows, gap)
+                text += f"| {rows} | 1 | {classes} | one_class_survives | {share:.1f} |\n"
+                progress.update()
+            for seeds in SEEDS:
+                share = fires_on_gains(generator, count, rows, seeds, gains)
+                text += f"| {rows} | {seeds} | {classes} | one_class_carries | {share:.1f} |\n"
+                progress.update()
     if args.output:
         Path(args.output).write_text(text, encoding="utf-8")
     else:
