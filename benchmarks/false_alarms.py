@@ -7,6 +7,7 @@ depends on this difficulty, on the model and, where the classes differ, on its c
 """
 
 import itertools
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -53,12 +54,12 @@ The rules are stated in `evaluation/by_class.py`: `one_class_survives` flags one
     with common.make_progress(cases, 0, "case", "false_alarms") as progress:
         for (classes, gap, gains), rows in itertools.product(WORLDS, ROWS):
             if classes != "alike, no gain":
-                share = fires_on_records(generator, count, rows, gap)
-                text += f"| {rows} | 1 | {classes} | one_class_survives | {share:.1f} |\n"
+                share = percent(count, survives_fires, generator, rows, gap)
+                text += f"| {rows} | 1 | {classes} | one_class_survives | {share} |\n"
                 progress.update()
             for seeds in SEEDS:
-                share = fires_on_gains(generator, count, rows, seeds, gains)
-                text += f"| {rows} | {seeds} | {classes} | one_class_carries | {share:.1f} |\n"
+                share = percent(count, carries_fires, generator, rows, seeds, gains)
+                text += f"| {rows} | {seeds} | {classes} | one_class_carries | {share} |\n"
                 progress.update()
     if args.output:
         Path(args.output).write_text(text, encoding="utf-8")
@@ -66,27 +67,25 @@ The rules are stated in `evaluation/by_class.py`: `one_class_survives` flags one
         print(text, end="")
 
 
-def fires_on_records(generator, repetitions: int, rows: int, gap: float) -> float:
-    """Share of records, in %, on which `one_class_survives` fires; the classes differ by `gap`."""
-    fired = 0
-    for _ in range(repetitions):
-        difficulty = generator.normal(0, SPREAD, rows)
-        shift = [gap / 2, -gap / 2]
-        fired += one_class_survives(record(generator, difficulty, 1, shift)) is not None
-    return 100 * fired / repetitions
+def percent(repetitions: int, fires: Callable[..., bool], *case) -> str:
+    """Share of the repetitions in which a flag fires."""
+    return f"{100 * sum(fires(*case) for _ in range(repetitions)) / repetitions:.1f}"
 
 
-def fires_on_gains(generator, repetitions: int, rows: int, seeds: int, gains: tuple) -> float:
-    """Share of comparisons, in %, on which `one_class_carries` fires; `gains`: points by class."""
-    fired = 0
-    for _ in range(repetitions):
-        difficulty = generator.normal(0, SPREAD, rows)
-        after, before = (
-            [record(generator, difficulty, seed, shift) for seed in range(seeds)]
-            for shift in (gains, (0.0, 0.0))
-        )
-        fired += one_class_carries(after, before) is not None
-    return 100 * fired / repetitions
+def survives_fires(generator, rows: int, gap: float) -> bool:
+    """Whether `one_class_survives` fires on a record whose classes differ by `gap` points."""
+    difficulty = generator.normal(0, SPREAD, rows)
+    return one_class_survives(record(generator, difficulty, 1, (gap / 2, -gap / 2))) is not None
+
+
+def carries_fires(generator, rows: int, seeds: int, gains: tuple[float, float]) -> bool:
+    """Whether `one_class_carries` fires on a gain over all seeds. `gains`: points by class."""
+    difficulty = generator.normal(0, SPREAD, rows)
+    after, before = (
+        [record(generator, difficulty, seed, shift) for seed in range(seeds)]
+        for shift in (gains, (0.0, 0.0))
+    )
+    return one_class_carries(after, before) is not None
 
 
 def record(generator, difficulty, seed: int, shift) -> dict:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from experiments.hyperparameters import HYPERPARAMETERS
 from masking.kinds import GATE_KINDS
@@ -13,8 +13,6 @@ from training.settings import recipe_in
 
 if TYPE_CHECKING:  # records need numpy and scipy, which take a second
     from evaluation.records import AttackRecord, TicketFacts
-
-Label = TypeVar("Label", bound=Hashable)
 
 # What the re-initialized weights of Table 4 are drawn from, as far as the paper's text says.
 TABLE_4_NOISE = {"reinit_law": "normal", "reinit_std": 0.02, "reinit_scope": "matrices"}
@@ -103,16 +101,11 @@ ROBUST = Model(kind="robust")
 
 
 def assign(
-    records: Iterable[AttackRecord], models: Mapping[Label, Model], usual_epochs: int
-) -> dict[Label, list[AttackRecord]]:
+    records: Iterable[AttackRecord], models: Mapping[Any, Model], usual_epochs: int
+) -> dict[Any, list[AttackRecord]]:
     """The records of each model, in their order; the one place that matches records to models."""
     records = list(records)
     return {
         label: [record for record in records if model.owns(record, usual_epochs)]
         for label, model in models.items()
     }
-
-
-def scores_folder(kind: str) -> str:
-    """Name of the run folder of a kind of scores, also in the shell stages."""
-    return ("search-" if kind in GATE_KINDS else "scores-") + kind
