@@ -4,6 +4,7 @@ This module imports TextAttack only inside `Setup`, after `resources.import_text
 that attacks rows can therefore unpickle a Setup first.
 """
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from evaluation.checkpoints import Target
 from evaluation.minilm import SIMILARITY_THRESHOLDS
 from evaluation.presets import RECIPES
 from evaluation.settings import RESOURCE_FLAGS, AttackRun
+from training import models
 from training.rows import Rows
 from training.settings import resolve_data_settings
 from training.splits import load_splits
@@ -37,6 +39,7 @@ class Setup:
     paths: dict[str, Path]
     max_seq_length: int
     device: str
+    search: str = "stock"  # of presets.SEARCHES
 
     @property
     def similarity_threshold(self) -> float | None:
@@ -58,14 +61,14 @@ class Setup:
 
         args = self.args
         how = (args.score_with, self.similarity_threshold, args.query_budget)
-        return recipes.build(args.recipe, victim, self.task, loaded, *how)
+        return recipes.build(args.recipe, victim, self.task, loaded, *how, self.search)
 
     def settings(self, data: dict, rows: dict, resource_facts: dict, rule: str) -> dict:
         """The settings that identify an attack, for its folder and its record.
 
         `data`, `rows`: from `protocol.describe_data` and `describe_rows`. `rule`: of temperature.
-        Settings of later versions are omitted at their defaults, so that earlier attacks keep
-        their id.
+        Settings of later versions are omitted at their defaults (test rows, no budget, temperature
+        1, the recipe's own search), so that earlier attacks keep their id.
         """
         args = self.args
         settings = {
@@ -84,20 +87,51 @@ class Setup:
             "rows": rows,
             "resources": resource_facts,
         }
-        if args.split == "dev":  # rows to select on; reports omit them
-            settings["split"] = "dev"
-        if args.query_budget is not None:
-            settings["query_budget"] = args.query_budget
-        if rule != "1":
-            settings["temperature_rule"] = rule
-        return settings
+        later = {"split": args.split, "query_budget": args.query_budget, "temperature_rule": rule}
+        later["search"] = self.search
+        usual = ("test", None, "1", "stock")
+        return settings | {n: v for n, v in later.items() if v not in usual}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What attack.py's flags name: models, task, data and rows. `orders`: see `label_order`.
+
+    `common`: a record entry for the models that --row_choice intersection compares.
+    """
+
+    targets: list[Target]
+    orders: list[list[int]]
+    task: Task
+    device: str
+    split: Rows
+    rows: Rows
+    common: dict
+    max_seq_length: int
+
+
+def resolve(args: AttackRun) -> Subject:
+    """Find the models and choose the rows. Fills in `args` with what the run decides."""
+    targets = checkpoints.find_targets(args.model_name, args.checkpoint, args.attack_epochs)
+    task = task_of(args, targets[0])
+    orders = [checkpoints.label_order(target, task) for target in targets]
+    device = device_name(args.device)
+    split = load_splits(args, task, (args.split,))[args.split]
+    length = args.max_seq_length or targets[0].facts.get("max_seq_length") or task.max_seq_length
+    models.check_length(checkpoints.load_classifier(targets[0])[0], length)
+    args.num_examples = args.num_examples or task.paper_attacked_rows or 1000
+    candidates, common = split, {}
+    if args.row_choice == "intersection":
+        compared = compared_models(args, targets)
+        candidates = right_for_all(args, compared, task, split, length, device)
+        common = {"right_for": sorted(checkpoints.weights_digest(t) for t in compared)}
+    how = (args.num_examples, args.row_choice, args.seed, args.new_rows_after)
+    rows = protocol.choose_rows(candidates, *how)
+    return Subject(targets, orders, task, device, split, rows, common, length)
 
 
 def task_of(args: AttackRun, target: Target) -> Task:
-    """The task that the flags name, else the task of the run, with the run's data flags.
-
-    Fills in `args` with the inherited data flags. Raises UserError if no task is known.
-    """
+    """The task that the flags name, else that of the run; fills in `args`. UserError if unknown."""
     earlier = dict(target.run["args"]) if target.run is not None else {}
     if any(getattr(args, name) for name in SOURCES):
         earlier |= dict.fromkeys(SOURCES)  # a given source replaces all sources of the run
@@ -126,21 +160,14 @@ def locate_resources(args: AttackRun, device: str) -> dict[str, Path]:
 
 def compared_models(args: AttackRun, targets: list[Target]) -> list[Target]:
     """The checkpoints of --compared_with and the attacked ones, each once."""
-    others = [
-        target
-        for name in args.compared_with
-        for target in checkpoints.find_targets(name, args.checkpoint, None)
-    ]
-    return list({t.folder.resolve(): t for t in [*others, *targets]}.values())
+    others = [checkpoints.find_targets(name, args.checkpoint, None) for name in args.compared_with]
+    return list({t.folder.resolve(): t for t in [*sum(others, []), *targets]}.values())
 
 
 def right_for_all(
     args: AttackRun, compared: list[Target], task: Task, rows: Rows, length: int, device: str
 ) -> Rows:
-    """The rows that every compared model classifies correctly. UserError if there are none.
-
-    `length`: tokens after which a text is cut.
-    """
+    """The rows, cut at `length` tokens, that all models classify correctly. UserError if none."""
     resources.import_textattack(device)
     labels, right = torch.tensor(rows.labels), torch.ones(len(rows), dtype=torch.bool)
     for target in compared:
@@ -149,20 +176,17 @@ def right_for_all(
         right &= victim(rows.for_tokenizer()).argmax(dim=1) == labels
     if not right.any():
         raise UserError(
-            f"no row is right for all of the {len(compared)} compared models; use --row_choice "
-            "balanced"
+            f"no row is right for all {len(compared)} compared models; use --row_choice balanced"
         )
     return rows.take(right.nonzero().flatten().tolist())
 
 
 def dev_rows(args: AttackRun, task: Task) -> Rows | None:
     """The dev rows that a temperature is fitted on; None if no rule needs them or none exist."""
-    if not any(rule.endswith("fitted") for rule in args.temperature):
-        return None
-    try:
-        return load_splits(args, task, ("dev",))["dev"]
-    except UserError:
-        return None
+    if any(rule.endswith("fitted") for rule in args.temperature):
+        with contextlib.suppress(UserError):
+            return load_splits(args, task, ("dev",))["dev"]
+    return None
 
 
 def set_temperature(victim, rule: str, dev: Rows | None, seed: int, folder: Path) -> dict:

@@ -18,13 +18,17 @@ from textattack.constraints.pre_transformation import (
     RepeatModification,
     StopwordModification,
 )
-from textattack.constraints.semantics.sentence_encoders import UniversalSentenceEncoder
+from textattack.constraints.semantics.sentence_encoders import (
+    SentenceEncoder,
+    UniversalSentenceEncoder,
+)
 from textattack.search_methods import GreedyWordSwapWIR
 from textattack.shared import WordEmbedding
 from textattack.shared.utils import GLOBAL_OBJECTS
 from textattack.transformations import WordSwapEmbedding
 
 from evaluation import readers
+from evaluation.margin_search import Margin, MarginSearch
 from evaluation.minilm import SIMILARITY_THRESHOLDS, MiniLM
 from evaluation.textattack_parts import (
     LogOdds,
@@ -77,12 +81,14 @@ def build(
     score_with: str = "log_odds",
     similarity_threshold: float | None = None,
     query_budget: int | None = None,
+    search: str = "stock",
 ) -> Attack:
     """The recipe as a TextAttack Attack on `victim`.
 
     `score_with`: log_odds or softmax (`textattack_parts`). `similarity_threshold`: replaces that of
     a recipe with MiniLM's similarity. `query_budget`: maximum number of victim queries per row;
-    None means unlimited.
+    None means unlimited. `search`: of `presets.SEARCHES`; all but stock rank by log-odds and do not
+    stop at success.
     """
     if similarity_threshold is None:
         similarity_threshold = SIMILARITY_THRESHOLDS.get(recipe)
@@ -100,15 +106,18 @@ def build(
     for constraint in constraints:
         if isinstance(constraint, UniversalSentenceEncoder):
             constraint.model = loaded.sentence_encoder
-    search = recipe_attack.search_method
-    if recipe == "pwws" and score_with == "log_odds":
-        search = WeightedSaliency()
+    if search == "unconstrained":
+        constraints = [c for c in constraints if not isinstance(c, SentenceEncoder)]
+    method, goal = recipe_attack.search_method, LogOdds if score_with == "log_odds" else Softmax
+    if search != "stock":
+        order = "random" if search == "restart" else method.wir_method
+        method, goal = MarginSearch(order, width=4 if search == "beam" else 1), Margin
+    elif recipe == "pwws" and score_with == "log_odds":
+        method = WeightedSaliency()
+    watch_ranking(method)
     # The victim cuts the batches itself, after it has sorted all candidates by length.
-    goal = {"log_odds": LogOdds, "softmax": Softmax}[score_with](
-        victim, model_batch_size=2**20, query_budget=query_budget or float("inf")
-    )
-    watch_ranking(search)
-    return Attack(goal, constraints, recipe_attack.transformation, search)
+    queries = {"model_batch_size": 2**20, "query_budget": query_budget or float("inf")}
+    return Attack(goal(victim, **queries), constraints, recipe_attack.transformation, method)
 
 
 def describe(attack: Attack) -> list[str]:
@@ -119,19 +128,13 @@ def describe(attack: Attack) -> list[str]:
 
 
 def _stock(recipe: type, victim: Victim, loaded: Loaded, _=None) -> Attack:
-    """TextAttack's recipe with our word vectors, which it finds in its table of loaded vectors.
-
-    Without them it would download pickles.
-    """
+    """TextAttack's recipe with our word vectors in its table; otherwise it downloads pickles."""
     GLOBAL_OBJECTS["textattack_counterfitted_GLOVE_embedding"] = loaded.embedding
     return recipe.build(victim)
 
 
 def _pwws(victim: Victim, loaded: Loaded, _) -> Attack:
-    """Ren et al., ACL 2019.
-
-    WordNet synonyms, without the paper's swap of named entities, which needs the whole data set.
-    """
+    """Ren et al., ACL 2019, without the swap of named entities, which needs the whole data set."""
     # WordNet's swap downloads data that `resources.locate` has found already.
     download, nltk.download = nltk.download, lambda *_, **__: False
     try:
@@ -142,37 +145,24 @@ def _pwws(victim: Victim, loaded: Loaded, _) -> Attack:
 
 def _bertattack(victim: Victim, loaded: Loaded, _) -> Attack:
     """Li et al., EMNLP 2020, with the constants of TextAttack's recipe."""
-    model, tokenizer = loaded.masked_lm
     # K = 48 candidates "for all data sets" (the authors to TextAttack).
-    swap = MaskedLMSwap("bert-attack", model, tokenizer, max_candidates=48)
-    constraints = [
-        RepeatModification(),
-        StopwordModification(),
-        # "0.4 for most data sets" (the authors); epsilon in the paper.
-        MaxWordsPerturbed(max_percent=0.4),
-        # The paper filters finished texts by 0.2 to 0.7, depending on the data set; TextAttack
-        # filters each candidate by 0.2, over the whole text.
-        UniversalSentenceEncoder(threshold=0.2, metric="cosine", compare_against_original=True),
-    ]
+    swap = MaskedLMSwap("bert-attack", *loaded.masked_lm, max_candidates=48)
+    # "0.4 for most data sets" (the authors); epsilon in the paper.
+    words = MaxWordsPerturbed(max_percent=0.4)
+    # The paper filters finished texts by 0.2 to 0.7, depending on the data set; TextAttack filters
+    # each candidate by 0.2, over the whole text.
+    similarity = UniversalSentenceEncoder(0.2, metric="cosine", compare_against_original=True)
     # To rank a word, the paper masks it; TextAttack replaces it with [UNK].
-    return _attack(victim, constraints, swap, GreedyWordSwapWIR("unk"))
+    return _attack(victim, swap, GreedyWordSwapWIR("unk"), words, similarity)
 
 
 def _bae(victim: Victim, loaded: Loaded, _) -> Attack:
     """BAE-R of Garg and Ramakrishnan, EMNLP 2020, with the constants of TextAttack's recipe."""
-    model, tokenizer = loaded.masked_lm
     # K = 50 (paper): whole words of the language model, without a minimum probability.
-    swap = MaskedLMSwap("bae", model, tokenizer, max_candidates=50, min_confidence=0.0)
-    similarity = UniversalSentenceEncoder(
-        # 0.8 in the paper. Its code compares an angle without the division by pi: 1 - 0.2 / pi.
-        # TextAttack applies that number to the cosine.
-        threshold=0.936338023,
-        metric="cosine",
-        compare_against_original=True,
-        window_size=15,
-        skip_text_shorter_than_window=True,  # the code: threshold 0.1 for short texts
-    )
-    return _bae_frame(victim, swap, similarity)
+    swap = MaskedLMSwap("bae", *loaded.masked_lm, max_candidates=50, min_confidence=0.0)
+    # 0.8 in the paper. Its code compares an angle without the division by pi: 1 - 0.2 / pi.
+    # TextAttack applies that number to the cosine. The code: threshold 0.1 for short texts.
+    return _bae_frame(victim, swap, threshold=0.936338023, skip_text_shorter_than_window=True)
 
 
 def _bertattack_released(victim: Victim, loaded: Loaded, _) -> Attack:
@@ -182,24 +172,21 @@ def _bertattack_released(victim: Victim, loaded: Loaded, _) -> Attack:
     sentence constraint.
     """
     swap = WordSwapEmbedding(max_candidates=50, embedding=loaded.embedding)
-    similarity = UniversalSentenceEncoder(
-        threshold=0.2,
-        metric="cosine",
-        compare_against_original=True,
-        window_size=15,
-        skip_text_shorter_than_window=False,
+    return _bae_frame(victim, swap, threshold=0.2, skip_text_shorter_than_window=False)
+
+
+def _bae_frame(victim: Victim, swap, **similarity) -> Attack:
+    # As in TextFooler, whose code BAE's code extends.
+    tagger = PartOfSpeech(allow_verb_noun_swap=True)
+    window = UniversalSentenceEncoder(
+        metric="cosine", compare_against_original=True, window_size=15, **similarity
     )
-    return _bae_frame(victim, swap, similarity)
+    return _attack(victim, swap, GreedyWordSwapWIR("delete"), tagger, window)
 
 
-def _bae_frame(victim: Victim, swap, similarity: UniversalSentenceEncoder) -> Attack:
-    constraints = [
-        RepeatModification(),
-        StopwordModification(),
-        PartOfSpeech(allow_verb_noun_swap=True),  # as in TextFooler, whose code BAE's code extends
-        similarity,
-    ]
-    return _attack(victim, constraints, swap, GreedyWordSwapWIR("delete"))
+def _attack(victim: Victim, swap, search, *constraints) -> Attack:
+    frame = [RepeatModification(), StopwordModification(), *constraints]
+    return Attack(Softmax(victim), frame, swap, search)
 
 
 def _with_minilm(
@@ -221,11 +208,7 @@ def _with_minilm(
     )
     constraints = [c for c in stock.constraints if isinstance(c, kept)]
     constraints = [*stock.pre_transformation_constraints, *constraints, similarity]
-    return _attack(victim, constraints, stock.transformation, stock.search_method)
-
-
-def _attack(victim: Victim, constraints: list, transformation, search) -> Attack:
-    return Attack(Softmax(victim), constraints, transformation, search)
+    return Attack(Softmax(victim), constraints, stock.transformation, stock.search_method)
 
 
 _BUILDERS = {
