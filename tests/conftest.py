@@ -226,22 +226,31 @@ def undrawn(request, monkeypatch):
         monkeypatch.setattr(savefig, lambda _figure, path, **_: Path(path).touch())
 
 
-def call(script: str, *arguments) -> None:
-    """Run a script's main in this process, like `python SCRIPT.py ARGUMENTS`."""
+def words_of(flags: dict) -> list[str]:
+    """{"lr": 1, "quiet": True} -> ["--lr", "1", "--quiet"]. A flag that is None is omitted."""
+    words = []
+    for name, value in flags.items():
+        if value is not None:
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return words
+
+
+def call(script: str, *words, **flags) -> None:
+    """Run a script's main in this process, like `python SCRIPT.py --FLAG VALUE ... WORDS`."""
     module = importlib.import_module(script)
     AcceleratorState._reset_state(True)  # a new process would have none
-    old, sys.argv = sys.argv, [f"{script}.py", *map(str, arguments)]
+    old, sys.argv = sys.argv, [f"{script}.py", *words_of(flags), *map(str, words)]
     try:
         cli.run(module.main)
     finally:
         sys.argv = old
 
 
-def fails(capsys, script: str, *arguments) -> str:
+def fails(capsys, script: str, *words, **flags) -> str:
     """The line with which a script refuses its arguments: status 2, no traceback."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
-        call(script, *arguments)
+        call(script, *words, **flags)
     assert stop.value.code == 2
     err = capsys.readouterr().err
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
