@@ -106,6 +106,8 @@ def session_state(tmp_path_factory):
     with leaving_the_process_alone(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(torch.cuda, "is_available", lambda: False)
+        # Each seed would be queued for a GPU, which takes longer than a step of the tiny encoder.
+        patch.setattr(torch.cuda, "manual_seed_all", lambda seed: None)
         yield
 
 

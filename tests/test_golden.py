@@ -40,7 +40,7 @@ def test_each_switch_of_the_deviations_has_an_effect(switch, value, monkeypatch)
 
     monkeypatch.setattr(golden, "arguments", with_switch)
     try:
-        worst = golden.replay(RECORDED)
+        worst = golden.replay(RECORDED, stop_when_off=True)
     except SystemExit as e:
         assert "shape" in str(e)  # K + 1 passes instead of K
         return

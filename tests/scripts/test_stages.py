@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import call, log_lines, make_encoder, sentences, words_of, write_tsv
+from conftest import call, log_lines, make_encoder, sentences, write_tsv
 from safetensors.torch import load_file, save_file
 from script_tools import (
     Killed,
@@ -237,13 +237,13 @@ def test_a_control_ends_at_the_tickets_training_loss(runs, encoder, sst2_folder,
 def test_a_control_from_a_longer_run_equals_the_one_trained_by_itself(
     runs, encoder, sst2_folder, tmp_path
 ):
-    every = ",".join(map(str, range(1, 15)))
-    longer = finetune(encoder, sst2_folder, tmp_path / "longer", epochs=14, keep_epochs=every)
+    every = "1,2,3,4,5,6"
+    longer = finetune(encoder, sst2_folder, tmp_path / "longer", epochs=6, keep_epochs=every)
     losses = [x["mean_training_loss"] for x in log_lines(longer) if "mean_training_loss" in x]
     # Stop at the first epoch, at an epoch that reaches the loss, and at the last epoch.
-    wanted = losses[0] + 1, sorted(losses)[5], min(losses) / 2
+    wanted = losses[0] + 1, sorted(losses)[2], min(losses) / 2
     for i, loss in enumerate(wanted):
-        stop = {"epochs": 14, "stop_at_loss": loss}
+        stop = {"epochs": 6, "stop_at_loss": loss}
         own = finetune(encoder, sst2_folder, tmp_path / f"own{i}", **stop)
         taken = finetune(encoder, sst2_folder, tmp_path / f"taken{i}", **stop, from_run=longer)
         for name in ("last", "best"):
@@ -259,7 +259,7 @@ def test_a_control_from_a_longer_run_equals_the_one_trained_by_itself(
         assert all(r["seconds_of_training"] > 0 for r in records[1])
         found = json.loads((taken / "result.json").read_text())["checkpoints"]["last"]["epoch"]
         reached = [epoch for epoch, x in enumerate(losses, start=1) if x <= loss]
-        assert found == (reached[0] if reached else 14)
+        assert found == (reached[0] if reached else 6)
 
 
 def test_a_control_comes_only_from_a_run_with_the_same_settings(
@@ -425,25 +425,39 @@ def test_pair_task_with_token_types(encoder, tmp_path):
     assert a != b
 
 
+TWO_STAGES = """
+import json, sys
+sys.path[:0] = {paths}
+from conftest import call
+for script, flags in json.loads({runs!r}):
+    call(script, **flags)
+"""
+
+
 @pytest.mark.slow
 def test_two_processes_search_like_one(encoder, sst2_folder, tmp_path):
     """Without dropout, two CPU processes give the same scores and checkpoint to rounding."""
-
     usual = {"epochs": 1, "bsz": 15, "quiet": True, "dropout": 0, "precision": "fp32"}
+    data = {"task_name": "sst2", "data_dir": str(sst2_folder), "max_train_rows": 61}
+    stage_1 = {"model_name": str(encoder), "lr": 1e-3} | data | usual
+    stage_2 = {"model_name": str(tmp_path / "dense1"), "adv_steps": 2} | usual
 
-    def launch(processes: int, script: str, **flags) -> None:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        command = [sys.executable, *(launcher if processes == 2 else []), str(ROOT / script)]
-        command += words_of(usual | flags)
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr[-2000:]
+    def runs(n: int) -> list[tuple[str, dict]]:
+        return [
+            ("finetune", stage_1 | {"output_dir": str(tmp_path / f"dense{n}")}),
+            ("search_ticket", stage_2 | {"output_dir": str(tmp_path / f"search{n}")}),
+        ]
 
-    data = {"task_name": "sst2", "data_dir": sst2_folder, "max_train_rows": 61}
-    stage_1 = {"model_name": encoder, "lr": 1e-3} | data
-    stage_2 = {"model_name": "dense1", "adv_steps": 2}
-    for n in (1, 2):
-        launch(n, "finetune.py", **stage_1, output_dir=f"dense{n}")
-        launch(n, "search_ticket.py", **stage_2, output_dir=f"search{n}")
+    for script, flags in runs(1):
+        call(script, **flags)
+    # Both stages in one launch, because each process takes seconds to import torch.
+    both = tmp_path / "both.py"
+    paths = [str(ROOT), str(ROOT / "tests")]
+    both.write_text(TWO_STAGES.format(paths=paths, runs=json.dumps(runs(2))))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, "--nproc_per_node", "2", str(both)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
     one, two = (load_file(tmp_path / f"dense{n}/last/model.safetensors") for n in (1, 2))
     for name in one:
         # The bias of a key cancels in the softmax. Its gradient is rounding, which Adam scales up.
