@@ -18,7 +18,6 @@ def test_the_released_trajectory_is_reproduced():
         assert off <= tolerance, f"{quantity} is off by {off}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("switch", "value"),
     [
