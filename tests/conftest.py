@@ -229,11 +229,14 @@ def undrawn(request, monkeypatch):
 
 
 def words_of(flags: dict) -> list[str]:
-    """{"lr": 1, "quiet": True} -> ["--lr", "1", "--quiet"]. A flag that is None is omitted."""
+    """{"lr": 1, "quiet": True, "seeds": [2, 3]} -> ["--lr", "1", "--quiet", "--seeds", "2", "3"].
+
+    A flag that is None is omitted.
+    """
     words = []
     for name, value in flags.items():
-        if value is not None:
-            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        values = [] if value is True else value if isinstance(value, list) else [value]
+        words += [f"--{name}", *map(str, values)] if value is not None else []
     return words
 
 
