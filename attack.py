@@ -1,6 +1,7 @@
 """Attack a fine-tuned classifier with TextAttack and record its accuracy under attack.
 
     python attack.py --model_name RUN_OR_CHECKPOINT --recipe textfooler-minilm --num_examples 200
+    python attack.py --model_name RUN_OR_CHECKPOINT --suite standard --num_examples 200
 
 Every row is written as soon as it is attacked. The same command resumes an interrupted attack.
 """
@@ -18,6 +19,7 @@ from utils.settings import parse
 def parse_args(argv: list[str] | None = None) -> AttackRun:
     args = parse(AttackRun, __doc__.split("\n")[0], argv)
     check_task(args)
+    choose_recipe(args)
     apply_preset(args)
     if args.attack_epochs is not None and not args.attack_epochs:
         raise cli.UserError("--attack_epochs is empty; give epochs such as 1,3")
@@ -26,6 +28,26 @@ def parse_args(argv: list[str] | None = None) -> AttackRun:
             f"--similarity_threshold is not read by the recipe {args.recipe}; leave it out"
         )
     return args
+
+
+def choose_recipe(args: AttackRun) -> None:
+    """Check the recipe, and fill in that of the suite if it was not given."""
+    if args.suite is None:
+        if args.recipe is None:
+            raise cli.UserError("give --recipe, or --suite standard")
+        if args.carry_over:
+            raise cli.UserError("--carry_over is read by the suite only; give --suite standard")
+        return
+    usual = "textfooler-neighbours" if args.neighbours else "textfooler-minilm"
+    args.recipe = args.recipe or usual
+    if args.recipe not in presets.SUITE_RECIPES:
+        raise cli.UserError(
+            f"--suite has no recipe {args.recipe}; give one of {', '.join(presets.SUITE_RECIPES)}"
+        )
+    if args.temperature != ["1"] or args.score_with == "softmax":
+        raise cli.UserError(
+            "the suite ranks by log-odds at temperature 1; leave out --temperature and --score_with"
+        )
 
 
 def apply_preset(args: AttackRun) -> None:
@@ -47,25 +69,13 @@ def main() -> None:
     # Imported after the arguments are checked: these imports take seconds, TextAttack's take ten.
     from evaluation import attack_setup, checkpoints, checks, outcomes, protocol, resources
     from evaluation.attack_folder import AttackFolder
-    from training import models
-    from training.splits import load_splits
 
     # The models to attack, their task, and the rows.
-    targets = checkpoints.find_targets(args.model_name, args.checkpoint, args.attack_epochs)
-    task = attack_setup.task_of(args, targets[0])
-    orders = [checkpoints.label_order(target, task) for target in targets]
-    device = attack_setup.device_name(args.device)
-    split = load_splits(args, task, (args.split,))[args.split]
-    max_seq_length = args.max_seq_length or targets[0].facts.get("max_seq_length")
-    max_seq_length = max_seq_length or task.max_seq_length
-    models.check_length(checkpoints.load_classifier(targets[0])[0], max_seq_length)
-    args.num_examples = args.num_examples or task.paper_attacked_rows or 1000
-    candidates, common = split, {}
-    if args.row_choice == "intersection":
-        compared = attack_setup.compared_models(args, targets)
-        candidates = attack_setup.right_for_all(args, compared, task, split, max_seq_length, device)
-        common = {"right_for": sorted(checkpoints.weights_digest(t) for t in compared)}
-    rows = protocol.choose_rows(candidates, args.num_examples, args.row_choice, args.seed)
+    subject = attack_setup.resolve(args)
+    targets, task, device, rows = subject.targets, subject.task, subject.device, subject.rows
+    max_seq_length = subject.max_seq_length
+    if args.suite is not None:
+        return run_suite(args, subject)
     warn_about(args, task, rows)
     # A checkpoint without a run gets its dev rows from the data that it is attacked with.
     dev_of_data = attack_setup.dev_rows(args, task) if targets[0].run is None else None
@@ -73,10 +83,10 @@ def main() -> None:
     # The resources of the recipe, and one folder per checkpoint and temperature.
     paths = attack_setup.locate_resources(args, device)
     resource_facts = resources.describe(args.recipe, paths)
-    data_facts = protocol.describe_data(split)
-    row_facts = protocol.describe_rows(rows, args.row_choice, args.seed) | common
+    data_facts = protocol.describe_data(subject.split)
+    row_facts = protocol.describe_rows(rows, args.row_choice, args.seed) | subject.common
     attacks = []
-    for target, order in zip(targets, orders, strict=True):
+    for target, order in zip(targets, subject.orders, strict=True):
         setup = attack_setup.Setup(args, target, order, task, rows, paths, max_seq_length, device)
         for rule in args.temperature:
             identity = setup.settings(data_facts, row_facts, resource_facts, rule)
@@ -132,6 +142,22 @@ def main() -> None:
         folder.finish(record, described)
         finished[model] = folder
         report(record, task)
+
+
+def run_suite(args: AttackRun, subject) -> None:
+    """Run the suite on each checkpoint and print a summary."""
+    from evaluation import resources
+
+    warn_about(args, subject.task, subject.rows)
+    resources.import_textattack(subject.device)
+    from evaluation import suite, suite_record
+
+    interrupts.raise_on_signals()
+    for target, order in zip(subject.targets, subject.orders, strict=True):
+        record = suite.run(args, subject, target, order)
+        print(suite_record.in_words(record))
+        for flag in record["flags"]:
+            cli.warn(f"suspicious ({flag['flag']}): {flag['why']}")
 
 
 def warn_about(args: AttackRun, task, rows) -> None:

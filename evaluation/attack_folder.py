@@ -150,6 +150,14 @@ class AttackFolder:
         write_json(self.folder / "protocol.json", protocol | {"row_ids": self.ids})
         write_json(self.folder / "summary.json", record)
         self.publish()
+        self._unlock()
+
+    def end(self) -> None:
+        """Finish a folder that gets no summary of its own."""
+        self._write_rows()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.close()
 

@@ -33,7 +33,8 @@ def attack_row(attack, victim, task: Task, rows: Rows, position: int, seed: int)
     score_before and score_after are the goal's (log-odds against the label, or 1 - p), rounded to 5
     decimals. words_total counts the words of all columns; words_changed counts the words of the
     original text that are no longer there. equal_importance: the search could not rank the words.
-    out_of_budget: the attack failed when its query budget was spent.
+    out_of_budget: the attack failed when its query budget was spent. A search that does not stop at
+    success adds its curve (see `MarginSearch`).
     """
     from textattack.attack_results import FailedAttackResult, SkippedAttackResult
 
@@ -47,8 +48,12 @@ def attack_row(attack, victim, task: Task, rows: Rows, position: int, seed: int)
     with seeded(seed_for(seed, "attack", row_id)):
         result = attack.attack(columns, label)
     before, after = result.original_result, result.perturbed_result
-    without_success = {SkippedAttackResult: SKIPPED, FailedAttackResult: FAILED}
-    outcome = without_success.get(type(result), SUCCESS)
+    curve = getattr(attack.search_method, "curve", None)
+    if curve is None:
+        without_success = {SkippedAttackResult: SKIPPED, FailedAttackResult: FAILED}
+        outcome = without_success.get(type(result), SUCCESS)
+    else:
+        outcome = outcome_of(curve)
     ranked_by = attack.search_method.first_scores
     spent = attack.goal_function.num_queries >= attack.goal_function.query_budget
     return {
@@ -67,7 +72,14 @@ def attack_row(attack, victim, task: Task, rows: Rows, position: int, seed: int)
         "original": _columns(before.attacked_text, task),
         "perturbed": _columns(after.attacked_text, task),
         "seconds": round(time.monotonic() - start, 3),
-    }
+    } | ({} if curve is None else {"curve": curve})
+
+
+def outcome_of(curve: list[list[float]]) -> str:
+    """The outcome of a row, without a bias, from the curve of `MarginSearch`."""
+    if min(curve[0][1:]) <= 0:
+        return SKIPPED
+    return SUCCESS if min(curve[-1][1:]) <= 0 else FAILED
 
 
 def words_changed(text) -> int:

@@ -15,6 +15,7 @@ from evaluation.checkpoints import Target
 from evaluation.minilm import SIMILARITY_THRESHOLDS
 from evaluation.presets import RECIPES
 from evaluation.settings import RESOURCE_FLAGS, AttackRun
+from training import models
 from training.rows import Rows
 from training.settings import resolve_data_settings
 from training.splits import load_splits
@@ -37,6 +38,7 @@ class Setup:
     paths: dict[str, Path]
     max_seq_length: int
     device: str
+    search: str = "stock"  # of presets.SEARCHES
 
     @property
     def similarity_threshold(self) -> float | None:
@@ -58,7 +60,7 @@ class Setup:
 
         args = self.args
         how = (args.score_with, self.similarity_threshold, args.query_budget)
-        return recipes.build(args.recipe, victim, self.task, loaded, *how)
+        return recipes.build(args.recipe, victim, self.task, loaded, *how, self.search)
 
     def settings(self, data: dict, rows: dict, resource_facts: dict, rule: str) -> dict:
         """The settings that identify an attack, for its folder and its record.
@@ -84,6 +86,8 @@ class Setup:
             "rows": rows,
             "resources": resource_facts,
         }
+        if self.search != "stock":
+            settings["search"] = self.search
         if args.split == "dev":  # rows to select on; reports omit them
             settings["split"] = "dev"
         if args.query_budget is not None:
@@ -91,6 +95,43 @@ class Setup:
         if rule != "1":
             settings["temperature_rule"] = rule
         return settings
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What attack.py's flags name: models, task, data and rows. `orders`: see `label_order`.
+
+    `common`: a record entry for the models that --row_choice intersection compares.
+    """
+
+    targets: list[Target]
+    orders: list[list[int]]
+    task: Task
+    device: str
+    split: Rows
+    rows: Rows
+    common: dict
+    max_seq_length: int
+
+
+def resolve(args: AttackRun) -> Subject:
+    """Find the models and choose the rows. Fills in `args` with what the run decides."""
+    targets = checkpoints.find_targets(args.model_name, args.checkpoint, args.attack_epochs)
+    task = task_of(args, targets[0])
+    orders = [checkpoints.label_order(target, task) for target in targets]
+    device = device_name(args.device)
+    split = load_splits(args, task, (args.split,))[args.split]
+    length = args.max_seq_length or targets[0].facts.get("max_seq_length") or task.max_seq_length
+    models.check_length(checkpoints.load_classifier(targets[0])[0], length)
+    args.num_examples = args.num_examples or task.paper_attacked_rows or 1000
+    candidates, common = split, {}
+    if args.row_choice == "intersection":
+        compared = compared_models(args, targets)
+        candidates = right_for_all(args, compared, task, split, length, device)
+        common = {"right_for": sorted(checkpoints.weights_digest(t) for t in compared)}
+    how = (args.num_examples, args.row_choice, args.seed, args.new_rows_after)
+    rows = protocol.choose_rows(candidates, *how)
+    return Subject(targets, orders, task, device, split, rows, common, length)
 
 
 def task_of(args: AttackRun, target: Target) -> Task:

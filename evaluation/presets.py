@@ -37,6 +37,33 @@ PRESETS = {
     # compares only the effect of the attack.
     "intersection": {"row_choice": "intersection", "score_with": "log_odds"},
 }
+# How an attack searches: as its recipe does; or without an end at success (`margin_search`), as
+# greedy search, beam search of width 4, greedy search over the words in random order, or greedy
+# search without the recipe's sentence similarity.
+SEARCHES = ("stock", "margin", "beam", "restart", "unconstrained")
+# Recipe of the suite -> the second recipe, whose attack is united with its own.
+SUITE_RECIPES = {
+    "textfooler": "textbugger",
+    "textfooler-minilm": "textbugger-minilm",
+    "textfooler-neighbours": "textbugger-minilm",
+}
+# Part of the suite -> the parts that it needs, in the order in which they run. Those from second
+# to unconstrained attack the rows that still stand, which depends on the bias of the dev rows.
+SUITE_NEEDS = {
+    "dev": (),
+    "margin": (),
+    "second": ("dev", "margin"),
+    "beam": ("second",),
+    "restart1": ("beam",),
+    "restart2": ("restart1",),
+    "unconstrained": ("restart2",),
+    "carried": ("margin",),
+    "probe": (),
+}
+SUITE_PARTS = tuple(SUITE_NEEDS)
+# Parts within the recipes' constraints. Their union is what a table reports.
+SUITE_CONSTRAINED = ("margin", "second", "beam", "restart1", "restart2", "carried")
+
 RELEASED_RECIPES = {"bertattack": "bertattack-released"}  # D5
 
 SWEEP = ("0.25xfitted", "fitted", "4xfitted")  # the temperature rules that "sweep" stands for
@@ -69,3 +96,24 @@ def _shortest(rule: str) -> str:
     if factor[2]:
         return f"{value:g}"
     return "fitted" if value == 1 else f"{value:g}xfitted"
+
+
+def suite_parts(text: str) -> list[str]:
+    """Parse --suite: "standard" (all parts) or parts with commas, with those that they need.
+
+    Raises UserError for any other word.
+    """
+    words = [part.strip() for part in text.split(",") if part.strip()]
+    waiting = list(SUITE_PARTS) if words == ["standard"] else words
+    parts: set[str] = set()
+    while waiting:
+        part = waiting.pop()
+        if part not in SUITE_NEEDS:
+            raise UserError(
+                f"--suite {part!r} is not a part; give standard or some of {', '.join(SUITE_PARTS)}"
+            )
+        parts.add(part)
+        waiting += SUITE_NEEDS[part]
+    if not parts:
+        raise UserError("--suite is empty; give standard")
+    return [part for part in SUITE_PARTS if part in parts]

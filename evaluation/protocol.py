@@ -14,11 +14,14 @@ from evaluation.checks import flags_of
 from evaluation.outcomes import LETTERS, encode_labels, tally
 from evaluation.settings import AttackSettings
 from training.rows import Rows, sample_balanced
+from utils.cli import UserError
 from utils.environment import environment
 from utils.runs import seed_for
 
 
-def choose_rows(rows: Rows, count: int, how: str, seed: int) -> Rows:
+def choose_rows(
+    rows: Rows, count: int, how: str, seed: int, new_rows_after: int | None = None
+) -> Rows:
     """Choose `count` rows to attack, or all rows if there are fewer. They stay in file order.
 
     `how` is one of:
@@ -27,8 +30,16 @@ def choose_rows(rows: Rows, count: int, how: str, seed: int) -> Rows:
     - random: draw rows of any class.
     - first: take the first rows of the file, as the released code does (D6). In IMDB these all
       belong to one class.
-    The draw depends on `seed`, never on the model.
+    The draw depends on `seed`, never on the model. `new_rows_after`: choose among the rows that an
+    attack on this number of rows leaves. Raises UserError if it leaves none.
     """
+    if new_rows_after is not None:
+        earlier = set(choose_rows(rows, new_rows_after, how, seed).ids)
+        rows = rows.take([i for i, row_id in enumerate(rows.ids) if row_id not in earlier])
+        if not len(rows):
+            raise UserError(
+                f"--new_rows_after {new_rows_after} leaves no rows to attack; give a smaller number"
+            )
     count = min(count, len(rows))
     if how == "first":
         return rows.take(list(range(count)))
@@ -65,6 +76,7 @@ def fingerprint(thing: object) -> str:
 def folder_name(args: AttackSettings, checkpoint: str, temperature: str) -> str:
     """Name of an attack's folder inside attacks/ of its run. `temperature` is a rule's name."""
     rows = f"{args.row_choice}{args.num_examples}"
+    rows += f"after{args.new_rows_after}" if args.new_rows_after else ""
     parts = [args.recipe, checkpoint, rows, f"seed{args.seed}"]
     parts += ["softmax"] * (args.score_with == "softmax") + ["dev"] * (args.split == "dev")
     return "_".join(parts + [f"T{temperature}"] * (temperature != "1"))

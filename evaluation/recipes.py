@@ -18,13 +18,17 @@ from textattack.constraints.pre_transformation import (
     RepeatModification,
     StopwordModification,
 )
-from textattack.constraints.semantics.sentence_encoders import UniversalSentenceEncoder
+from textattack.constraints.semantics.sentence_encoders import (
+    SentenceEncoder,
+    UniversalSentenceEncoder,
+)
 from textattack.search_methods import GreedyWordSwapWIR
 from textattack.shared import WordEmbedding
 from textattack.shared.utils import GLOBAL_OBJECTS
 from textattack.transformations import WordSwapEmbedding
 
 from evaluation import readers
+from evaluation.margin_search import Margin, MarginSearch
 from evaluation.minilm import SIMILARITY_THRESHOLDS, MiniLM
 from evaluation.textattack_parts import (
     LogOdds,
@@ -77,12 +81,14 @@ def build(
     score_with: str = "log_odds",
     similarity_threshold: float | None = None,
     query_budget: int | None = None,
+    search: str = "stock",
 ) -> Attack:
     """The recipe as a TextAttack Attack on `victim`.
 
     `score_with`: log_odds or softmax (`textattack_parts`). `similarity_threshold`: replaces that of
     a recipe with MiniLM's similarity. `query_budget`: maximum number of victim queries per row;
-    None means unlimited.
+    None means unlimited. `search`: of `presets.SEARCHES`; all but stock rank by log-odds and do not
+    stop at success.
     """
     if similarity_threshold is None:
         similarity_threshold = SIMILARITY_THRESHOLDS.get(recipe)
@@ -100,15 +106,18 @@ def build(
     for constraint in constraints:
         if isinstance(constraint, UniversalSentenceEncoder):
             constraint.model = loaded.sentence_encoder
-    search = recipe_attack.search_method
-    if recipe == "pwws" and score_with == "log_odds":
-        search = WeightedSaliency()
+    if search == "unconstrained":
+        constraints = [c for c in constraints if not isinstance(c, SentenceEncoder)]
+    method, goal = recipe_attack.search_method, LogOdds if score_with == "log_odds" else Softmax
+    if search != "stock":
+        order = "random" if search == "restart" else method.wir_method
+        method, goal = MarginSearch(order, width=4 if search == "beam" else 1), Margin
+    elif recipe == "pwws" and score_with == "log_odds":
+        method = WeightedSaliency()
+    watch_ranking(method)
     # The victim cuts the batches itself, after it has sorted all candidates by length.
-    goal = {"log_odds": LogOdds, "softmax": Softmax}[score_with](
-        victim, model_batch_size=2**20, query_budget=query_budget or float("inf")
-    )
-    watch_ranking(search)
-    return Attack(goal, constraints, recipe_attack.transformation, search)
+    queries = {"model_batch_size": 2**20, "query_budget": query_budget or float("inf")}
+    return Attack(goal(victim, **queries), constraints, recipe_attack.transformation, method)
 
 
 def describe(attack: Attack) -> list[str]:

@@ -56,6 +56,11 @@ class AttackSettings:
         choices=("balanced", "random", "first", "intersection"),
         unset="the preset's",
     )
+    new_rows_after: int | None = _measure(
+        None,
+        "choose among the rows that an attack with this number as --num_examples leaves out",
+        cli.positive_int,
+    )
     compared_with: list = _measure(
         [],
         "run or checkpoint folders for --row_choice intersection; give each model the same list",
@@ -122,8 +127,31 @@ class VictimSettings:
 
 
 @dataclass(kw_only=True)
+class SuiteSettings:
+    """Suite."""
+
+    suite: list | None = _measure(
+        None,
+        "run the suite in place of one attack: standard, or a comma-separated list of its parts "
+        f"({', '.join(presets.SUITE_PARTS)}) and those that they need",
+        presets.suite_parts,
+    )
+    dev_examples: int = _measure(
+        100,
+        "number of dev rows that the suite attacks to choose the bias of each class",
+        cli.positive_int,
+    )
+    carry_over: list = _measure(
+        [],
+        "folders suites/NAME of other models on the same rows, whose texts the suite tries as well",
+        nargs="+",
+    )
+
+
+@dataclass(kw_only=True)
 class AttackRun(
     AttackSettings,
+    SuiteSettings,
     ResourceSettings,
     VictimSettings,
     ModelSettings,
@@ -133,6 +161,12 @@ class AttackRun(
 ):
     """Run."""
 
+    recipe: str | None = changed(
+        AttackSettings,
+        "recipe",
+        None,
+        unset="with --suite: textfooler-neighbours with --neighbours, else textfooler-minilm",
+    )
     processes: int = setting(
         1,
         "number of processes that attack rows in parallel, on the visible GPUs in turn or on a "

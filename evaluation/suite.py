@@ -1,0 +1,188 @@
+"""The suite: one evaluation of a classifier that a default answer cannot raise. See attack.py.
+
+Each part writes a line per row to its own folder and resumes. The summary unites the parts, row by
+row, and gives Aua by class, at no bias and at the bias where all classes survive alike.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from evaluation import attack_rows, checkpoints, default_answer, protocol, resources
+from evaluation.attack_folder import AttackFolder
+from evaluation.attack_setup import Setup, Subject
+from evaluation.margins import Margins, equalizing_bias
+from evaluation.presets import SUITE_CONSTRAINED, SUITE_PARTS, SUITE_RECIPES
+from evaluation.settings import RESOURCE_FLAGS, AttackRun
+from evaluation.suite_record import margins_of, summarize
+from training.rows import Rows
+from training.splits import load_splits
+from utils import cli
+from utils.cli import UserError
+from utils.files import append_jsonl, read_json, read_jsonl, write_json
+from utils.runs import seed_for
+
+
+def run(args: AttackRun, subject: Subject, target: checkpoints.Target, order: list[int]) -> dict:
+    """Attack one checkpoint with the parts of --suite. Returns the record, also in summary.json."""
+    suite = Suite.of(args, subject, target, order)
+    path = suite.folder / "summary.json"
+    for part in (part for part in SUITE_PARTS if part in args.suite):
+        suite.run(part)
+    record = json.loads(json.dumps(summarize(suite)))  # as a later run reads it
+    written = read_json(path) if path.is_file() else {}
+    if {**written, "environment": None} != {**record, "environment": None}:
+        write_json(path, record)
+        append_jsonl(Path(args.result_file or target.home / "suites.jsonl"), record)
+    return record
+
+
+@dataclass
+class Suite:
+    """The suite on one checkpoint, and what its parts have brought so far.
+
+    `lines`: part -> line of each row that the part attacked. `answers`: of the probe.
+    """
+
+    args: AttackRun
+    setup: Setup
+    data: dict[str, dict]  # split -> describe_data
+    dev: Rows | None
+    folder: Path
+    lines: dict[str, list[dict]] = field(default_factory=dict)
+    answers: dict | None = None
+
+    @classmethod
+    def of(cls, args: AttackRun, subject: Subject, target, order: list[int]) -> "Suite":
+        rows, length, device = subject.rows, subject.max_seq_length, subject.device
+        setup = Setup(args, target, order, subject.task, rows, {}, length, device)
+        data = {args.split: protocol.describe_data(subject.split)}
+        dev = None
+        if "dev" in args.suite:
+            split = checkpoints.rows_it_was_made_with(target, subject.task)["dev"]
+            if split is None:  # a checkpoint without a run, or one whose data are gone
+                split = load_splits(args, subject.task, ("dev",))["dev"]
+            data["dev"] = protocol.describe_data(split)
+            dev = protocol.choose_rows(split, args.dev_examples, "balanced", args.seed)
+        name = protocol.folder_name(args, target.name, "1")
+        return cls(args, setup, data, dev, Path(args.output_dir or target.home / "suites" / name))
+
+    # The parts.
+
+    def run(self, part: str) -> None:
+        first, second = self.args.recipe, SUITE_RECIPES[self.args.recipe]
+        rows = self.setup.rows
+        if part == "dev":
+            self.lines[part] = self._attack(part, first, "margin", self.dev)
+        elif part == "margin":
+            self.lines[part] = self._attack(part, first, "margin", rows)
+        elif part == "second":
+            self.lines[part] = self._attack(part, second, "margin", self.standing())
+        elif part == "probe":
+            self._probe()
+        elif part == "carried":
+            self._carry_over()
+        else:
+            search, number = part.rstrip("12"), int(part[-1]) if part[-1].isdigit() else 0
+            self.lines[part] = self._attack(part, first, search, self.standing(), number)
+
+    def _attack(
+        self, part: str, recipe: str, search: str, rows: Rows, more_seed: int = 0
+    ) -> list[dict]:
+        """Attack `rows`, those that a part's folder lacks, and return the lines of all."""
+        split = "dev" if part == "dev" else self.args.split
+        args = replace(self.args, recipe=recipe, seed=self.args.seed + more_seed, split=split)
+        if recipe != self.args.recipe:
+            args.similarity_threshold = None  # the flag is for the first recipe
+        given = {name: getattr(args, name) for name in RESOURCE_FLAGS}
+        paths = resources.locate(recipe, given, self.setup.device)
+        setup = replace(self.setup, args=args, rows=rows, paths=paths, search=search)
+        facts = protocol.describe_rows(rows, args.row_choice, args.seed)
+        identity = setup.settings(self.data[split], facts, resources.describe(recipe, paths), "1")
+        folder = AttackFolder(self.folder / part, identity, rows.ids, self.folder / "none.jsonl")
+        waiting = [i for i, row_id in enumerate(rows.ids) if row_id not in folder.done]
+        if waiting:
+            from evaluation import recipes
+
+            victim = setup.victim()
+            attack = setup.attack(victim, recipes.load(recipe, paths, setup.device))
+            folder.begin()
+            bar = cli.progress_bar(len(rows), len(folder.done), "row", part, args.quiet)
+            lines = attack_rows.attack_rows(setup, attack, victim, waiting, args.processes)
+            with contextlib.closing(lines), bar:
+                for line in lines:
+                    folder.append(line)
+                    bar.update()
+            folder.end()
+        return folder.outcomes()
+
+    def _carry_over(self) -> None:
+        """Query the texts that the suites in --carry_over found for the same rows."""
+        texts: dict[str, list[tuple[str, ...]]] = {row_id: [] for row_id in self.setup.rows.ids}
+        for place in self.args.carry_over:
+            files = sorted(Path(place).glob("*/rows.jsonl"))
+            for file in (f for f in files if f.parent.name in SUITE_CONSTRAINED):
+                for line in read_jsonl(file):
+                    if line["row_id"] in texts:
+                        texts[line["row_id"]].append(tuple(line["perturbed"].values()))
+            if not files:
+                raise UserError(f"--carry_over {place} holds no suite; give suites/NAME of a run")
+        if not any(texts.values()):
+            return
+        victim, lines = self.setup.victim(), []
+        rows = self.setup.rows
+        for row_id, label, original in zip(rows.ids, rows.labels, rows.texts, strict=True):
+            tried = [original, *texts[row_id]]
+            logits = victim([t[0] if len(t) == 1 else t for t in tried]).numpy()
+            lowest = np.delete(logits[:, [label]] - logits, label, axis=1)
+            curve = [[1, *lowest[0].round(5)], [len(tried), *lowest.min(axis=0).round(5)]]
+            victim.forget()
+            lines.append({"row_id": row_id, "label": label, "curve": curve})
+        self.lines["carried"] = lines
+
+    def _probe(self) -> None:
+        victim = self.setup.victim()
+
+        def predict(texts: list) -> np.ndarray:
+            victim.forget()
+            return victim(texts).argmax(dim=1).numpy()
+
+        classes = len(self.setup.task.label_names)
+        unknown = victim.tokenizer.unk_token
+        seed = seed_for(self.args.seed, "default-answer probe")
+        self.answers = default_answer.probe(predict, self.setup.rows, classes, unknown, seed)
+
+    # What the parts have brought.
+
+    def margins(self, part: str, entry: int = -1) -> Margins:
+        """Margins after a part (entry -1) or before it (entry 0), of the part's rows."""
+        return margins_of(self.lines[part], self.setup.task.label_names, entry)
+
+    def union(self, parts: Iterable[str]) -> Margins:
+        """Each attacked row's lowest margins over the parts that have run."""
+        united = self.margins("margin")
+        position = {row_id: i for i, row_id in enumerate(self.setup.rows.ids)}
+        values = united.margins.copy()
+        for part in (p for p in parts if p in self.lines):
+            places = [position[line["row_id"]] for line in self.lines[part]]
+            values[places] = np.minimum(values[places], self.margins(part).margins)
+        return Margins(united.labels, values, united.label_names)
+
+    @property
+    def bias(self) -> np.ndarray | None:
+        """The equalizing bias of the attacked dev rows; None without them."""
+        return equalizing_bias(self.margins("dev")) if "dev" in self.lines else None
+
+    def standing(self) -> Rows:
+        """The rows that survive the constrained parts so far, at no bias or at the bias."""
+        if "margin" not in self.lines:
+            raise UserError("the part margin must run first; add it to --suite")
+        united = self.union(SUITE_CONSTRAINED)
+        right = united.right()
+        if self.bias is not None:
+            right |= united.right(self.bias)
+        return self.setup.rows.take(right.nonzero()[0].tolist())

@@ -1,0 +1,174 @@
+"""The record of a suite: percentages, margins and flags."""
+
+import numpy as np
+
+from evaluation import checkpoints, default_answer, protocol
+from evaluation.by_class import one_class_survives
+from evaluation.margins import Margins
+from evaluation.outcomes import FAILED, LETTERS, SKIPPED, SUCCESS, encode_labels
+from evaluation.presets import SUITE_CONSTRAINED, SUITE_PARTS
+from utils.environment import environment
+
+# Keys of a record's percentages and margins, as a table shows them.
+STATES = {
+    "clean": "Clean",
+    "margin": "Aua, margin attack",
+    "union": "Aua, union of the attacks",
+    "lower_bound": "Aua, union without the similarity constraint",
+}
+LARGEST_SPREAD = 20.0  # points between the classes of the dev rows at the equalizing bias
+BUDGETS = (10, 20, 50, 100, 200, 500)  # victim queries per row
+
+
+def margins_of(lines: list[dict], label_names: tuple[str, ...], entry: int) -> Margins:
+    """Margins from one entry of each line's curve (0: before the attack, -1: after it)."""
+    labels = np.array([line["label"] for line in lines], dtype=int)
+    values = np.full((len(lines), len(label_names)), np.inf)
+    for i, line in enumerate(lines):
+        values[i, np.arange(len(label_names)) != line["label"]] = line["curve"][entry][1:]
+    return Margins(labels, values, label_names)
+
+
+def summarize(suite) -> dict:
+    """The record of a `suite.Suite`. Its margins are enough to compute its percentages again."""
+    setup, args = suite.setup, suite.args
+    names, bias = setup.task.label_names, suite.bias
+    record = {
+        "kind": "suite",
+        **setup.target.known(setup.task),
+        "made_in": [setup.target.home.resolve().name, suite.folder.name],
+        "task": setup.task.name,
+        "checkpoint": setup.target.name,
+        "checkpoint_sha256": checkpoints.weights_digest(setup.target),
+        "recipe": args.recipe,
+        "parts": [part for part in SUITE_PARTS if part in args.suite],
+        "attack_seed": args.seed,
+        "split": args.split,
+        "data": suite.data[args.split],
+        "rows": protocol.describe_rows(setup.rows, args.row_choice, args.seed),
+        "row_labels": encode_labels(setup.rows.labels),
+        "row_ids": setup.rows.ids,
+    }
+    if "margin" in suite.lines:
+        states = {"clean": suite.margins("margin", 0), "margin": suite.margins("margin")}
+        states["union"] = suite.union(SUITE_CONSTRAINED)
+        if "unconstrained" in suite.lines:
+            states["lower_bound"] = suite.union((*SUITE_CONSTRAINED, "unconstrained"))
+        letters = letters_of(states["clean"], states["union"])
+        record |= {
+            "rows_attacked": len(setup.rows),
+            "row_outcomes": letters,
+            "bias": None if bias is None else as_list(bias),
+            "percent": {name: percentages(state, bias) for name, state in states.items()},
+            "rows_per_part": {p: len(lines) for p, lines in suite.lines.items()},
+            "aua_by_budget": aua_by_budget(suite.lines["margin"], names),
+            "margins": {name: as_lists(state) for name, state in states.items()},
+        }
+    if "dev" in suite.lines:
+        before, after = suite.margins("dev", 0), suite.margins("dev")
+        record["dev"] = {
+            "data": suite.data["dev"],
+            "rows": protocol.describe_rows(suite.dev, "balanced", args.seed),
+            "row_labels": encode_labels(before.labels.tolist()),
+            "margins": {"clean": as_lists(before), "margin": as_lists(after)},
+            "spread_at_bias": float(np.ptp(after.by_class(bias))),
+        }
+    if suite.answers is not None:
+        record["default_answer"] = {"shares": default_answer.SHARES} | suite.answers
+    seconds = [line.get("seconds", 0.0) for lines in suite.lines.values() for line in lines]
+    record |= {"seconds": round(sum(seconds), 3), "environment": environment()}
+    return record | {"flags": flags_of(record)}
+
+
+def letters_of(clean: Margins, attacked: Margins) -> str:
+    """A letter per row, without a bias, as in the record of an attack."""
+    right, survived = clean.right(), attacked.right()
+    outcomes = np.where(~right, SKIPPED, np.where(survived, FAILED, SUCCESS))
+    return "".join(LETTERS[outcome] for outcome in outcomes.tolist())
+
+
+def percentages(state: Margins, bias: np.ndarray | None) -> dict:
+    """Mean, by class and worst class, at no bias and at the equalizing bias (None without one)."""
+
+    def at(given: np.ndarray | None) -> dict:
+        rates = state.by_class(given)
+        by_name = {name: float(rate) for name, rate in zip(state.label_names, rates, strict=True)}
+        return {
+            "mean": state.accuracy(given),
+            "by_class": {name: rate for name, rate in by_name.items() if not np.isnan(rate)},
+            "worst_class": float(np.nanmin(rates)),
+        }
+
+    return {"no_bias": at(None), "equalized": None if bias is None else at(bias)}
+
+
+def aua_by_budget(lines: list[dict], label_names: tuple[str, ...]) -> dict[str, dict]:
+    """Aua of the margin attack by class, without a bias, if it stops after each of BUDGETS."""
+    curves = {}
+    for budget in (*BUDGETS, None):
+        cut = [
+            line
+            | {
+                "curve": [
+                    entry
+                    for i, entry in enumerate(line["curve"])
+                    if i == 0 or budget is None or entry[0] <= budget
+                ]
+            }
+            for line in lines
+        ]
+        rates = margins_of(cut, label_names, -1).by_class()
+        by_name = {name: float(r) for name, r in zip(label_names, rates, strict=True)}
+        curves["all" if budget is None else str(budget)] = by_name
+    return curves
+
+
+def flags_of(record: dict) -> list[dict]:
+    """What makes the numbers of a suite doubtful, as in the record of an attack."""
+    flags = []
+    if why := one_class_survives(record):
+        flags.append({"flag": "one_class_survives", "why": why})
+    spread = record.get("dev", {}).get("spread_at_bias", 0.0)
+    if spread > LARGEST_SPREAD:
+        why = (
+            f"even at the equalizing bias the classes of the dev rows differ by {spread:.0f} points"
+            ": the class-equalized Aua means nothing"
+        )
+        flags.append({"flag": "no_equalizing_bias", "why": why})
+    answers = record.get("default_answer")
+    if answers and (default := default_answer.default_class(answers)):
+        name, percent = record["label_names"][default[0]], default[1]
+        why = f"the model answers {name} to {percent:.0f} % of texts without content words"
+        flags.append({"flag": "default_answer", "why": why})
+    return flags
+
+
+def as_list(values: np.ndarray) -> list[float]:
+    return [round(float(value), 5) for value in values]
+
+
+def as_lists(state: Margins) -> list[list[float]]:
+    """Per row, the margins against the other classes in their order."""
+    rows = zip(state.margins, state.labels, strict=True)
+    return [as_list(np.delete(values, label)) for values, label in rows]
+
+
+def in_words(record: dict) -> str:
+    """The record as a Markdown table for the terminal."""
+    names = record["label_names"]
+    lines = [f"{record['task']}, {record['checkpoint']}, {len(record['row_labels'])} rows"]
+    if "percent" in record:
+        head = ["%", "mean", *names, "worst class", "class-equalized"]
+        lines += ["", "| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+        for state, percent in record["percent"].items():
+            plain, equalized = percent["no_bias"], percent["equalized"]
+            cells = [plain["mean"], *(plain["by_class"].get(name) for name in names)]
+            cells += [plain["worst_class"], equalized and equalized["mean"]]
+            shown = ("" if cell is None else f"{cell:.1f}" for cell in cells)
+            lines.append(f"| {STATES[state]} | " + " | ".join(shown) + " |")
+    if "default_answer" in record:
+        for kind, shares in record["default_answer"].items():
+            if kind != "shares":
+                last = (f"{name} {p:.0f} %" for name, p in zip(names, shares[-1], strict=True))
+                lines.append(f"answers without content words ({kind}): {', '.join(last)}")
+    return "\n".join(lines)

@@ -1,0 +1,179 @@
+"""Two models by their suites: differences over rows and seeds, computed from the margins."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.by_class import Rate
+from evaluation.intervals import crossed_difference, mcnemar, mean_difference
+from evaluation.margins import Margins, bias_of_highest_accuracy, equalizing_bias
+from evaluation.outcomes import decode_labels
+from reporting.render import markdown_table, paragraphs, rate
+from utils.cli import UserError
+from utils.files import read_jsonl
+
+
+@dataclass(frozen=True)
+class SuiteRecord:
+    """A record of attack.py --suite. `states`, `dev`: name -> margins (clean, margin, union...)."""
+
+    task: str
+    seed: int | None
+    rows: str  # fingerprint
+    states: dict[str, Margins]
+    dev: dict[str, Margins]
+
+    @classmethod
+    def of(cls, record: dict, where: str) -> "SuiteRecord":
+        """UserError for a record that is not of a suite with the parts dev and margin."""
+        try:
+            names = tuple(record["label_names"])
+            dev = _states(record["dev"]["margins"], record["dev"]["row_labels"], names)
+            states = _states(record["margins"], record["row_labels"], names)
+            rows = record["rows"]["fingerprint"]
+            return cls(record["task"], record["seed"], rows, states, dev)
+        except (KeyError, TypeError, ValueError) as e:
+            raise UserError(
+                f"{where} holds a record that is not a suite with the parts dev and margin "
+                f"({type(e).__name__}: {e}); run attack.py --suite standard"
+            ) from e
+
+    @property
+    def bias(self) -> np.ndarray:
+        """The bias at which all classes of the attacked dev rows survive alike."""
+        return equalizing_bias(self.dev["margin"])
+
+
+def _states(margins: dict, row_labels, names: tuple[str, ...]) -> dict[str, Margins]:
+    labels = np.array(decode_labels(row_labels))
+    others = np.arange(len(names)) != labels[:, None]
+
+    def state(values: list[list[float]]) -> Margins:
+        full = np.full(others.shape, np.inf)
+        full[others] = np.ravel(values)
+        return Margins(labels, full, names)
+
+    return {name: state(values) for name, values in margins.items()}
+
+
+def read(files: Sequence[str]) -> list[SuiteRecord]:
+    """The last record of each checkpoint and set of rows in files suites.jsonl."""
+    latest: dict[tuple, SuiteRecord] = {}
+    for file in files:
+        if not Path(file).is_file():
+            raise UserError(f"there is no file {file}; give suites.jsonl of a run")
+        for record in read_jsonl(Path(file)):
+            parsed = SuiteRecord.of(record, file)
+            latest[record.get("checkpoint_sha256"), parsed.rows] = parsed
+    return list(latest.values())
+
+
+def pairs_by_task(
+    suites: Sequence[SuiteRecord], reference: Sequence[SuiteRecord]
+) -> dict[str, list[tuple[SuiteRecord, SuiteRecord]]]:
+    """Task -> pairs (model, reference) of equal seeds. UserError where rows or seeds differ."""
+    pairs: dict[str, list] = {}
+    for suite in sorted(suites, key=lambda s: (s.task, str(s.seed))):
+        equal = [r for r in reference if (r.task, r.seed) == (suite.task, suite.seed)]
+        if len(equal) != 1 or equal[0].rows != suite.rows:
+            raise UserError(
+                f"{suite.task}, seed {suite.seed}: --reference has {len(equal)} records of this "
+                "task and seed; give exactly one, attacked on the same rows"
+            )
+        pairs.setdefault(suite.task, []).append((suite, equal[0]))
+    return pairs
+
+
+# What is compared: name -> whether each row counts as right, bool (rows,).
+def measures(names: tuple[str, ...]) -> dict[str, Callable[[SuiteRecord], np.ndarray]]:
+    def of_class(c: int) -> Callable[[SuiteRecord], np.ndarray]:
+        return lambda s: s.states["union"].right()[s.states["union"].labels == c]
+
+    by_class = {f"Aua, {name}": of_class(c) for c, name in enumerate(names)}
+    return {
+        "Clean": lambda s: s.states["clean"].right(),
+        "Aua, mean": lambda s: s.states["union"].right(),
+        **by_class,
+        "Aua, class-equalized": lambda s: s.states["union"].right(s.bias),
+        "Aua, lower bound": lambda s: s.states.get("lower_bound", s.states["union"]).right(),
+        "Aua, margin attack alone": lambda s: s.states["margin"].right(),
+    }
+
+
+def shifted_reference(model: SuiteRecord, reference: SuiteRecord) -> np.ndarray:
+    """Rows on which the reference is right under the margin attack, with a bias of equal Clean.
+
+    The bias is chosen on dev rows: highest mean Aua at the compared model's Clean or more.
+    """
+    lowest = model.dev["clean"].accuracy()
+    bias = bias_of_highest_accuracy(reference.dev["clean"], reference.dev["margin"], lowest)
+    return reference.states["margin"].right(bias)
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> Rate:
+    """Mean of a - b in points with its 95 % interval; a, b: bool (seeds, rows).
+
+    One seed: Student's t over rows, which covers new rows only.
+    """
+    if len(a) > 1:
+        return Rate(*crossed_difference((a, b)))
+    gains = 100 * (a[0].astype(float) - b[0])
+    half = 1.96 * gains.std(ddof=1) / np.sqrt(len(gains))
+    return Rate(gains.mean(), gains.mean() - half, gains.mean() + half)
+
+
+def compare(suites: Sequence[SuiteRecord], reference: Sequence[SuiteRecord]) -> dict:
+    """Task -> measure -> percentages of both models and their difference, and the mean of tasks."""
+    result: dict[str, dict] = {}
+    tables: dict[str, list] = {}
+    for task, pairs in pairs_by_task(suites, reference).items():
+        names = pairs[0][0].states["clean"].label_names
+        right = {
+            name: [np.array([count(s) for s in side]) for side in zip(*pairs, strict=True)]
+            for name, count in measures(names).items()
+        }
+        shifted = np.array([shifted_reference(*pair) for pair in pairs])
+        right["Aua, margin attack, reference with equal Clean"] = [
+            right["Aua, margin attack alone"][0],
+            shifted,
+        ]
+        seeds = [pair[0].seed for pair in pairs]
+        result[task] = {"seeds": seeds, "rows": len(pairs[0][0].states["clean"].labels)}
+        result[task]["measures"] = {name: _row(*both) for name, both in right.items()}
+        for name, both in right.items():
+            tables.setdefault(name, []).append(both)
+    if len(result) > 1 and all(len(r["seeds"]) > 1 for r in result.values()):
+        result["mean"] = {"measures": {}}
+        for name, both in tables.items():
+            if len(both) == len(result) - 1:  # a class that all tasks have
+                gain = Rate(*mean_difference([tuple(pair) for pair in both]))
+                result["mean"]["measures"][name] = {"difference": list(gain)}
+    return result
+
+
+def _row(a: np.ndarray, b: np.ndarray) -> dict:
+    row = {"model": 100 * float(a.mean()), "reference": 100 * float(b.mean())}
+    row["difference"] = [float(x) for x in difference(a, b)]
+    if len(a) == 1:
+        row["mcnemar_p"] = mcnemar(a[0], b[0])[2]
+    return row
+
+
+def markdown(result: dict) -> str:
+    """A table per task, and one of the mean over tasks."""
+    parts = []
+    for task, compared in result.items():
+        if task == "mean":
+            header, title = ["measure", "difference"], "Mean over tasks"
+        else:
+            header = ["measure", "model", "reference", "difference"]
+            seeds = ", ".join(map(str, compared["seeds"]))
+            title = f"{task}: {compared['rows']} rows, seeds {seeds}"
+        lines = []
+        for name, row in compared["measures"].items():
+            cells = [f"{row[key]:.1f}" for key in header[1:-1]]
+            lines.append([name, *cells, rate(Rate(*row["difference"]))])
+        parts += [f"**{title}**", markdown_table(header, lines)]
+    return paragraphs(parts)
