@@ -413,3 +413,20 @@ def test_the_quickstart_ignores_settings_of_the_shell(copied_scripts, echo_pytho
     assert usual.count("attack.py") == 3 and usual.count("--output_dir") == 6
     others = dict.fromkeys((*READ_BY, "SEED", "SPARSITY", "BATCH_SIZE"), "7")
     assert commands(**others, PYTHON="/nowhere") == usual
+
+
+@pytest.mark.parametrize(
+    "failing", ["ruff check", "ruff format", "codespell_lib", "mypy", "pytest", "nothing"]
+)
+def test_each_check_of_the_tests_fails_the_command_and_is_shown(failing, copied_scripts):
+    (copied_scripts / "scripts" / "setup.sh").write_text("exit 0\n")
+    python = copied_scripts / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$*"\ncase "$*" in *"{failing}"*) exit 3;; esac\n')
+    python.chmod(0o755)
+    done = shell(str(copied_scripts / "run_tests.sh"), None, "--fast", "-x")
+    assert done.returncode == (0 if failing == "nothing" else 3)
+    if failing in ("mypy", "pytest", "nothing"):
+        assert "-m pytest -q -m not slow -x\n-m mypy\n" in done.stdout
+    else:
+        assert failing in done.stdout.splitlines()[-1]
