@@ -233,7 +233,6 @@ def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn")
 def test_the_study_makes_its_tables_before_it_asks_for_data(tmp_path, capsys):
     flags = ("--runs", tmp_path / "runs", "--output_dir", tmp_path / "out", "--rows", "FreeLB")
     (tmp_path / "out").mkdir()
