@@ -68,7 +68,8 @@ def main() -> None:
         chosen = pairs.sample(len(rows), args.pairs, args.seed, attack.attack_id)
         sheet += [pairs.Pair.of(result, rows[i], measures[i], task) for i in chosen]
 
-    language_model, judge = tools.facts if tools else ({}, {})
+    language_model = tools.language_model.facts if tools else {}
+    judge = tools.judge.facts if tools else {}
     record = {
         "kind": "text_quality",
         "task": task.name,

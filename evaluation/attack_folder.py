@@ -77,10 +77,8 @@ class AttackFolder:
             if self.settings.get(n) != earlier.get(n)
         )
         if differing:
-            raise UserError(
-                f"{self.folder} holds an attack with other settings ({differing}); choose another "
-                "--output_dir"
-            )
+            what = f"{self.folder} holds an attack with other settings ({differing})"
+            raise UserError(f"{what}; choose another --output_dir")
         if (self.folder / "rows.jsonl").is_file():
             lines = read_jsonl(self.folder / "rows.jsonl")
             self.done = {line["row_id"]: line for line in lines if line.get("row_id") in self.ids}
@@ -94,10 +92,8 @@ class AttackFolder:
         if (self.folder / "summary.json").is_file():
             self.summary = read_json(self.folder / "summary.json")
             if self.summary.get("attack_id") != self.attack_id:
-                raise UserError(
-                    f"{self.folder}/summary.json is damaged or belongs to another attack; delete "
-                    "it and run the same command again"
-                )
+                what = f"{self.folder}/summary.json is damaged or belongs to another attack"
+                raise UserError(f"{what}; delete it and run the same command again")
 
     @property
     def attack_id(self) -> str:

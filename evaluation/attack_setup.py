@@ -4,6 +4,7 @@ This module imports TextAttack only inside `Setup`, after `resources.import_text
 that attacks rows can therefore unpickle a Setup first.
 """
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +67,8 @@ class Setup:
         """The settings that identify an attack, for its folder and its record.
 
         `data`, `rows`: from `protocol.describe_data` and `describe_rows`. `rule`: of temperature.
-        Settings of later versions are omitted at their defaults, so that earlier attacks keep
-        their id.
+        Settings of later versions are omitted at their defaults (test rows, no budget, temperature
+        1, the recipe's own search), so that earlier attacks keep their id.
         """
         args = self.args
         settings = {
@@ -86,15 +87,10 @@ class Setup:
             "rows": rows,
             "resources": resource_facts,
         }
-        if self.search != "stock":
-            settings["search"] = self.search
-        if args.split == "dev":  # rows to select on; reports omit them
-            settings["split"] = "dev"
-        if args.query_budget is not None:
-            settings["query_budget"] = args.query_budget
-        if rule != "1":
-            settings["temperature_rule"] = rule
-        return settings
+        later = {"split": args.split, "query_budget": args.query_budget, "temperature_rule": rule}
+        later["search"] = self.search
+        usual = ("test", None, "1", "stock")
+        return settings | {n: v for n, v in later.items() if v not in usual}
 
 
 @dataclass(frozen=True)
@@ -135,10 +131,7 @@ def resolve(args: AttackRun) -> Subject:
 
 
 def task_of(args: AttackRun, target: Target) -> Task:
-    """The task that the flags name, else the task of the run, with the run's data flags.
-
-    Fills in `args` with the inherited data flags. Raises UserError if no task is known.
-    """
+    """The task that the flags name, else that of the run; fills in `args`. UserError if unknown."""
     earlier = dict(target.run["args"]) if target.run is not None else {}
     if any(getattr(args, name) for name in SOURCES):
         earlier |= dict.fromkeys(SOURCES)  # a given source replaces all sources of the run
@@ -167,21 +160,14 @@ def locate_resources(args: AttackRun, device: str) -> dict[str, Path]:
 
 def compared_models(args: AttackRun, targets: list[Target]) -> list[Target]:
     """The checkpoints of --compared_with and the attacked ones, each once."""
-    others = [
-        target
-        for name in args.compared_with
-        for target in checkpoints.find_targets(name, args.checkpoint, None)
-    ]
-    return list({t.folder.resolve(): t for t in [*others, *targets]}.values())
+    others = [checkpoints.find_targets(name, args.checkpoint, None) for name in args.compared_with]
+    return list({t.folder.resolve(): t for t in [*sum(others, []), *targets]}.values())
 
 
 def right_for_all(
     args: AttackRun, compared: list[Target], task: Task, rows: Rows, length: int, device: str
 ) -> Rows:
-    """The rows that every compared model classifies correctly. UserError if there are none.
-
-    `length`: tokens after which a text is cut.
-    """
+    """The rows, cut at `length` tokens, that all models classify correctly. UserError if none."""
     resources.import_textattack(device)
     labels, right = torch.tensor(rows.labels), torch.ones(len(rows), dtype=torch.bool)
     for target in compared:
@@ -190,20 +176,17 @@ def right_for_all(
         right &= victim(rows.for_tokenizer()).argmax(dim=1) == labels
     if not right.any():
         raise UserError(
-            f"no row is right for all of the {len(compared)} compared models; use --row_choice "
-            "balanced"
+            f"no row is right for all {len(compared)} compared models; use --row_choice balanced"
         )
     return rows.take(right.nonzero().flatten().tolist())
 
 
 def dev_rows(args: AttackRun, task: Task) -> Rows | None:
     """The dev rows that a temperature is fitted on; None if no rule needs them or none exist."""
-    if not any(rule.endswith("fitted") for rule in args.temperature):
-        return None
-    try:
-        return load_splits(args, task, ("dev",))["dev"]
-    except UserError:
-        return None
+    if any(rule.endswith("fitted") for rule in args.temperature):
+        with contextlib.suppress(UserError):
+            return load_splits(args, task, ("dev",))["dev"]
+    return None
 
 
 def set_temperature(victim, rule: str, dev: Rows | None, seed: int, folder: Path) -> dict:

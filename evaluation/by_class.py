@@ -11,6 +11,7 @@ or None.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ class Rate(NamedTuple):
     high: float
 
 
-def _rows(records: list[dict], measure: str) -> tuple[np.ndarray, np.ndarray] | None:
+def _rows(records: list[dict], measure: str = "aua_percent") -> tuple[np.ndarray, ...] | None:
     """(rows,) label indices and bool (records, rows): whether a row counts as correct.
 
     `measure`: clean_percent or aua_percent. None where the records lack them or differ in the rows.
@@ -47,14 +48,12 @@ def _rows(records: list[dict], measure: str) -> tuple[np.ndarray, np.ndarray] | 
     return np.array(decode_labels(labels[0])), np.array(correct)
 
 
-def _paired(
-    records: list[dict], baseline: list[dict], measure: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """(labels, a, b) over the seeds that both have, in one order; None where rows differ."""
+def _paired(records: list[dict], baseline: list[dict]) -> tuple[np.ndarray, ...] | None:
+    """(labels, a, b): who survives, over the seeds that both have; None where rows differ."""
     of_a, of_b = ({r["seed"]: r for r in rs} for rs in (records, baseline))
     seeds = sorted(of_a.keys() & of_b.keys())
     both = [of_model[seed] for of_model in (of_a, of_b) for seed in seeds]
-    if len({str(r["rows"]) for r in both}) != 1 or not (rows := _rows(both, measure)):
+    if len({str(r["rows"]) for r in both}) != 1 or not (rows := _rows(both)):
         return None
     labels, correct = rows
     return labels, correct[: len(seeds)], correct[len(seeds) :]
@@ -78,14 +77,12 @@ def rates_by_class(records: list[dict], measure: str = "aua_percent") -> dict[st
     return rates
 
 
-def gain_by_class(
-    records: list[dict], baseline: list[dict], measure: str = "aua_percent"
-) -> dict[str, Rate]:
-    """Class name -> (mean of records minus baseline, low, high) in points over common seeds.
+def gain_by_class(records: list[dict], baseline: list[dict]) -> dict[str, Rate]:
+    """Class name -> (mean Aua of records minus baseline, low, high) in points over common seeds.
 
     The interval is over rows and seeds; with one common seed or one row it is over rows alone.
     """
-    labels, a, b = _paired(records, baseline, measure) or ((), None, None)
+    labels, a, b = _paired(records, baseline) or ((), None, None)
     gains = {}
     for label in np.unique(labels):
         pair = a[:, labels == label], b[:, labels == label]
@@ -103,15 +100,12 @@ def one_class_survives(record: dict) -> str | None:
     by class, its p multiplied by the number of classes, gives at most LEVEL. With two classes this
     is a two-sided test.
     """
-    rows = _rows([record], "aua_percent")
+    rows = _rows([record])
     if rows is None or len(np.unique(rows[0])) < 2:
         return None
     labels, [survived] = rows
-    leader, inside, outside = _leader(labels, survived)
-    table = [[part.sum(), len(part) - part.sum()] for part in (inside, outside)]
-    p = float(fisher_exact(table, alternative="greater").pvalue)
-    p = _if_clear(labels, inside, outside, p)
-    if p is None:
+    leader, inside, outside, p = _leading_class(labels, survived, _fisher)
+    if leader is None:
         return None
     return (
         f"Aua is {100 * inside.mean():.1f} % on {_name(record, leader)} rows and "
@@ -120,10 +114,8 @@ def one_class_survives(record: dict) -> str | None:
     )
 
 
-def one_class_carries(
-    records: list[dict], baseline: list[dict], measure: str = "aua_percent"
-) -> str | None:
-    """Why the gain of `records` over `baseline` is carried by one class; None where it is not.
+def one_class_carries(records: list[dict], baseline: list[dict]) -> str | None:
+    """Why the gain in Aua of `records` over `baseline` is carried by one class, or None.
 
     The rule averages each row's gain over the common seeds and compares the class of the largest
     gain with all other rows. It fires where all hold:
@@ -133,16 +125,15 @@ def one_class_carries(
       difference (class x model), its p multiplied by the number of classes, gives at most LEVEL.
     The rule takes the trained models as given: it is about new rows, not about new seeds.
     """
-    pair = _paired(records, baseline, measure)
+    pair = _paired(records, baseline)
     if pair is None:
         return None
     labels, a, b = pair
     counts = np.unique(labels, return_counts=True)[1]
     if len(counts) < 2 or min(counts) < 2:
         return None
-    leader, inside, outside = _leader(labels, _gains(a, b))
-    p = _if_clear(labels, inside, outside, _p_greater(inside, outside))
-    if p is None or _over_rows(inside).low <= 0 or _over_rows(outside).low > 0:
+    leader, inside, outside, p = _leading_class(labels, _gains(a, b), _welch)
+    if leader is None or _over_rows(inside).low <= 0 or _over_rows(outside).low > 0:
         return None
     return (
         f"the gain is {100 * inside.mean():+.1f} points on {_name(records[0], leader)} rows and "
@@ -150,22 +141,28 @@ def one_class_carries(
     )
 
 
-def _leader(labels: np.ndarray, values: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    """The class with the highest mean of the rows' values, its values, and those of the others."""
-    leader = max(np.unique(labels), key=lambda label: values[labels == label].mean())
-    return leader, values[labels == leader], values[labels != leader]
+def _leading_class(
+    labels: np.ndarray, values: np.ndarray, test: Callable[[np.ndarray, np.ndarray], float]
+) -> tuple[int | None, np.ndarray, np.ndarray, float]:
+    """The class whose rows have the highest mean, its values, those of the others, and p.
+
+    The class is None if its lead is too small. p: of `test`, times the number of classes.
+    """
+    classes = np.unique(labels)
+    leader = max(classes, key=lambda label: values[labels == label].mean())
+    inside, outside = values[labels == leader], values[labels != leader]
+    p = min(1.0, len(classes) * test(inside, outside))
+    is_clear = 100 * (inside.mean() - outside.mean()) >= SMALLEST_GAP and p <= LEVEL
+    return leader if is_clear else None, inside, outside, p
 
 
-def _if_clear(
-    labels: np.ndarray, inside: np.ndarray, outside: np.ndarray, p: float
-) -> float | None:
-    """`p` times the number of classes, if it and the gap between the means are large enough."""
-    p = min(1.0, len(np.unique(labels)) * p)
-    gap = 100 * (inside.mean() - outside.mean())
-    return p if gap >= SMALLEST_GAP and p <= LEVEL else None
+def _fisher(inside: np.ndarray, outside: np.ndarray) -> float:
+    """One-sided p of Fisher's exact test that the share of true values `inside` is greater."""
+    table = [[part.sum(), len(part) - part.sum()] for part in (inside, outside)]
+    return float(fisher_exact(table, alternative="greater").pvalue)
 
 
-def _p_greater(inside: np.ndarray, outside: np.ndarray) -> float:
+def _welch(inside: np.ndarray, outside: np.ndarray) -> float:
     """One-sided p of Welch's test that the mean of `inside` is the greater one."""
     if inside.std() == outside.std() == 0:
         return 0.0 if inside.mean() > outside.mean() else 1.0

@@ -2,7 +2,7 @@
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 ECE_BINS = 15  # of equal width (Guo et al., ICML 2017)
 TEMPERATURE_BOUNDS = (1e-3, 1e4)
@@ -52,18 +52,12 @@ def measures(logits: np.ndarray, labels: np.ndarray) -> dict:
     saturated if its top probability is exactly 1.0 in float32.
     """
     probabilities = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
+    ranked_by = softmax(logits.astype(np.float32), axis=1)  # by an attack with TextAttack's score
     top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins = np.minimum((top * ECE_BINS).astype(int), ECE_BINS - 1)
     gaps = [abs((right[bins == b] - top[bins == b]).sum()) for b in range(ECE_BINS)]
     return {
         "ece_percent": 100 * float(sum(gaps)) / len(labels),
         "mean_top_probability_percent": 100 * float(top.mean()),
-        "saturated_percent": 100 * float((_softmax_float32(logits).max(axis=1) == 1).mean()),
+        "saturated_percent": 100 * float((ranked_by.max(axis=1) == 1).mean()),
     }
-
-
-def _softmax_float32(logits: np.ndarray) -> np.ndarray:
-    """The probabilities that an attack ranks by: TextAttack's softmax over float32 logits."""
-    z = logits.astype(np.float32)
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)

@@ -124,10 +124,7 @@ def with_checkpoint_labels(task: Task, target: Target) -> Task:
 
 
 def label_order(target: Target, task: Task) -> list[int]:
-    """order[i] is the index of the logit for the task's label i.
-
-    Raises UserError if the labels do not match.
-    """
+    """order[i] is the index of the logit for the task's label i. UserError if labels differ."""
     return labels.label_order(_config(target), target.folder, task)
 
 
@@ -144,10 +141,7 @@ def weights_digest(target: Target) -> str:
 
 
 def rows_it_was_made_with(target: Target, task: Task) -> dict[str, Rows | None]:
-    """The train rows and dev rows of the target's run, loaded by the run's data flags.
-
-    They are None without a run, or if the data of the run are no longer available.
-    """
+    """Train and dev rows of the target's run; None without a run, or if its data are gone."""
     names = ("train", "dev")
     with contextlib.suppress(UserError):
         if target.run is not None:
@@ -157,10 +151,7 @@ def rows_it_was_made_with(target: Target, task: Task) -> dict[str, Rows | None]:
 
 
 def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model (float32, CPU, evaluation mode) and tokenizer.
-
-    Raises UserError if the folder cannot be loaded or lacks weights.
-    """
+    """Model (float32, CPU, evaluation mode) and tokenizer. UserError if weights are missing."""
     model, missing = load_model(AutoModelForSequenceClassification, target.folder, "classifier")
     if missing:
         raise UserError(
@@ -172,7 +163,7 @@ def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenize
     return model, tokenizer
 
 
-def labeller(
+def labeler(
     target: Target, task: Task, max_seq_length: int, batch_size: int, accelerator: Accelerator
 ) -> Callable[[Rows], np.ndarray]:
     """A function that gives the label of the checkpoint for each row, int, (rows,)."""

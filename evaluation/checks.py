@@ -69,10 +69,7 @@ def examine(victim, rows: Rows) -> dict:
 
 
 def overlaps(rows: Rows, train: Rows | None, dev: Rows | None) -> dict:
-    """Count the attacked rows whose text is also in the model's training rows or dev rows.
-
-    A count is None if those rows are not available.
-    """
+    """Numbers of attacked rows whose text is in the train rows or dev rows; None without those."""
     counts = {}
     for name, others in (("train", train), ("dev", dev)):
         known = None if others is None else set(_normalized(others))

@@ -8,7 +8,7 @@ from evaluation import schema
 from evaluation.attack_folder import is_altered
 from evaluation.outcomes import SUCCESS
 from evaluation.protocol import fingerprint
-from evaluation.schema import TEXT, TEXTS_BY_NAME, WHOLE, key
+from evaluation.schema import TEXTS_BY_NAME, key
 from training.rows import Rows
 from utils.cli import UserError
 from utils.files import read_json, read_jsonl
@@ -18,15 +18,15 @@ from utils.files import read_json, read_jsonl
 class AttackedRow:
     """A line of rows.jsonl. Texts are by column; None: the line does not have it."""
 
-    row_id: str = key(TEXT)
-    label: int = key(WHOLE)
-    outcome: str = key(TEXT)
+    row_id: str
+    label: int
+    outcome: str
     original: dict[str, str] = key(TEXTS_BY_NAME)
     perturbed: dict[str, str] | None = key(TEXTS_BY_NAME, None)
-    predicted_before: int | None = key(WHOLE, None)
-    predicted_after: int | None = key(WHOLE, None)
-    words_changed: int | None = key(WHOLE, None)
-    words_total: int | None = key(WHOLE, None)
+    predicted_before: int | None = None
+    predicted_after: int | None = None
+    words_changed: int | None = None
+    words_total: int | None = None
 
     @property
     def is_success(self) -> bool:
@@ -71,10 +71,7 @@ class FinishedAttack:
 
     @property
     def adversarial(self) -> Rows:
-        """The adversarial text where the attack succeeded, else the original.
-
-        A failed attack shows none of the texts that it tried.
-        """
+        """The adversarial text where the attack succeeded, else the original."""
         return self._rows([row.perturbed if row.is_success else row.original for row in self.rows])
 
     def _rows(self, texts: list[dict[str, str]]) -> Rows:

@@ -29,7 +29,6 @@ class NgramModel:
     """
 
     ORDER = 3
-    unit = "word and end of text"
 
     def __init__(self, texts: list[str]):
         padded = [self._padded(text) for text in texts]
@@ -47,6 +46,7 @@ class NgramModel:
             "kind": "trigrams, interpolated absolute discounting (nltk.lm)",
             "training_texts": len(texts),
             "known_words": len(vocabulary),
+            "unit": "word and end of text",
         }
 
     def _padded(self, text: str) -> list[str]:
@@ -68,8 +68,6 @@ class NgramModel:
 class CausalModel:
     """A causal language model from a local folder. UserError if the folder does not hold one."""
 
-    unit = "token"
-
     def __init__(self, folder: str, device: str):
         target = checkpoints.Target(Path(folder), Path(folder).resolve().name)
         self.tokenizer = models.load_tokenizer(folder)
@@ -88,6 +86,7 @@ class CausalModel:
             "kind": type(self.model).__name__,
             "name": target.name,
             "sha256": checkpoints.weights_digest(target),
+            "unit": "token",
         }
 
     @torch.inference_mode()

@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from evaluation import checkpoints
 from evaluation.attack_setup import SOURCES
+from evaluation.checkpoints import Target
 from evaluation.finished_attacks import FinishedAttack
 from evaluation.settings import TrainingTexts
 from training.rows import Rows, without
@@ -52,11 +53,7 @@ class CheckpointJudge:
     """
 
     def __init__(
-        self,
-        target: checkpoints.Target,
-        task: Task,
-        attacks: Sequence[FinishedAttack],
-        accelerator: Accelerator,
+        self, target: Target, task: Task, attacks: list[FinishedAttack], accelerator: Accelerator
     ):
         digest = checkpoints.weights_digest(target)
         for attack in attacks:
@@ -67,7 +64,7 @@ class CheckpointJudge:
                     f"{attack.folder} attacked, or is of the same run; give another one"
                 )
         length = target.facts.get("max_seq_length") or attacks[0].settings["max_seq_length"]
-        self.labels = checkpoints.labeller(target, task, length, 64, accelerator)
+        self.labels = checkpoints.labeler(target, task, length, 64, accelerator)
         self.facts = {"kind": f"checkpoint {target.home.name}/{target.name}", "sha256": digest}
 
 

@@ -101,11 +101,8 @@ def describe_protocol(settings: dict, row_ids: list[str], parts: list[str]) -> d
     of the resources, the score, the seed, and the library versions that an outcome can depend on.
     """
     described = {name: value for name, value in settings.items() if name not in MODEL_SETTINGS}
-    described |= {
-        "row_ids": fingerprint(row_ids),
-        "parts": parts,
-        "versions": protocol_versions(environment()),
-    }
+    described |= {"row_ids": fingerprint(row_ids), "parts": parts}
+    described["versions"] = protocol_versions(environment())
     return {"id": fingerprint(described)[:12], **described}
 
 
@@ -151,20 +148,14 @@ def in_words(summary: dict) -> str:
             return "-"
         return f"{value:.1f} %" + (f" ({interval[0]:.1f}-{interval[1]:.1f})" if interval else "")
 
-    queries = summary["queries_per_row"]
+    rule, queries = summary.get("temperature_rule"), summary["queries_per_row"]
+    temperature = f" at temperature {summary['temperature']:.3g} ({rule})" if rule else ""
     by_name = by_class.rates_by_class([summary])
     classes = ", ".join(f"{name} {rate.percent:.1f} %" for name, rate in by_name.items())
     return (
-        f"{summary['recipe']}{_at(summary)}, {summary['rows_attacked']} rows, protocol "
+        f"{summary['recipe']}{temperature}, {summary['rows_attacked']} rows, protocol "
         f"{summary['protocol_id']}: clean {percent('clean_percent')}, "
         f"aua {percent('aua_percent')} (by class: {classes}), suc {percent('suc_percent')}, "
         f"{'-' if queries is None else round(queries, 1)} queries per row, "
         f"{percent('words_changed_percent')} of the words changed"
     )
-
-
-def _at(summary: dict) -> str:
-    """The temperature in words; empty if it is 1."""
-    if "temperature_rule" not in summary:
-        return ""
-    return f" at temperature {summary['temperature']:.3g} ({summary['temperature_rule']})"

@@ -29,11 +29,6 @@ class Tools:
     language_model: NgramModel | CausalModel
     judge: judges.WordsJudge | judges.CheckpointJudge
 
-    @property
-    def facts(self) -> tuple[dict, dict]:
-        """Facts about the language model and the judge, for the record."""
-        return self.language_model.facts | {"unit": self.language_model.unit}, self.judge.facts
-
 
 @dataclass(frozen=True)
 class RowMeasures:
@@ -92,10 +87,7 @@ class Quality(Summary):
 def load_tools(
     args: QualityTools, data: DataSettings, task: Task, attacks: Sequence[FinishedAttack]
 ) -> Tools:
-    """The judge and the language model that `args` names; the others learn from training rows.
-
-    `data`: see judges.data_settings.
-    """
+    """The judge and language model of `args`; what is not given learns from the rows of `data`."""
     accelerator = make_accelerator(RunSettings(device=args.device, precision="fp32"))
     judge = language_model = None
     if args.judge:
@@ -123,9 +115,7 @@ def successful(attack: FinishedAttack, task: Task) -> list[AttackedRow]:
             and (row.words_total or 0) > 0
         )
         if not is_whole:
-            raise UserError(
-                f"{attack.folder}/rows.jsonl is damaged: {row.row_id}: run attack.py again"
-            )
+            raise UserError(f"{attack.folder} is damaged: {row.row_id}: run attack.py again")
     return rows
 
 

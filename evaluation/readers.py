@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import AutoModelForMaskedLM
 
 from evaluation.checkpoints import load_model
 from training.batching import cache_folder
@@ -48,14 +49,12 @@ def read_word_vectors(path: Path) -> tuple[list[str], np.ndarray]:
         word, _, numbers = line.rstrip().partition(" ")
         try:
             row = np.array(numbers.split(), dtype=np.float32)
-        except ValueError as e:
-            raise UserError(
-                f"{path}, line {number}, is not 'word v1 v2 ...'; fetch the file again"
-            ) from e
+        except ValueError:
+            row = np.array([])
         if not row.size or (rows and row.size != rows[0].size) or not np.isfinite(row).all():
             raise UserError(
-                f"{path}, line {number}, has {row.size} numbers, or some that are not finite; "
-                "fetch the file again"
+                f"{path}, line {number}, is not 'word v1 v2 ...' with finite numbers, as many as "
+                "in the first line; fetch the file again"
             )
         words.append(word)
         rows.append(row)
@@ -120,10 +119,7 @@ def cached_nearest_words(path: Path, vectors: np.ndarray, count: int, device: st
 
 
 def load_sentence_encoder(path: Path) -> Callable:
-    """The Universal Sentence Encoder, a TensorFlow SavedModel: list of texts -> (texts, 512).
-
-    Raises UserError if the folder cannot be loaded.
-    """
+    """The Universal Sentence Encoder, a SavedModel: list of texts -> (texts, 512)."""
     # TensorFlow reports on the CPU at import, and sets variables of its own.
     level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
     with process_state.environment(TF_CPP_MIN_LOG_LEVEL=level):
@@ -137,11 +133,6 @@ def load_sentence_encoder(path: Path) -> Callable:
 
 
 def load_masked_lm(path: Path) -> tuple:
-    """(model, tokenizer) of a masked language model in a local folder.
-
-    Raises UserError if the folder cannot be loaded.
-    """
-    from transformers import AutoModelForMaskedLM
-
+    """(model, tokenizer) of a masked language model in a local folder."""
     model, _ = load_model(AutoModelForMaskedLM, path, "masked language model")
     return model, load_tokenizer(str(path))

@@ -128,19 +128,13 @@ def describe(attack: Attack) -> list[str]:
 
 
 def _stock(recipe: type, victim: Victim, loaded: Loaded, _=None) -> Attack:
-    """TextAttack's recipe with our word vectors, which it finds in its table of loaded vectors.
-
-    Without them it would download pickles.
-    """
+    """TextAttack's recipe with our word vectors in its table; otherwise it downloads pickles."""
     GLOBAL_OBJECTS["textattack_counterfitted_GLOVE_embedding"] = loaded.embedding
     return recipe.build(victim)
 
 
 def _pwws(victim: Victim, loaded: Loaded, _) -> Attack:
-    """Ren et al., ACL 2019.
-
-    WordNet synonyms, without the paper's swap of named entities, which needs the whole data set.
-    """
+    """Ren et al., ACL 2019, without the swap of named entities, which needs the whole data set."""
     # WordNet's swap downloads data that `resources.locate` has found already.
     download, nltk.download = nltk.download, lambda *_, **__: False
     try:
@@ -151,37 +145,24 @@ def _pwws(victim: Victim, loaded: Loaded, _) -> Attack:
 
 def _bertattack(victim: Victim, loaded: Loaded, _) -> Attack:
     """Li et al., EMNLP 2020, with the constants of TextAttack's recipe."""
-    model, tokenizer = loaded.masked_lm
     # K = 48 candidates "for all data sets" (the authors to TextAttack).
-    swap = MaskedLMSwap("bert-attack", model, tokenizer, max_candidates=48)
-    constraints = [
-        RepeatModification(),
-        StopwordModification(),
-        # "0.4 for most data sets" (the authors); epsilon in the paper.
-        MaxWordsPerturbed(max_percent=0.4),
-        # The paper filters finished texts by 0.2 to 0.7, depending on the data set; TextAttack
-        # filters each candidate by 0.2, over the whole text.
-        UniversalSentenceEncoder(threshold=0.2, metric="cosine", compare_against_original=True),
-    ]
+    swap = MaskedLMSwap("bert-attack", *loaded.masked_lm, max_candidates=48)
+    # "0.4 for most data sets" (the authors); epsilon in the paper.
+    words = MaxWordsPerturbed(max_percent=0.4)
+    # The paper filters finished texts by 0.2 to 0.7, depending on the data set; TextAttack filters
+    # each candidate by 0.2, over the whole text.
+    similarity = UniversalSentenceEncoder(0.2, metric="cosine", compare_against_original=True)
     # To rank a word, the paper masks it; TextAttack replaces it with [UNK].
-    return _attack(victim, constraints, swap, GreedyWordSwapWIR("unk"))
+    return _attack(victim, swap, GreedyWordSwapWIR("unk"), words, similarity)
 
 
 def _bae(victim: Victim, loaded: Loaded, _) -> Attack:
     """BAE-R of Garg and Ramakrishnan, EMNLP 2020, with the constants of TextAttack's recipe."""
-    model, tokenizer = loaded.masked_lm
     # K = 50 (paper): whole words of the language model, without a minimum probability.
-    swap = MaskedLMSwap("bae", model, tokenizer, max_candidates=50, min_confidence=0.0)
-    similarity = UniversalSentenceEncoder(
-        # 0.8 in the paper. Its code compares an angle without the division by pi: 1 - 0.2 / pi.
-        # TextAttack applies that number to the cosine.
-        threshold=0.936338023,
-        metric="cosine",
-        compare_against_original=True,
-        window_size=15,
-        skip_text_shorter_than_window=True,  # the code: threshold 0.1 for short texts
-    )
-    return _bae_frame(victim, swap, similarity)
+    swap = MaskedLMSwap("bae", *loaded.masked_lm, max_candidates=50, min_confidence=0.0)
+    # 0.8 in the paper. Its code compares an angle without the division by pi: 1 - 0.2 / pi.
+    # TextAttack applies that number to the cosine. The code: threshold 0.1 for short texts.
+    return _bae_frame(victim, swap, threshold=0.936338023, skip_text_shorter_than_window=True)
 
 
 def _bertattack_released(victim: Victim, loaded: Loaded, _) -> Attack:
@@ -191,24 +172,21 @@ def _bertattack_released(victim: Victim, loaded: Loaded, _) -> Attack:
     sentence constraint.
     """
     swap = WordSwapEmbedding(max_candidates=50, embedding=loaded.embedding)
-    similarity = UniversalSentenceEncoder(
-        threshold=0.2,
-        metric="cosine",
-        compare_against_original=True,
-        window_size=15,
-        skip_text_shorter_than_window=False,
+    return _bae_frame(victim, swap, threshold=0.2, skip_text_shorter_than_window=False)
+
+
+def _bae_frame(victim: Victim, swap, **similarity) -> Attack:
+    # As in TextFooler, whose code BAE's code extends.
+    tagger = PartOfSpeech(allow_verb_noun_swap=True)
+    window = UniversalSentenceEncoder(
+        metric="cosine", compare_against_original=True, window_size=15, **similarity
     )
-    return _bae_frame(victim, swap, similarity)
+    return _attack(victim, swap, GreedyWordSwapWIR("delete"), tagger, window)
 
 
-def _bae_frame(victim: Victim, swap, similarity: UniversalSentenceEncoder) -> Attack:
-    constraints = [
-        RepeatModification(),
-        StopwordModification(),
-        PartOfSpeech(allow_verb_noun_swap=True),  # as in TextFooler, whose code BAE's code extends
-        similarity,
-    ]
-    return _attack(victim, constraints, swap, GreedyWordSwapWIR("delete"))
+def _attack(victim: Victim, swap, search, *constraints) -> Attack:
+    frame = [RepeatModification(), StopwordModification(), *constraints]
+    return Attack(Softmax(victim), frame, swap, search)
 
 
 def _with_minilm(
@@ -230,11 +208,7 @@ def _with_minilm(
     )
     constraints = [c for c in stock.constraints if isinstance(c, kept)]
     constraints = [*stock.pre_transformation_constraints, *constraints, similarity]
-    return _attack(victim, constraints, stock.transformation, stock.search_method)
-
-
-def _attack(victim: Victim, constraints: list, transformation, search) -> Attack:
-    return Attack(Softmax(victim), constraints, transformation, search)
+    return Attack(Softmax(victim), constraints, stock.transformation, stock.search_method)
 
 
 _BUILDERS = {

@@ -13,22 +13,7 @@ from typing import Any
 from evaluation import schema
 from evaluation.outcomes import COUNTED, LETTERS, check_labels
 from evaluation.protocol import protocol_versions
-from evaluation.schema import (
-    COUNT,
-    ENCODER,
-    FINITE,
-    INTERVALS,
-    LABELS,
-    MAPPING,
-    OBJECTS,
-    PAIR_OF_TEXTS,
-    PERCENT,
-    SHARE,
-    TEXT,
-    TEXTS,
-    WHOLE,
-    key,
-)
+from evaluation.schema import COUNT, ENCODER, INTERVALS, LABELS, PAIR_OF_TEXTS, PERCENT, SHARE, key
 from masking.kinds import GATE_KINDS
 from training.settings import recipe_in
 from utils.cli import UserError, explain
@@ -60,7 +45,7 @@ ROW_SETTINGS = (
     "stop_settings",
 )
 # Next to COMPARISON, what the id of an evaluation protocol stands for (evaluation/protocol.py).
-_OF_THE_PROTOCOL = (
+_PROTOCOL = (
     "precision",
     "query_budget",
     "attack_seed",
@@ -89,16 +74,16 @@ def training_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 class TicketFacts:
     """How a ticket was made. `scores_epoch`: the search epoch that it is drawn from."""
 
-    kind: str = key(TEXT, convert=lambda kind: kind.replace(" ", "_"))  # once "random matched"
+    kind: str = key(convert=lambda kind: kind.replace(" ", "_"))  # once "random matched"
     sparsity_asked: float = key(SHARE)
-    reinitialised: str = key(TEXT, "nothing")
-    reinit_law: str | None = key(TEXT, None)
-    reinit_std: float | None = key(FINITE, None)
-    reinit_scope: str | None = key(TEXT, None)
-    scores_epoch: int | None = key(WHOLE, None)
-    scores_sha256: str | None = key(TEXT, None)
-    expected_density_percent: float | None = key(FINITE, None)
-    search: dict[str, Any] | None = key(MAPPING, None, convert=search_settings)
+    reinitialised: str = "nothing"
+    reinit_law: str | None = None
+    reinit_std: float | None = None
+    reinit_scope: str | None = None
+    scores_epoch: int | None = None
+    scores_sha256: str | None = None
+    expected_density_percent: float | None = None
+    search: dict[str, Any] | None = key(default=None, convert=search_settings)
 
     @property
     def name(self) -> str:
@@ -120,10 +105,10 @@ def _of_ticket(name: str) -> Any:
 class StopAtLoss:
     """Why a training ended before its epochs: at a loss, mostly that of a ticket."""
 
-    loss: float = key(FINITE)
-    ticket: TicketFacts | None = key(MAPPING, None, kind=TicketFacts)
-    epochs: int | None = key(WHOLE, None)  # of the ticket's retraining
-    seed: int | None = key(WHOLE, None)  # of the ticket
+    loss: float
+    ticket: TicketFacts | None = None
+    epochs: int | None = None  # of the ticket's retraining
+    seed: int | None = None  # of the ticket
 
     @property
     def description(self) -> str:
@@ -137,16 +122,16 @@ class StopAtLoss:
 class RowsFacts:
     """Which rows were attacked."""
 
-    ids_fingerprint: str = key(TEXT)
-    fingerprint: str = key(TEXT)
+    ids_fingerprint: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
 class Flag:
     """A reason to doubt a result."""
 
-    flag: str = key(TEXT)
-    why: str = key(TEXT)
+    flag: str
+    why: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,54 +139,54 @@ class AttackRecord:
     """One attack on one model. `raw`: the object as it stands in its file."""
 
     raw: dict[str, Any] = field(repr=False)
-    attack_id: str = key(TEXT)
-    task: str = key(TEXT)
-    recipe: str = key(TEXT)
-    score_with: str = key(TEXT)
+    attack_id: str
+    task: str
+    recipe: str
+    score_with: str
+    rows: RowsFacts
     encoder: str = key(ENCODER, convert=lambda facts: facts.get("name") or "unknown encoder")
-    rows: RowsFacts = key(MAPPING, kind=RowsFacts)
     rows_attacked: int = key(COUNT)
     clean_percent: float = key(PERCENT)
     aua_percent: float = key(PERCENT)
     intervals_95: dict[str, list[float] | None] = key(INTERVALS)
     # The rest may be null or, in records of earlier versions, absent.
-    stage: str | None = key(TEXT, None)
-    seed: int | None = key(WHOLE, None)
-    epochs: int | None = key(WHOLE, None)
-    epoch: int | None = key(WHOLE, None)  # of the checkpoint
-    checkpoint: str | None = key(TEXT, None)
-    checkpoint_sha256: str | None = key(TEXT, None)
-    method: str = key(TEXT, "plain")
-    ticket: TicketFacts | None = key(MAPPING, None, kind=TicketFacts)
-    stop_at_loss: StopAtLoss | None = key(MAPPING, None, kind=StopAtLoss)
-    deviations: str | None = key(TEXT, None, earlier=("protocol",))
-    preset: str | None = key(TEXT, None, earlier=("attack_protocol",))
-    protocol_id: str | None = key(TEXT, None)
-    temperature_rule: str | None = key(TEXT, None)
-    split: str | None = key(TEXT, None)
-    row_outcomes: str | None = key(TEXT, None)
+    stage: str | None = None
+    seed: int | None = None
+    epochs: int | None = None
+    epoch: int | None = None  # of the checkpoint
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+    method: str = "plain"
+    ticket: TicketFacts | None = None
+    stop_at_loss: StopAtLoss | None = None
+    deviations: str | None = key(default=None, earlier=("protocol",))
+    preset: str | None = key(default=None, earlier=("attack_protocol",))
+    protocol_id: str | None = None
+    temperature_rule: str | None = None
+    split: str | None = None
+    row_outcomes: str | None = None
     row_labels: str | list[int] | None = key(LABELS, None)  # outcomes.decode_labels
-    label_names: list[str] | None = key(TEXTS, None)
-    training: dict[str, Any] | None = key(MAPPING, None, convert=training_settings)
-    resources: dict[str, Any] | None = key(MAPPING, None)
-    environment: dict[str, Any] | None = key(MAPPING, None)
+    label_names: list[str] | None = None
+    training: dict[str, Any] | None = key(default=None, convert=training_settings)
+    resources: dict[str, Any] | None = None
+    environment: dict[str, Any] | None = None
     made_in: list[str] | None = key(PAIR_OF_TEXTS, None)  # folders of the run and of the attack
-    flags: list[Flag] | None = key(OBJECTS, None, kind=Flag)
-    label_passes: int | None = key(WHOLE, None)
-    training_rows: int | None = key(WHOLE, None)
-    max_seq_length: int | None = key(WHOLE, None)
-    suc_percent: float | None = key(FINITE, None)
-    queries_per_row: float | None = key(FINITE, None)
-    words_changed_percent: float | None = key(FINITE, None)
-    similarity_threshold: float | None = key(FINITE, None)
-    temperature: float | None = key(FINITE, None)
-    ece_percent: float | None = key(FINITE, None)
-    saturated_percent: float | None = key(FINITE, None)
-    mean_top_probability_percent: float | None = key(FINITE, None)
-    dev_accuracy_percent: float | None = key(FINITE, None)
-    clean_full_test_percent: float | None = key(FINITE, None)
-    mean_training_loss: float | None = key(FINITE, None)  # of the checkpoint's epoch
-    last_training_loss: float | None = key(FINITE, None)  # of the run's last epoch
+    flags: list[Flag] | None = None
+    label_passes: int | None = None
+    training_rows: int | None = None
+    max_seq_length: int | None = None
+    suc_percent: float | None = None
+    queries_per_row: float | None = None
+    words_changed_percent: float | None = None
+    similarity_threshold: float | None = None
+    temperature: float | None = None
+    ece_percent: float | None = None
+    saturated_percent: float | None = None
+    mean_top_probability_percent: float | None = None
+    dev_accuracy_percent: float | None = None
+    clean_full_test_percent: float | None = None
+    mean_training_loss: float | None = None  # of the checkpoint's epoch
+    last_training_loss: float | None = None  # of the run's last epoch
 
     @classmethod
     def read(cls, raw: dict[str, Any]) -> "AttackRecord":
@@ -214,12 +199,11 @@ class AttackRecord:
         """Rules that involve more than one key."""
         if "ticket" not in self.raw:
             raise ValueError("ticket is missing")
-        of_a_stage = [("seed", WHOLE), ("epochs", WHOLE), ("checkpoint", TEXT)]
-        required = [] if self.is_foreign else of_a_stage
-        required += [("epoch", WHOLE)] if self.stop_at_loss else []
-        for name, rule in required:
+        required = [] if self.is_foreign else ["seed", "epochs", "checkpoint"]
+        for name in required + ["epoch"] * (self.stop_at_loss is not None):
             if getattr(self, name) is None:
-                raise ValueError(f"{name} must be {rule.words}, but is 'None'")
+                kind = "a text" if name == "checkpoint" else "a whole number"
+                raise ValueError(f"{name} must be {kind}, but is 'None'")
         if self.row_outcomes is not None:
             self._check_outcomes(self.row_outcomes)
         check_labels(self.raw)
@@ -324,7 +308,7 @@ class AttackRecord:
     @cached_property
     def protocol_but_temperature(self) -> str:
         """Equal for two attacks whose evaluation protocols differ in the temperature alone."""
-        parts = {name: self.raw.get(name) for name in _OF_THE_PROTOCOL}
+        parts = {name: self.raw.get(name) for name in _PROTOCOL}
         return _as_json([parts, protocol_versions(self.environment or {})])
 
 

@@ -12,6 +12,10 @@ import logging
 import warnings
 from pathlib import Path
 
+import nltk
+from huggingface_hub import snapshot_download  # reads the cache folder before TextAttack is there
+from huggingface_hub.errors import LocalEntryNotFoundError
+
 from evaluation.minilm import neighbour_table
 from evaluation.presets import RECIPES
 from evaluation.readers import read_neighbours
@@ -67,7 +71,15 @@ def locate(recipe: str, given: dict[str, str | None], device: str) -> dict[str, 
             f"{recipe} needs a neighbor table; give --neighbours FILE (JSON: word -> list of words)"
         )
     for name in _NLTK.keys() & needs:
-        _require_nltk(name)
+        try:
+            for place in _NLTK[name]:
+                nltk.data.find(place)
+        except LookupError as e:
+            packages = " ".join(place.split("/")[1] for place in _NLTK[name])
+            raise UserError(
+                f"NLTK's {name} is missing; fetch it with: python -m nltk.downloader {packages} "
+                "(or set NLTK_DATA to a folder that has it)"
+            ) from e
     paths = {name: _locate_one(name, given.get(name)) for name in needs if name in _FILES}
     if "neighbours" in paths:
         read_neighbours(paths["neighbours"])  # reports a damaged table before TextAttack's import
@@ -77,9 +89,6 @@ def locate(recipe: str, given: dict[str, str | None], device: str) -> dict[str, 
 
 
 def _locate_one(name: str, given: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
     what, default, command = _FILES[name]
     place = cache_folder() / default
     if given is not None:
@@ -98,24 +107,8 @@ def _locate_one(name: str, given: str | None) -> Path:
     )
 
 
-def _require_nltk(name: str) -> None:
-    import nltk
-
-    try:
-        for place in _NLTK[name]:
-            nltk.data.find(place)
-    except LookupError as e:
-        packages = " ".join(place.split("/")[1] for place in _NLTK[name])
-        raise UserError(
-            f"NLTK's {name} is missing; fetch it with: python -m nltk.downloader {packages} (or "
-            "set NLTK_DATA to a folder that has it)"
-        ) from e
-
-
 def describe(recipe: str, paths: dict[str, Path]) -> dict:
     """Record entries: the name of each resource and the first 16 hex digits of its SHA-256."""
-    import nltk
-
     facts = {name: {"name": path.name, "sha256": digest_of(path)} for name, path in paths.items()}
     for name in RECIPES[recipe]:
         if name in _NLTK:
@@ -148,8 +141,6 @@ def provide_stop_words() -> str:
 
     If NLTK has none, scikit-learn's list is written to the cache folder in NLTK's layout.
     """
-    import nltk
-
     folder = cache_folder() / "nltk_data"
     substitute = folder / "corpora" / "stopwords" / "english"
     try:
@@ -170,8 +161,6 @@ def import_textattack(device: str) -> None:
     TextAttack reads its cache folder and device from the environment and redirects the cache of the
     hub; both changes are undone. Its own settings keep the values that our recipes need.
     """
-    import transformers  # noqa: F401  reads the hub's cache folder before TextAttack redirects it
-
     provide_stop_words()
     cache = cache_folder() / "textattack"
     cache.mkdir(parents=True, exist_ok=True)

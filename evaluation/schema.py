@@ -1,4 +1,4 @@
-"""Reading a dataclass from JSON: each field declares its rule, earlier names and default once.
+"""Reading a dataclass from JSON, by the types of its fields and further rules of single fields.
 
 People edit, cut and merge record files by hand. A wrong value must not become a traceback later,
 or worse, a number in a table.
@@ -6,8 +6,10 @@ or worse, a number in a table.
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, field, fields
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import MISSING, Field, field, fields, is_dataclass
+from functools import cache
+from types import UnionType
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -53,22 +55,23 @@ INTERVALS = Rule(
 )
 
 
+_RULES = {str: TEXT, int: WHOLE, float: FINITE, dict: MAPPING}
+
+
 def key(
-    rule: Rule,
+    rule: Rule | None = None,
     default: Any = MISSING,
     *,
     earlier: tuple[str, ...] = (),
-    kind: type | None = None,
     convert: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """A field of a record.
+    """A field of a record whose type does not say everything.
 
-    Without a `default` the key is required. With one, it may be absent or null. `earlier`: names
-    that the key had in earlier versions. `kind`: dataclass of the object, or of each object in the
-    list, that the key holds. `convert`: applied to an accepted value.
+    Without a `default` the key is required. With one, it may be absent or null. `rule`: by default
+    that of the type. `earlier`: names that the key had in earlier versions. `convert`: applied to
+    an accepted value.
     """
-    metadata = {"rule": rule, "earlier": earlier, "kind": kind, "convert": convert}
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata={"rule": rule, "earlier": earlier, "convert": convert})
 
 
 def read(kind: type[T], found: Mapping[str, Any], where: str = "", **further: Any) -> T:
@@ -76,24 +79,40 @@ def read(kind: type[T], found: Mapping[str, Any], where: str = "", **further: An
 
     Raises ValueError, with the path of the key, where a key is missing or breaks its rule.
     """
-    values = {f.name: v for f in fields(kind) if (v := _value(f, found, where)) is not None}  # type: ignore[arg-type]
-    return kind(**values, **further)
+    hints, values = _type_hints(kind), dict(further)
+    for f in fields(kind):  # type: ignore[arg-type]
+        if f.name not in further and (value := _value(f, hints[f.name], found, where)) is not None:
+            values[f.name] = value
+    return kind(**values)
 
 
-def _value(f: Field, found: Mapping[str, Any], where: str) -> Any:
-    if "rule" not in f.metadata:
-        return None
-    name = next((n for n in (f.name, *f.metadata["earlier"]) if n in found), f.name)
-    value, path, rule = found.get(name), where + name, f.metadata["rule"]
+_type_hints: Callable[[type], dict[str, Any]] = cache(get_type_hints)
+
+
+def _value(f: Field, hint: Any, found: Mapping[str, Any], where: str) -> Any:
+    name = next((n for n in (f.name, *f.metadata.get("earlier", ())) if n in found), f.name)
+    value, path = found.get(name), where + name
     if f.default is MISSING and name not in found:
         raise ValueError(f"{path} is missing")
     if value is None and f.default is not MISSING:
         return None
+    by_type, kind = _of_type(hint)
+    rule, convert = f.metadata.get("rule") or by_type, f.metadata.get("convert")
     if not rule.admits(value):
         raise ValueError(f"{path} must be {rule.words}, but is {str(value)[:40]!r}")
-    kind, convert = f.metadata["kind"], f.metadata["convert"]
     if kind and isinstance(value, list):
         return [read(kind, part, f"{path}[{i}].") for i, part in enumerate(value)]
     if kind and isinstance(value, dict):
         return read(kind, value, f"{path}.")
     return convert(value) if convert else value
+
+
+def _of_type(hint: Any) -> tuple[Rule, type | None]:
+    """The rule of a type, and the dataclass that the value, or each item of the list, becomes."""
+    hint = get_args(hint)[0] if isinstance(hint, UnionType) else hint  # X | None
+    item = next(iter(get_args(hint)), None)
+    if is_dataclass(hint):
+        return MAPPING, hint  # type: ignore[return-value]
+    if is_dataclass(item):
+        return OBJECTS, item  # type: ignore[return-value]
+    return TEXTS if get_origin(hint) is list else _RULES[get_origin(hint) or hint], None

@@ -46,8 +46,9 @@ class AttackSettings:
     )
     num_examples: int | None = _measure(
         None,
-        "number of rows to attack (default: the paper's number for the task, or 1000)",
+        "number of rows to attack",
         cli.positive_int,
+        unset="the paper's number for the task, or 1000",
     )
     row_choice: str | None = _measure(
         None,

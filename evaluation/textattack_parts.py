@@ -20,20 +20,14 @@ from evaluation.minilm import MiniLM
 
 
 class Softmax(UntargetedClassification):
-    """TextAttack's own score, 1 - p in float32.
-
-    It is 0 for every candidate if the victim is certain to seven digits; then it ranks nothing.
-    """
+    """TextAttack's own score, 1 - p in float32: always 0 if the victim is certain to 7 digits."""
 
     def _process_model_outputs(self, inputs: list, scores: Tensor) -> Tensor:
         return super()._process_model_outputs(inputs, scores.float())
 
 
 class LogOdds(UntargetedClassification):
-    """Log-odds against the true label, log((1 - p) / p), from float64 logits.
-
-    They order candidates as 1 - p does and never saturate.
-    """
+    """log((1 - p) / p) of the true label, from float64 logits: orders as 1 - p, never saturates."""
 
     def _process_model_outputs(self, inputs: list, scores: Tensor) -> Tensor:
         return scores  # the logits; their argmax is the predicted label
@@ -107,10 +101,7 @@ def _every_query(search: GreedyWordSwapWIR, act: Callable[[list], None]) -> Iter
 
 
 class NeighbourTable(WordEmbedding):
-    """A table word -> words, nearest first, in the place of TextAttack's word vectors.
-
-    It has neighbors but no distances.
-    """
+    """A table word -> nearest words in place of TextAttack's word vectors, without distances."""
 
     def __init__(self, table: dict[str, list[str]]):
         words = sorted(table.keys() | {w for nearest in table.values() for w in nearest})

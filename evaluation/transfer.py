@@ -94,8 +94,7 @@ def _attacked_checkpoint(
             return target
     if is_there:
         raise UserError(
-            f"{folder} is no longer the checkpoint that {attack.folder} attacked: run attack.py "
-            "again"
+            f"{folder} is no longer the checkpoint that {attack.folder} attacked: attack it again"
         )
     raise UserError(f"{attack.folder} is not in a run: give the model that it attacked by --models")
 
@@ -129,7 +128,7 @@ def answers(
     task = TASKS[first.task]
     if not task.label_names:  # a custom task
         task = replace(task, label_names=attacks[0].label_names)
-    labels_of = checkpoints.labeller(target, task, length, batch_size, accelerator)
+    labels_of = checkpoints.labeler(target, task, length, batch_size, accelerator)
 
     def right_on(rows: Rows) -> np.ndarray:
         return labels_of(rows) == np.array(rows.labels)
@@ -154,10 +153,8 @@ def carried_over(attack: FinishedAttack, before: np.ndarray, after: ByAttack) ->
     not that the model is robust (Athalye, Carlini and Wagner, ICML 2018).
     """
     failed = np.array([row.outcome == FAILED for row in attack.rows])
-    fooled = np.zeros(len(before), bool)
-    for right in after.values():
-        fooled |= ~right
-    return int((failed & before & fooled).sum())
+    never_fooled = np.logical_and.reduce([before, *after.values()])
+    return int((failed & before & ~never_fooled).sum())
 
 
 def check_carried_over(

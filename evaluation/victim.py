@@ -1,6 +1,7 @@
 """The attacked classifier as TextAttack queries it: lists of texts in, logits out."""
 
 import contextlib
+from dataclasses import dataclass
 
 import torch
 from textattack.models.wrappers import ModelWrapper
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from utils.cli import UserError
 
 
+@dataclass(eq=False, repr=False)
 class Victim(ModelWrapper):
     """Queries in batches of similar length, padded to the longest text and cut as in training, D11.
 
@@ -18,33 +20,20 @@ class Victim(ModelWrapper):
     candidates must tie exactly.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        label_order: list[int],
-        max_seq_length: int,
-        batch_size: int = 64,
-        precision: str = "fp32",
-        device: str = "cpu",
-        temperature: float = 1.0,
-    ):
-        """`label_order[i]`: index of the model's logit for the task's label i.
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    label_order: list[int]  # [i]: index of the model's logit for the task's label i
+    max_seq_length: int  # tokens after which a text is cut
+    batch_size: int = 64  # texts per forward pass
+    precision: str = "fp32"  # or bf16
+    device: str = "cpu"
+    temperature: float = 1.0  # divisor of the logits
 
-        `max_seq_length`: tokens after which a text is cut. `batch_size`: texts per forward pass.
-        `precision`: fp32 or bf16. `temperature`: divisor of the logits.
-        """
-        self.model = model.to(device).eval()
-        self.tokenizer = tokenizer
-        self.label_order = label_order
-        self.max_seq_length = max_seq_length
-        self.batch_size = batch_size
-        self.precision = precision
-        self.device = torch.device(device)
-        self.temperature = temperature
+    def __post_init__(self):
+        self.model.to(self.device).eval()
         self._known: dict[tuple, torch.Tensor] = {}
-        if precision == "bf16":
-            _keep_output_layer_in_fp32(model)
+        if self.precision == "bf16":
+            _keep_output_layer_in_fp32(self.model)
 
     def forget(self) -> None:
         """Clear the cache. Call it before each row, so that no row affects another."""
@@ -82,7 +71,7 @@ class Victim(ModelWrapper):
             ).to(self.device)
             for name, rows in columns.items()
         }
-        bf16 = torch.autocast(self.device.type, torch.bfloat16)
+        bf16 = torch.autocast(torch.device(self.device).type, torch.bfloat16)
         with bf16 if self.precision == "bf16" else contextlib.nullcontext():
             logits = self.model(**batch).logits
         if not torch.isfinite(logits).all():
@@ -90,22 +79,14 @@ class Victim(ModelWrapper):
         return logits.double().cpu()[:, self.label_order] / self.temperature
 
 
-class _Fp32Linear(nn.Module):
-    def __init__(self, linear: nn.Linear):
-        super().__init__()
-        self.linear = linear
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            return self.linear(hidden.float())
-
-
 def _keep_output_layer_in_fp32(model: PreTrainedModel) -> None:
     """Compute the logits in fp32: bf16 has steps of 1/64 between 2 and 4, too coarse to rank by."""
-    name = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == model.config.num_labels
-    ][-1]
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, _Fp32Linear(model.get_submodule(name)))
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    output = [linear for linear in linears if linear.out_features == model.config.num_labels][-1]
+    forward = output.forward
+
+    def in_fp32(hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return forward(hidden.float())
+
+    output.forward = in_fp32

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from evaluation import schema
 from evaluation.records import search_settings
-from evaluation.schema import FINITE, MAPPING, OBJECTS, TEXT, WHOLE, Rule, key
+from evaluation.schema import MAPPING, WHOLE, Rule, key
 from experiments.models import Model
 from experiments.paper import OWN_LAMBDA
 from experiments.scales import Scale
@@ -41,9 +41,9 @@ SETTINGS = Rule(
 class SearchEpoch:
     """The ticket that is drawn after an epoch, before any retraining."""
 
-    epoch: int = key(WHOLE)
-    open_gates_percent: float = key(FINITE)  # R(m) over all gates
-    dev_accuracy_ticket_percent: float = key(FINITE)
+    epoch: int
+    open_gates_percent: float  # R(m) over all gates
+    dev_accuracy_ticket_percent: float
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Search:
     `data`: fingerprint of each split, and max_seq_length.
     """
 
-    encoder: str = key(TEXT)
-    task: str = key(TEXT)
-    seed: int = key(WHOLE)
+    encoder: str
+    task: str
+    seed: int
     search: dict = key(SETTINGS, convert=search_settings)  # in today's names
-    data: dict = key(MAPPING)
-    epochs: list[SearchEpoch] = key(OBJECTS, kind=SearchEpoch)
+    data: dict
+    epochs: list[SearchEpoch]
 
     @classmethod
     def read(cls, raw: dict, where: str) -> "Search":

@@ -43,7 +43,7 @@ def test_a_shifted_copy_differs_by_class_and_not_when_equalized(tmp_path):
     model = write(tmp_path / "m.jsonl", shifted)
     out = tmp_path / "out"
     call(
-        *("compare_suites", "--suites", model, "--reference", dense),
+        *("analysis.compare_suites", "--suites", model, "--reference", dense),
         *("--output_dir", out),
     )
     rows = read_json(out / "compared.json")["sst2"]["measures"]
@@ -88,7 +88,7 @@ def test_other_rows_and_other_records_are_refused(tmp_path, capsys):
     }
     for part, path in cases.items():
         flags = ("--suites", good, "--reference", path, "--output_dir", tmp_path / "out")
-        assert part in fails(capsys, "compare_suites", *flags)
+        assert part in fails(capsys, "analysis.compare_suites", *flags)
     assert not (tmp_path / "out").exists()
 
 

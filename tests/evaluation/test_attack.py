@@ -1,4 +1,4 @@
-"""attack.py as a command: records, resume, and one line for each wrong input."""
+"""attack.py as a command: records, resuming, and one-line errors."""
 
 import json
 import re
@@ -87,13 +87,13 @@ def test_a_run_is_attacked_recorded_and_not_attacked_twice(run, attack_py, capsy
     assert (folder / "rows.jsonl").read_bytes() == before
 
 
-def test_an_interrupted_attack_goes_on_and_ends_the_same(run, attack_py, tmp_path, monkeypatch):
+def test_an_interrupted_attack_resumes_with_the_same_result(run, attack_py, tmp_path, monkeypatch):
     from evaluation import attack_rows
 
     command = ["--model_name", run, "--recipe", "deepwordbug", "--output_dir"]
     assert attack_py(*command, tmp_path / "whole") == 0
     whole = read_jsonl(tmp_path / "whole" / "rows.jsonl")
-    assert len(whole) == len(tools.SENTENCES)  # 1000 were asked for: all there are
+    assert len(whole) == len(tools.SENTENCES)  # the default is 1000 rows; the file has fewer
 
     attacked = []
     attack_row = attack_rows.attack_row
@@ -118,15 +118,8 @@ def test_an_interrupted_attack_goes_on_and_ends_the_same(run, attack_py, tmp_pat
 
 def test_epochs_of_a_run(run, attack_py, tmp_path, capsys):
     result = tmp_path / "results" / "records.jsonl"
-    command = [
-        "--model_name",
-        run,
-        "--recipe",
-        "deepwordbug",
-        "--row_choice",
-        "first",
-        "--num_examples",
-    ]
+    command = ("--model_name", run, "--recipe", "deepwordbug", "--row_choice", "first")
+    command += ("--num_examples",)
     assert attack_py(*command, 4, "--attack_epochs", "1,3", "--result_file", result) == 0
     assert [r["checkpoint"] for r in read_jsonl(result)] == ["epoch1", "epoch3"]
     assert (run / "attacks" / "deepwordbug_epoch3_first4_seed42" / "summary.json").is_file()
@@ -136,9 +129,9 @@ def test_epochs_of_a_run(run, attack_py, tmp_path, capsys):
     assert "warning: --neighbours is not read by the recipe deepwordbug" in warnings
 
 
-def test_a_checkpoint_from_elsewhere_with_its_labels_in_another_order(tmp_path, data, attack_py):
+def test_a_foreign_checkpoint_with_its_labels_in_another_order(tmp_path, data, attack_py):
     records = []
-    for name, labels in (("as_is", None), ("turned", {0: "positive", 1: "negative"})):
+    for name, labels in (("as_is", None), ("reversed", {0: "positive", 1: "negative"})):
         folder = tools.tiny_bert(tmp_path / name, labels=labels)
         command = ["--model_name", folder, "--recipe", "deepwordbug", "--task_name", "sst2"]
         assert attack_py(*command, "--test_file", data, "--max_seq_length", 40) == 0
@@ -156,17 +149,9 @@ def test_neighbours_from_a_file(run, tmp_path, attack_py):
     nltk.data.path.insert(0, str(folder))
     nltk.tag._get_tagger.cache_clear()
     try:
-        command = [
-            "--model_name",
-            run,
-            "--recipe",
-            "textfooler-neighbours",
-            "--neighbours",
-            tmp_path / "table.json",
-            "--similarity_threshold",
-            0.5,
-        ]
-        assert attack_py(*command) == 0
+        command = ("--model_name", run, "--recipe", "textfooler-neighbours")
+        table = ("--neighbours", tmp_path / "table.json", "--similarity_threshold", 0.5)
+        assert attack_py(*command, *table) == 0
     finally:
         nltk.data.path.remove(str(folder))
         nltk.tag._get_tagger.cache_clear()
@@ -199,33 +184,33 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_line_with_status_2_and_nothing_written(
+def test_bad_input_gives_one_line_and_status_2_and_writes_nothing(
     name, run, data, tmp_path, attack_py, capsys
 ):
     import torch
 
     if name == "cuda" and torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
-    made = {
+    paths = {
         "data": data,
         "folder": data.parent,
         "one_class": tools.write_rows(tmp_path / "one.tsv", tools.SENTENCES[:1] * 3),
         "empty": tmp_path / "empty.tsv",
         "broken": tmp_path / "broken.jsonl",
     }
-    made["empty"].write_text("")
-    made["broken"].write_text("{no\n{}\n")
+    paths["empty"].write_text("")
+    paths["broken"].write_text("{no\n{}\n")
     arguments, message = BAD[name]
     before = sorted(tmp_path.rglob("*"))
     usual = ["--model_name", str(run), "--recipe", "deepwordbug"]
-    assert attack_py(*usual, *(a.format(**made) for a in arguments)) == 2
+    assert attack_py(*usual, *(a.format(**paths) for a in arguments)) == 2
     error = capsys.readouterr().err
     assert re.search(message, error), error
     assert error.startswith("error: ") and error.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_folder_with_other_settings(run, attack_py, capsys):
+def test_a_folder_with_other_settings_is_refused(run, attack_py, capsys):
     command = ["--model_name", run, "--recipe", "deepwordbug", "--output_dir", run / "attack"]
     assert attack_py(*command, "--num_examples", 2) == 0
     capsys.readouterr()

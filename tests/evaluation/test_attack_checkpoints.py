@@ -1,4 +1,4 @@
-"""Which checkpoint is attacked, and whose labels its logits are: no TextAttack."""
+"""Finding checkpoints, and the order of their labels. No TextAttack."""
 
 import json
 from dataclasses import replace
@@ -40,7 +40,7 @@ def test_a_checkpoint_inside_a_run_knows_its_run(run):
     assert known["clean_full_test_percent"] == 62.5
 
 
-def test_a_checkpoint_from_elsewhere(tmp_path):
+def test_a_foreign_checkpoint(tmp_path):
     target = target_of(tools.tiny_bert(tmp_path / "model"))
     assert target.run is None and target.home == tmp_path / "model"
     known = target.known(TASKS["sst2"])
@@ -50,7 +50,7 @@ def test_a_checkpoint_from_elsewhere(tmp_path):
         checkpoints.find_targets(str(tmp_path / "model"), "last", [1])
 
 
-def test_folders_that_are_no_checkpoint(tmp_path):
+def test_folders_that_are_not_checkpoints(tmp_path):
     with pytest.raises(UserError, match="no folder .* hf download"):
         target_of("someone/bert-sst2")
     with pytest.raises(UserError, match="has no config.json"):
@@ -92,7 +92,7 @@ def test_an_encoder_without_a_classifier_is_refused(tmp_path):
         checkpoints.load_classifier(target_of(folder))
 
 
-def test_digest_follows_the_weights(tmp_path):
+def test_the_digest_depends_on_the_weights(tmp_path):
     a = target_of(tools.tiny_bert(tmp_path / "a", seed=1))
     b = target_of(tools.tiny_bert(tmp_path / "b", seed=1))
     c = target_of(tools.tiny_bert(tmp_path / "c", seed=2))

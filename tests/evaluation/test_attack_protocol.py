@@ -1,4 +1,4 @@
-"""Rows, tallies and the resumable folder: no TextAttack."""
+"""Choosing rows, tallies and the resumable folder. No TextAttack."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_random_rows_are_balanced_reproducible_and_in_file_order():
     assert chosen.ids != protocol.choose_rows(rows, 30, "balanced", seed=2).ids
 
 
-def test_all_rows_where_no_more_are_asked_for_and_first_rows():
+def test_all_rows_of_a_short_file_and_first_rows():
     rows = rows_of([0, 0, 0, 1, 1])
     assert protocol.choose_rows(rows, 9, "balanced", 0).ids == rows.ids
     first = protocol.choose_rows(rows, 3, "first", 0)
@@ -64,9 +64,9 @@ def test_tally_by_hand():
     assert t["queries_per_row"] == 30 and t["words_changed_percent"] == 20
     low, high = t["intervals_95"]["aua_percent"]  # Wilson, 1 of 4, by its formula
     z, n, p = 1.959964, 4, 0.25
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    center = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    assert (low, high) == pytest.approx((100 * (centre - half), 100 * (centre + half)), abs=1e-4)
+    assert (low, high) == pytest.approx((100 * (center - half), 100 * (center + half)), abs=1e-4)
     counts = [t[k] for k in ("rows_attacked", "rows_skipped", "rows_failed", "rows_successful")]
     assert counts == [4, 1, 1, 2]
 
@@ -108,7 +108,7 @@ def test_folder_resumes_and_drops_a_torn_line(tmp_path):
 
 
 def test_an_attack_resumes_with_its_threads(tmp_path, monkeypatch, capsys):
-    """A logit's last bit depends on the number of threads, and can decide a tie."""
+    """The last bit of a logit depends on the number of threads and can decide a tie."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     ids, threads = ["test:0", "test:1"], process_state.current_threads()
     folder = folder_at(tmp_path / "a", {}, ids)
@@ -171,7 +171,7 @@ def test_summary_is_appended_once(tmp_path):
         AttackFolder(tmp_path / "b", settings, ["test:0"], records)
 
 
-def test_a_protocol_is_all_but_the_model():
+def test_a_protocol_contains_everything_but_the_model():
     settings = {
         "recipe": "x",
         "attack_seed": 1,

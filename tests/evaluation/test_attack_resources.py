@@ -1,4 +1,4 @@
-"""Outside resources: found or refused in one line, and wired to TextAttack as stand-ins."""
+"""External resources: located or refused in one line, and passed to TextAttack (small ones)."""
 
 import json
 import zipfile
@@ -27,7 +27,7 @@ def model_and_tokenizer(tmp_path_factory):
 
 
 @pytest.fixture
-def nowhere(monkeypatch, tmp_path):
+def without_data(monkeypatch, tmp_path):
     """No NLTK data, an empty cache, no hub."""
     import nltk
 
@@ -42,9 +42,9 @@ def word_vectors(tmp_path_factory) -> Path:
     rng = np.random.default_rng(0)
     lines = []
     for words in (tools.GOOD, tools.BAD, tools.OTHER):
-        centre = rng.normal(size=12)
+        center = rng.normal(size=12)
         for word in words:
-            vector = 3 * (centre + 0.4 * rng.normal(size=12))
+            vector = 3 * (center + 0.4 * rng.normal(size=12))
             lines.append(" ".join([word, *(f"{x:.5f}" for x in vector)]))
     path = tmp_path_factory.mktemp("vectors") / "counter-fitted-vectors.txt"
     path.write_text("\n".join(lines) + "\n")
@@ -119,18 +119,18 @@ def nltk_data(tmp_path_factory):
         ("textfooler-neighbours", "give --neighbours FILE"),
     ],
 )
-def test_a_missing_resource_names_its_command(nowhere, recipe, message):
+def test_a_missing_resource_names_its_command(without_data, recipe, message):
     with pytest.raises(UserError, match=message):
         resources.locate(recipe, NOTHING, "cpu")
 
 
-def test_the_sentence_encoder_is_named_too(nowhere, word_vectors):
+def test_a_missing_sentence_encoder_names_its_command(without_data, word_vectors):
     given = NOTHING | {"word_vectors": str(word_vectors)}
     with pytest.raises(UserError, match="Universal Sentence Encoder .* curl -L .*tar -xz"):
         resources.locate("textbugger", given, "cpu")
 
 
-def test_given_paths_must_exist(nowhere):
+def test_given_paths_must_exist(without_data):
     with pytest.raises(UserError, match="missing.txt does not exist"):
         resources.locate("textbugger", NOTHING | {"word_vectors": "missing.txt"}, "cpu")
     assert resources.locate("deepwordbug", NOTHING, "cpu") == {}
@@ -143,7 +143,7 @@ def test_every_recipe_has_a_builder_and_its_resources_are_known():
 
 
 def test_nothing_is_downloaded(monkeypatch, model_and_tokenizer, nltk_data):
-    """WordNet's swap calls nltk.download; NLTK's own function is back in place afterwards."""
+    """WordNet's swap calls nltk.download; NLTK's own function is restored afterwards."""
     import nltk
 
     def download(*_):
@@ -154,12 +154,12 @@ def test_nothing_is_downloaded(monkeypatch, model_and_tokenizer, nltk_data):
     assert nltk.download is download
 
 
-def test_stop_words_come_from_nltk_or_else_scikit_learn(nowhere, tmp_path):
+def test_stop_words_come_from_nltk_or_else_scikit_learn(without_data, tmp_path):
     import nltk
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     assert resources.provide_stop_words() == "scikit-learn"
-    assert resources.provide_stop_words() == "scikit-learn"  # found where the first call put it
+    assert resources.provide_stop_words() == "scikit-learn"  # the list that the first call wrote
     written = tmp_path / "cache" / "nltk_data" / "corpora" / "stopwords" / "english"
     assert set(written.read_text().split()) == set(ENGLISH_STOP_WORDS)
     with zipfile.ZipFile(tmp_path / "stopwords.zip", "w") as archive:  # as NLTK's own package
@@ -185,7 +185,7 @@ def test_neighbour_tables_are_read_plain_or_with_settings(tmp_path):
     for name, content in (("a", tools.TABLE), ("b", {"settings": {}, "neighbours": tools.TABLE})):
         (tmp_path / name).write_text(json.dumps(content))
         assert readers.read_neighbours(tmp_path / name) == tools.TABLE
-    # TextAttack stumbles over candidates in which it finds no word.
+    # TextAttack fails on candidates in which it finds no word.
     (tmp_path / "c").write_text('{"good": ["", "--", "fine"], "bad": ["!"]}')
     assert readers.read_neighbours(tmp_path / "c") == {"good": ["fine"], "bad": []}
 
@@ -225,12 +225,12 @@ def test_word_vectors_and_their_exact_neighbours(tmp_path, word_vectors):
         assert list(row[1:]) == [j for j in np.argsort(-cosines[i]) if j != i][:5]
 
 
-def test_word_neighbours_are_kept(word_vectors, monkeypatch, tmp_path):
+def test_nearest_words_are_cached(word_vectors, monkeypatch, tmp_path):
     monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path))
     _, vectors = readers.read_word_vectors(word_vectors)
     first = readers.cached_nearest_words(word_vectors, vectors, 5, "cpu")
-    [kept] = tmp_path.rglob("*.npy")
-    kept.write_bytes(kept.read_bytes()[:50])  # torn: computed again
+    [cached] = tmp_path.rglob("*.npy")
+    cached.write_bytes(cached.read_bytes()[:50])  # torn: computed again
     assert np.array_equal(readers.cached_nearest_words(word_vectors, vectors, 5, "cpu"), first)
     monkeypatch.setattr(readers, "nearest_words", None)
     assert np.array_equal(readers.cached_nearest_words(word_vectors, vectors, 5, "cpu"), first)
@@ -283,13 +283,13 @@ def test_recipes_with_vectors_and_the_sentence_encoder(
         assert "WordEmbeddingDistance" not in described
 
 
-def test_stock_recipes_stay_textattacks(
+def test_a_stock_recipe_is_textattacks(
     model_and_tokenizer,
     word_vectors,
     sentence_encoder,
     nltk_data,
 ):
-    """Constraint by constraint what TextAttack's build() makes, but for MNLI's column rule."""
+    """All parts equal those of TextAttack's build(), except for MNLI's column rule."""
     from textattack.attack_recipes import TextFoolerJin2019
 
     victim = make_victim(model_and_tokenizer)
@@ -298,13 +298,13 @@ def test_stock_recipes_stay_textattacks(
     stock = TextFoolerJin2019.build(victim)  # finds our vectors where build put them
     assert str(ours.transformation) == str(stock.transformation)
     assert [str(c) for c in ours.constraints] == [str(c) for c in stock.constraints]
-    kept = [str(c) for c in stock.pre_transformation_constraints[:2]]
-    assert [str(c) for c in ours.pre_transformation_constraints] == kept
+    expected = [str(c) for c in stock.pre_transformation_constraints[:2]]
+    assert [str(c) for c in ours.pre_transformation_constraints] == expected
     assert str(ours.search_method) == str(stock.search_method)
 
 
 @pytest.mark.parametrize("recipe", ["bertattack", "bae"])
-def test_masked_lm_recipes_are_textattacks_with_the_model_given(
+def test_masked_lm_recipes_are_textattacks_with_the_given_model(
     recipe,
     model_and_tokenizer,
     masked_lm,
@@ -344,11 +344,11 @@ def _same_candidates(ours, stock) -> None:
     stock.transformation.max_candidates = ours.transformation.max_candidates = 8
     for text in ("a good film with a dull plot", "the ab story is very fine"):
         for index in (1, 2, 5):
-            found = [
+            candidates = [
                 [t.text for t in attack.transformation(AttackedText(text), [], [index])]
                 for attack in (ours, stock)
             ]
-            assert found[0] == found[1] and found[0]
+            assert candidates[0] == candidates[1] and candidates[0]
 
 
 def test_pwws_ranks_by_probabilities(model_and_tokenizer, nltk_data):
@@ -358,9 +358,9 @@ def test_pwws_ranks_by_probabilities(model_and_tokenizer, nltk_data):
     by_odds, facts = build("pwws", victim, {})
     assert facts["wordnet"]["sha256"]
     by_p = recipes.build("pwws", victim, tools.SST2, recipes.Loaded(), "softmax")
-    found = []
+    outcomes = []
     for attack in (by_odds, by_p):
         lines = attack_all(attack, victim)
         assert any(line["words_changed"] for line in lines)
-        found.append([(x["outcome"], x["perturbed"], x["queries"]) for x in lines])
-    assert found[0] == found[1]
+        outcomes.append([(x["outcome"], x["perturbed"], x["queries"]) for x in lines])
+    assert outcomes[0] == outcomes[1]

@@ -56,11 +56,11 @@ def test_same_tokens_tie_exactly_within_a_row(model_and_tokenizer):
     assert not victim._known
 
 
-def test_labels_are_put_into_the_tasks_order(model_and_tokenizer):
+def test_logits_are_in_the_order_of_the_tasks_labels(model_and_tokenizer):
     texts = ["a good film"]
     straight = make_victim(model_and_tokenizer)(texts)
-    turned = make_victim(model_and_tokenizer, label_order=[1, 0])(texts)
-    assert torch.equal(turned, straight.flip(1))
+    swapped = make_victim(model_and_tokenizer, label_order=[1, 0])(texts)
+    assert torch.equal(swapped, straight.flip(1))
 
 
 def test_pairs_get_their_token_types(model_and_tokenizer):
@@ -132,13 +132,13 @@ def test_equal_to_textattacks_own_wrapper(name, model_and_tokenizer, table_resou
     loaded = {} if name == "deepwordbug" else table_resources
     victim = make_victim(model_and_tokenizer)
     ours = recipe(name, victim, score_with="softmax", **loaded)
-    found = attack_all(ours, victim)
+    lines = attack_all(ours, victim)
 
-    made = recipe(name, victim, score_with="softmax", **loaded)
+    parts = recipe(name, victim, score_with="softmax", **loaded)
     goal = UntargetedClassification(HuggingFaceModelWrapper(*model_and_tokenizer))
-    constraints = made.pre_transformation_constraints + made.constraints
-    stock = Attack(goal, constraints, made.transformation, made.search_method)
-    for line, (text, label) in zip(found, tools.SENTENCES, strict=True):
+    constraints = parts.pre_transformation_constraints + parts.constraints
+    stock = Attack(goal, constraints, parts.transformation, parts.search_method)
+    for line, (text, label) in zip(lines, tools.SENTENCES, strict=True):
         seed = seed_for(0, "attack", line["row_id"])
         random.seed(seed)
         np.random.seed(seed % 2**32)
@@ -146,12 +146,12 @@ def test_equal_to_textattacks_own_wrapper(name, model_and_tokenizer, table_resou
         assert line["perturbed"]["sentence"] == result.perturbed_result.attacked_text.text
         assert line["queries"] == result.num_queries
         assert line["predicted_after"] == result.perturbed_result.output
-    assert {"success", "failed"} & {line["outcome"] for line in found}
-    assert any(line["words_changed"] for line in found)
+    assert {"success", "failed"} & {line["outcome"] for line in lines}
+    assert any(line["words_changed"] for line in lines)
 
 
 @pytest.mark.parametrize("name", ["deepwordbug", "textfooler-neighbours"])
-def test_log_odds_search_as_softmax_does_where_that_is_not_saturated(
+def test_log_odds_and_an_unsaturated_softmax_give_the_same_attack(
     name, model_and_tokenizer, table_resources
 ):
     loaded = {} if name == "deepwordbug" else table_resources
@@ -165,23 +165,25 @@ def test_log_odds_search_as_softmax_does_where_that_is_not_saturated(
     assert outcomes[0] == outcomes[1]
 
 
-def test_a_hundredfold_logits_change_nothing_for_log_odds(model_and_tokenizer):
+def test_scaled_logits_change_nothing_for_log_odds(model_and_tokenizer):
     plain = make_victim(model_and_tokenizer)
     steep = make_victim(model_and_tokenizer)
     with torch.no_grad():
         steep.model.classifier.weight.mul_(128)  # a power of two, so that rounding is the same
         steep.model.classifier.bias.mul_(128)
-    found = []
+    outcomes = []
     for victim in (plain, steep):
         lines = attack_all(recipe("deepwordbug", victim), victim)
-        found.append([(x["outcome"], x["perturbed"], x["queries"]) for x in lines])
-    assert found[0] == found[1]
+        outcomes.append([(x["outcome"], x["perturbed"], x["queries"]) for x in lines])
+    assert outcomes[0] == outcomes[1]
     blind = attack_all(recipe("deepwordbug", steep, score_with="softmax"), steep)
-    assert [(x["outcome"], x["perturbed"], x["queries"]) for x in blind] != found[0]
+    assert [(x["outcome"], x["perturbed"], x["queries"]) for x in blind] != outcomes[0]
 
 
 @pytest.mark.parametrize("name", ["deepwordbug", "textbugger-minilm"])
-def test_a_row_alone_and_in_a_sequence(name, model_and_tokenizer, table_resources):
+def test_the_outcome_of_a_row_does_not_depend_on_other_rows(
+    name, model_and_tokenizer, table_resources
+):
     loaded = {} if name == "deepwordbug" else table_resources
     victim = make_victim(model_and_tokenizer)
     together = attack_all(recipe(name, victim, **loaded), victim)
@@ -194,8 +196,8 @@ def test_a_row_alone_and_in_a_sequence(name, model_and_tokenizer, table_resource
     assert attack_all(twice, victim, positions=[3, 3, 0]) == [together[i] for i in (3, 3, 0)]
 
 
-def test_only_the_pairs_own_column_is_attacked(model_and_tokenizer):
-    task = TASKS["qnli"]  # D12: question is attacked, though it stands first
+def test_only_one_column_of_a_pair_is_attacked(model_and_tokenizer):
+    task = TASKS["qnli"]  # D12: question is attacked, although it comes first
     texts = [
         (a, "i " + b) for (a, _), (b, _) in zip(tools.SENTENCES, tools.SENTENCES[1:], strict=False)
     ]
@@ -242,7 +244,7 @@ UNUSUAL = (
 
 @pytest.mark.parametrize("name", ["deepwordbug", "textfooler-minilm", "textbugger-minilm"])
 def test_emoji_and_apostrophes(name, model_and_tokenizer, table_resources):
-    """Everything that is not a word stays where it is, and the outcome is the model's answer."""
+    """Everything that is not a word stays in place, and the outcome is the model's answer."""
     loaded = {} if name == "deepwordbug" else table_resources
     victim = make_victim(model_and_tokenizer)
     labels = victim(list(UNUSUAL)).argmax(1).tolist()
@@ -251,8 +253,8 @@ def test_emoji_and_apostrophes(name, model_and_tokenizer, table_resources):
     for line, text, label in zip(lines, UNUSUAL, labels, strict=True):
         perturbed = line["perturbed"]["sentence"]
         assert line["original"]["sentence"] == text
-        kept = [c for c in text if not c.isalnum() and c not in "' "]
-        assert [c for c in perturbed if not c.isalnum() and c not in "' "] == kept
+        expected = [c for c in text if not c.isalnum() and c not in "' "]
+        assert [c for c in perturbed if not c.isalnum() and c not in "' "] == expected
         assert int(victim([perturbed]).argmax()) == line["predicted_after"]
         assert (line["predicted_after"] == label) == (line["outcome"] == "failed")
         assert (perturbed != text) == bool(line["words_changed"])
@@ -260,8 +262,8 @@ def test_emoji_and_apostrophes(name, model_and_tokenizer, table_resources):
     assert sum(bool(line["words_changed"]) for line in lines) >= 3
 
 
-def test_an_attack_leaves_the_global_generators_alone(model_and_tokenizer):
-    """Fails where an attacked row seeds the generators of its process for good."""
+def test_an_attack_restores_the_global_generators(model_and_tokenizer):
+    """`attack_row` seeds the generators of its process."""
     victim = make_victim(model_and_tokenizer)
     random.seed(11)
     np.random.seed(11)

@@ -112,7 +112,7 @@ def test_one_class_carries_a_gain():
     assert by_class.one_class_carries(ticket, [{**r, "row_labels": None} for r in dense]) is None
 
 
-def test_the_flag_stands_in_a_record():
+def test_the_flag_is_in_a_record():
     facts = {"rows_skipped": 0, "max_seq_length": 32}
     flags = flags_of(two_classes(25, 45) | facts, 25.0)
     assert [flag["flag"] for flag in flags] == ["one_class_survives"]
@@ -165,12 +165,12 @@ def test_the_study_by_class(model):
     records = of_study(*model)
     assert sorted(r["seed"] for r in records) == [1, 2, 3]
     rates = by_class.rates_by_class(records)
-    shown = rates["negative"].percent, rates["positive"].percent
-    assert shown == pytest.approx(STUDY[model], abs=0.05)
+    measured = rates["negative"].percent, rates["positive"].percent
+    assert measured == pytest.approx(STUDY[model], abs=0.05)
 
 
 @pytest.mark.parametrize("task", ["builtin/rotten_tomatoes", "sst2"])
-def test_the_studys_gain_is_one_classs(task):
+def test_one_class_carries_the_gain_of_the_study(task):
     for sparsity in (0.3, 0.5):
         for epochs in (10, 19):
             ticket, dense = of_study(task, 10, sparsity), of_study(task, epochs, None)

@@ -1,4 +1,4 @@
-"""Temperatures: the fit, the measures, and what they do to attacks on an over-confident model."""
+"""Temperatures: the fit, the measures, and their effect on attacks on an over-confident model."""
 
 import json
 import shutil
@@ -26,21 +26,23 @@ def logits_of_known_temperature(t: float, rows: int = 20_000) -> tuple[np.ndarra
 
 
 @pytest.mark.parametrize("t", [0.3, 1.0, 12.0])
-def test_a_known_temperature_is_found(t):
+def test_a_known_temperature_is_fitted(t):
     logits, labels = logits_of_known_temperature(t)
     assert calibration.fit_temperature(logits, labels) == pytest.approx(t, rel=0.05)
     assert not calibration.at_bound(calibration.fit_temperature(logits, labels))
 
 
-def test_without_a_mistake_it_is_as_sure_as_so_many_rows_allow():
+def test_without_a_mistake_the_number_of_rows_limits_the_confidence():
     sure = np.array([[3.0, 0.0], [0.0, 3.0]] * 10)
     t = calibration.fit_temperature(sure, np.array([0, 1] * 10))
     assert 1 / (1 + np.exp(-3 / t)) == pytest.approx(1 - 1 / 22, abs=1e-4)
 
 
-def test_where_logits_mislead_no_temperature_fits():
+def test_no_temperature_fits_misleading_logits():
     blind = np.random.default_rng(0).normal(size=(400, 2))
-    wrong = blind.argmin(axis=1)  # against its logits: the hotter the better
+    wrong = blind.argmin(
+        axis=1
+    )  # the opposite of the logits: a higher temperature is always better
     assert calibration.at_bound(calibration.fit_temperature(blind, wrong))
 
 
@@ -48,11 +50,11 @@ def test_measures_by_hand():
     # Two rows at 0.9, one of them right; two at 0.6, both right.
     at = lambda p: [np.log(p), np.log(1 - p)]  # noqa: E731
     logits = np.array([at(0.9), at(0.9), at(0.6), at(0.6)])
-    found = calibration.measures(logits, np.array([0, 1, 0, 0]))
-    assert found["ece_percent"] == pytest.approx(100 * (2 * 0.4 + 2 * 0.4) / 4)
-    assert found["mean_top_probability_percent"] == pytest.approx(75)
-    assert found["saturated_percent"] == 0
-    # float32 holds 1 - 2^-24 and no number nearer to 1: saturated beyond a margin of log(2^25).
+    measures = calibration.measures(logits, np.array([0, 1, 0, 0]))
+    assert measures["ece_percent"] == pytest.approx(100 * (2 * 0.4 + 2 * 0.4) / 4)
+    assert measures["mean_top_probability_percent"] == pytest.approx(75)
+    assert measures["saturated_percent"] == 0
+    # In float32 the largest number below 1 is 1 - 2^-24: margins above log(2^25) saturate.
     edge = np.array([[17.4, 0.0], [16.5, 0.0]])
     assert calibration.measures(edge, np.array([0, 0]))["saturated_percent"] == 50
 
@@ -79,7 +81,7 @@ pytestmark = pytest.mark.usefixtures("textattack")
 
 
 def rows_of_words(count: int) -> list[tuple[str, int]]:
-    """Texts with more GOOD than BAD words by two to four, label 1, or the other way round."""
+    """Texts with two to four more GOOD than BAD words, label 1, or vice versa, label 0."""
     generator = np.random.default_rng(3)
     rows = []
     for i in range(count):
@@ -95,21 +97,23 @@ def rows_of_words(count: int) -> list[tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A model that counts words, its copy with logits 100 times as large, and data, every fifth
-    training label of which is turned round: of known calibration, and fooled word by word."""
+    """A model that counts words, and its copy with logits 100 times as large.
+
+    One in five training labels is wrong, so the calibration is known.
+    """
     folder = tmp_path_factory.mktemp("calibration")
     rows = rows_of_words(150)
     noisy = [(t, y if i % 5 else 1 - y) for i, (t, y) in enumerate(rows[:130])]
     tools.write_rows(folder / "data" / "train.tsv", noisy)
     tools.write_rows(folder / "data" / "test.tsv", rows[130:])
-    found = {}
+    folders = {}
     for name, scale in (("usual", 3.0), ("sure", 300.0)):
-        run = found[name] = tools.fake_run(folder / name, folder / "data" / "test.tsv")
+        run = folders[name] = tools.fake_run(folder / name, folder / "data" / "test.tsv")
         tools.word_counter(run / "last", scale)
         about = json.loads((run / "run.json").read_text())
         about["args"] |= {"data_dir": str(folder / "data"), "test_file": None}
         (run / "run.json").write_text(json.dumps(about))
-    return found
+    return folders
 
 
 def attacked(run, monkeypatch, *flags) -> dict[str, dict]:
@@ -122,7 +126,7 @@ def attacked(run, monkeypatch, *flags) -> dict[str, dict]:
     return {r.get("temperature_rule", "1"): r for r in read_jsonl(output)}
 
 
-def test_over_confidence_passes_for_robustness_until_it_is_calibrated(runs, monkeypatch, capsys):
+def test_over_confidence_looks_like_robustness_until_it_is_calibrated(runs, monkeypatch, capsys):
     flags = ("--score_with", "softmax", "--temperature", "1,fitted")
     usual = attacked(runs["usual"], monkeypatch, *flags)
     sure = attacked(runs["sure"], monkeypatch, *flags)
@@ -135,36 +139,36 @@ def test_over_confidence_passes_for_robustness_until_it_is_calibrated(runs, monk
     assert not {f["flag"] for f in sure["fitted"]["flags"] + usual["1"]["flags"]} & blind
     assert "suspicious (saturated_softmax)" in capsys.readouterr().err
     assert sure["fitted"]["ece_percent"] == pytest.approx(usual["fitted"]["ece_percent"], abs=0.1)
-    # A protocol is all but the model, so two fitted numbers are one rule.
+    # A protocol contains the rule, not the fitted number, which belongs to the model.
     assert sure["fitted"]["protocol_id"] == usual["fitted"]["protocol_id"]
     assert sure["fitted"]["protocol_id"] != sure["1"]["protocol_id"]
 
 
-def test_log_odds_do_not_see_a_temperature(runs, monkeypatch, capsys):
+def test_a_temperature_changes_nothing_for_log_odds(runs, monkeypatch, capsys):
     usual = attacked(runs["usual"], monkeypatch, "--temperature", "1,0.01,fitted")
     sure = attacked(runs["sure"], monkeypatch)
-    assert usual["1"]["aua_percent"] < 60  # there is something to lose
+    assert usual["1"]["aua_percent"] < 60  # a change would be visible
     for other in (usual["0.01"], usual["fitted"], sure["1"]):
         assert other["row_outcomes"] == usual["1"]["row_outcomes"]
         assert other["queries_per_row"] == usual["1"]["queries_per_row"]
     assert "a temperature cannot reorder log-odds" in capsys.readouterr().err
 
 
-def test_dividing_by_a_hundredth_is_the_sure_copy(runs, monkeypatch):
+def test_dividing_by_a_hundredth_equals_the_sure_copy(runs, monkeypatch):
     hot = attacked(runs["usual"], monkeypatch, "--temperature", "0.01", "--score_with", "softmax")
     sure = attacked(runs["sure"], monkeypatch, "--score_with", "softmax")
     assert hot["0.01"]["row_outcomes"] == sure["1"]["row_outcomes"]
 
 
 def test_a_temperature_can_reorder_three_classes():
-    """Which of two candidates has the lower p of class 0 turns with T: not so with two classes."""
+    """The order of two candidates by p of class 0 depends on T; not so with two classes."""
     a, b = np.array([0.0, 2.0, -9.0]), np.array([0.0, 1.5, 1.4])
     lower = [np.exp(z / t)[0] / np.exp(z / t).sum() for t in (0.1, 5.0) for z in (a, b)]
     assert (lower[0] < lower[1]) != (lower[2] < lower[3])
 
 
 def test_fitted_needs_dev_rows(runs, monkeypatch, tmp_path):
-    folder = tools.tiny_bert(tmp_path / "elsewhere")
+    folder = tools.tiny_bert(tmp_path / "foreign")
     data = tools.write_rows(tmp_path / "test.tsv", tools.SENTENCES)
     flags = [
         "--model_name",
@@ -187,8 +191,10 @@ def test_fitted_needs_dev_rows(runs, monkeypatch, tmp_path):
     assert e.value.code == 2 and sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_checkpoint_of_no_run_is_fitted_on_the_dev_rows_of_its_data(runs, monkeypatch, tmp_path):
-    """A copy of the usual model's folder, and nothing above it: its dev rows and temperature."""
+def test_a_checkpoint_without_a_run_is_fitted_on_the_dev_rows_of_its_data(
+    runs, monkeypatch, tmp_path
+):
+    """A copy of the usual checkpoint without its run has the same dev rows and temperature."""
     folder = shutil.copytree(runs["usual"] / "last", tmp_path / "copy")
     (folder / "checkpoint.json").unlink()
     data = ("--task_name", "sst2", "--data_dir", str(runs["usual"].parent / "data"))

@@ -1,4 +1,4 @@
-"""Flags, ways to choose rows, and query budgets, on models whose truth is known."""
+"""Flags, choices of rows, and query budgets, on models with known answers."""
 
 import json
 import subprocess
@@ -40,25 +40,25 @@ def run(tmp_path):
 
 
 def run_of(tmp_path, name: str, scale: float = 3.0):
-    made = tools.fake_run(tmp_path / name, tmp_path / "data" / "test.tsv")
+    run = tools.fake_run(tmp_path / name, tmp_path / "data" / "test.tsv")
     for checkpoint in ("last", "best"):
-        tools.word_counter(made / checkpoint, scale)
-    about = read_json(made / "run.json")
+        tools.word_counter(run / checkpoint, scale)
+    about = read_json(run / "run.json")
     about["args"] |= {"data_dir": str(tmp_path / "data"), "test_file": None}
-    (made / "run.json").write_text(json.dumps(about))
-    return made
+    (run / "run.json").write_text(json.dumps(about))
+    return run
 
 
 def say_good(run, changes: dict | None = None) -> None:
-    """Have a run's last checkpoint answer 1 to everything."""
+    """Make a run's last checkpoint answer 1 to every text."""
     path = run / "last" / "model.safetensors"
-    found = load_file(path) | (changes or {})
-    save_file(found | {"classifier.bias": torch.tensor([0.0, 50.0])}, path, {"format": "pt"})
+    weights = load_file(path) | (changes or {})
+    save_file(weights | {"classifier.bias": torch.tensor([0.0, 50.0])}, path, {"format": "pt"})
 
 
 @pytest.fixture
 def attacked(monkeypatch, tmp_path):
-    """Run attack.py and give its record."""
+    """Run attack.py and return its record."""
     results = tmp_path / "results.jsonl"
 
     def call(run, *flags) -> dict:
@@ -80,19 +80,19 @@ def test_a_model_with_a_default_answer_has_no_other_flag(run, attacked, capsys):
     record = attacked(run)
     assert record["attacked_rows_in_train"] == record["attacked_rows_in_dev"] == 0
     assert record["rows_answered_differently_twice"] == 0 and record["classes_answered"] == 2
-    # Its words weigh the same; and a draw is label 0, so that no BAD row ever falls.
+    # All words have the same weight. A tie means label 0, so no attack on a BAD row succeeds.
     assert flags(record) - {"equal_importance"} == {"one_class_survives"}
     assert record["row_labels"] == "0" * 5 + "1" * 5 and record["row_outcomes"] == "rrrrrfffff"
 
 
-def test_sorted_rows_are_one_class(run, attacked, capsys):
+def test_the_first_rows_of_a_sorted_file_have_one_class(run, attacked, capsys):
     record = attacked(run, "--row_choice", "first", "--num_examples", 4)
     assert "one_class_sample" in flags(record)
     assert "suspicious (one_class_sample)" in capsys.readouterr().err
     assert "one_class_sample" not in flags(attacked(run, "--num_examples", 4))
 
 
-def test_a_constant(run, attacked):
+def test_a_constant_model(run, attacked):
     say_good(run, {"classifier.weight": torch.zeros(2, 32)})
     record = attacked(run)
     assert record["clean_percent"] == record["aua_percent"] == 50
@@ -102,7 +102,7 @@ def test_a_constant(run, attacked):
     )
 
 
-def test_a_memoriser(run, attacked, tmp_path):
+def test_a_model_that_was_trained_on_attacked_rows(run, attacked, tmp_path):
     seen = tools.write_rows(tmp_path / "seen.tsv", [("GOOD  and lovely", 1), *BAD_ROWS])
     tools.write_rows(tmp_path / "data" / "train.tsv", [*TRAIN, ("good and lovely", 1)])
     record = attacked(run, "--test_file", seen)
@@ -111,14 +111,14 @@ def test_a_memoriser(run, attacked, tmp_path):
     assert flags(record) & {"trained_on_attacked_rows", "selected_on_attacked_rows"}
 
 
-def test_rows_that_epochs_were_selected_on(run, attacked, tmp_path):
-    """A dev file and a test file that share rows."""
+def test_attacked_rows_that_epochs_were_selected_on(run, attacked, tmp_path):
+    """The dev file and the test file share rows."""
     tools.write_rows(tmp_path / "data" / "dev.tsv", GOOD_ROWS[:2] + BAD_ROWS[:1])
     record = attacked(run)
     assert record["attacked_rows_in_dev"] == 3 and "selected_on_attacked_rows" in flags(record)
 
 
-def test_data_that_are_gone_are_no_overlap_and_no_error(run, attacked, tmp_path):
+def test_without_its_data_the_overlap_is_unknown(run, attacked, tmp_path):
     (tmp_path / "data" / "train.tsv").unlink()
     record = attacked(run, "--test_file", tmp_path / "data" / "test.tsv")
     assert record["attacked_rows_in_train"] is None and not flags(record) & {
@@ -136,15 +136,16 @@ def test_a_model_that_answers_differently_twice(run):
     assert checks.examine(victim, rows)["rows_answered_differently_twice"] == 5
 
 
-def test_texts_cut_elsewhere_than_in_training(run, attacked):
+def test_texts_cut_at_another_length_than_in_training(run, attacked):
     record = attacked(run, "--max_seq_length", 20)
     assert record["trained_max_seq_length"] == 32 and "other_truncation" in flags(record)
     assert "other_truncation" not in flags(attacked(run, "--seed", 1))
 
 
 def test_a_query_budget(run, attacked):
-    """Three words tell, and all must be changed: 1 query for the text, 4 to rank its words, then
-    the first word's. Without a budget GOOD_ROWS fall; BAD_ROWS end at a draw, which is label 0."""
+    """Three words decide, and all must change: 1 query for the text, 4 to rank its words, then
+    those of the first word. Without a budget, attacks on GOOD_ROWS succeed; BAD_ROWS end in a tie,
+    which means label 0."""
     free, tight = attacked(run), attacked(run, "--query_budget", 6, "--output_dir", run / "tight")
     assert free["aua_percent"] == 50 and free["rows_out_of_budget"] == 0
     assert tight["aua_percent"] == 100 and tight["queries_per_row"] == 6
@@ -153,7 +154,7 @@ def test_a_query_budget(run, attacked):
     assert tight["protocol_id"] != free["protocol_id"]
 
 
-def test_several_processes_attack_as_one_does(run, attacked, tmp_path):
+def test_several_processes_give_the_same_result_as_one(run, attacked, tmp_path):
     attacked(run, "--output_dir", tmp_path / "one")
     attacked(run, "--output_dir", tmp_path / "two", "--processes", 2)
     # Equal attacks have one record, so each summary is read from its own folder.
@@ -164,27 +165,15 @@ def test_several_processes_attack_as_one_does(run, attacked, tmp_path):
     assert [line | {"seconds": 0} for line in lines[0]] == [x | {"seconds": 0} for x in lines[1]]
 
 
-def test_a_process_that_dies_is_one_line_and_the_rest_goes_on(run, tmp_path):
-    """In a process of its own, since the workers of the attack are killed by it."""
+def test_a_process_that_dies_ends_the_attack_with_one_line(run, tmp_path):
+    """In its own process, because the test kills a worker of the attack."""
     root = Path(__file__).resolve().parents[2]
-    command = [
-        sys.executable,
-        "-c",
-        KILLED,
-        "--quiet",
-        "--model_name",
-        run,
-        "--recipe",
-        "deepwordbug",
-        "--processes",
-        "2",
-        "--output_dir",
-        tmp_path / "a",
-    ]
-    found = subprocess.run(list(map(str, command)), cwd=root, capture_output=True, text=True)
-    errors = [x for x in found.stderr.splitlines() if x.startswith("error: ")]
-    assert found.returncode == 2 and len(errors) == 1, found.stderr
-    assert "a process of the attack ended" in errors[0] and "Traceback" not in found.stderr
+    command = [sys.executable, "-c", KILLED, "--quiet", "--model_name", run]
+    command += ["--recipe", "deepwordbug", "--processes", 2, "--output_dir", tmp_path / "a"]
+    result = subprocess.run(list(map(str, command)), cwd=root, capture_output=True, text=True)
+    errors = [x for x in result.stderr.splitlines() if x.startswith("error: ")]
+    assert result.returncode == 2 and len(errors) == 1, result.stderr
+    assert "a process of the attack ended" in errors[0] and "Traceback" not in result.stderr
     assert not (tmp_path / "a" / "summary.json").exists()
 
 
@@ -205,7 +194,7 @@ if __name__ == "__main__":
 
 
 def test_a_process_that_dies_while_the_next_one_starts(run, attacked, monkeypatch, capsys):
-    """The pool closes its pipes under the start; the system's own error would be a traceback."""
+    """The pool closes its pipes during the start, which raises an OSError."""
 
     def submit(*_):
         raise OSError("handle is closed")
@@ -234,7 +223,7 @@ def test_presets(name, run, attacked, tmp_path):
     assert written["rows"]["rows_per_label"] == record["rows"]["rows_per_label"]
 
 
-def test_released_attacks_what_its_code_calls_bert_attack(monkeypatch):
+def test_preset_released_selects_the_attack_that_its_code_calls_bert_attack(monkeypatch):
     flags = ["--model_name", "x", "--recipe", "bertattack", "--task_name", "sst2"]
     args = attack.parse_args([*flags, "--preset", "released"])
     assert args.recipe == "bertattack-released" and args.max_seq_length == 512
@@ -243,7 +232,7 @@ def test_released_attacks_what_its_code_calls_bert_attack(monkeypatch):
     assert attack.parse_args(flags).recipe == "bertattack"
 
 
-def test_random_rows_are_of_any_class_and_not_the_balanced_ones():
+def test_random_rows_are_of_any_class():
     labels = [0] * 90 + [1] * 10
     rows = Rows([(f"{i}",) for i in range(100)], labels, [f"test:{i}" for i in range(100)], "file")
     chosen = [protocol.choose_rows(rows, 20, "random", seed) for seed in range(20)]
@@ -253,8 +242,8 @@ def test_random_rows_are_of_any_class_and_not_the_balanced_ones():
     assert protocol.choose_rows(rows, 20, "balanced", 0).labels.count(1) == 10
 
 
-def test_the_intersection_is_what_all_get_right(run, attacked, tmp_path):
-    """`half` calls everything good, so that only the good rows are left."""
+def test_the_intersection_holds_rows_that_all_models_classify_correctly(run, attacked, tmp_path):
+    """`half` answers good to every text, so only the good rows remain."""
     half = run_of(tmp_path, "half")
     say_good(half)
     record = attacked(run, "--preset", "intersection", "--compared_with", run, half)
@@ -265,11 +254,11 @@ def test_the_intersection_is_what_all_get_right(run, attacked, tmp_path):
 
 
 def test_no_row_in_the_intersection(run, tmp_path, capsys):
-    turned = run_of(tmp_path, "turned", scale=-3.0)
+    reversed_run = run_of(tmp_path, "reversed", scale=-3.0)
     before = sorted(tmp_path.rglob("*"))
     attack_it = ("attack", "--model_name", run, "--recipe", "deepwordbug")
-    both = ("--row_choice", "intersection", "--compared_with", turned)
-    assert "no row is right for all of the 2" in fails(capsys, *attack_it, *both)
+    both = ("--row_choice", "intersection", "--compared_with", reversed_run)
+    assert "no row is right for all 2" in fails(capsys, *attack_it, *both)
     for half in (both[:2], both[2:]):
         assert "need each other" in fails(capsys, *attack_it, *half)
     assert sorted(tmp_path.rglob("*")) == before

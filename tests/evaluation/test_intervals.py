@@ -36,7 +36,7 @@ def test_the_interval_stays_within_bounds_and_is_never_empty():
     assert 0 <= low < 100 * 3 / 180 < high
 
 
-def test_seeds_that_differ_widen_it_and_seeds_on_the_same_rows_do_not_count_as_new_rows():
+def test_different_seeds_widen_the_interval_and_equal_seeds_add_no_rows():
     draw = np.random.default_rng(0)
     one = draw.random(200) < 0.4
     same = np.stack([one, one, one])
@@ -48,7 +48,7 @@ def test_seeds_that_differ_widen_it_and_seeds_on_the_same_rows_do_not_count_as_n
 
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_coverage_by_simulation(seeds):
-    """New rows and new seeds in each repeat; benchmarks/coverage.py has more worlds."""
+    """New rows and new seeds in each repetition; benchmarks/coverage.py simulates more cases."""
     draw, hits, repeats = np.random.default_rng(1), 0, 400
     nodes, weights = np.polynomial.hermite_e.hermegauss(101)
     true = 100 * (weights * expit(-2 + np.hypot(2.5, 0.3) * nodes)).sum() / weights.sum()
@@ -73,7 +73,7 @@ def test_the_difference_of_paired_models():
 
 def test_the_mean_difference_over_data_sets():
     """Sets of 100 and 40 rows with three seeds: the variance of the seeds' means over both, and a
-    quarter of each set's variance of rows less its rest."""
+    quarter of each set's variance of rows minus its rest."""
     draw = np.random.default_rng(5)
     pairs = []
     luck = np.array([[0.0], [0.1], [0.3]])
@@ -99,8 +99,8 @@ def test_the_mean_difference_over_data_sets():
     assert crossed_difference(*pairs) == pytest.approx((mean, mean - half, mean + half))
 
 
-def test_the_mean_difference_holds_the_truth_where_data_sets_share_their_seeds_luck():
-    draw, held = np.random.default_rng(6), 0
+def test_the_interval_covers_the_truth_if_data_sets_share_the_luck_of_a_seed():
+    draw, covered = np.random.default_rng(6), 0
     for _ in range(1000):
         luck = draw.normal(0, 0.6, (2, 3, 1))  # of both models, the same on both data sets
         tables = []
@@ -108,8 +108,8 @@ def test_the_mean_difference_holds_the_truth_where_data_sets_share_their_seeds_l
             hard = draw.normal(0, 1.5, rows)
             tables.append(tuple(draw.random((3, rows)) < expit(hard + of) for of in luck))
         _, low, high = crossed_difference(*tables)
-        held += low <= 0 <= high
-    assert 930 <= held <= 990
+        covered += low <= 0 <= high
+    assert 930 <= covered <= 990
 
 
 def test_mcnemar_against_a_worked_example():

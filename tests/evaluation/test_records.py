@@ -127,7 +127,7 @@ def test_a_path_names_the_key_inside_an_object():
     assert not schema.FINITE.admits(float("nan"))
 
 
-def test_a_record_is_read_once_and_written_as_it_was(tmp_path):
+def test_a_record_is_read_once_and_kept_as_it_is_in_its_file(tmp_path):
     first, again = attack(aua=10.0), attack(aua=10.0) | {"seconds": 2.0, "an unknown key": [1]}
     path = tmp_path / "records.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in (first, again)))
