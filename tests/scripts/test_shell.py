@@ -466,3 +466,20 @@ def test_wrong_phases(env, phases, part, echo_python):
     done = shell("scripts/second_half.sh", {"PYTHON": echo_python, **env}, *phases)
     assert done.returncode == 2 and part in done.stderr + done.stdout
     assert "<" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "failing", ["ruff check", "ruff format", "codespell_lib", "mypy", "pytest", "nothing"]
+)
+def test_each_check_of_the_tests_fails_the_command_and_is_shown(failing, copied_scripts):
+    (copied_scripts / "scripts" / "setup.sh").write_text("exit 0\n")
+    python = copied_scripts / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$*"\ncase "$*" in *"{failing}"*) exit 3;; esac\n')
+    python.chmod(0o755)
+    done = shell(str(copied_scripts / "run_tests.sh"), None, "--fast", "-x")
+    assert done.returncode == (0 if failing == "nothing" else 3)
+    if failing in ("mypy", "pytest", "nothing"):
+        assert "-m pytest -q -m not slow -x\n-m mypy\n" in done.stdout
+    else:
+        assert failing in done.stdout.splitlines()[-1]
