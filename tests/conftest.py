@@ -102,10 +102,16 @@ def leaving_the_process_alone():
 
 @pytest.fixture(scope="session", autouse=True)
 def session_state(tmp_path_factory):
-    """Use no cache of the user and no GPU, so that results do not depend on the machine."""
+    """Use no cache of the user, no GPU and no waits for the disk.
+
+    Results and times depend less on the machine.
+    """
     with leaving_the_process_alone(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(torch.cuda, "is_available", lambda: False)
+        # Each seed would be queued for a GPU, which takes longer than a step of the tiny encoder.
+        patch.setattr(torch.cuda, "manual_seed_all", lambda seed: None)
+        patch.setattr(os, "fsync", lambda _file: None)
         yield
 
 
@@ -226,22 +232,34 @@ def undrawn(request, monkeypatch):
         monkeypatch.setattr(savefig, lambda _figure, path, **_: Path(path).touch())
 
 
-def call(script: str, *arguments) -> None:
-    """Run a script's main in this process, like `python SCRIPT.py ARGUMENTS`."""
+def words_of(flags: dict) -> list[str]:
+    """{"lr": 1, "quiet": True, "seeds": [2, 3]} -> ["--lr", "1", "--quiet", "--seeds", "2", "3"].
+
+    A flag that is None is omitted.
+    """
+    words = []
+    for name, value in flags.items():
+        values = [] if value is True else value if isinstance(value, list) else [value]
+        words += [f"--{name}", *map(str, values)] if value is not None else []
+    return words
+
+
+def call(script: str, *words, **flags) -> None:
+    """Run a script's main in this process, like `python SCRIPT.py --FLAG VALUE ... WORDS`."""
     module = importlib.import_module(script)
     AcceleratorState._reset_state(True)  # a new process would have none
-    old, sys.argv = sys.argv, [f"{script}.py", *map(str, arguments)]
+    old, sys.argv = sys.argv, [f"{script}.py", *words_of(flags), *map(str, words)]
     try:
         cli.run(module.main)
     finally:
         sys.argv = old
 
 
-def fails(capsys, script: str, *arguments) -> str:
+def fails(capsys, script: str, *words, **flags) -> str:
     """The line with which a script refuses its arguments: status 2, no traceback."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
-        call(script, *arguments)
+        call(script, *words, **flags)
     assert stop.value.code == 2
     err = capsys.readouterr().err
     lines = [line for line in err.splitlines() if line.startswith("error: ")]

@@ -78,13 +78,16 @@ class GivenDraws:
         )
 
 
-def replay(folder: Path) -> dict[str, tuple[float, float]]:
-    """Quantity -> (largest absolute deviation, tolerance)."""
+def replay(folder: Path, stop_when_off: bool = False) -> dict[str, tuple[float, float]]:
+    """Quantity -> (largest absolute deviation, tolerance).
+
+    `stop_when_off`: end after the first step that deviates.
+    """
     with process_state.threads(1), process_state.generators():
-        return _replay(folder)
+        return _replay(folder, stop_when_off)
 
 
-def _replay(folder: Path) -> dict[str, tuple[float, float]]:
+def _replay(folder: Path, stop_when_off: bool) -> dict[str, tuple[float, float]]:
     record = json.loads((folder / "released_trajectory.json").read_text())
     stored = load_file(folder / "released_scores.safetensors")
     settings, args = record["settings"], arguments(record["settings"])
@@ -137,6 +140,8 @@ def _replay(folder: Path) -> dict[str, tuple[float, float]]:
                     stored.pop(f"step{step}.{name}"),
                     SCORES_TOLERANCE,
                 )
+        if stop_when_off and any(off > tolerance for off, tolerance in worst.values()):
+            return worst
     if stored:
         raise SystemExit(f"stored scores that no matrix of ours has: {sorted(stored)[:3]}")
     compare_the_end(record, model, gated, batches, compare)

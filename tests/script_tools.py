@@ -1,14 +1,21 @@
-"""The scripts that read a command line, their parsers, and the code that they reach."""
+"""Scripts: their parsers, the code that they reach, and small runs of the stages."""
 
 import argparse
 import ast
+import contextlib
 import importlib
+import itertools
 import re
 import sys
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+from conftest import call
+
+from training import optim
+from utils.files import read_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
 # Variables and attributes that hold a script's settings, or a group of them.
@@ -88,3 +95,69 @@ def settings_read(path: Path) -> frozenset[str]:
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
             names |= {x.value for x in node.args[1:2] if isinstance(x, ast.Constant)}
     return frozenset(names)
+
+
+# Stage runs of seconds.
+SMALL = {"max_train_rows": 160, "max_eval_rows": 40, "bsz": 16, "quiet": True}
+
+
+def finetune(encoder: Path, data: Path, folder: Path, /, **flags) -> Path:
+    """Stage 1 on SST-2. Returns the run folder, like the functions below."""
+    usual = {"model_name": encoder, "task_name": "sst2", "data_dir": data, "lr": 1e-2} | SMALL
+    call("finetune", **usual | flags, output_dir=folder)
+    return folder
+
+
+def search(dense: Path, folder: Path, /, *words, **flags) -> Path:
+    """Stage 2."""
+    usual = {"model_name": dense, "bsz": 16, "adv_steps": 2, "quiet": True}
+    call("search_ticket", *words, **usual | flags, output_dir=folder)
+    return folder
+
+
+def retrain(encoder: Path, scores: Path, folder: Path, /, **flags) -> Path:
+    """Stage 3 at sparsity 0.4."""
+    usual = {"model_name": encoder, "scores": scores, "sparsity": 0.4, "lr": 1e-2}
+    call("retrain_ticket", **usual | {"bsz": 16, "quiet": True} | flags, output_dir=folder)
+    return folder
+
+
+def imp(encoder: Path, data: Path, folder: Path, /, **flags) -> Path:
+    """Iterative magnitude pruning with one epoch per round."""
+    usual = {"model_name": encoder, "task_name": "sst2", "data_dir": data, "lr": 1e-2, "epochs": 1}
+    call("prune_iteratively", **usual | SMALL | flags, output_dir=folder)
+    return folder
+
+
+def at_call(number: int, act: Callable[[], None], real: Callable) -> Callable:
+    """`real`, before whose call number `number` `act` is called."""
+    calls = itertools.count(1)
+
+    def replacement(*arguments, **keywords):
+        if next(calls) == number:
+            act()
+        return real(*arguments, **keywords)
+
+    return replacement
+
+
+class Killed(BaseException):
+    """Like SIGKILL: no code may catch it."""
+
+
+def die() -> None:
+    raise Killed
+
+
+@contextlib.contextmanager
+def killed_in_step(step: int) -> Iterator[None]:
+    """The run dies in optimizer step `step`."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(optim, "set_lr", at_call(step, die, optim.set_lr))
+        yield
+
+
+def without_times(path: Path) -> list[dict]:
+    """The lines of a JSON-lines file without the seconds that the run took."""
+    drop = ("seconds", "seconds_of_training")
+    return [{k: v for k, v in line.items() if k not in drop} for line in read_jsonl(path)]

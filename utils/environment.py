@@ -1,5 +1,6 @@
 """The environment of a run, for its record: versions, commit, device and threads."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -26,23 +27,27 @@ LIBRARIES = (
 
 def environment() -> dict:
     """Versions, commit, device name and number of CPU threads, for run.json and each record."""
-    versions = {}
-    for name in LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     import torch  # takes seconds; programs that only read run folders do not need it
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": versions(),
         "installed": installed_digest(),
         "commit": git_commit(),
         "device": device,
         "threads": torch.get_num_threads(),
     }
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of the libraries that are installed."""
+    found = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 @functools.cache

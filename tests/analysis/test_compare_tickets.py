@@ -14,6 +14,8 @@ from masking import hard_concrete, overlap, ticket_files, tickets
 from reporting import overlap_tables
 from reporting.ticket_names import Origin, differ_in, relation, ticket_names
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 KINDS = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
 SHAPES = {
     f"bert.layer.{layer}.{kind}": {"ffn_in": (32, 16), "ffn_out": (16, 32)}.get(kind, (16, 16))
@@ -231,6 +233,7 @@ def rows_of(path):
         return list(csv.DictReader(f))
 
 
+@pytest.mark.draws
 def test_the_script_compares_a_ticket_with_what_scores_draw(place, capsys):
     out = place / "out"
     call(
@@ -278,7 +281,6 @@ def test_the_script_compares_a_ticket_with_what_scores_draw(place, capsys):
     assert "written to" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_expected_density_by_hand(tmp_path):
     """Score SHIFT: open with probability 1/2. Score 0: soft gate 1/2 * 1.2 - .1 = .5."""
     names = list(SHAPES)

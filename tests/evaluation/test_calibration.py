@@ -117,7 +117,8 @@ def runs(tmp_path_factory):
 
 
 def attacked(run, monkeypatch, *flags) -> dict[str, dict]:
-    """Records of an attack, by temperature rule."""
+    """Records of an attack, by temperature rule. Equal attacks of two tests share no folder."""
+    shutil.rmtree(run / "attacks", ignore_errors=True)
     output = run.parent / f"records-{run.name}-{len(list(run.parent.iterdir()))}.jsonl"
     arguments = ["--model_name", str(run), "--recipe", "deepwordbug", "--result_file", str(output)]
     monkeypatch.setattr(sys, "argv", ["attack.py", "--quiet", *arguments, *flags])

@@ -6,38 +6,17 @@ import pytest
 import torch
 from conftest import call, fails, log_lines
 from safetensors.torch import load_file
+from script_tools import finetune, imp, killed_in_step
 from torch import nn
 
 import prune_iteratively
 from masking import ticket_files, tickets
-from training import optim
-
-SMALL = ("--max_train_rows", 160, "--max_eval_rows", 40, "--quiet", "--bsz", 16, "--lr", "1e-2")
-
-
-def imp(encoder, data, folder, *flags):
-    call(
-        "prune_iteratively",
-        "--model_name",
-        encoder,
-        "--task_name",
-        "sst2",
-        "--data_dir",
-        data,
-        "--output_dir",
-        folder,
-        *SMALL,
-        *flags,
-    )
-    return folder
 
 
 @pytest.fixture(scope="module")
 def three_rounds(encoder, sst2_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("imp") / "run"
-    return imp(
-        encoder, sst2_folder, folder, "--to_sparsity", 0.5, "--share_per_round", 0.2, "--epochs", 1
-    )
+    return imp(encoder, sst2_folder, folder, to_sparsity=0.5, share_per_round=0.2)
 
 
 def test_sparsities_of_rounds():
@@ -92,20 +71,7 @@ def test_the_first_round_equals_an_ordinary_fine_tuning(
     three_rounds, encoder, sst2_folder, tmp_path
 ):
     """Round 1 removes the smallest weights of the model that finetune.py trains."""
-    call(
-        "finetune",
-        "--model_name",
-        encoder,
-        "--task_name",
-        "sst2",
-        "--data_dir",
-        sst2_folder,
-        "--output_dir",
-        tmp_path / "dense",
-        "--epochs",
-        1,
-        *SMALL,
-    )
+    finetune(encoder, sst2_folder, tmp_path / "dense", epochs=1)
     weights = load_file(tmp_path / "dense" / "last" / "model.safetensors")
     scores, shapes, manifest = ticket_files.load_scores(three_rounds / "scores.safetensors")
     total = sum(s.numel() for s in scores.values())
@@ -131,33 +97,14 @@ def test_the_second_round_rewinds_and_keeps_the_first_ones_zeros(
         real(linears, removed_in, magnitudes, round_, sparsity)
 
     monkeypatch.setattr(prune_iteratively, "prune", watched)
-    folder = imp(
-        encoder,
-        sst2_folder,
-        tmp_path / "run",
-        "--to_sparsity",
-        0.4,
-        "--share_per_round",
-        0.2,
-        "--epochs",
-        1,
-        "--lr",
-        "1e-30",
-    )
+    flags = {"to_sparsity": 0.4, "share_per_round": 0.2, "lr": 1e-30}
+    folder = imp(encoder, sst2_folder, tmp_path / "run", **flags)
     second = seen[1].pop("removed")
     for name, weight in seen[1].items():
         kept = second[name] == 0
         assert (weight[~kept] == 0).all() and not kept.all()
         assert torch.equal(weight[kept], before[f"{name}.weight"][kept])
-    call(
-        "make_scores",
-        "--kind",
-        "magnitude",
-        "--model_name",
-        encoder,
-        "--output_dir",
-        tmp_path / "oneshot",
-    )
+    call("make_scores", kind="magnitude", model_name=encoder, output_dir=tmp_path / "oneshot")
     scores, shapes, _ = ticket_files.load_scores(folder / "scores.safetensors")
     oneshot, _, _ = ticket_files.load_scores(tmp_path / "oneshot" / "scores.safetensors")
     for sparsity in (0.1, 0.2, 0.3, 0.4):
@@ -178,45 +125,21 @@ def test_a_ticket_is_drawn_and_trained_up_to_the_last_round(
     three_rounds, encoder, sst2_folder, tmp_path, capsys
 ):
     flags = ("--model_name", encoder, "--scores", three_rounds, "--epochs", 1, "--quiet")
-    call("retrain_ticket", *flags, "--sparsity", 0.5, "--output_dir", tmp_path / "t")
+    call("retrain_ticket", *flags, sparsity=0.5, output_dir=tmp_path / "t")
     manifest = json.loads((tmp_path / "t" / "ticket.json").read_text())
     assert manifest["source"]["kind"] == "imp"
-    line = fails(
-        capsys, "retrain_ticket", *flags, "--sparsity", 0.6, "--output_dir", tmp_path / "x"
-    )
+    line = fails(capsys, "retrain_ticket", *flags, sparsity=0.6, output_dir=tmp_path / "x")
     assert "only up to sparsity 0.5" in line and not (tmp_path / "x").exists()
-
-
-class Killed(Exception):
-    pass
 
 
 @pytest.mark.parametrize(("every", "die_at"), [(0, 7), (0, 15), (4, 7), (5, 21), (10, 12)])
 def test_an_interrupted_run_ends_with_the_same_bytes(
-    three_rounds, encoder, sst2_folder, tmp_path, monkeypatch, every, die_at
+    three_rounds, encoder, sst2_folder, tmp_path, every, die_at
 ):
-    real, calls = optim.set_lr, []
-
-    def dies(*arguments):
-        calls.append(1)
-        if len(calls) == die_at:
-            raise Killed
-        real(*arguments)
-
-    flags = (
-        "--to_sparsity",
-        0.5,
-        "--share_per_round",
-        0.2,
-        "--epochs",
-        1,
-        "--checkpoint_every",
-        every,
-    )
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(optim, "set_lr", dies)
-        imp(encoder, sst2_folder, tmp_path / "run", *flags)
-    imp(encoder, sst2_folder, tmp_path / "run", *flags)
+    flags = {"to_sparsity": 0.5, "share_per_round": 0.2, "checkpoint_every": every}
+    with killed_in_step(die_at):
+        imp(encoder, sst2_folder, tmp_path / "run", **flags)
+    imp(encoder, sst2_folder, tmp_path / "run", **flags)
     name = "scores.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (three_rounds / name).read_bytes()
     steps = [x["optimizer_step"] for x in log_lines(tmp_path / "run") if "lr" in x]
@@ -224,16 +147,6 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
 
 
 def test_imp_under_adversarial_training_is_another_kind(encoder, sst2_folder, tmp_path):
-    folder = imp(
-        encoder,
-        sst2_folder,
-        tmp_path / "run",
-        "--to_sparsity",
-        0.2,
-        "--epochs",
-        1,
-        "--method",
-        "freelb",
-    )
+    folder = imp(encoder, sst2_folder, tmp_path / "run", to_sparsity=0.2, method="freelb")
     _, _, manifest = ticket_files.load_scores(folder / "scores.safetensors")
     assert manifest["kind"] == "imp_freelb" and manifest["recipe"]["adv_steps"] == 2

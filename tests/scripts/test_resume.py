@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import call, fails, log_lines
+from conftest import call, fails, log_lines, words_of
+from script_tools import Killed, at_call, finetune, retrain, search, without_times
 
 from training import optim, prediction
 from utils import cli, files, interrupts, resume_point, runs
@@ -20,7 +21,7 @@ from utils.cli import UserError
 from utils.settings import Role, setting
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ("--quiet", "--bsz", 16, "--epochs", 2, "--lr", "1e-2")
+QUICK = {"quiet": True, "bsz": 16, "epochs": 2, "lr": 1e-2}
 RESULTS = {
     "finetune": "last/model.safetensors",
     "search_ticket": "scores.safetensors",
@@ -39,31 +40,16 @@ class Settings:
 
 
 def command(stage: str, encoder, data, runs_folder: Path, folder: Path) -> tuple:
-    """Arguments for a small run of a stage in `folder`."""
-    rows = (
-        "--task_name",
-        "sst2",
-        "--data_dir",
-        data,
-        "--max_train_rows",
-        96,
-        "--max_eval_rows",
-        40,
-    )
-    return {
-        "finetune": (stage, "--model_name", encoder, *rows, "--method", "freelb"),
-        "search_ticket": (stage, "--model_name", runs_folder / "finetune", "--adv_steps", 2),
-        "retrain_ticket": (
-            stage,
-            "--model_name",
-            encoder,
-            "--scores",
-            runs_folder / "search_ticket",
-            "--sparsity",
-            0.4,
-        ),
-        "prune_iteratively": (stage, "--model_name", encoder, *rows, "--to_sparsity", 0.2),
-    }[stage] + (*QUICK, "--output_dir", folder)
+    """Script and arguments of a small run of a stage in `folder`."""
+    rows = {"task_name": "sst2", "data_dir": data, "max_train_rows": 96, "max_eval_rows": 40}
+    scores = runs_folder / "search_ticket"
+    flags = {
+        "finetune": {"model_name": encoder, "method": "freelb"} | rows,
+        "search_ticket": {"model_name": runs_folder / "finetune", "adv_steps": 2},
+        "retrain_ticket": {"model_name": encoder, "scores": scores, "sparsity": 0.4},
+        "prune_iteratively": {"model_name": encoder, "to_sparsity": 0.2} | rows,
+    }[stage]
+    return stage, *words_of(flags | QUICK | {"output_dir": folder})
 
 
 @pytest.fixture(autouse=True)
@@ -86,11 +72,6 @@ def whole(encoder, sst2_folder, tmp_path_factory):
 def same_run(folder: Path, other: Path, stage: str) -> None:
     name = RESULTS[stage]
     assert (folder / name).read_bytes() == (other / name).read_bytes()
-
-    def without_times(path: Path) -> list[dict]:
-        drop = ("seconds", "seconds_of_training")
-        return [{k: v for k, v in r.items() if k not in drop} for r in files.read_jsonl(path)]
-
     for file in ("records.jsonl", "log.jsonl"):
         assert without_times(folder / file) == without_times(other / file)
     left = {p.name for p in folder.iterdir()} - {p.name for p in other.iterdir()}
@@ -110,14 +91,7 @@ def _forget(stop) -> None:
 def interrupted(monkeypatch, capsys, arguments, at: int, number: int, where=(optim, "set_lr")):
     """Call a script that receives signal `number` in call number `at` of a function."""
     module, name = where
-    real, calls = getattr(module, name), []
-
-    def signalled(*a, **k):
-        calls.append(1)
-        if len(calls) == at:
-            os.kill(os.getpid(), number)
-        return real(*a, **k)
-
+    signalled = at_call(at, lambda: os.kill(os.getpid(), number), getattr(module, name))
     capsys.readouterr()
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
         patch.setattr(module, name, signalled)
@@ -158,21 +132,13 @@ def test_a_signal_during_an_evaluation(
     same_run(tmp_path / "run", whole / stage, stage)
 
 
-class Killed(BaseException):
-    """Like SIGKILL: no code may catch it."""
-
-
 @pytest.mark.parametrize("stage", RESULTS)
 @pytest.mark.parametrize("at", [1, 3, 6, 7, 8, 11])
 def test_killed_while_a_file_is_renamed(
     stage, at, whole, encoder, sst2_folder, tmp_path, monkeypatch
 ):
     """The process dies between the write and the rename of several files of the run."""
-    arguments = (
-        *command(stage, encoder, sst2_folder, whole, tmp_path / "run"),
-        "--checkpoint_every",
-        2,
-    )
+    arguments = command(stage, encoder, sst2_folder, whole, tmp_path / "run")
     replace, rename, calls = os.replace, os.rename, []
 
     def dies(real):
@@ -187,27 +153,17 @@ def test_killed_while_a_file_is_renamed(
     with monkeypatch.context() as patch, pytest.raises(Killed) as stop:
         patch.setattr(os, "replace", dies(replace))
         patch.setattr(os, "rename", dies(rename))  # of whole checkpoints
-        call(*arguments)
+        call(*arguments, checkpoint_every=2)
     _forget(stop)
-    call(*arguments)
+    call(*arguments, checkpoint_every=2)
     same_run(tmp_path / "run", whole / stage, stage)
 
 
 def test_a_process_killed_by_the_system(whole, tmp_path):
     """Send SIGKILL to a search in another process, then run the same command."""
-    line = [
-        sys.executable,
-        str(ROOT / "search_ticket.py"),
-        "--model_name",
-        str(whole / "finetune"),
-        "--output_dir",
-        str(tmp_path / "run"),
-        "--adv_steps",
-        "2",
-        *map(str, QUICK),
-        "--checkpoint_every",
-        "1",
-    ]
+    flags = {"model_name": whole / "finetune", "output_dir": tmp_path / "run", "adv_steps": 2}
+    flags |= QUICK | {"checkpoint_every": 1}
+    line = [sys.executable, str(ROOT / "search_ticket.py"), *words_of(flags)]
     process = subprocess.Popen(line, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "state.pt").exists() and time.monotonic() < deadline:
@@ -215,8 +171,7 @@ def test_a_process_killed_by_the_system(whole, tmp_path):
     process.kill()
     process.wait()
     assert process.returncode == -signal.SIGKILL
-    done = subprocess.run(line, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    call("search_ticket", **flags)
     same_run(tmp_path / "run", whole / "search_ticket", "search_ticket")
 
 
@@ -389,10 +344,11 @@ def test_an_altered_checkpoint_is_named(name, whole, tmp_path, capsys):
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(data)
-    search = ("search_ticket", "--start_from", name, "--output_dir", tmp_path / "s")
-    attack = ("attack", "--checkpoint", name, "--recipe", "deepwordbug")
-    for script, *flags in (search, attack):
-        line = fails(capsys, script, "--model_name", tmp_path / "d", *flags)
+    for script, flags in (
+        ("search_ticket", {"start_from": name, "output_dir": tmp_path / "s"}),
+        ("attack", {"checkpoint": name, "recipe": "deepwordbug"}),
+    ):
+        line = fails(capsys, script, **flags, model_name=tmp_path / "d")
         assert f"{name}/model.safetensors is missing or damaged" in line
 
 
@@ -421,39 +377,20 @@ def test_steps_that_are_not_finite_are_skipped_up_to_a_limit(
         assert norms[2] == "inf" and isinstance(norms[4], float)
         seen.clear()
         bad = set(range(1, 99))
-        line = fails(capsys, *arguments, "--overwrite", "--checkpoint_every", 1)
+        line = fails(capsys, *arguments, overwrite=True, checkpoint_every=1)
         assert "10 optimizer steps had a loss or gradient that is not finite" in line
         assert (tmp_path / stage / "state.pt").is_file()
 
 
 def test_a_collapsed_search_is_reported(whole, tmp_path, capsys):
-    call(
-        "search_ticket",
-        "--model_name",
-        whole / "finetune",
-        "--output_dir",
-        tmp_path / "s",
-        "--quiet",
-        "--epochs",
-        2,
-        "--lr",
-        5,
-        "--lambda_amp",
-        5000,
-        "--adv_steps",
-        0,
-        "--lambda_startup_frac",
-        0,
-        "--lambda_warmup_frac",
-        0,
-        "--bsz",
-        4,
-    )
+    penalty = {"lambda_amp": 5000, "lambda_startup_frac": 0, "lambda_warmup_frac": 0}
+    flags = {"epochs": 2, "lr": 5, "adv_steps": 0, "bsz": 4} | penalty
+    search(whole / "finetune", tmp_path / "s", **flags)
     assert "nearly all gates are closed: the search has collapsed" in capsys.readouterr().err
     assert json.loads((tmp_path / "s" / "result.json").read_text())["last_epoch"]["collapsed"]
 
 
-def test_a_ticket_without_a_matrix_is_reported(whole, encoder, tmp_path, capsys):
+def test_a_ticket_without_a_matrix_is_reported(whole, encoder, sst2_folder, tmp_path, capsys):
     import torch
 
     from masking import ticket_files
@@ -464,57 +401,22 @@ def test_a_ticket_without_a_matrix_is_reported(whole, encoder, tmp_path, capsys)
     emptied = next(iter(scores))
     scores[emptied] = torch.full_like(scores[emptied], -100.0)
     ticket_files.save_scores(tmp_path / "x.safetensors", scores, shapes, manifest)
-    call(
-        "retrain_ticket",
-        "--model_name",
-        encoder,
-        "--scores",
-        tmp_path / "x.safetensors",
-        "--sparsity",
-        0.5,
-        "--output_dir",
-        tmp_path / "t",
-        "--task_name",
-        "sst2",
-        "--data_dir",
-        json.loads((whole / "finetune/run.json").read_text())["args"]["data_dir"],
-        "--epochs",
-        1,
-        "--quiet",
-        "--max_train_rows",
-        32,
-        "--max_eval_rows",
-        20,
-    )
+    task = {"task_name": "sst2", "data_dir": sst2_folder, "max_train_rows": 32}
+    retrain(encoder, tmp_path / "x.safetensors", tmp_path / "t", **task, epochs=1)
     assert "removes all weights of 1 matrices" in capsys.readouterr().err
     record = files.read_jsonl(tmp_path / "t" / "records.jsonl")[0]
     assert record["ticket"]["emptied_matrices"] == [emptied]
 
 
 def test_accuracy_at_chance_is_reported(encoder, sst2_folder, tmp_path, capsys):
-    call(
-        "finetune",
-        "--model_name",
-        encoder,
-        "--task_name",
-        "sst2",
-        "--data_dir",
-        sst2_folder,
-        "--output_dir",
-        tmp_path / "d",
-        "--epochs",
-        1,
-        "--quiet",
-        "--lr",
-        "1e-30",
-    )
+    finetune(encoder, sst2_folder, tmp_path / "d", epochs=1, lr=1e-30)
     assert "no better than always answering the most frequent class" in capsys.readouterr().err
     assert files.read_jsonl(tmp_path / "d" / "records.jsonl")[0]["at_chance"]
 
 
 def test_tensorboard_and_the_environment_in_records(whole, encoder, sst2_folder, tmp_path):
     arguments = command("finetune", encoder, sst2_folder, whole, tmp_path / "run")
-    call(*arguments, "--tensorboard")
+    call(*arguments, tensorboard=True)
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
     found = files.read_jsonl(tmp_path / "run" / "records.jsonl")[0]["environment"]
     assert len(found["installed"]) == 16 and found["versions"]["torch"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call, fails, log_lines
+from script_tools import without_times
 
 from masking import ticket_files
 from utils.files import read_jsonl
@@ -24,13 +25,6 @@ def from_scores(encoder, sst2_folder, tmp_path_factory):
     drawn = ("--scores", root / "scores", "--sparsity", 0.4, "--output_dir", root / "ticket")
     call("retrain_ticket", "--model_name", encoder, *drawn, *data, *SMALL)
     return root
-
-
-def without_times(path):
-    return [
-        {k: v for k, v in record.items() if k not in ("seconds", "seconds_of_training")}
-        for record in read_jsonl(path)
-    ]
 
 
 @pytest.mark.parametrize("given", ["ticket", "ticket/ticket.safetensors"])

@@ -11,78 +11,33 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import call, log_lines, make_encoder, sentences, write_tsv
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from script_tools import (
+    Killed,
+    at_call,
+    die,
+    finetune,
+    killed_in_step,
+    retrain,
+    search,
+    without_times,
+)
 from transformers import AutoModelForSequenceClassification
 
 from masking import encoders, ticket_files, tickets
+from training import optim
 from utils.files import read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ("--max_train_rows", 160, "--max_eval_rows", 40, "--quiet", "--bsz", 16)
-
-
-def finetune(encoder, data, folder, *flags):
-    call(
-        "finetune",
-        "--model_name",
-        encoder,
-        "--task_name",
-        "sst2",
-        "--data_dir",
-        data,
-        "--output_dir",
-        folder,
-        *SMALL,
-        "--lr",
-        "1e-2",
-        *flags,
-    )
-    return folder
-
-
-def search(dense, folder, *flags):
-    call(
-        "search_ticket",
-        "--model_name",
-        dense,
-        "--output_dir",
-        folder,
-        "--quiet",
-        "--bsz",
-        16,
-        "--adv_steps",
-        2,
-        *flags,
-    )
-    return folder
-
-
-def retrain(encoder, scores, folder, *flags):
-    call(
-        "retrain_ticket",
-        "--model_name",
-        encoder,
-        "--scores",
-        scores,
-        "--output_dir",
-        folder,
-        "--quiet",
-        "--bsz",
-        16,
-        "--lr",
-        "1e-2",
-        *flags,
-    )
-    return folder
 
 
 @pytest.fixture(scope="module")
 def runs(encoder, sst2_folder, tmp_path_factory):
     """A run of each stage: dense, search, ticket."""
     root = tmp_path_factory.mktemp("runs")
-    finetune(encoder, sst2_folder, root / "dense", "--epochs", 4, "--keep_epochs", "1,3")
-    search(root / "dense", root / "search", "--epochs", 3, "--keep_scores", "best,1")
-    retrain(encoder, root / "search", root / "ticket", "--sparsity", 0.4, "--epochs", 4)
+    finetune(encoder, sst2_folder, root / "dense", epochs=4, keep_epochs="1,3")
+    search(root / "dense", root / "search", epochs=3, keep_scores="best,1")
+    retrain(encoder, root / "search", root / "ticket", epochs=4)
     return root
 
 
@@ -160,9 +115,7 @@ def test_stage_3_saves_an_ordinary_checkpoint_and_its_ticket(runs):
 
 def test_retraining_starts_from_the_pretrained_weights(runs, encoder, tmp_path):
     """With a learning rate that moves nothing, the kept weights are those of the encoder."""
-    retrain(
-        encoder, runs / "search", tmp_path / "t", "--sparsity", 0.4, "--epochs", 1, "--lr", "1e-30"
-    )
+    retrain(encoder, runs / "search", tmp_path / "t", epochs=1, lr=1e-30)
     masks, _ = ticket_files.load_ticket(tmp_path / "t" / "ticket.safetensors")
     before = load_file(encoder / "model.safetensors")
     after = load_file(tmp_path / "t" / "last" / "model.safetensors")
@@ -171,107 +124,62 @@ def test_retraining_starts_from_the_pretrained_weights(runs, encoder, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_bytes_in_any_folder(runs, encoder, sst2_folder, tmp_path):
-    dense = finetune(encoder, sst2_folder, tmp_path / "d", "--epochs", 4, "--keep_epochs", "1,3")
-    scores = search(dense, tmp_path / "s", "--epochs", 3, "--keep_scores", "best,1")
-    ticket = retrain(encoder, scores, tmp_path / "t", "--sparsity", 0.4, "--epochs", 4)
-    for mine, file in (
-        (scores, "scores.safetensors"),
-        (ticket, "ticket.safetensors"),
-        (ticket, "last/model.safetensors"),
+    dense = finetune(encoder, sst2_folder, tmp_path / "d", epochs=4, keep_epochs="1,3")
+    scores = search(dense, tmp_path / "s", epochs=3, keep_scores="best,1")
+    ticket = retrain(encoder, scores, tmp_path / "t", epochs=4)
+    for mine, other, file in (
+        (scores, "search", "scores.safetensors"),
+        (ticket, "ticket", "ticket.safetensors"),
+        (ticket, "ticket", "last/model.safetensors"),
     ):
-        other = runs / ("search" if mine is scores else "ticket")
-        assert (mine / file).read_bytes() == (other / file).read_bytes()
-
-    def without_times(path):
-        drop = ("seconds", "seconds_of_training")
-        return [{k: v for k, v in r.items() if k not in drop} for r in read_jsonl(path)]
-
-    assert without_times(ticket / "records.jsonl") == without_times(
-        runs / "ticket" / "records.jsonl"
-    )
-    other = search(dense, tmp_path / "s7", "--epochs", 1, "--seed", 7)
-    assert (other / "scores.safetensors").read_bytes() != (
-        scores / "scores.safetensors"
-    ).read_bytes()
-
-
-class Killed(Exception):
-    pass
+        assert (mine / file).read_bytes() == (runs / other / file).read_bytes()
+    records = [without_times(folder / "records.jsonl") for folder in (ticket, runs / "ticket")]
+    assert records[0] == records[1]
+    other = search(dense, tmp_path / "s7", epochs=1, seed=7)
+    name = "scores.safetensors"
+    assert (other / name).read_bytes() != (scores / name).read_bytes()
 
 
 @pytest.mark.parametrize("every", [0, 4])
-def test_an_interrupted_run_ends_with_the_same_bytes(runs, encoder, tmp_path, monkeypatch, every):
-    from training import optim
-
-    real, calls = optim.set_lr, []
-
-    def dies(*arguments):
-        calls.append(1)
-        if len(calls) == 15:
-            raise Killed
-        real(*arguments)
-
-    for script, name, count in (
-        ("search", "scores.safetensors", 30),
-        ("retrain", "last/model.safetensors", 40),
+def test_an_interrupted_run_ends_with_the_same_bytes(runs, encoder, tmp_path, every):
+    searching = {"epochs": 3, "keep_scores": "best,1", "checkpoint_every": every}
+    retraining = {"epochs": 4, "checkpoint_every": every}
+    for stage, name, count, once in (
+        (
+            *("search", "scores.safetensors", 30),
+            lambda: search(runs / "dense", tmp_path / "search", **searching),
+        ),
+        (
+            *("ticket", "last/model.safetensors", 40),
+            lambda: retrain(encoder, runs / "search", tmp_path / "ticket", **retraining),
+        ),
     ):
-
-        def once(script=script):
-            folder = tmp_path / script
-            if script == "search":
-                search(
-                    runs / "dense",
-                    folder,
-                    "--epochs",
-                    3,
-                    "--keep_scores",
-                    "best,1",
-                    "--checkpoint_every",
-                    every,
-                )
-            else:
-                retrain(
-                    encoder,
-                    runs / "search",
-                    folder,
-                    "--sparsity",
-                    0.4,
-                    "--epochs",
-                    4,
-                    "--checkpoint_every",
-                    every,
-                )
-            return folder
-
-        calls.clear()
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(optim, "set_lr", dies)
+        with killed_in_step(15):
             once()
-        assert (tmp_path / script / "state.pt").exists()
+        assert (tmp_path / stage / "state.pt").exists()
         folder = once()
-        other = runs / ("search" if script == "search" else "ticket")
-        assert (folder / name).read_bytes() == (other / name).read_bytes()
+        assert (folder / name).read_bytes() == (runs / stage / name).read_bytes()
         steps = [x["optimizer_step"] for x in log_lines(folder) if "lr" in x]
         assert steps == list(range(1, count + 1))
 
 
-@pytest.mark.parametrize("flags", [("--micro_bsz", 5), ("--checkpoint_activations",)])
-def test_less_memory_gives_the_same_steps(runs, encoder, sst2_folder, tmp_path, flags):
+def test_less_memory_gives_the_same_steps(runs, encoder, sst2_folder, tmp_path):
     """Equal to rounding, in fp32 without dropout. Adam amplifies rounding of tiny gradients."""
-    usual = ("--epochs", 1, "--dropout", 0, "--precision", "fp32")
+    ways = {"whole": {}, "micro": {"micro_bsz": 5}, "again": {"checkpoint_activations": True}}
     found = {}
-    for name, more in (("whole", ()), ("less", flags)):
-        dense = finetune(
-            encoder, sst2_folder, tmp_path / f"dense-{name}", *usual, "--method", "freelb", *more
-        )
-        scores = search(runs / "dense", tmp_path / f"search-{name}", *usual, *more)
+    for name, way in ways.items():
+        more = {"epochs": 1, "dropout": 0, "precision": "fp32"} | way
+        dense = finetune(encoder, sst2_folder, tmp_path / f"dense-{name}", method="freelb", **more)
+        scores = search(runs / "dense", tmp_path / f"search-{name}", **more)
         found[name] = [
             [x["loss"] for x in log_lines(dense) if "loss" in x],
             [x["loss_per_pass"] for x in log_lines(scores) if "loss_per_pass" in x],
             [x["clip_norm"] for x in log_lines(scores) if "clip_norm" in x],
         ]
-    for whole, less in zip(found["whole"], found["less"], strict=True):
-        torch.testing.assert_close(torch.tensor(whole), torch.tensor(less), rtol=2e-3, atol=1e-5)
+    for less in (found["micro"], found["again"]):
+        for ours, whole in zip(less, found["whole"], strict=True):
+            ours, whole = torch.tensor(ours), torch.tensor(whole)
+            torch.testing.assert_close(whole, ours, rtol=2e-3, atol=1e-5)
 
 
 def test_gradients_are_summed_once_per_step_for_any_number_of_passes(runs, tmp_path, monkeypatch):
@@ -279,35 +187,28 @@ def test_gradients_are_summed_once_per_step_for_any_number_of_passes(runs, tmp_p
 
     calls = []
     monkeypatch.setattr(devices, "sum_over_processes", lambda *_: calls.append(1))
-    folder = search(runs / "dense", tmp_path / "s", "--epochs", 1, "--adv_steps", 3)
+    folder = search(runs / "dense", tmp_path / "s", epochs=1, adv_steps=3)
     steps = [x for x in log_lines(folder) if "loss_per_pass" in x]
     assert len(calls) == len(steps) == 10 and len(steps[0]["loss_per_pass"]) == 3
 
 
 def test_a_spent_time_budget_is_a_resume_point(runs, encoder, tmp_path, capsys, monkeypatch):
     """Send the alarm in step 15, because its real time depends on the machine."""
-    from training import optim
 
-    real, calls = optim.set_lr, []
+    def ring() -> None:
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 3000
+        os.kill(os.getpid(), signal.SIGALRM)
 
-    def rings(*arguments):
-        calls.append(1)
-        if len(calls) == 15:
-            assert signal.getitimer(signal.ITIMER_REAL)[0] > 3000
-            os.kill(os.getpid(), signal.SIGALRM)
-        real(*arguments)
-
-    monkeypatch.setattr(optim, "set_lr", rings)
-    flags = ("--sparsity", 0.4, "--epochs", 4, "--time_budget")
+    monkeypatch.setattr(optim, "set_lr", at_call(15, ring, optim.set_lr))
     try:
-        retrain(encoder, runs / "search", tmp_path / "t", *flags, "1h")
+        retrain(encoder, runs / "search", tmp_path / "t", epochs=4, time_budget="1h")
     except SystemExit as stop:
         status = stop.code
     assert status == 124 and not (tmp_path / "t" / "last").exists()
     message = capsys.readouterr().err
     assert "the time budget is spent; the same command resumes after optimizer step 15" in message
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
-    retrain(encoder, runs / "search", tmp_path / "t", *flags, "2h")
+    retrain(encoder, runs / "search", tmp_path / "t", epochs=4, time_budget="2h")
     weights = "last/model.safetensors"
     assert (tmp_path / "t" / weights).read_bytes() == (runs / "ticket" / weights).read_bytes()
 
@@ -315,8 +216,7 @@ def test_a_spent_time_budget_is_a_resume_point(runs, encoder, tmp_path, capsys, 
 def test_a_control_ends_at_the_tickets_training_loss(runs, encoder, sst2_folder, tmp_path, capsys):
     ticket = json.loads((runs / "ticket" / "last" / "checkpoint.json").read_text())
     loss = ticket["mean_training_loss"]
-    flags = ("--epochs", 30, "--stop_at_loss")
-    folder = finetune(encoder, sst2_folder, tmp_path / "a", *flags, runs / "ticket")
+    folder = finetune(encoder, sst2_folder, tmp_path / "a", epochs=30, stop_at_loss=runs / "ticket")
     losses = [x["mean_training_loss"] for x in log_lines(folder) if "mean_training_loss" in x]
     assert losses[-1] <= loss < min(losses[:-1]) and len(losses) < 30
     last, best = read_jsonl(folder / "records.jsonl")
@@ -326,35 +226,28 @@ def test_a_control_ends_at_the_tickets_training_loss(runs, encoder, sst2_folder,
     assert json.loads((folder / "last" / "checkpoint.json").read_text())["epoch"] == len(losses)
     # The loss as a number, interrupted in the evaluation after its last epoch: the same weights.
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("training.results.finish", dies_at_once)
-        finetune(encoder, sst2_folder, tmp_path / "b", *flags, repr(loss))
-    finetune(encoder, sst2_folder, tmp_path / "b", *flags, repr(loss))
+        patch.setattr("training.results.finish", lambda *_: die())
+        finetune(encoder, sst2_folder, tmp_path / "b", epochs=30, stop_at_loss=loss)
+    finetune(encoder, sst2_folder, tmp_path / "b", epochs=30, stop_at_loss=loss)
     weights = "last/model.safetensors"
     assert (folder / weights).read_bytes() == (tmp_path / "b" / weights).read_bytes()
     capsys.readouterr()
-    finetune(encoder, sst2_folder, tmp_path / "c", "--epochs", 1, "--stop_at_loss", "1e-9")
+    finetune(encoder, sst2_folder, tmp_path / "c", epochs=1, stop_at_loss=1e-9)
     assert "the control is not matched" in capsys.readouterr().err
 
 
 def test_a_control_from_a_longer_run_equals_the_one_trained_by_itself(
     runs, encoder, sst2_folder, tmp_path
 ):
-    epochs = ("--epochs", 14)
-    longer = finetune(
-        encoder,
-        sst2_folder,
-        tmp_path / "longer",
-        *epochs,
-        "--keep_epochs",
-        ",".join(map(str, range(1, 15))),
-    )
+    every = "1,2,3,4,5,6"
+    longer = finetune(encoder, sst2_folder, tmp_path / "longer", epochs=6, keep_epochs=every)
     losses = [x["mean_training_loss"] for x in log_lines(longer) if "mean_training_loss" in x]
     # Stop at the first epoch, at an epoch that reaches the loss, and at the last epoch.
-    wanted = losses[0] + 1, sorted(losses)[5], min(losses) / 2
+    wanted = losses[0] + 1, sorted(losses)[2], min(losses) / 2
     for i, loss in enumerate(wanted):
-        stop = (*epochs, "--stop_at_loss", repr(loss))
-        own = finetune(encoder, sst2_folder, tmp_path / f"own{i}", *stop)
-        taken = finetune(encoder, sst2_folder, tmp_path / f"taken{i}", *stop, "--from_run", longer)
+        stop = {"epochs": 6, "stop_at_loss": loss}
+        own = finetune(encoder, sst2_folder, tmp_path / f"own{i}", **stop)
+        taken = finetune(encoder, sst2_folder, tmp_path / f"taken{i}", **stop, from_run=longer)
         for name in ("last", "best"):
             for file in ("model.safetensors", "checkpoint.json"):
                 assert (own / name / file).read_bytes() == (taken / name / file).read_bytes()
@@ -368,24 +261,23 @@ def test_a_control_from_a_longer_run_equals_the_one_trained_by_itself(
         assert all(r["seconds_of_training"] > 0 for r in records[1])
         found = json.loads((taken / "result.json").read_text())["checkpoints"]["last"]["epoch"]
         reached = [epoch for epoch, x in enumerate(losses, start=1) if x <= loss]
-        assert found == (reached[0] if reached else 14)
+        assert found == (reached[0] if reached else 6)
 
 
 def test_a_control_comes_only_from_a_run_with_the_same_settings(
     runs, encoder, sst2_folder, tmp_path, capsys
 ):
-    stop = ("--stop_at_loss", "0.01", "--from_run")
-    here = (encoder, sst2_folder, tmp_path / "c")
-    for flags, message in (
-        (("--epochs", 4, "--lr", "1e-5", *stop, runs / "dense"), "with other settings: lr"),
-        (("--epochs", 4, *stop, runs / "dense"), "has not kept epoch"),
-        (("--epochs", 4, *stop, runs / "search"), "is not a finished run of finetune.py"),
-        (("--epochs", 4, "--from_run", runs / "dense"), "--from_run needs --stop_at_loss"),
-        (("--epochs", 4, "--keep_epochs", "1", *stop, runs / "dense"), "takes one epoch"),
-        (("--epochs", 4, "--max_train_rows", 20, *stop, runs / "dense"), "max_train_rows"),
+    stop = {"epochs": 4, "stop_at_loss": 0.01, "from_run": runs / "dense"}
+    for changes, message in (
+        ({"lr": 1e-5}, "with other settings: lr"),
+        ({}, "has not kept epoch"),
+        ({"from_run": runs / "search"}, "is not a finished run of finetune.py"),
+        ({"stop_at_loss": None}, "--from_run needs --stop_at_loss"),
+        ({"keep_epochs": 1}, "takes one epoch"),
+        ({"max_train_rows": 20}, "max_train_rows"),
     ):
         with pytest.raises(SystemExit) as left:
-            finetune(*here, *flags)
+            finetune(encoder, sst2_folder, tmp_path / "c", **stop | changes)
         assert left.value.code == 2 and message in capsys.readouterr().err
         shutil.rmtree(tmp_path / "c", ignore_errors=True)
 
@@ -393,24 +285,20 @@ def test_a_control_comes_only_from_a_run_with_the_same_settings(
 def test_a_control_is_not_taken_from_other_data(encoder, sst2_folder, tmp_path, capsys):
     data = tmp_path / "data"
     shutil.copytree(sst2_folder, data)
-    stop = ("--epochs", 2, "--stop_at_loss", "9", "--from_run", tmp_path / "longer")
-    finetune(encoder, data, tmp_path / "longer", "--epochs", 2, "--keep_epochs", "1,2")
+    longer = finetune(encoder, data, tmp_path / "longer", epochs=2, keep_epochs="1,2")
+    stop = {"epochs": 2, "stop_at_loss": 9, "from_run": longer}
     for damage, message in (("log.jsonl", "is damaged"), ("data", "its data is another")):
         if damage == "data":
             text = (data / "train.tsv").read_text().splitlines()
             (data / "train.tsv").write_text("\n".join(text[:-1]) + "\n")
         else:
-            kept = (tmp_path / "longer" / damage).read_text()
-            (tmp_path / "longer" / damage).write_text("")
+            kept = (longer / damage).read_text()
+            (longer / damage).write_text("")
         with pytest.raises(SystemExit) as left:
-            finetune(encoder, data, tmp_path / "c", *stop)
+            finetune(encoder, data, tmp_path / "c", **stop)
         assert left.value.code == 2 and message in capsys.readouterr().err
         assert not (tmp_path / "c").exists()
-        (tmp_path / "longer" / "log.jsonl").write_text(kept)
-
-
-def dies_at_once(*_):
-    raise Killed
+        (longer / "log.jsonl").write_text(kept)
 
 
 def test_labels_that_a_mask_has_seen_are_counted(runs, tmp_path):
@@ -430,20 +318,19 @@ def test_labels_that_a_mask_has_seen_are_counted(runs, tmp_path):
 
 def test_a_finished_run_does_not_change_and_another_is_refused(runs, capsys):
     before = (runs / "search" / "scores.safetensors").stat().st_mtime_ns
-    search(runs / "dense", runs / "search", "--epochs", 3, "--keep_scores", "best,1")
+    search(runs / "dense", runs / "search", epochs=3, keep_scores="best,1")
     assert "finished" in capsys.readouterr().out
     assert (runs / "search" / "scores.safetensors").stat().st_mtime_ns == before
     with pytest.raises(SystemExit):
-        search(runs / "dense", runs / "search", "--epochs", 3, "--lambda_amp", 0.1)
+        search(runs / "dense", runs / "search", epochs=3, lambda_amp=0.1)
     assert "lambda_amp 0.5 then, 0.1 now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["random", "magnitude", "random_matched"])
 def test_other_kinds_of_scores(runs, encoder, tmp_path, kind):
-    source = (
-        ("--scores", runs / "search") if kind == "random_matched" else ("--model_name", encoder)
-    )
-    call("make_scores", "--kind", kind, *source, "--output_dir", tmp_path / "s")
+    matched = kind == "random_matched"
+    source = {"scores": runs / "search"} if matched else {"model_name": encoder}
+    call("make_scores", kind=kind, **source, output_dir=tmp_path / "s")
     scores, shapes, manifest = ticket_files.load_scores(tmp_path / "s" / "scores.safetensors")
     assert manifest["kind"] == kind
     if kind == "magnitude":
@@ -460,20 +347,25 @@ def test_other_kinds_of_scores(runs, encoder, tmp_path, kind):
 def test_magnitude_of_finetuned_weights(runs, encoder, tmp_path):
     call(
         "make_scores",
-        "--kind",
-        "magnitude",
-        "--model_name",
-        encoder,
-        "--finetuned",
-        runs / "dense" / "last",
-        "--output_dir",
-        tmp_path / "s",
+        kind="magnitude",
+        model_name=encoder,
+        finetuned=runs / "dense" / "last",
+        output_dir=tmp_path / "s",
     )
     scores, _, manifest = ticket_files.load_scores(tmp_path / "s" / "scores.safetensors")
     weights = load_file(runs / "dense" / "last" / "model.safetensors")
     assert all(torch.equal(s, weights[f"{n}.weight"].abs()) for n, s in scores.items())
     assert manifest["of"] == "finetuned"
     assert manifest["label_passes"] == 4  # the fine-tuning's epochs
+
+
+SWITCHED = {"epochs": 1, "max_grad_norm": 0.01, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def usual_search(runs, tmp_path_factory):
+    """The search whose switches are changed one by one."""
+    return search(runs / "dense", tmp_path_factory.mktemp("usual") / "search", **SWITCHED)
 
 
 @pytest.mark.parametrize(
@@ -493,11 +385,11 @@ def test_magnitude_of_finetuned_weights(runs, encoder, tmp_path):
         ("--attn_implementation", "eager"),
     ],
 )
-def test_every_switch_of_the_search_runs_and_changes_the_scores(runs, tmp_path, flags):
-    same = ("--epochs", 1, "--max_grad_norm", 0.01, "--precision", "fp32")
-    search(runs / "dense", tmp_path / "s", *same)
-    plain, _, _ = ticket_files.load_scores(tmp_path / "s" / "scores.safetensors")
-    search(runs / "dense", tmp_path / "t", *same, *flags)
+def test_every_switch_of_the_search_runs_and_changes_the_scores(
+    runs, usual_search, tmp_path, flags
+):
+    plain, _, _ = ticket_files.load_scores(usual_search / "scores.safetensors")
+    search(runs / "dense", tmp_path / "t", *flags, **SWITCHED)
     scores, shapes, _ = ticket_files.load_scores(tmp_path / "t" / "scores.safetensors")
     best_is_last = json.loads((runs / "dense/result.json").read_text())["best_dev_epoch"] == 4
     same = all(s.shape == plain[n].shape and torch.equal(s, plain[n]) for n, s in scores.items())
@@ -510,22 +402,11 @@ def test_every_switch_of_the_search_runs_and_changes_the_scores(runs, tmp_path, 
 
 
 def test_released_deviations_in_stages_1_and_3(runs, encoder, sst2_folder, tmp_path):
-    finetune(encoder, sst2_folder, tmp_path / "d", "--epochs", 1, "--deviations", "released")
+    finetune(encoder, sst2_folder, tmp_path / "d", epochs=1, deviations="released")
     args = json.loads((tmp_path / "d" / "run.json").read_text())["args"]
     assert args["max_grad_norm"] == 0 and args["adamw"] == "released"
-    retrain(
-        encoder,
-        runs / "search",
-        tmp_path / "t",
-        "--sparsity",
-        0.4,
-        "--epochs",
-        1,
-        "--deviations",
-        "released",
-        "--max_grad_norm",
-        1.0,
-    )
+    flags = {"epochs": 1, "deviations": "released", "max_grad_norm": 1.0}
+    retrain(encoder, runs / "search", tmp_path / "t", **flags)
     args = json.loads((tmp_path / "t" / "run.json").read_text())["args"]
     assert args["max_grad_norm"] == 1.0 and args["adamw"] == "released"
     masks, _ = ticket_files.load_ticket(tmp_path / "t" / "ticket.safetensors")
@@ -537,99 +418,57 @@ def test_scores_of_another_encoder_are_refused(runs, tmp_path, capsys):
     for hidden, seed, message in ((32, 0, "made for another encoder"), (16, 5, "another one")):
         other = make_encoder(tmp_path / f"other{hidden}", hidden=hidden, seed=seed)
         with pytest.raises(SystemExit) as stop:
-            retrain(other, runs / "search", tmp_path / "t", "--sparsity", 0.4)
+            retrain(other, runs / "search", tmp_path / "t")
         assert stop.value.code == 2 and message in capsys.readouterr().err
         assert not (tmp_path / "t").exists()
-    retrain(
-        other,
-        runs / "search",
-        tmp_path / "t",
-        "--sparsity",
-        0.4,
-        "--epochs",
-        1,
-        "--allow_other_encoder",
-    )
+    retrain(other, runs / "search", tmp_path / "t", epochs=1, allow_other_encoder=True)
 
 
 def test_pair_task_with_token_types(encoder, tmp_path):
     rows = [(a, b, y) for (a, y), (b, _) in zip(sentences(80, 3), sentences(80, 4), strict=True)]
     for name, part in (("train", rows[:60]), ("dev", rows[60:])):
         write_tsv(tmp_path / "data" / f"{name}.tsv", part, "question\tsentence\tlabel")
-    call(
-        "finetune",
-        "--model_name",
-        encoder,
-        "--dataset_name",
-        "glue",
-        "--task_name",
-        "qnli",
-        "--data_dir",
-        tmp_path / "data",
-        "--output_dir",
-        tmp_path / "d",
-        "--epochs",
-        1,
-        "--quiet",
-        "--max_seq_length",
-        64,
-    )
-    plain = search(tmp_path / "d", tmp_path / "s", "--epochs", 1)
-    without = search(tmp_path / "d", tmp_path / "s0", "--epochs", 1, "--no-token_type_ids")
+    task = {"dataset_name": "glue", "task_name": "qnli", "max_seq_length": 64}
+    finetune(encoder, tmp_path / "data", tmp_path / "d", **task, epochs=1)
+    plain = search(tmp_path / "d", tmp_path / "s", epochs=1)
+    without = search(tmp_path / "d", tmp_path / "s0", "--no-token_type_ids", epochs=1)
     a, b = ((f / "scores.safetensors").read_bytes() for f in (plain, without))
     assert a != b
+
+
+TWO_STAGES = """
+import json, sys
+sys.path[:0] = {paths}
+from conftest import call
+for script, flags in json.loads({runs!r}):
+    call(script, **flags)
+"""
 
 
 @pytest.mark.slow
 def test_two_processes_search_like_one(encoder, sst2_folder, tmp_path):
     """Without dropout, two CPU processes give the same scores and checkpoint to rounding."""
+    usual = {"epochs": 1, "bsz": 15, "quiet": True, "dropout": 0, "precision": "fp32"}
+    data = {"task_name": "sst2", "data_dir": str(sst2_folder), "max_train_rows": 61}
+    stage_1 = {"model_name": str(encoder), "lr": 1e-3} | data | usual
+    stage_2 = {"model_name": str(tmp_path / "dense1"), "adv_steps": 2} | usual
 
-    def launch(processes: int, script: str, *flags) -> None:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        command = [sys.executable, *(launcher if processes == 2 else []), str(ROOT / script)]
-        done = subprocess.run(
-            [*command, *map(str, flags), "--quiet", "--dropout", "0", "--precision", "fp32"],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+    def runs(n: int) -> list[tuple[str, dict]]:
+        return [
+            ("finetune", stage_1 | {"output_dir": str(tmp_path / f"dense{n}")}),
+            ("search_ticket", stage_2 | {"output_dir": str(tmp_path / f"search{n}")}),
+        ]
 
-    for n in (1, 2):
-        launch(
-            n,
-            "finetune.py",
-            "--model_name",
-            encoder,
-            "--task_name",
-            "sst2",
-            "--data_dir",
-            sst2_folder,
-            "--output_dir",
-            f"dense{n}",
-            "--epochs",
-            1,
-            "--bsz",
-            15,
-            "--max_train_rows",
-            61,
-            "--lr",
-            "1e-3",
-        )
-        launch(
-            n,
-            "search_ticket.py",
-            "--model_name",
-            "dense1",
-            "--output_dir",
-            f"search{n}",
-            "--epochs",
-            1,
-            "--bsz",
-            15,
-            "--adv_steps",
-            2,
-        )
+    for script, flags in runs(1):
+        call(script, **flags)
+    # Both stages in one launch, because each process takes seconds to import torch.
+    both = tmp_path / "both.py"
+    paths = [str(ROOT), str(ROOT / "tests")]
+    both.write_text(TWO_STAGES.format(paths=paths, runs=json.dumps(runs(2))))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, "--nproc_per_node", "2", str(both)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
     one, two = (load_file(tmp_path / f"dense{n}/last/model.safetensors") for n in (1, 2))
     for name in one:
         # The bias of a key cancels in the softmax. Its gradient is rounding, which Adam scales up.
@@ -642,23 +481,11 @@ def test_two_processes_search_like_one(encoder, sst2_folder, tmp_path):
         torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("flags", [(), ("--reinit_law", "shuffled", "--reinit_scope", "encoder")])
-def test_table_4_structure_without_pretrained_weights(runs, encoder, tmp_path, flags):
+@pytest.mark.parametrize("law", [{}, {"reinit_law": "shuffled", "reinit_scope": "encoder"}])
+def test_table_4_structure_without_pretrained_weights(runs, encoder, tmp_path, law):
     """The zeros of the ticket stay, its other weights are new. The learning rate moves nothing."""
-    retrain(
-        encoder,
-        runs / "search",
-        tmp_path / "t",
-        "--sparsity",
-        0.4,
-        "--epochs",
-        1,
-        "--lr",
-        "1e-30",
-        "--reinitialise",
-        "ticket",
-        *flags,
-    )
+    flags = {"epochs": 1, "lr": 1e-30, "reinitialise": "ticket"} | law
+    retrain(encoder, runs / "search", tmp_path / "t", **flags)
     masks, _ = ticket_files.load_ticket(tmp_path / "t" / "ticket.safetensors")
     before = load_file(encoder / "model.safetensors")
     after = load_file(tmp_path / "t" / "last" / "model.safetensors")
@@ -666,27 +493,16 @@ def test_table_4_structure_without_pretrained_weights(runs, encoder, tmp_path, f
         weight, old = after[f"{path}.weight"], before[f"{path}.weight"]
         assert (weight[~mask] == 0).all() and (weight[mask] != old[mask]).float().mean() > 0.9
     name = "bert.embeddings.word_embeddings.weight"
-    assert torch.equal(after[name], before[name]) == (not flags)
+    assert torch.equal(after[name], before[name]) == (not law)
     ticket = read_jsonl(tmp_path / "t" / "records.jsonl")[0]["ticket"]
     assert ticket["reinitialised"] == "ticket" and ticket["sparsity_asked"] == 0.4
-    assert ticket["reinit_law"] == (flags[1] if flags else "normal")
+    assert ticket["reinit_law"] == law.get("reinit_law", "normal")
 
 
 def test_table_4_pretrained_weights_without_structure(runs, encoder, tmp_path):
     """Dense: weights of the ticket start pre-trained, others from N(0, 0.02^2). All train."""
-    retrain(
-        encoder,
-        runs / "search",
-        tmp_path / "t",
-        "--sparsity",
-        0.4,
-        "--epochs",
-        1,
-        "--lr",
-        "1e-30",
-        "--reinitialise",
-        "rest",
-    )
+    flags = {"epochs": 1, "reinitialise": "rest"}
+    retrain(encoder, runs / "search", tmp_path / "t", **flags, lr=1e-30)
     masks, _ = ticket_files.load_ticket(tmp_path / "t" / "ticket.safetensors")
     before = load_file(encoder / "model.safetensors")
     after = load_file(tmp_path / "t" / "last" / "model.safetensors")
@@ -696,17 +512,7 @@ def test_table_4_pretrained_weights_without_structure(runs, encoder, tmp_path):
         assert torch.equal(weight[mask], old[mask])
         drawn.append(weight[~mask])
     assert float(torch.cat(drawn).std()) == pytest.approx(0.02, rel=0.05)
-    retrain(
-        encoder,
-        runs / "search",
-        tmp_path / "u",
-        "--sparsity",
-        0.4,
-        "--epochs",
-        1,
-        "--reinitialise",
-        "rest",
-    )
+    retrain(encoder, runs / "search", tmp_path / "u", **flags)
     moved = load_file(tmp_path / "u" / "last" / "model.safetensors")
     for path, mask in masks.items():
         weight, old = moved[f"{path}.weight"], after[f"{path}.weight"]
@@ -725,26 +531,13 @@ def test_the_result_holds_the_densities_of_the_ticket_by_head(runs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["freelb", "infobert"])
-def test_adversarial_training_resumes_to_the_same_bytes(
-    encoder, sst2_folder, tmp_path, monkeypatch, method
-):
+def test_adversarial_training_resumes_to_the_same_bytes(encoder, sst2_folder, tmp_path, method):
     """This includes the critic of InfoBERT, which is not part of a checkpoint."""
-    from training import optim
-
-    flags = ("--epochs", 2, "--method", method, "--checkpoint_every", 3)
-    whole = finetune(encoder, sst2_folder, tmp_path / "whole", *flags)
-    real, calls = optim.set_lr, []
-
-    def dies(*arguments):
-        calls.append(1)
-        if len(calls) == 9:
-            raise Killed
-        real(*arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(optim, "set_lr", dies)
-        finetune(encoder, sst2_folder, tmp_path / "cut", *flags)
-    cut = finetune(encoder, sst2_folder, tmp_path / "cut", *flags)
+    flags = {"epochs": 2, "method": method, "checkpoint_every": 3}
+    whole = finetune(encoder, sst2_folder, tmp_path / "whole", **flags)
+    with killed_in_step(9):
+        finetune(encoder, sst2_folder, tmp_path / "cut", **flags)
+    cut = finetune(encoder, sst2_folder, tmp_path / "cut", **flags)
     name = "last/model.safetensors"
     assert (cut / name).read_bytes() == (whole / name).read_bytes()
     lines = [line for line in log_lines(cut) if "loss_per_pass" in line]
@@ -753,19 +546,9 @@ def test_adversarial_training_resumes_to_the_same_bytes(
 
 def test_adversarial_retraining_and_shared_dropout(runs, encoder, tmp_path):
     """Stage 3 with FreeLB, and one dropout mask for all passes of a step or one per pass."""
-    for name, flags in (("step", ()), ("pass", ("--redraw", "each_pass"))):
-        retrain(
-            encoder,
-            runs / "search",
-            tmp_path / name,
-            "--sparsity",
-            0.4,
-            "--epochs",
-            1,
-            "--method",
-            "freelb",
-            *flags,
-        )
+    for name, flags in (("step", {}), ("pass", {"redraw": "each_pass"})):
+        more = {"epochs": 1, "method": "freelb"} | flags
+        retrain(encoder, runs / "search", tmp_path / name, **more)
     step, each = (load_file(tmp_path / n / "last/model.safetensors") for n in ("step", "pass"))
     assert any(not torch.equal(step[n], each[n]) for n in step)
     assert read_jsonl(tmp_path / "step" / "records.jsonl")[0]["method"] == "freelb"
@@ -787,34 +570,12 @@ def test_mnli_in_all_stages_and_a_checkpoint_of_another_label_order(encoder, tmp
     write_tsv(tmp_path / "data" / "train.tsv", mnli_rows(120, 5), header)
     write_tsv(tmp_path / "data" / "dev_matched.tsv", mnli_rows(30, 6), header)
     write_tsv(tmp_path / "data" / "dev_mismatched.tsv", mnli_rows(9, 7), header)
-    call(
-        "finetune",
-        "--model_name",
-        encoder,
-        "--dataset_name",
-        "glue",
-        "--task_name",
-        "mnli",
-        "--data_dir",
-        tmp_path / "data",
-        "--output_dir",
-        tmp_path / "d",
-        "--epochs",
-        6,
-        "--quiet",
-        "--max_seq_length",
-        64,
-        "--bsz",
-        16,
-        "--lr",
-        "1e-2",
-    )
+    task = {"dataset_name": "glue", "task_name": "mnli", "max_seq_length": 64}
+    finetune(encoder, tmp_path / "data", tmp_path / "d", **task, epochs=6)
     result = json.loads((tmp_path / "d" / "result.json").read_text())
     assert result["splits"]["test"]["source"] == "dev_matched.tsv"
     assert result["checkpoints"]["last"]["clean_percent"] > 80
-    plain = search(tmp_path / "d", tmp_path / "s", "--epochs", 1)
-
-    from safetensors.torch import save_file
+    plain = search(tmp_path / "d", tmp_path / "s", epochs=1)
 
     best = tmp_path / "d" / "best"  # the same model with its logits in another order
     order = [2, 0, 1]
@@ -830,9 +591,9 @@ def test_mnli_in_all_stages_and_a_checkpoint_of_another_label_order(encoder, tmp
     facts = json.loads((best / "checkpoint.json").read_text())
     del facts["sha256"]  # of the original weights
     (best / "checkpoint.json").write_text(json.dumps(facts))
-    turned = search(tmp_path / "d", tmp_path / "s2", "--epochs", 1)
+    turned = search(tmp_path / "d", tmp_path / "s2", epochs=1)
     a, b = (ticket_files.load_scores(f / "scores.safetensors")[0] for f in (plain, turned))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-4)
-    retrain(encoder, plain, tmp_path / "t", "--sparsity", 0.3, "--epochs", 1)
+    retrain(encoder, plain, tmp_path / "t", sparsity=0.3, epochs=1)
     assert read_jsonl(tmp_path / "t" / "records.jsonl")[0]["task"] == "mnli"

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from conftest import call
+from script_tools import finetune
 from torch import nn
 
 from training import adversary, infobert, methods
@@ -249,28 +249,7 @@ def test_each_method_trains_and_records_its_name(encoder, sst2_folder, tmp_path)
     seen = set()
     for method in methods.METHODS:
         folder = tmp_path / method
-        call(
-            "finetune",
-            "--model_name",
-            encoder,
-            "--task_name",
-            "sst2",
-            "--data_dir",
-            sst2_folder,
-            "--output_dir",
-            folder,
-            "--quiet",
-            "--epochs",
-            1,
-            "--max_train_rows",
-            48,
-            "--bsz",
-            16,
-            "--lr",
-            "1e-2",
-            "--method",
-            method,
-        )
+        finetune(encoder, sst2_folder, folder, epochs=1, max_train_rows=48, method=method)
         seen.add((folder / "last" / "model.safetensors").read_bytes())
         assert read_json(folder / "last" / "checkpoint.json")["method"] == method
     assert len(seen) == len(methods.METHODS)
