@@ -3,6 +3,7 @@
 import argparse
 import functools
 import json
+import math
 import os
 import re
 import sys
@@ -108,18 +109,26 @@ def seconds_of(step: Callable[[], object], device: str = "cpu") -> float:
 
 
 def time_side_by_side(
-    variants: dict[str, Callable[[int], object]], batches: int, repeats: int, device: str, progress
+    variants: dict[str, Callable[[int], object]],
+    batches: int,
+    repeats: int,
+    device: str,
+    progress,
+    until: float = math.inf,
 ) -> dict[str, list[float]]:
     """Variant -> seconds per step in each repeat (the mean over the batches).
 
     In each repeat, every variant runs batch 0, then every variant runs batch 1, and so on, in an
     order that rotates: other load on the machine affects all variants alike. One repeat before the
     others does not count (memory pools, kernels for each shape). `progress` counts
-    `side_by_side_steps` units.
+    `side_by_side_steps` units. `until`: time.monotonic() after which no further repeat begins; one
+    always counts.
     """
     names = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(-1, repeats):
+        if repeat >= 1 and time.monotonic() > until:
+            break
         spent = dict.fromkeys(names, 0.0)
         for j in range(batches):
             turn = (repeat + j) % len(names)

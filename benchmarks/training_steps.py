@@ -14,6 +14,7 @@ results/benchmarks/training_steps.jsonl and training_steps.md.
 import argparse
 import functools
 import itertools
+import time
 from collections.abc import Callable
 
 import common
@@ -46,6 +47,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--bsz", type=int, default=32, help="sentences per step")
     add("--adv_steps", type=int, default=5, help="K, passes of the adversarial steps")
     common.add_precision(parser, "of all but the released step, which is fp32")
+    minutes = "minutes after which no further repeat begins"
+    add("--minutes", type=cli.positive_float, default=5.0, help=minutes)
     add("--batches", type=int, default=3, help="batches per repeat, at quantiles of the lengths")
     add("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, help="time these only")
     args, args.search_flags = parser.parse_known_args(argv)
@@ -173,8 +176,9 @@ class Bench:
         return step
 
 
-def measure(args: argparse.Namespace) -> dict:
-    device = args.device
+def measure(args: argparse.Namespace, note: Callable[[dict], None] = lambda ratios: None) -> dict:
+    """The record. `note` gets the ratios as soon as they are known, before the floors."""
+    device, until = args.device, time.monotonic() + 60 * args.minutes
     count = 2 + common.side_by_side_steps(len(args.variants), args.batches, args.repeats)
     count += len(args.variants) * (2 + common.side_by_side_steps(1, 1, REPEATS_ALONE))
     with common.make_progress(count, 0, "measurement", "training_steps") as progress:
@@ -185,7 +189,11 @@ def measure(args: argparse.Namespace) -> dict:
             last = functools.partial(steps[name], args.batches - 1)
             memory[name] = common.peak_memory(last, device, before)
             progress.update()
-        seconds = common.time_side_by_side(steps, args.batches, args.repeats, device, progress)
+        seconds = common.time_side_by_side(
+            steps, args.batches, args.repeats, device, progress, until
+        )
+        ratios = ratios_of(seconds, memory)
+        note(ratios)
         rates = {p: common.machine_rates(device, p) for p in {bench.precision, "fp32"}}
         progress.update(2)
         measured = {}
@@ -196,13 +204,6 @@ def measure(args: argparse.Namespace) -> dict:
                 "peak_memory_bytes": memory[name],
                 **floors(functools.partial(step, args.batches // 2), rate, device, progress),
             }
-    ratios = {
-        f"{a} : {b}": common.ratio(seconds[a], seconds[b])
-        for a, b in RATIOS
-        if a in seconds and b in seconds
-    }
-    if memory.get("search") and memory.get("released"):
-        ratios["peak memory, search : released"] = memory["search"] / memory["released"]
     return {
         "row": {
             "encoder": args.encoder.rstrip("/").split("/")[-1],
@@ -215,12 +216,23 @@ def measure(args: argparse.Namespace) -> dict:
             "ours": [s[1] for s in bench.shapes],
             "released": [b["input_ids"].shape[1] for b in bench.shuffled],
         },
-        "repeats": args.repeats,
+        "repeats": len(next(iter(seconds.values()))),
         "steps": measured,
         "ratios": ratios,
         "machine_rates": rates,
         **common.device_facts(device),
     }
+
+
+def ratios_of(seconds: dict[str, list[float]], memory: dict[str, int | None]) -> dict:
+    ratios = {
+        f"{a} : {b}": common.ratio(seconds[a], seconds[b])
+        for a, b in RATIOS
+        if a in seconds and b in seconds
+    }
+    if memory.get("search") and memory.get("released"):
+        ratios["peak memory, search : released"] = memory["search"] / memory["released"]
+    return ratios
 
 
 def floors(step: Callable[[], object], rate: dict, device: str, progress) -> dict:

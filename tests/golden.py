@@ -1,10 +1,11 @@
 """Replay a recorded trajectory of the released search step with `--deviations released`.
 
-    python tests/golden.py FOLDER
+    python tests/golden.py FOLDER [cuda]
 
 FOLDER holds released_trajectory.json (configuration, settings, batches, one log entry per step),
 weights.safetensors and released_scores.safetensors. Every random draw is given by formula. Prints
-the largest deviation per quantity, and exits 1 where one is beyond its tolerance.
+the largest deviation per quantity, and exits 1 where one is beyond its tolerance. fp32, on the CPU
+or on a GPU.
 """
 
 import json
@@ -73,41 +74,44 @@ class GivenDraws:
         """The gates keep their noise, and dropout is off."""
 
     def delta(self) -> torch.Tensor:
-        return initial_delta(
-            delta_noise((*self.mask.shape, self.hidden)), self.mask, self.magnitude
-        )
+        noise = delta_noise((*self.mask.shape, self.hidden)).to(self.mask.device)
+        return initial_delta(noise, self.mask, self.magnitude)
 
 
-def replay(folder: Path, stop_when_off: bool = False) -> dict[str, tuple[float, float]]:
+def replay(
+    folder: Path, stop_when_off: bool = False, device: str = "cpu", steps: int | None = None
+) -> dict[str, tuple[float, float]]:
     """Quantity -> (largest absolute deviation, tolerance).
 
-    `stop_when_off`: end after the first step that deviates.
+    `stop_when_off`: end after the first step that deviates. `steps`: end after so many.
     """
     with process_state.threads(1), process_state.generators():
-        return _replay(folder, stop_when_off)
+        return _replay(folder, stop_when_off, device, steps)
 
 
-def _replay(folder: Path, stop_when_off: bool) -> dict[str, tuple[float, float]]:
+def _replay(
+    folder: Path, stop_when_off: bool, device: str, steps: int | None
+) -> dict[str, tuple[float, float]]:
     record = json.loads((folder / "released_trajectory.json").read_text())
     stored = load_file(folder / "released_scores.safetensors")
     settings, args = record["settings"], arguments(record["settings"])
-    accelerator = Accelerator(cpu=True)
-    model = load_model(folder, record["config"])
+    accelerator = Accelerator(cpu=device == "cpu")
+    model = load_model(folder, record["config"]).to(device)
     gated = surgery.install_gates(model, args.mask_p)
     for layer in gated.values():
-        layer.uniform = gate_noise(tuple(layer.scores.shape))
+        layer.uniform = gate_noise(tuple(layer.scores.shape)).to(device)
     draws = GivenDraws(model.config.hidden_size, args.adv_init_mag)
     search = search_ticket.Search(model, gated, args, accelerator, draws)
-    batches = [{k: torch.tensor(v) for k, v in b.items()} for b in record["batches"]]
+    batches = [{k: torch.tensor(v, device=device) for k, v in b.items()} for b in record["batches"]]
     for batch in batches:
-        batch["row_weight"] = torch.tensor(1 / len(batch["labels"]))
+        batch["row_weight"] = torch.tensor(1 / len(batch["labels"]), device=device)
     examples = sum(len(b["labels"]) for b in batches)
     tensors = settings.get("tensors_per_batch", 3)
     clocks = search_ticket.Clocks(args, examples, tensors)
     worst: dict[str, tuple[float, float]] = {}
 
     def compare(quantity: str, ours, theirs, tolerance: float = TOLERANCE) -> None:
-        ours, theirs = torch.as_tensor(ours).double(), torch.as_tensor(theirs).double()
+        ours, theirs = (torch.as_tensor(x).double().cpu() for x in (ours, theirs))
         if ours.shape != theirs.shape:
             raise SystemExit(f"{quantity}: shape {tuple(ours.shape)}, not {tuple(theirs.shape)}")
         off = float((ours - theirs).abs().max())
@@ -140,7 +144,8 @@ def _replay(folder: Path, stop_when_off: bool) -> dict[str, tuple[float, float]]
                     stored.pop(f"step{step}.{name}"),
                     SCORES_TOLERANCE,
                 )
-        if stop_when_off and any(off > tolerance for off, tolerance in worst.values()):
+        is_off = stop_when_off and any(off > tolerance for off, tolerance in worst.values())
+        if is_off or step == steps:
             return worst
     if stored:
         raise SystemExit(f"stored scores that no matrix of ours has: {sorted(stored)[:3]}")
@@ -168,13 +173,16 @@ def compare_the_end(record: dict, model, gated: dict, batches: list[dict], compa
 
 
 def main() -> int:
-    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "released_trajectory.json").is_file():
+    words = sys.argv[1:]
+    is_right = len(words) == 1 or words[1:] == ["cuda"]
+    if not is_right or not (Path(words[0]) / "released_trajectory.json").is_file():
         print(
-            "usage: python tests/golden.py FOLDER (with released_trajectory.json)", file=sys.stderr
+            "usage: python tests/golden.py FOLDER [cuda] (FOLDER with released_trajectory.json)",
+            file=sys.stderr,
         )
         return 2
     beyond = False
-    for quantity, (off, tolerance) in replay(Path(sys.argv[1])).items():
+    for quantity, (off, tolerance) in replay(Path(words[0]), device=[*words, "cpu"][1]).items():
         beyond |= off > tolerance
         print(f"{quantity:30} {off:.2e}  {'ok' if off <= tolerance else f'beyond {tolerance}'}")
     return int(beyond)

@@ -1,0 +1,232 @@
+"""Check correctness, speed and memory on this device: one command, most important parts first.
+
+    sh benchmarks/gpu.sh --minutes 10
+    sh benchmarks/gpu.sh --data FOLDER --minilm FOLDER --output_dir FOLDER
+    sh benchmarks/gpu.sh --device cpu --toy
+
+Each part runs in a process of its own, which is killed at its deadline. After each part, its record
+is appended to gpu.jsonl and the table gpu.md is written; gpu.log holds what the parts print. The
+same command runs the parts that are not finished. Needs torch, transformers, accelerate,
+safetensors, pandas, scikit-learn and scipy; reads no network.
+"""
+
+import argparse
+import contextlib
+import importlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import common
+
+from utils import cli, files
+
+RESERVE = 5.0  # seconds between the last deadline and the end, for killing and writing
+
+
+@dataclass(frozen=True)
+class Part:
+    """`minutes`: at most. `least`: minutes below which it is not begun. `where`: its function."""
+
+    name: str
+    minutes: float
+    least: float
+    where: str
+    what: str
+
+
+PARTS = (
+    Part("golden", 1, 0.3, "gpu_checks.golden", "the released trajectory, fp32"),
+    Part("gates", 1, 0.4, "gpu_checks.gates", "fast gates against plain ones, bf16"),
+    Part("steps_sst2", 2, 0.8, "gpu_speed.steps_sst2", "seconds, memory, floors of steps, SST-2"),
+    Part("steps_imdb", 2, 0.8, "gpu_speed.steps_imdb", "the same at IMDB's lengths"),
+    Part("profile", 1, 0.4, "gpu_speed.profile_step", "kernels, gaps and waits of one search step"),
+    Part("repeat", 1, 0.4, "gpu_checks.repeat", "two runs with one seed; zeros of a ticket"),
+    Part("deterministic", 1, 0.5, "gpu_checks.deterministic", "the same; killed and resumed"),
+    Part("stages", 4, 0.8, "gpu_stages.stages", "the three stages, MiniLM's shape, K = 5"),
+    Part("victim", 1, 0.3, "gpu_speed.victim", "queries per second at batch sizes 1 to 512"),
+    Part("stages_base", 60, 0.8, "gpu_stages.stages_base", "the three stages, BERT-base's shape"),
+)
+BY_NAME = {part.name: part for part in PARTS}
+# Seconds, the part's record or None -> its facts.
+Runner = Callable[[Part, argparse.Namespace, float], dict]
+
+
+def part_names(text: str) -> list[str]:
+    """Type of a flag: names of parts with commas."""
+    names = [name for name in text.split(",") if name]
+    if unknown := [name for name in names if name not in BY_NAME]:
+        known = ", ".join(BY_NAME)
+        raise argparse.ArgumentTypeError(f"unknown part {', '.join(unknown)}; known are {known}")
+    return names
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = common.make_parser(__doc__)
+    add = parser.add_argument
+    parser.set_defaults(output_dir=common.RESULTS / "gpu")
+    add("--minutes", type=cli.positive_float, default=10.0, help="minutes of all parts together")
+    add("--toy", action="store_true", help="tiny sizes, which show that every part runs")
+    add("--parts", type=part_names, default=list(BY_NAME), help="these parts only, with commas")
+    data = "folder with sst2/train.tsv and dev.tsv (default: made-up sentences)"
+    add("--data", type=Path, help=data)
+    add("--minilm", type=Path, help="folder of MiniLM (default: random weights of its shape)")
+    here = "run the parts in this process: nothing stops a part at its deadline"
+    add("--one_process", action="store_true", help=here)
+    add("--child", nargs=3, metavar=("PART", "SECONDS", "FILE"), help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def row_of(part: Part, args: argparse.Namespace) -> dict:
+    """What makes a part's record replace another one."""
+    return {"part": part.name, "device": args.device, "toy": args.toy}
+
+
+def finished(args: argparse.Namespace) -> set[str]:
+    """Names of the parts whose newest record in --output_dir is finished."""
+    path = args.output_dir / "gpu.jsonl"
+    records = files.read_jsonl(path) if path.is_file() else []
+    newest = {json.dumps(record["row"]): record for record in records}
+    rows = {part.name: json.dumps(row_of(part, args)) for part in PARTS}
+    return {n for n, row in rows.items() if newest.get(row, {}).get("status") == "finished"}
+
+
+def in_this_process(part: Part, args: argparse.Namespace, seconds: float, file=None) -> dict:
+    """Run a part. Returns status, reason, findings and numbers; an error of the part is a reason.
+
+    With `file`, these are also written there, and the findings so far while the part runs.
+    """
+    module, _, function = part.where.partition(".")
+    with tempfile.TemporaryDirectory() as scratch:
+        from gpu_job import Job
+
+        paths = (args.output_dir, Path(scratch), args.data, args.minilm, file)
+        job = Job(args.device, args.toy, seconds, *paths)
+        facts = {"status": "finished", "reason": ""}
+        try:
+            getattr(importlib.import_module(module), function)(job)
+        except Exception as e:
+            traceback.print_exc()
+            text = " ".join(str(e).split())[:300]
+            facts = {"status": "failed", "reason": f"{type(e).__name__}: {text}"}
+        facts |= common.device_facts(args.device)
+        job.write(**facts)
+        return facts | {"findings": job.findings, "numbers": job.numbers}
+
+
+def in_a_process(part: Part, args: argparse.Namespace, seconds: float) -> dict:
+    """Run a part in a new process, which is killed after `seconds`; its output goes to the log."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "record.json"
+        words = [sys.executable, __file__, "--child", part.name, str(seconds), str(file)]
+        words += common.flags(device=args.device, output_dir=args.output_dir)
+        words += ["--toy"] * args.toy
+        for name in ("data", "minilm"):
+            if path := getattr(args, name):
+                words += common.flags(**{name: path})
+        with open(args.output_dir / "gpu.log", "ab") as log:
+            child = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+            try:
+                status = child.wait(seconds)
+            except subprocess.TimeoutExpired:
+                status = None
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)  # compilers' workers, too
+                child.wait()
+        facts = files.read_json(file) if file.is_file() else {"findings": [], "numbers": {}}
+    if facts.get("status") in ("finished", "failed"):
+        return facts
+    if status is None:
+        return facts | {"status": "out of time", "reason": f"killed after {seconds:.0f} s"}
+    return facts | {"status": "failed", "reason": f"ended with status {status}; see gpu.log"}
+
+
+def run_parts(args: argparse.Namespace, run: Runner, clock=time.monotonic) -> list[dict]:
+    """Run the parts that are not finished, most important first, and write each record."""
+    end = clock() + 60 * args.minutes - RESERVE
+    done, records = finished(args), []
+    for part in (part for part in PARTS if part.name in args.parts):
+        if part.name in done:
+            say(args, f"{part.name}: finished earlier")
+            continue
+        left, start = end - clock(), clock()
+        if left < 60 * part.least * (not args.toy):
+            facts = {"status": "not run", "reason": f"{max(0, left):.0f} s were left"}
+        else:
+            say(args, f"{part.name}: {part.what} ...")
+            facts = run(part, args, min(left, 60 * part.minutes))
+        record = {"row": row_of(part, args), "seconds": clock() - start} | facts
+        records.append(record)
+        publish(args, record)
+        reason = f": {record['reason']}" if record.get("reason") else ""
+        say(args, f"{part.name}: {record['status']}, {record['seconds']:.0f} s{reason}")
+    return records
+
+
+def rows_of(record: dict) -> list[dict[str, str]]:
+    of = record["row"]
+    part = f"{of['part']}{', toy' * of['toy']}"
+    found = list(record.get("findings", []))
+    if record["status"] != "finished":
+        ended = {"what": record["status"], "result": record["reason"]}
+        found.append(ended | {"target": "-", "verdict": "-"})
+    device = record.get("device", of["device"])
+    seconds = f"{record['seconds']:.0f}"
+    return [
+        {"part": part}
+        | {name: text.replace("|", "/") for name, text in line.items()}
+        | {"seconds of the part": seconds, "device": device}
+        for line in found
+    ]
+
+
+def publish(args: argparse.Namespace, record: dict | None) -> str:
+    """Append the record and write the table, which is returned."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        common.publish(args.output_dir, "gpu", record, rows_of)
+    return text.getvalue()
+
+
+def say(args: argparse.Namespace, line: str) -> None:
+    """Print a line, and append it to the log."""
+    print(line, flush=True)
+    with open(args.output_dir / "gpu.log", "a", encoding="utf-8") as log:
+        log.write(line + "\n")
+
+
+def main() -> None:
+    args = parse_args()
+    for name in ("data", "minilm"):
+        path = getattr(args, name)
+        if path is not None and not path.is_dir():
+            raise cli.UserError(f"--{name} {path} is not a folder")
+        setattr(args, name, path and path.resolve())
+    args.output_dir = args.output_dir.resolve()
+    if args.child:
+        name, seconds, file = args.child
+        in_this_process(BY_NAME[name], args, float(seconds), Path(file))
+        return
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    say(args, f"device {args.device}, {args.minutes:g} minutes, records in {args.output_dir}")
+    for part in (part for part in PARTS if part.name in args.parts):
+        say(args, f"  {part.name}: at most {part.minutes:g} minutes; {part.what}")
+    records = run_parts(args, in_this_process if args.one_process else in_a_process)
+    print(publish(args, None) if (args.output_dir / "gpu.jsonl").is_file() else "", end="")
+    bad = [r["row"]["part"] for r in records if r["status"] in ("failed", "out of time")]
+    if bad:
+        raise cli.UserError(f"not finished: {', '.join(bad)}; the same command runs them again")
+
+
+if __name__ == "__main__":
+    cli.run(main)

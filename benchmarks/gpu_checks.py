@@ -1,0 +1,168 @@
+"""Parts of benchmarks/gpu.py that check numbers: golden, gates, repeat, deterministic."""
+
+import functools
+import sys
+import warnings
+from pathlib import Path
+
+import common
+import torch
+import training_steps
+from gpu_job import Job, Killed, cache_in, call, data_folder, encoder_folder
+from safetensors.torch import load_file
+
+import search_ticket
+from masking import hard_concrete, surgery, ticket_files
+from training import optim
+
+TESTS = common.ROOT / "tests"
+# Relative distance of bf16's gradients of the scores from fp32's.
+LARGEST_DISTANCE, LARGEST_RATIO = 0.1, 1.5
+
+
+def golden(job: Job) -> None:
+    """The trajectory of the released code, in fp32 on this device."""
+    sys.path.insert(0, str(TESTS))
+    import golden
+
+    worst = golden.replay(TESTS / "golden_released", device=job.device, steps=job.size(None, 10))
+    job.numbers["deviations"] = {name: off for name, (off, _) in worst.items()}
+    for name, (off, tolerance) in worst.items():
+        job.find(f"golden trajectory, {name}", f"{off:.1e}", f"{tolerance:.0e}", off <= tolerance)
+
+
+def gates(job: Job) -> None:
+    """Fast gates against plain ones, in bf16, with the same noise; fp32 is the reference."""
+    found = {}
+    ways = {"fp32, plain": "fp32", "bf16, plain": "bf16", "bf16, fast": "bf16"}
+    if job.device == "cuda":
+        ways["bf16, compiled"] = "bf16"
+    for way, precision in ways.items():
+        found[way] = _score_gradients(job, precision, way.split(", ")[1])
+    reference = found.pop("fp32, plain")
+    size = reference.norm()
+    off = {way: float((g - reference).norm() / size) for way, g in found.items()}
+    job.numbers["relative_distance_from_fp32"] = off
+    plain = off["bf16, plain"]
+    fine = plain <= LARGEST_DISTANCE
+    job.find("gates, bf16, plain : fp32", f"{plain:.1e}", f"{LARGEST_DISTANCE}", fine)
+    for way, distance in off.items():
+        if way != "bf16, plain":
+            most = LARGEST_RATIO * plain
+            job.find(f"gates, {way} : fp32", f"{distance:.1e}", f"{most:.1e}", distance <= most)
+
+
+def _score_gradients(job: Job, precision: str, way: str) -> torch.Tensor:
+    """The gradients of all scores after one pass without dropout: fp64, (gates,), on the CPU."""
+    shape = job.size("bert-base", "bert-1x64")
+    args = job.bench_args(shape, "sst2", precision=precision, adv_steps=1)
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(True)
+    bench = training_steps.Bench(args)
+    settings = bench.search_args
+    settings.max_grad_norm = 0.0  # do not rescale
+    model = bench._model().eval()
+    gated = surgery.install_gates(model, settings.mask_p)
+    if way == "compiled":
+        surgery.compile_gates(gated)
+
+    def draw(generator: torch.Generator) -> None:
+        surgery.draw_noise(gated, generator, in_bytes=True)
+        for layer in gated.values() if way == "plain" else ():
+            layer.uniform = hard_concrete.uniform_of_bytes(layer.uniform)
+
+    draws = bench._draws(model, settings, draw)
+    search = search_ticket.Search(model, gated, settings, bench.accelerator, draws)
+    gradients: list[torch.Tensor] = []
+
+    def keep(losses: torch.Tensor, norm: torch.Tensor) -> bool:
+        gradients.extend(s.grad.double().flatten().cpu() for s in search.scores)
+        return False
+
+    draws.start_step(1, bench.batches[0], bench.shapes[0])
+    search.step(bench.batches[0], 0.0, 0.0, keep)
+    return torch.cat(gradients)
+
+
+def repeat(job: Job) -> None:
+    """Every stage twice with one seed, with the kernels that are the default on this device."""
+    with cache_in(job.scratch / "cache"):
+        _twice(job, [])
+
+
+def deterministic(job: Job) -> None:
+    """The same with --deterministic, and a search that is killed and resumed."""
+    words = ["--deterministic"]
+    with cache_in(job.scratch / "cache"), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        runs = _twice(job, words)
+        name = "scores.safetensors"
+        folder = job.scratch / "killed"
+        flags = runs["flags"]["search_ticket"] | {"output_dir": folder}
+        _killed_in_step(job.size(30, 12), lambda: call("search_ticket", *words, **flags))
+        call("search_ticket", *words, **flags)
+        _compare(job, "search killed and resumed", folder / name, runs["search"] / name, True)
+    texts = {str(w.message).split(".")[0] for w in caught if "determinis" in str(w.message)}
+    job.numbers["not_deterministic"] = sorted(texts)
+    job.find("operations without a deterministic kernel", str(len(texts)), "0", not texts)
+
+
+def _twice(job: Job, words: list[str]) -> dict:
+    """Run all stages twice; compare the bytes, and count the pruned weights that are not 0.0."""
+    encoder, _ = encoder_folder(job, job.size("bert-6x384", "bert-1x64"), is_minilm=True)
+    data, _ = data_folder(job)
+    small = {"bsz": job.size(32, 16), "device": job.device, "checkpoint_every": 10}
+    rows = {"task_name": "sst2", "data_dir": data, "max_train_rows": job.size(640, 128)}
+    fresh = small | rows | {"model_name": encoder, "max_eval_rows": job.size(200, 40), "epochs": 1}
+    ticket = fresh | {"scores": job.scratch / "search_ticket-1", "sparsity": 0.3}
+    dense = job.scratch / "finetune-1"
+    searched = small | {"model_name": dense, "epochs": 2, "adv_steps": job.size(5, 2)}
+    flags = {"finetune": fresh, "search_ticket": searched, "retrain_ticket": ticket}
+    expected = bool(words) or job.device == "cpu"
+    name = {"search_ticket": "scores.safetensors"}
+    for stage, of_stage in flags.items():
+        for number in (1, 2):
+            call(stage, *words, **of_stage, output_dir=job.scratch / f"{stage}-{number}")
+        file = name.get(stage, "last/model.safetensors")
+        first, second = (job.scratch / f"{stage}-{number}" / file for number in (1, 2))
+        what = f"{stage} twice with one seed{', '.join(['', *words])}"
+        _compare(job, what, first, second, expected)
+    run = job.scratch / "retrain_ticket-1"
+    masks, _ = ticket_files.load_ticket(ticket_files.ticket_file(run))
+    weights = load_file(run / "last" / "model.safetensors")
+    left = sum(int(weights[f"{n}.weight"][~mask].count_nonzero()) for n, mask in masks.items())
+    pruned = sum(int((~mask).sum()) for mask in masks.values())
+    result = f"{left} of {pruned}"
+    job.find("pruned weights that are not 0.0 after retraining", result, "0", left == 0)
+    return {"flags": flags, "search": job.scratch / "search_ticket-1"}
+
+
+def _compare(job: Job, what: str, a: Path, b: Path, expected: bool) -> None:
+    equal = a.read_bytes() == b.read_bytes()
+    first, second = load_file(a), load_file(b)
+    off = max(float((first[n].float() - second[n].float()).abs().max()) for n in first)
+    job.numbers[what] = {"bytes_equal": equal, "largest_difference": off}
+    result = "equal bytes" if equal else f"bytes differ, values by at most {off:.1e}"
+    target = "equal bytes" if expected else "-"
+    job.find(what, result, target, equal if expected else None)
+
+
+def _killed_in_step(number: int, run) -> None:
+    """`run` dies in its optimizer step `number`."""
+    real, steps = optim.set_lr, iter(range(1, number + 1))
+
+    @functools.wraps(real)
+    def set_lr(*arguments):
+        if next(steps) == number:
+            raise Killed
+        return real(*arguments)
+
+    optim.set_lr = set_lr
+    try:
+        run()
+    except Killed:
+        return
+    finally:
+        optim.set_lr = real
+    raise RuntimeError(f"the run made fewer than {number} steps")
