@@ -30,7 +30,7 @@ import common
 
 from utils import cli, files
 
-RESERVE = 5.0  # seconds between the last deadline and the end, for killing and writing
+RESERVE = 15.0  # seconds for what comes before the first part and after the last deadline
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ PARTS = (
     Part("stages_base", 60, 0.8, "gpu_stages.stages_base", "the three stages, BERT-base's shape"),
 )
 BY_NAME = {part.name: part for part in PARTS}
-# Seconds, the part's record or None -> its facts.
+# A part, the arguments, its seconds -> the facts of its record.
 Runner = Callable[[Part, argparse.Namespace, float], dict]
 
 
@@ -177,7 +177,7 @@ def rows_of(record: dict) -> list[dict[str, str]]:
     of = record["row"]
     part = f"{of['part']}{', toy' * of['toy']}"
     found = list(record.get("findings", []))
-    if record["status"] != "finished":
+    if record["status"] != "finished" or not found:
         ended = {"what": record["status"], "result": record["reason"]}
         found.append(ended | {"target": "-", "verdict": "-"})
     device = record.get("device", of["device"])

@@ -86,27 +86,29 @@ def profile_step(job: Job) -> None:
         for _ in range(3):
             step()
         seconds = [common.seconds_of(step, job.device) for _ in range(job.size(9, 2))]
-        waits = _waits(step, job.device)
-        kernels = _kernels(step, job)
-        job.numbers[name] = {"seconds": seconds, "waits": waits, **kernels}
-        span, wall = kernels["span_seconds"], statistics.median(seconds)
-        busy = kernels["busy_seconds"]
-        unit = "kernels and copies" if job.device == "cuda" else "operations"
-        result = f"{1000 * wall:.1f} ms; {kernels['count']} {unit} busy for {1000 * busy:.1f} ms "
-        result += f"({100 * busy / wall:.0f} %); gaps {1000 * (span - busy):.1f} ms when profiled"
-        job.find(f"profile of a {name} step", result)
+        wall = statistics.median(seconds)
+        job.find(f"a {name} step", f"{1000 * wall:.1f} ms, median of {len(seconds)}")
+        numbers = job.numbers[name] = {"seconds": seconds}
         if job.device == "cuda":
+            waits = numbers["waits"] = _waits(step)
             count = sum(waits.values())
             job.find(f"host waits in a {name} step", f"{count}: {waits}", "1", count <= 1)
+            _kernels(step, job)  # the first profile sets itself up
+        kernels = _kernels(step, job)
+        numbers |= kernels
+        span, busy = kernels["span_seconds"], kernels["busy_seconds"]
+        unit = "kernels and copies" if job.device == "cuda" else "operations"
+        result = f"{kernels['count']} {unit} busy for {1000 * busy:.1f} ms "
+        result += f"({100 * busy / wall:.0f} % of the step); between them "
+        result += f"{1000 * (span - busy):.1f} ms when profiled"
+        job.find(f"profile of a {name} step", result)
         for kernel in kernels["longest"][:3]:
             result = f"{1000 * kernel['seconds']:.2f} ms in {kernel['count']}"
             job.find(f"{name}: {kernel['name'][:60]}", result)
 
 
-def _waits(step: Callable[[], object], device: str) -> dict[str, int]:
+def _waits(step: Callable[[], object]) -> dict[str, int]:
     """Place -> number of operations of a step at which the host waits for the device."""
-    if device != "cuda":
-        return {}
     torch.cuda.synchronize()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -121,7 +123,7 @@ def _waits(step: Callable[[], object], device: str) -> dict[str, int]:
 
 
 def _is_wait(warning: warnings.WarningMessage) -> bool:
-    return "synchroniz" in str(warning.message)
+    return "called a synchronizing" in str(warning.message)
 
 
 def _kernels(step: Callable[[], object], job: Job) -> dict:

@@ -44,11 +44,11 @@ def _stages(job: Job, shape: str, is_minilm: bool) -> None:
     with cache_in(job.scratch / "cache"):
         trial = {"max_train_rows": batch * job.size(TRIAL_STEPS, 2), "max_eval_rows": 40}
         small = _run(job, encoder, data, batch, "trial", 1, 1, trial)
-        seconds = {name: run["seconds"] / trial["max_train_rows"] * batch for name, run in small}
+        seconds = {name: run["in_steps"] / trial["max_train_rows"] * batch for name, run in small}
         steps = -(-rows // batch)
         slower = max(seconds["finetune"], seconds["retrain_ticket"])
-        # Compiling the gates, evaluations and checkpoints take time besides the steps.
-        left = job.left() - job.size(30, 0)
+        # Besides the steps: compiling the gates, loading, evaluations, checkpoints.
+        left = job.left() - job.size(40, 0)
         epochs, searched, share = fit(left, steps, slower, seconds["search_ticket"])
         if job.toy:
             epochs, searched, share = 1, 1, 0.5
@@ -78,7 +78,9 @@ def _run(job: Job, encoder: Path, data: Path, batch: int, kind: str, epochs, sea
     for name, flags in stages.items():
         seconds = call(name, **flags, output_dir=root / name)
         result = json.loads((root / name / "result.json").read_text())
-        yield name, {"seconds": seconds, "accuracy": _accuracy(result), "result": result}
+        in_steps = result.get("seconds_of_training") or result["seconds_of_search"]
+        about = {"accuracy": _accuracy(result), "result": result}
+        yield name, {"seconds": seconds, "in_steps": in_steps} | about
 
 
 def _accuracy(result: dict) -> str:
