@@ -8,7 +8,7 @@ from gpu_job import Job, cache_in, call, data_folder, encoder_folder
 from training import data_sources, tasks
 
 EPOCHS, SEARCH_EPOCHS, BATCH = 3, 20, 32  # the paper's for SST-2
-TRIAL_STEPS = 20
+TRIAL_STEPS = 10
 RESERVE = 1.3  # seconds that are planned for a second that the trial took
 
 

@@ -32,7 +32,7 @@ STAGE_SCRIPTS = {
     "stage2-search-ticket.sh": ("search_ticket.py", "prune_iteratively.py"),
     "stage3-draw-retrain_ticket.sh": ("retrain_ticket.py",),
 }
-WRAPPERS = {"reproduce.sh": "reproduce.py"}
+WRAPPERS = {"reproduce.sh": "reproduce.py", "benchmarks/gpu.sh": "benchmarks/gpu.py"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
