@@ -22,7 +22,7 @@ from utils.settings import (
 
 SCRIPTS = [script for script in scripts() if not script.startswith("benchmarks/")]
 # Flags that the code reads by a name which it computes.
-BY_COMPUTED_NAME = {"train_file", "validation_file", "test_file", *RESOURCE_FLAGS}
+BY_COMPUTED_NAME = {"train_file", "validation_file", "test_file", *RESOURCE_FLAGS} - {"neighbours"}
 
 
 @dataclasses.dataclass(kw_only=True)
