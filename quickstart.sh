@@ -24,12 +24,32 @@ case $PRESET in
         ;;
 esac
 
+# Say what the table is, so that nobody reads it as a result.
+explain() {
+    if [ "$PRESET" = minutes ]; then
+        cat <<END
+
+This was a check that everything works, not a result: one search epoch on 1,200 sentences finds no
+robust ticket, so the table above does not compare dense models and tickets. What does:
+  sh reproduce.sh study            the tables of docs/study.md, from the recorded runs, in seconds
+  PRESET=hour sh quickstart.sh     a search long enough to find a ticket, one seed
+END
+    else
+        cat <<END
+
+One seed and one attack: the table can differ from docs/study.md, which has three seeds, matched
+dense models and Aua by class. Its tables: sh reproduce.sh study
+END
+    fi
+}
+
 sh "$ROOT/scripts/setup.sh"
 
 # The last command copies this script, with its settings, to done_file.
 done_file="$ROOT/runs/$results/all-done"
 if [ -f "$done_file" ] && cmp -s "$0" "$done_file"; then
     cat "$ROOT/results/$results/table.md"
+    explain
     echo "everything is done: results/$results, runs/$results; delete runs/$results to start over"
     exit 0
 fi
@@ -50,4 +70,5 @@ env SEARCH_EPOCHS="$search_epochs" ADV_STEPS="$adv_steps" sh "$ROOT/stage2-searc
 env $training $attack KINDS="random robust" SPARSITIES=0.3 sh "$ROOT/stage3-draw-retrain_ticket.sh"
 "$PYTHON" "$ROOT/report.py" --records "$RUNS" --output_dir "$ROOT/results/$results" \
     --title "Quickstart: dense, random ticket, robust ticket"
+explain
 cp "$0" "$done_file"

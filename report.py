@@ -81,7 +81,6 @@ def main() -> None:
         further = tuple(shlex.split(args.further_flags))
     targets = ALL if "all" in args.make else dict.fromkeys(args.make)
     tasks = tuple(dict.fromkeys(args.tasks)) if args.tasks else None
-    sources = build.Sources(args.records)
     scale = replace(SCALES[args.scale], further_flags=further, seeds=tuple(args.seeds))
     if args.encoder:
         scale = replace(scale, encoder=public_name(args.encoder))
@@ -89,7 +88,7 @@ def main() -> None:
         raise cli.UserError("the study has a scale of its own: give --scale study")
     for rule in ("last", "best") if args.checkpoint == "both" else (args.checkpoint,):
         into = folder / "best" if args.checkpoint == "both" and rule == "best" else folder
-        paths = build.make(targets, scale, sources, into, tasks, rule)
+        paths = build.make(build.Request(targets, args.records, scale, into, tasks, rule))
         print(f"written to {into}: {', '.join(path.name for path in paths)}")
 
 

@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.settings import AttackSettings
+from experiments import planner, recorded
+from experiments.jobs import Job, duration
 from experiments.paper import FIGURES, TABLES
+from experiments.runner import execute
 from experiments.scales import SCALES, ChoiceOfRuns, tables_of, tasks_of
 from experiments.study import STUDIES, STUDY_RECORDS
 from training.settings import FolderSettings, SessionSettings
@@ -51,9 +54,7 @@ class Settings(ChoiceOfRuns):
     )
     controls: bool = setting(True, "also train and attack the dense controls of a table's tickets")
     gpus: str | None = setting(
-        None,
-        "CUDA ids such as 0,1, with one run on each at a time",
-        unset="all visible",
+        None, "CUDA ids such as 0,1, with one run on each at a time", unset="all visible"
     )
     jobs: int = setting(1, "number of parallel runs on a CPU", cli.positive_int)
     time_budget: float | None = changed(SessionSettings, "time_budget", None)
@@ -88,14 +89,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     of_encoder = f"-{Path(args.encoder).name}" if is_study and args.encoder else ""
     args.output_dir = args.output_dir or str(ROOT / "results" / (args.scale + of_encoder))
     return args
-
-
-if __name__ == "__main__":
-    cli.run(parse_args)  # answer wrong arguments before the imports below, which take seconds
-
-from experiments import planner, recorded
-from experiments.jobs import Job, duration
-from experiments.runner import execute
 
 
 def show(jobs: list[Job], args) -> None:

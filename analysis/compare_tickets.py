@@ -72,7 +72,7 @@ def parse_args(argv: list[str] | None = None) -> Settings:
 
 def main() -> None:
     args = parse_args()  # before the imports, which take seconds
-    from reporting import densities, density_figure, overlap_figure, overlap_tables, ticket_files
+    from reporting import densities, overlap_figure, overlap_tables, ticket_files
     from reporting.render import write_text
 
     tickets, gates = ticket_files.read_all(
@@ -95,7 +95,7 @@ def main() -> None:
     paths.append(write_text(folder / "density.md", density_text))
     if gates:
         paths.append(write_text(folder / "density.csv", densities.csv_text(gates, matrices)))
-        paths += density_figure.draw(searches, folder)
+        paths += densities.draw(searches, folder)
     for name in set(OUTPUTS) - {path.name for path in paths}:  # from an earlier comparison
         (folder / name).unlink(missing_ok=True)
     print(text)

@@ -46,7 +46,7 @@ def parse_args(argv: list[str] | None = None) -> Settings:
 def main() -> None:
     args = parse_args()  # before the imports, which take seconds
     from evaluation import finished_attacks, judges, quality
-    from reporting import pairs, quality_tables
+    from reporting import pairs, text_tables
     from reporting.render import write_text
     from training.tasks import resolve_task
     from utils.files import write_json
@@ -66,7 +66,7 @@ def main() -> None:
         result = quality.quality_of(attack, quality.summarize(rows, measures))
         results.append(result)
         chosen = pairs.sample(len(rows), args.pairs, args.seed, attack.attack_id)
-        sheet += [pairs.Pair.of(result, rows[i], measures[i], task) for i in chosen]
+        sheet += [pairs.pair_of(result, rows[i], measures[i], task) for i in chosen]
 
     language_model = tools.language_model.facts if tools else {}
     judge = tools.judge.facts if tools else {}
@@ -81,10 +81,10 @@ def main() -> None:
         "results": [vars(result) for result in results],
         "environment": environment(),
     }
-    folder, text = Path(args.output_dir), quality_tables.markdown(results, language_model, judge)
+    folder, text = Path(args.output_dir), text_tables.quality(results, language_model, judge)
     write_json(folder / "quality.json", record)
     write_text(folder / "quality.md", text)
-    write_text(folder / "quality.csv", quality_tables.csv_text(results))
+    write_text(folder / "quality.csv", text_tables.quality_csv(results))
     write_text(folder / "pairs.csv", pairs.csv_text(sheet))
     remark = (
         f"{len(sheet)} pairs: at most {args.pairs} of each attack, drawn at random with seed "

@@ -47,7 +47,7 @@ def parse_args(argv: list[str] | None = None) -> Settings:
 def main() -> None:
     args = parse_args()  # before the imports, which take seconds
     from evaluation import finished_attacks, transfer
-    from reporting import transfer_tables
+    from reporting import text_tables
     from reporting.render import write_text
     from utils.devices import make_accelerator
     from utils.files import write_json
@@ -60,7 +60,7 @@ def main() -> None:
         [attacked[a.attack_id] for a in attacks], [a.folder.name for a in attacks]
     )
     sources = [
-        transfer_tables.Source(
+        text_tables.Source(
             name, a.settings.get("recipe"), a.summary.get("protocol_id"), a.attack_id
         )
         for name, a in zip(source_names, attacks, strict=True)
@@ -87,7 +87,7 @@ def main() -> None:
         "results": [result.as_json() for result in results],
         "environment": environment(),
     }
-    folder, text = Path(args.output_dir), transfer_tables.markdown(results, sources)
+    folder, text = Path(args.output_dir), text_tables.transfer(results, sources)
     write_json(folder / "transfer.json", record)
     write_text(folder / "transfer.md", text)
     print(text)

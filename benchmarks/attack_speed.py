@@ -17,6 +17,7 @@ Unknown flags go to attack.py (--task_name, --test_file, --seed and so on).
 """
 
 import argparse
+import functools
 import tempfile
 from pathlib import Path
 
@@ -24,8 +25,6 @@ import common
 
 import attack
 from evaluation import attack_setup, checkpoints, protocol, resources
-from evaluation.minilm import SIMILARITY_THRESHOLDS
-from evaluation.settings import RESOURCE_FLAGS
 from training import models
 from training.splits import load_splits
 from utils import cli
@@ -36,12 +35,8 @@ COMPARED = ("outcome", "perturbed", "queries")
 def parse_args() -> argparse.Namespace:
     parser = common.make_parser(__doc__)
     add = parser.add_argument
-    add(
-        "--model_name",
-        required=True,
-        help="run folder or checkpoint; bert-base: its shape with random weights, for the seconds "
-        "per query",
-    )
+    of_shape = "bert-base: its shape with random weights, for the seconds per query"
+    add("--model_name", required=True, help=f"run folder or checkpoint; {of_shape}")
     add("--recipe", default="textfooler-minilm", help="recipe of attack.py")
     add("--num_examples", type=int, default=100, help="rows")
     add("--stock_rows", type=int, help="rows that the stock wrapper attacks too (default: all)")
@@ -49,28 +44,14 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def random_bert_base(folder: Path) -> Path:
-    """A checkpoint of BERT-base's shape with random weights, and uncased BERT's tokenizer."""
-    common.load_model("bert-base", "cpu").save_pretrained(folder)
-    models.load_tokenizer("builtin/minilm").save_pretrained(folder)
-    return folder
-
-
-def build_attacks(a: argparse.Namespace, target, task, device: str) -> tuple[dict, object]:
-    """Name -> (victim, attack) for ours and stock, and the tokenizer."""
-    order = checkpoints.label_order(target, task)
-    if order != sorted(order):
-        raise cli.UserError("the stock wrapper cannot reorder labels: use another checkpoint")
-    length = a.max_seq_length or target.facts.get("max_seq_length") or task.max_seq_length
-    given = {name: getattr(a, name) for name in RESOURCE_FLAGS}
-    paths = resources.locate(a.recipe, given, device)
-    resources.import_textattack(device)
+def build_attacks(setup: attack_setup.Setup) -> dict[str, tuple]:
+    """Name -> (victim, attack) for ours and stock."""
+    resources.import_textattack(setup.device)
     from textattack import Attack
     from textattack.models.wrappers import HuggingFaceModelWrapper
 
     from evaluation import recipes
     from evaluation.textattack_parts import LogOdds
-    from evaluation.victim import Victim
 
     class RoundedLogOdds(LogOdds):
         def _get_score(self, model_output, attacked_text):
@@ -80,32 +61,37 @@ def build_attacks(a: argparse.Namespace, target, task, device: str) -> tuple[dic
         def forget(self) -> None:
             """attack_row calls it; the stock wrapper has no cache."""
 
-    loaded = recipes.load(a.recipe, paths, device)
-    model, tokenizer = checkpoints.load_classifier(target)
-    victim = Victim(model, tokenizer, order, length, a.eval_bsz, "fp32", device)
-    threshold = a.similarity_threshold or SIMILARITY_THRESHOLDS.get(a.recipe)
-    stock = Stock(model, tokenizer)
+    loaded = recipes.load(setup.args.recipe, setup.paths, setup.device)
+    victim = setup.victim()
+    stock = Stock(victim.model, victim.tokenizer)
     goals = {
-        "ours": (victim, RoundedLogOdds(victim, model_batch_size=2**20)),
-        "stock": (stock, RoundedLogOdds(stock)),  # TextAttack's own batch size
+        "ours": RoundedLogOdds(victim, model_batch_size=2**20),
+        "stock": RoundedLogOdds(stock),  # TextAttack's own batch size
     }
     attacks = {}
-    for name, (wrapper, goal) in goals.items():  # built twice: a search is bound to its goal
-        parts = recipes.build(a.recipe, victim, task, loaded, "log_odds", threshold)
+    for name, goal in goals.items():  # built twice: a search is bound to its goal
+        parts = setup.attack(victim, loaded)
         constraints = [*parts.pre_transformation_constraints, *parts.constraints]
-        search = parts.search_method
-        attacks[name] = (wrapper, Attack(goal, constraints, parts.transformation, search))
-    return attacks, tokenizer
+        made_attack = Attack(goal, constraints, parts.transformation, parts.search_method)
+        attacks[name] = (goal.model, made_attack)
+    return attacks
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict:
     known = common.flags(model_name=folder, recipe=args.recipe, num_examples=args.num_examples)
-    a = attack.parse_args([*known, *args.attack_flags])
+    known += common.flags(precision="fp32", score_with="log_odds")
+    a = attack.parse_args([*args.attack_flags, *known])
     target = checkpoints.find_targets(a.model_name, a.checkpoint, None)[0]
     task = attack_setup.task_of(a, target)
+    order = checkpoints.label_order(target, task)
+    if order != sorted(order):
+        raise cli.UserError("the stock wrapper cannot reorder labels: use another checkpoint")
+    length = a.max_seq_length or target.facts.get("max_seq_length") or task.max_seq_length
     rows = load_splits(a, task, ("test",))["test"]
     rows = protocol.choose_rows(rows, a.num_examples, a.row_choice, a.seed)
-    attacks, tokenizer = build_attacks(a, target, task, args.device)
+    paths = attack_setup.locate_resources(a, args.device)
+    setup = attack_setup.Setup(a, target, order, task, rows, paths, length, args.device)
+    attacks = build_attacks(setup)
     from evaluation.attack_rows import attack_row
 
     lines: dict[str, list[dict]] = {"ours": [], "stock": []}
@@ -122,23 +108,19 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
         for position in range(len(rows)):
             names = ("ours", "stock") if position < both else ("ours",)
             for name in names[:: 1 if position % 2 else -1]:
-                seconds = common.seconds_of(
-                    lambda name=name, position=position: attack_one(name, position)
-                )
-                lines[name][-1] |= {"seconds": seconds}
+                seconds = common.seconds_of(functools.partial(attack_one, name, position))
+                lines[name][-1]["seconds"] = seconds
                 progress.update()
-    return record_of(args, lines, len(rows), tokenizer)
+    return record_of(args, lines, attacks["stock"][0].tokenizer.model_max_length)
 
 
-def record_of(args: argparse.Namespace, lines: dict[str, list[dict]], rows: int, tokenizer) -> dict:
+def record_of(args: argparse.Namespace, lines: dict[str, list[dict]], pads_to: int) -> dict:
     ours, stock = lines["ours"], lines["stock"]
     shared = list(zip(ours, stock, strict=False))  # the first rows, which both attacked
     differing = [
         {"row_id": a["row_id"]} | {k: [a[k], b[k]] for k in COMPARED if a[k] != b[k]}
         for a, b in shared
-        if any(a[k] != b[k] for k in COMPARED)
     ]
-    attacked = [(a, b) for a, b in shared if a["queries"] > 1]
 
     def total(of: list[dict], key: str) -> float:
         return sum(line[key] for line in of)
@@ -148,25 +130,25 @@ def record_of(args: argparse.Namespace, lines: dict[str, list[dict]], rows: int,
         "ours_on_stock_rows": total(ours[: len(stock)], "seconds"),
         "stock": total(stock, "seconds"),
     }
-    by_row = [b["seconds"] for _, b in attacked], [a["seconds"] for a, _ in attacked]
+    by_row = [(b["seconds"], a["seconds"]) for a, b in shared if a["queries"] > 1]
     return {
         "row": {
             "model": Path(args.model_name).name,
             "recipe": args.recipe,
-            "rows": rows,
+            "rows": len(ours),
             "device": args.device,
             "precision": "fp32",
         },
         "stock_rows": len(stock),
-        "stock_pads_to": tokenizer.model_max_length,
+        "stock_pads_to": pads_to,
         "seconds": seconds,
         "seconds_a_query": {
             name: total(of_name, "seconds") / max(1, total(of_name, "queries"))
             for name, of_name in lines.items()
         },
         "ratio": seconds["stock"] / seconds["ours_on_stock_rows"] if stock else None,
-        "ratio_by_row": common.ratio(*by_row) if attacked else None,
-        "rows_that_differ": differing,
+        "ratio_by_row": common.ratio(*zip(*by_row, strict=True)) if by_row else None,
+        "rows_that_differ": [line for line in differing if len(line) > 1],
         **common.device_facts(args.device),
     }
 
@@ -192,8 +174,11 @@ def rows_of(record: dict) -> list[dict[str, str]]:
 def main() -> None:
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bert_base = args.model_name == "bert-base"
-        chosen = random_bert_base(Path(folder)) if bert_base else Path(args.model_name)
+        chosen = Path(args.model_name)
+        if args.model_name == "bert-base":  # random weights, and uncased BERT's tokenizer
+            chosen = Path(folder)
+            common.load_model("bert-base", "cpu").save_pretrained(folder)
+            models.load_tokenizer("builtin/minilm").save_pretrained(folder)
         record = measure(args, chosen)
     common.publish(args.output_dir, "attack_speed", record, rows_of)
 

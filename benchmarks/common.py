@@ -1,8 +1,8 @@
 """What the benchmarks share: lengths of real texts, models, timing, floors, records, tables."""
 
 import argparse
+import functools
 import json
-import math
 import os
 import re
 import sys
@@ -35,7 +35,7 @@ RESULTS = ROOT / "results" / "benchmarks"
 # quantiles. sst2: the 6,920 whole sentences of SST-2's training part (mean 25.3, maximum 80).
 # sst2_phrases: GLUE's 67,349 training phrases (mean 13.3). imdb: the 25,000 training reviews, cut
 # at 256 tokens as in training (mean 207.8).
-_LENGTHS = {
+LENGTHS = {
     "sst2": (
         "5 7 8 9 10 11 11 12 12 13 14 14 15 15 16 16 17 17 18 18 19 19 20 20 21 21 22 22 22 23 "
         "23 24 24 25 25 26 26 27 27 28 28 29 29 30 30 31 32 32 33 34 34 35 36 37 38 38 40 41 42 "
@@ -50,7 +50,7 @@ _LENGTHS = {
         "189 193 197 201 206 210 215 220 225 230 236 242 248 255" + " 256" * 28
     ),
 }
-LENGTHS = {name: [int(length) for length in text.split()] for name, text in _LENGTHS.items()}
+LENGTHS = {name: [int(length) for length in text.split()] for name, text in LENGTHS.items()}
 WORD_IDS = (1000, 28000)  # whole words of uncased BERT's vocabulary: no special tokens among them
 
 
@@ -62,9 +62,9 @@ def draw_rows(lengths: str, count: int, seed: int) -> Encoded:
     return Encoded(rows, None, draw.integers(0, 2, count).tolist(), 0, 0)
 
 
-def representative(batches: list, width_of: Callable, count: int) -> list:
+def representative(batches: list[dict], count: int) -> list[dict]:
     """`count` of an epoch's batches at evenly spaced quantiles of their padded length."""
-    ordered = sorted(batches, key=width_of)
+    ordered = sorted(batches, key=lambda batch: batch["input_ids"].shape[1])
     return [ordered[int((i + 0.5) / count * len(ordered))] for i in range(count)]
 
 
@@ -117,14 +117,14 @@ def time_side_by_side(
     others does not count (memory pools, kernels for each shape). `progress` counts
     `side_by_side_steps` units.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
     names = list(variants)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(-1, repeats):
         spent = dict.fromkeys(names, 0.0)
         for j in range(batches):
             turn = (repeat + j) % len(names)
             for name in names[turn:] + names[:turn]:
-                spent[name] += seconds_of(lambda name=name, j=j: variants[name](j), device)
+                spent[name] += seconds_of(functools.partial(variants[name], j), device)
                 progress.update()
         for name in names if repeat >= 0 else ():
             seconds[name].append(spent[name] / batches)
@@ -148,9 +148,7 @@ def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
 class _ByteCounter(TorchDispatchMode):
     """Sums the bytes that each operation reads and writes; views cost nothing."""
 
-    def __init__(self):
-        super().__init__()
-        self.total = 0
+    total = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -170,13 +168,11 @@ def work(step: Callable[[], object]) -> dict[str, int]:
     Operations: those of matrix products and attention. Bytes: what each operation reads and writes,
     as if no cache held any of it.
     """
-    counter = FlopCounterMode(display=False)
-    with counter:
+    with FlopCounterMode(display=False) as operations:
         step()
-    bytes_counter = _ByteCounter()
-    with bytes_counter:
+    with _ByteCounter() as moved:
         step()
-    return {"flops": counter.get_total_flops(), "bytes": bytes_counter.total}
+    return {"flops": operations.get_total_flops(), "bytes": moved.total}
 
 
 def machine_rates(device: str, precision: str) -> dict[str, float]:
@@ -196,23 +192,16 @@ def machine_rates(device: str, precision: str) -> dict[str, float]:
     }
 
 
-class PeakMemory:
-    """GPU memory of one variant, where others hold memory on the same device."""
-
-    def __init__(self, device: str):
-        self.on = device == "cuda"
-        self.before = torch.cuda.memory_allocated() if self.on else 0
-
-    def of(self, step: Callable[[], object]) -> int | None:
-        """Peak bytes of `step`, without what was held when this object was made."""
-        if not self.on:
-            return None
-        step()  # the first step creates the optimizer's state
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - self.before
+def peak_memory(step: Callable[[], object], device: str, before: int) -> int | None:
+    """Peak bytes of `step` on a GPU, without the `before` that others hold there."""
+    if device != "cuda":
+        return None
+    step()  # the first step creates the optimizer's state
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def make_parser(doc: str, *, with_device: bool = True) -> argparse.ArgumentParser:
@@ -227,6 +216,10 @@ def make_parser(doc: str, *, with_device: bool = True) -> argparse.ArgumentParse
     return parser
 
 
+def add_precision(parser: argparse.ArgumentParser, help: str) -> None:
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help=help)
+
+
 def flags(**values: object) -> list[str]:
     """bsz=8 -> ["--bsz", "8"]."""
     return [word for name, value in values.items() for word in (f"--{name}", str(value))]
@@ -235,10 +228,9 @@ def flags(**values: object) -> list[str]:
 def device_facts(device: str) -> dict:
     """Device, threads and versions for the record."""
     known = environment()
-    name = known["device"] if device == "cuda" else _cpu_name()
     return {
-        "device": name,
-        "threads": torch.get_num_threads(),
+        "device": known["device"] if device == "cuda" else _cpu_name(),
+        "threads": known["threads"],
         "torch": torch.__version__,
         "versions": known["versions"],
         "commit": known["commit"],
@@ -250,10 +242,8 @@ def device_in_words(record: dict) -> str:
 
 
 def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "CPU"
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.is_file() else []
     return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "CPU")
 
 
@@ -270,15 +260,13 @@ def publish(
         files.append_jsonl(path, record)
     newest = {json.dumps(r["row"]): r for r in files.read_jsonl(path)}
     rows = [row for r in newest.values() for row in rows_of(r)]
-    cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    text = "".join("| " + " | ".join(line) + " |\n" for line in cells)
+    lines = [rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows)]
+    text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
     files.write_atomically(folder / f"{name}.md", lambda p: p.write_text(text, encoding="utf-8"))
     print(text, end="")
 
 
 def spread(numbers: dict[str, float], digits: int = 2) -> str:
-    """median [quartile 1, quartile 3], or - where there is no median."""
-    if math.isnan(numbers["median"]):
-        return "-"
-    median, low, high = (numbers[k] for k in ("median", "quartile_1", "quartile_3"))
-    return f"{median:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    """median [quartile 1, quartile 3]."""
+    median, low, high = (f"{numbers[k]:.{digits}f}" for k in ("median", "quartile_1", "quartile_3"))
+    return f"{median} [{low}, {high}]"

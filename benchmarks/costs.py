@@ -30,7 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--encoder", default="builtin/minilm", help="--model_name of the stages")
     add("--rows", type=cli.positive_int, default=960, help="training rows of an epoch")
     add("--adv_steps", type=cli.positive_int, default=3, help="K of the search")
-    add("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    common.add_precision(parser, "of the stages")
     return parser.parse_args(argv)
 
 
@@ -50,51 +50,42 @@ def commands(args: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
     }
 
 
-def run(args: argparse.Namespace, command: list[str], output_dir: Path) -> dict:
+def run(args: argparse.Namespace, command: list[str], output_dir: Path) -> tuple[float, int]:
     """Run one script: seconds per 1,000 rows, and peak bytes."""
     script, *flags = command
-    flags += common.flags(
-        max_train_rows=args.rows,
-        epochs=1,
-        device=args.device,
-        precision=args.precision,
-        output_dir=output_dir,
-    )
+    flags += common.flags(max_train_rows=args.rows, epochs=1, output_dir=output_dir)
+    flags += common.flags(device=args.device, precision=args.precision)
     words = [sys.executable, str(common.ROOT / script), *flags, "--quiet", "--overwrite"]
     passive = os.environ | {"OMP_WAIT_POLICY": "passive"}  # as in the stage scripts
-    done = subprocess.run(words, env=passive, stdout=sys.stderr)
-    if done.returncode:
+    if subprocess.run(words, env=passive, stdout=sys.stderr).returncode:
         raise cli.UserError(f"{script} {' '.join(flags)} failed; see its message above")
     result = json.loads((output_dir / "result.json").read_text())
     seconds = result.get("seconds_of_training") or result["seconds_of_search"]
-    return {"seconds": 1000 * seconds / args.rows, "bytes": result["peak_memory_bytes"]}
+    return 1000 * seconds / args.rows, result["peak_memory_bytes"]
 
 
 def measure(args: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         scripts = commands(args, Path(folder))
-        runs: dict[str, list[dict]] = {name: [] for name in scripts}
+        runs: dict[str, list[tuple[float, int]]] = {name: [] for name in scripts}
         count = args.repeats * len(scripts)
         with common.make_progress(count, 0, "run", "costs") as progress:
             for _ in range(args.repeats):
                 for name, command in scripts.items():
                     runs[name].append(run(args, command, Path(folder) / name))
                     progress.update()
-    ways = {
-        name: {
-            "seconds_per_1000_rows": statistics.median(x["seconds"] for x in of_name),
-            "seconds_of_each_repeat": [x["seconds"] for x in of_name],
-            "peak_memory_bytes": statistics.median(x["bytes"] for x in of_name),
+    ways = {}
+    for name, of_name in runs.items():
+        seconds, memory = zip(*of_name, strict=True)
+        ways[name] = {
+            "seconds_per_1000_rows": statistics.median(seconds),
+            "seconds_of_each_repeat": list(seconds),
+            "peak_memory_bytes": statistics.median(memory),
         }
-        for name, of_name in runs.items()
-    }
     settings = ("encoder", "rows", "adv_steps", "precision", "device")
-    return {
-        "row": {name: getattr(args, name) for name in settings},
-        "ways": ways,
-        "repeats": args.repeats,
-        **common.device_facts(args.device),
-    }
+    row = {name: getattr(args, name) for name in settings}
+    facts = common.device_facts(args.device)
+    return {"row": row, "ways": ways, "repeats": args.repeats, **facts}
 
 
 def rows_of(record: dict) -> list[dict[str, str]]:

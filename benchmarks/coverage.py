@@ -9,6 +9,7 @@ treats the rows as the only rows that exist.
 """
 
 import argparse
+import itertools
 
 import common
 import numpy as np
@@ -66,15 +67,13 @@ def main() -> None:
         "| seeds | rows | truth % | sd of seeds (logit) | ours covers % | Student's t covers % | "
         "width of ours |\n|---|---|---|---|---|---|---|"
     )
-    cases = [(world, seeds, rows) for world in WORLDS for seeds in SEEDS for rows in ROWS]
+    cases = list(itertools.product(WORLDS, SEEDS, ROWS))
     with common.make_progress(len(cases) * repeats, 0, "repeat", "coverage") as progress:
         for world, seeds, rows in cases:
             ours, students, width = covered(world, seeds, rows, repeats, draw, progress)
-            print(
-                f"| {seeds} | {rows} | {100 * truth(*world):.1f} | {world[2]} | "
-                f"{100 * ours:.1f} | {100 * students:.1f} | {width:.1f} |",
-                flush=True,
-            )
+            shares = f"{100 * ours:.1f} | {100 * students:.1f} | {width:.1f}"
+            case = f"{seeds} | {rows} | {100 * truth(*world):.1f} | {world[2]}"
+            print(f"| {case} | {shares} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ a figure to results/benchmarks/.
 """
 
 import argparse
+import functools
 import tempfile
 from pathlib import Path
 
@@ -48,25 +49,21 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("what", choices=["share", "curves"])
     add("--encoder", default="builtin/minilm", help="share: tokenizer and model")
-    add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="of the steps")
+    common.add_precision(parser, "of the steps")
     add("--axes", nargs="+", choices=list(AXES), default=list(AXES), help="curves: these only")
     args, args.further = parser.parse_known_args()
     return args
 
 
 def share(args: argparse.Namespace) -> dict:
-    hardware = {"precision": args.precision, "device": args.device}
-    training = finetune.parse_args(
-        [*common.flags(model_name=args.encoder, output_dir="-", **hardware), *args.further]
-    )
+    hardware = common.flags(precision=args.precision, device=args.device)
+    flags = common.flags(model_name=args.encoder, output_dir="-")
+    training = finetune.parse_args([*flags, *hardware, *args.further])
     task = resolve_task(training)
     length = training.max_seq_length or task.max_seq_length
     rows = load_splits(training, task, ("train",))["train"]
     tokenizer = models.load_tokenizer(args.encoder)
     accelerator = devices.make_accelerator(training)
-
-    def tokenize() -> None:
-        encode(rows, tokenizer, length)
 
     def all_batches() -> None:
         for positions in epoch_batches(train.lengths, training.bsz, 0):
@@ -74,6 +71,7 @@ def share(args: argparse.Namespace) -> dict:
 
     count = args.repeats + common.side_by_side_steps(1, BATCHES_OF_AN_EPOCH, args.repeats)
     with common.make_progress(count, 0, "measurement", "share") as progress:
+        tokenize = functools.partial(encode, rows, tokenizer, length)
         tokenizing, reading, batching = [], [], []
         for _ in range(args.repeats):
             with (
@@ -82,13 +80,11 @@ def share(args: argparse.Namespace) -> dict:
             ):
                 tokenizing.append(common.seconds_of(tokenize))
                 reading.append(common.seconds_of(tokenize))
-                train = encode(rows, tokenizer, length)
+                train = tokenize()
             batching.append(common.seconds_of(all_batches, args.device))
             progress.update()
-        flags = common.flags(
-            encoder=args.encoder, bsz=training.bsz, batches=BATCHES_OF_AN_EPOCH, **hardware
-        )
-        bench = training_steps.Bench(training_steps.parse_args(flags), train)
+        flags = common.flags(encoder=args.encoder, bsz=training.bsz, batches=BATCHES_OF_AN_EPOCH)
+        bench = training_steps.Bench(training_steps.parse_args([*flags, *hardware]), train)
         timed = common.time_side_by_side(
             {"dense": bench.dense()}, BATCHES_OF_AN_EPOCH, args.repeats, args.device, progress
         )
@@ -116,10 +112,10 @@ def share(args: argparse.Namespace) -> dict:
 
 def rows_of(record: dict) -> list[dict[str, str]]:
     row = record["row"]
-
-    def percent(name: str) -> str:
-        return common.spread({k: 100 * v for k, v in record[name].items()})
-
+    first, later = (
+        common.spread({k: 100 * v for k, v in record[f"share_{which}"].items()})
+        for which in ("first_epoch", "later_epochs")
+    )
     return [
         {
             "what": f"{row['task']}, {row['encoder']}, {row['rows']} rows, {row['precision']}",
@@ -127,51 +123,43 @@ def rows_of(record: dict) -> list[dict[str, str]]:
             "reading tokens, s": common.spread(record["seconds_to_read_tokens"], 3),
             "batching, s": common.spread(record["seconds_to_batch"], 3),
             "epoch of plain steps, s": common.spread(record["seconds_of_an_epoch"], 3),
-            "share, first epoch, %": percent("share_first_epoch"),
-            "share, later epochs, % (target < 2)": percent("share_later_epochs"),
+            "share, first epoch, %": first,
+            "share, later epochs, % (target < 2)": later,
             "device": common.device_in_words(record),
         }
     ]
 
 
-def curves(args: argparse.Namespace) -> list[dict]:
-    """One dict per axis, value and step: seconds and floating-point operations."""
+def curves(args: argparse.Namespace) -> pandas.DataFrame:
+    """A row per axis, value and step: seconds and floating-point operations."""
     lines = []
     points = [(axis, value) for axis in args.axes for value in AXES[axis]]
     count = len(points) * common.side_by_side_steps(len(STEPS), 1, args.repeats)
     with common.make_progress(count, 0, "step", "curves") as progress:
         for axis, value in points:
             at = BASE | {axis: value}
-            flags = common.flags(
-                encoder=f"bert-{at['depth']}x{at['width']}",
-                lengths=at["length"],
-                bsz=at["batch"],
-                adv_steps=at["K"],
-                precision=args.precision,
-                device=args.device,
-                batches=1,
-            )
+            flags = common.flags(encoder=f"bert-{at['depth']}x{at['width']}", lengths=at["length"])
+            flags += common.flags(bsz=at["batch"], adv_steps=at["K"], batches=1)
+            flags += common.flags(precision=args.precision, device=args.device)
             bench = training_steps.Bench(training_steps.parse_args([*flags, *args.further]))
             steps = {name: getattr(bench, name)() for name in STEPS}
             seconds = common.time_side_by_side(steps, 1, args.repeats, args.device, progress)
             for name, step in steps.items():
-                flops = common.work(lambda step=step: step(0))["flops"]
+                flops = common.work(functools.partial(step, 0))["flops"]
                 line = {"axis": axis, "value": value, "step": name, "flops": flops}
                 lines.append(line | common.quartiles(seconds[name]))
-    return lines
+    return pandas.DataFrame(lines)
 
 
-def draw_curves(lines: list[dict], axes: list[str], path: Path) -> None:
+def draw_curves(lines: pandas.DataFrame, axes: list[str], path: Path) -> None:
     """One panel per axis; both scales logarithmic, with ticks at the measured values."""
     figure, panels = plt.subplots(1, len(axes), figsize=(3 * len(axes), 3), squeeze=False)
     for axis, panel in zip(axes, panels[0], strict=True):
         for name, style in zip(STEPS, ("o-", "s--"), strict=True):
-            points = [p for p in lines if (p["axis"], p["step"]) == (axis, name)]
-            values, medians = [p["value"] for p in points], [p["median"] for p in points]
-            below = [p["median"] - p["quartile_1"] for p in points]
-            above = [p["quartile_3"] - p["median"] for p in points]
+            at = lines[(lines["axis"] == axis) & (lines["step"] == name)]
+            spread = [at["median"] - at["quartile_1"], at["quartile_3"] - at["median"]]
             label = name.replace("_", " ")
-            panel.errorbar(values, medians, [below, above], fmt=style, label=label)
+            panel.errorbar(at["value"], at["median"], spread, fmt=style, label=label)
         panel.set(xlabel=axis, xscale="log", yscale="log")
         panel.set_xticks(AXES[axis], map(str, AXES[axis]))
         panel.yaxis.set_major_formatter("{x:g}")
@@ -184,24 +172,16 @@ def draw_curves(lines: list[dict], axes: list[str], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def write_curves(args: argparse.Namespace) -> None:
-    lines = curves(args)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    pandas.DataFrame(lines).to_csv(args.output_dir / "curves.csv", index=False)
-    draw_curves(lines, args.axes, args.output_dir / "curves.png")
-    for p in lines:
-        print(
-            f"{p['axis']:7} {p['value']:4} {p['step']:18} {common.spread(p, 3)} s, "
-            f"{p['flops'] / 1e9:.0f} GFLOP"
-        )
-
-
 def main() -> None:
     args = parse_args()
     if args.what == "share":
         common.publish(args.output_dir, "data_pipeline", share(args), rows_of)
-    else:
-        write_curves(args)
+        return
+    lines = curves(args)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    lines.to_csv(args.output_dir / "curves.csv", index=False)
+    draw_curves(lines, args.axes, args.output_dir / "curves.png")
+    print(lines.to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ Each simulated row has a difficulty, and each model survives an attack on it wit
 depends on this difficulty, on the model and, where the classes differ, on its class.
 """
 
-import argparse
+import itertools
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -23,77 +24,68 @@ GAIN = 8.0  # points of Aua between the two models
 SPREAD = 1.5  # standard deviation of a row's difficulty, in log-odds
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(__doc__.split("\n")[0])
-    parser.add_argument("--output", help="Markdown file to write (default: print the table)")
-    parser.add_argument(
-        "--repetitions", type=cli.positive_int, default=2000, help="simulations per number"
-    )
-    parser.add_argument("--seed", type=cli.non_negative_int, default=0, help="random seed")
-    return parser.parse_args(argv)
+WORLDS = (  # difference between the classes, and the gain of each, in points
+    ("alike", 0.0, (GAIN, GAIN)),
+    ("alike, no gain", 0.0, (0.0, 0.0)),
+    ("20 points apart, the whole gain in one", 20.0, (20.0, 0.0)),
+)
 
 
 def main() -> None:
-    args = parse_args()
+    parser = cli.Parser(__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--output", help="Markdown file to write (default: print the table)")
+    add("--repetitions", type=cli.positive_int, default=2000, help="simulations per number")
+    add("--seed", type=cli.non_negative_int, default=0, help="random seed")
+    args = parser.parse_args()
+    count = args.repetitions
     generator = np.random.default_rng(args.seed)
-    lines = [
-        "# How often a class-wise flag fires",
-        "",
-        f"`python benchmarks/false_alarms.py --repetitions {args.repetitions} --seed {args.seed}`. "
-        f"Two classes of equal size, Aua {AUA:g} %, in % of {args.repetitions} simulations. "
-        "The rules are stated in `evaluation/by_class.py`: `one_class_survives` flags one record, "
-        "`one_class_carries` the gain of one model over another, over all seeds.",
-        "",
-        "| rows | seeds | classes | flag | fires |",
-        "| ---: | ---: | --- | --- | ---: |",
-    ]
-    worlds = (
-        ("alike", 0.0, (GAIN, GAIN)),
-        ("alike, no gain", 0.0, (0.0, 0.0)),
-        ("20 points apart, the whole gain in one", 20.0, (20.0, 0.0)),
-    )
-    cases = (len(worlds) * len(SEEDS) + len(worlds) - 1) * len(ROWS)
+    text = f"""# How often a class-wise flag fires
+
+`python benchmarks/false_alarms.py --repetitions {count} --seed {args.seed}`. \
+Two classes of equal size, Aua {AUA:g} %, in % of {count} simulations. \
+The rules are stated in `evaluation/by_class.py`: `one_class_survives` flags one record, \
+`one_class_carries` the gain of one model over another, over all seeds.
+
+| rows | seeds | classes | flag | fires |
+| ---: | ---: | --- | --- | ---: |
+"""
+    cases = (len(WORLDS) * len(SEEDS) + len(WORLDS) - 1) * len(ROWS)
     with common.make_progress(cases, 0, "case", "false_alarms") as progress:
-        for classes, gap, gains in worlds:
-            for rows in ROWS:
-                if classes != "alike, no gain":
-                    share = fires_on_records(generator, args.repetitions, rows, gap)
-                    lines.append(f"| {rows} | 1 | {classes} | one_class_survives | {share:.1f} |")
-                    progress.update()
-                for seeds in SEEDS:
-                    share = fires_on_gains(generator, args.repetitions, rows, seeds, gains)
-                    lines.append(
-                        f"| {rows} | {seeds} | {classes} | one_class_carries | {share:.1f} |"
-                    )
-                    progress.update()
-    text = "\n".join(lines) + "\n"
+        for (classes, gap, gains), rows in itertools.product(WORLDS, ROWS):
+            if classes != "alike, no gain":
+                share = percent(count, survives_fires, generator, rows, gap)
+                text += f"| {rows} | 1 | {classes} | one_class_survives | {share} |\n"
+                progress.update()
+            for seeds in SEEDS:
+                share = percent(count, carries_fires, generator, rows, seeds, gains)
+                text += f"| {rows} | {seeds} | {classes} | one_class_carries | {share} |\n"
+                progress.update()
     if args.output:
         Path(args.output).write_text(text, encoding="utf-8")
     else:
         print(text, end="")
 
 
-def fires_on_records(generator, repetitions: int, rows: int, gap: float) -> float:
-    """Share of records, in %, on which `one_class_survives` fires; the classes differ by `gap`."""
-    fired = 0
-    for _ in range(repetitions):
-        difficulty = generator.normal(0, SPREAD, rows)
-        shift = [gap / 2, -gap / 2]
-        fired += one_class_survives(record(generator, difficulty, 1, shift)) is not None
-    return 100 * fired / repetitions
+def percent(repetitions: int, fires: Callable[..., bool], *case) -> str:
+    """Share of the repetitions in which a flag fires."""
+    return f"{100 * sum(fires(*case) for _ in range(repetitions)) / repetitions:.1f}"
 
 
-def fires_on_gains(generator, repetitions: int, rows: int, seeds: int, gains: tuple) -> float:
-    """Share of comparisons, in %, on which `one_class_carries` fires; `gains`: points by class."""
-    fired = 0
-    for _ in range(repetitions):
-        difficulty = generator.normal(0, SPREAD, rows)
-        after, before = (
-            [record(generator, difficulty, seed, shift) for seed in range(seeds)]
-            for shift in (gains, (0.0, 0.0))
-        )
-        fired += one_class_carries(after, before) is not None
-    return 100 * fired / repetitions
+def survives_fires(generator, rows: int, gap: float) -> bool:
+    """Whether `one_class_survives` fires on a record whose classes differ by `gap` points."""
+    difficulty = generator.normal(0, SPREAD, rows)
+    return one_class_survives(record(generator, difficulty, 1, (gap / 2, -gap / 2))) is not None
+
+
+def carries_fires(generator, rows: int, seeds: int, gains: tuple[float, float]) -> bool:
+    """Whether `one_class_carries` fires on a gain over all seeds. `gains`: points by class."""
+    difficulty = generator.normal(0, SPREAD, rows)
+    after, before = (
+        [record(generator, difficulty, seed, shift) for seed in range(seeds)]
+        for shift in (gains, (0.0, 0.0))
+    )
+    return one_class_carries(after, before) is not None
 
 
 def record(generator, difficulty, seed: int, shift) -> dict:

@@ -13,8 +13,8 @@ results/benchmarks/training_steps.jsonl and training_steps.md.
 
 import argparse
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import itertools
+from collections.abc import Callable
 
 import common
 import released_step
@@ -28,6 +28,7 @@ from masking import encoders, surgery, tickets
 from training import adversary, optim
 from training.batching import Encoded, collate, epoch_batches
 from training.prediction import inputs_of
+from training.trainee import make_trainee
 from utils import cli, devices
 
 # The ratios of seconds that the table shows.
@@ -39,20 +40,12 @@ REPEATS_ALONE = 3  # of the middle batch, for the floors
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = common.make_parser(__doc__)
     add = parser.add_argument
-    add(
-        "--encoder",
-        default="builtin/minilm",
-        help="builtin/minilm, a folder, or with random weights bert-base and bert-LAYERSxWIDTH",
-    )
+    models = "builtin/minilm, a folder, or with random weights bert-base and bert-LAYERSxWIDTH"
+    add("--encoder", default="builtin/minilm", help=models)
     add("--lengths", default="sst2", help=f"{', '.join(common.LENGTHS)}, or a number of tokens")
     add("--bsz", type=int, default=32, help="sentences per step")
     add("--adv_steps", type=int, default=5, help="K, passes of the adversarial steps")
-    add(
-        "--precision",
-        choices=["auto", "fp32", "bf16"],
-        default="auto",
-        help="of all but the released step, which is fp32",
-    )
+    common.add_precision(parser, "of all but the released step, which is fp32")
     add("--batches", type=int, default=3, help="batches per repeat, at quantiles of the lengths")
     add("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, help="time these only")
     args, args.search_flags = parser.parse_known_args(argv)
@@ -67,13 +60,8 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, rows: Encoded | None = None):
         self.args = args
-        flags = common.flags(
-            model_name="-",
-            output_dir="-",
-            task_name="sst2",
-            precision=args.precision,
-            device=args.device,
-        )
+        flags = common.flags(model_name="-", output_dir="-", task_name="sst2")
+        flags += common.flags(precision=args.precision, device=args.device)
         passes = common.flags(adv_steps=args.adv_steps)
         self.search_args = search_ticket.parse_args([*flags, *passes, *args.search_flags])
         self.freelb_args = finetune.parse_args([*flags, *passes, "--method", "freelb"])
@@ -82,18 +70,14 @@ class Bench:
         self.precision = "bf16" if self.accelerator.mixed_precision == "bf16" else "fp32"
         rows = rows or common.draw_rows(args.lengths, 50 * args.bsz, seed=0)
         self.rows = len(rows)
-
-        def chosen(batches: list[dict]) -> list[dict]:
-            return common.representative(batches, lambda b: b["input_ids"].shape[1], args.batches)
-
         # The device holds ids and mask from the start: data_pipeline.py times the batching.
-        grouped = chosen([collate(rows, b) for b in epoch_batches(rows.lengths, args.bsz, 0)])
+        grouped = [collate(rows, b) for b in epoch_batches(rows.lengths, args.bsz, 0)]
+        grouped = common.representative(grouped, args.batches)
         self.shapes = [b["input_ids"].shape for b in grouped]
         self.batches = [devices.to_device(b, self.accelerator) for b in grouped]
         shuffled = released_step.shuffled_batches(rows.input_ids, rows.labels, args.bsz, seed=0)
-        self.shuffled = [
-            {k: v.to(args.device) for k, v in b.items()} for b in chosen(list(shuffled))
-        ]
+        shuffled = common.representative(list(shuffled), args.batches)
+        self.shuffled = [{k: v.to(args.device) for k, v in b.items()} for b in shuffled]
 
     def _model(self):
         return common.load_model(self.args.encoder, self.args.device)
@@ -108,31 +92,25 @@ class Bench:
         in_bytes = search_ticket.prepare_fast_gates(gated, args, self.accelerator, passes=10**6)
         draws = self._draws(model, args, lambda g: surgery.draw_noise(gated, g, in_bytes))
         search = search_ticket.Search(model, gated, args, self.accelerator, draws)
-        skips, steps = optim.Skips(), iter(range(1, 10**9))
 
-        def step(j: int):
-            number = next(steps)
-            draws.start_step(number, self.batches[j], self.shapes[j])
-            admits = functools.partial(skips.admits, number)
-            return search.step(self.batches[j], args.lr, args.lambda_amp, admits)
+        def update(batch: dict, admits: Callable) -> None:
+            search.step(batch, args.lr, args.lambda_amp, admits)
 
-        return step
+        return self._steps(draws, update)
 
     def released(self) -> Callable[[int], object]:
         # Enough epochs that neither schedule ends during the timing.
-        settings = released_step.Settings(
-            adv_steps=self.args.adv_steps, batch_size=self.args.bsz, epochs=10**6
-        )
-        search = released_step.ReleasedSearch(
-            self._model(),
-            settings,
-            self.rows,
-            lambda shape: torch.rand(shape, device=self.args.device),
-        )
+        passes, size = self.args.adv_steps, self.args.bsz
+        settings = released_step.Settings(adv_steps=passes, batch_size=size, epochs=10**6)
+        draw = functools.partial(torch.rand, device=self.args.device)
+        search = released_step.ReleasedSearch(self._model(), settings, self.rows, draw)
 
-        def step(j: int):
-            with _nondeterministic():
-                return search.step(self.shuffled[j])
+        def step(j: int) -> None:
+            # The released code does not ask for deterministic kernels; our scripts do.
+            before = torch.are_deterministic_algorithms_enabled()
+            torch.use_deterministic_algorithms(False)
+            search.step(self.shuffled[j])
+            torch.use_deterministic_algorithms(before, warn_only=True)
 
         return step
 
@@ -159,9 +137,7 @@ class Bench:
         return self._plain(model)
 
     def _plain(self, model) -> Callable[[int], object]:
-        args = self.train_args
-        groups = optim.decay_groups(model, args.weight_decay)
-        optimizer = optim.make_adamw("torch", groups, args.lr, 0.0)
+        trainee = make_trainee(model, self.train_args, self.accelerator)
 
         def backward(batch: dict, draws: adversary.Draws):
             draws.redraw(0)
@@ -172,48 +148,45 @@ class Bench:
             loss.backward()
             return loss.detach()[None]
 
-        return self._dense_step(model, list(model.parameters()), optimizer, args, backward)
+        weights = list(model.parameters())
+        return self._dense_step(model, weights, trainee.optimizer, self.train_args, backward)
 
     def _dense_step(self, model, weights, optimizer, args, backward) -> Callable[[int], object]:
         draws = self._draws(model, args)
-        skips, steps = optim.Skips(), iter(range(1, 10**9))
 
-        def step(j: int):
-            number = next(steps)
-            draws.start_step(number, self.batches[j], self.shapes[j])
-            losses = backward(self.batches[j], draws)
-            norm = optim.clip(weights, args.max_grad_norm)
-            if skips.admits(number, losses, norm):
+        def update(batch: dict, admits: Callable) -> None:
+            losses = backward(batch, draws)
+            if admits(losses, optim.clip(weights, args.max_grad_norm)):
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            return losses
+
+        return self._steps(draws, update)
+
+    def _steps(self, draws, update: Callable[[dict, Callable], None]) -> Callable[[int], object]:
+        skips, numbers = optim.Skips(), itertools.count(1)
+
+        def step(j: int) -> None:
+            number = next(numbers)
+            draws.start_step(number, self.batches[j], self.shapes[j])
+            update(self.batches[j], functools.partial(skips.admits, number))
 
         return step
 
 
-@contextmanager
-def _nondeterministic() -> Iterator[None]:
-    """The released code does not ask for deterministic kernels; our scripts do."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(False)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=True)
-
-
 def measure(args: argparse.Namespace) -> dict:
+    device = args.device
     count = 2 + common.side_by_side_steps(len(args.variants), args.batches, args.repeats)
     count += len(args.variants) * (2 + common.side_by_side_steps(1, 1, REPEATS_ALONE))
     with common.make_progress(count, 0, "measurement", "training_steps") as progress:
         bench, steps, memory = Bench(args), {}, {}
         for name in args.variants:
-            peak = common.PeakMemory(args.device)
-            steps[name] = step = getattr(bench, name)()
-            memory[name] = peak.of(lambda step=step: step(args.batches - 1))
+            before = torch.cuda.memory_allocated()
+            steps[name] = getattr(bench, name)()
+            last = functools.partial(steps[name], args.batches - 1)
+            memory[name] = common.peak_memory(last, device, before)
             progress.update()
-        seconds = common.time_side_by_side(steps, args.batches, args.repeats, args.device, progress)
-        rates = {p: common.machine_rates(args.device, p) for p in {bench.precision, "fp32"}}
+        seconds = common.time_side_by_side(steps, args.batches, args.repeats, device, progress)
+        rates = {p: common.machine_rates(device, p) for p in {bench.precision, "fp32"}}
         progress.update(2)
         measured = {}
         for name, step in steps.items():
@@ -221,27 +194,8 @@ def measure(args: argparse.Namespace) -> dict:
             measured[name] = {
                 "seconds_a_step": common.quartiles(seconds[name]),
                 "peak_memory_bytes": memory[name],
-                **floors(step, args.batches // 2, rate, args.device, progress),
+                **floors(functools.partial(step, args.batches // 2), rate, device, progress),
             }
-    return record_of(args, bench, seconds, memory, measured, rates)
-
-
-def floors(step, middle: int, rate: dict, device: str, progress) -> dict:
-    """Work of a step on the middle batch, and its seconds over those of the machine's best rate."""
-    done = common.work(lambda: step(middle))
-    progress.update()
-    alone = common.time_side_by_side(
-        {"": lambda _: step(middle)}, 1, REPEATS_ALONE, device, progress
-    )
-    fastest = min(alone[""])
-    return {
-        **done,
-        "time_over_flops_floor": fastest / (done["flops"] / rate["flops_per_second"]),
-        "time_over_bytes_floor": fastest / (done["bytes"] / rate["bytes_per_second"]),
-    }
-
-
-def record_of(args, bench: Bench, seconds: dict, memory: dict, measured: dict, rates) -> dict:
     ratios = {
         f"{a} : {b}": common.ratio(seconds[a], seconds[b])
         for a, b in RATIOS
@@ -254,7 +208,7 @@ def record_of(args, bench: Bench, seconds: dict, memory: dict, measured: dict, r
             "encoder": args.encoder.rstrip("/").split("/")[-1],
             **{name: getattr(args, name) for name in ("lengths", "bsz", "adv_steps")},
             "precision": bench.precision,
-            "device": args.device,
+            "device": device,
             "flags": args.search_flags,
         },
         "tokens_a_row": {
@@ -265,14 +219,27 @@ def record_of(args, bench: Bench, seconds: dict, memory: dict, measured: dict, r
         "steps": measured,
         "ratios": ratios,
         "machine_rates": rates,
-        **common.device_facts(args.device),
+        **common.device_facts(device),
+    }
+
+
+def floors(step: Callable[[], object], rate: dict, device: str, progress) -> dict:
+    """Work of a step, and its seconds over those of the machine's best rate."""
+    done = common.work(step)
+    progress.update()
+    alone = {"": lambda _: step()}
+    fastest = min(common.time_side_by_side(alone, 1, REPEATS_ALONE, device, progress)[""])
+    return {
+        **done,
+        "time_over_flops_floor": fastest / (done["flops"] / rate["flops_per_second"]),
+        "time_over_bytes_floor": fastest / (done["bytes"] / rate["bytes_per_second"]),
     }
 
 
 def rows_of(record: dict) -> list[dict[str, str]]:
     row = record["row"]
-    what = f"{row['encoder']}, {row['lengths']}, batch {row['bsz']}, K = {row['adv_steps']}"
-    what = ", ".join([what, row["precision"], *[" ".join(row["flags"])] * bool(row["flags"])])
+    what = f"{row['encoder']}, {row['lengths']}, batch {row['bsz']}, K = {row['adv_steps']}, "
+    what += ", ".join([row["precision"], *[" ".join(row["flags"])] * bool(row["flags"])])
     rows = []
     for name, step in record["steps"].items():
         peak = step["peak_memory_bytes"]

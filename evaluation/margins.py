@@ -59,7 +59,7 @@ class Margins:
         margins = self.margins
         if bias is not None:
             margins = margins + bias[self.labels][:, None] - bias[None, :]
-        return (margins > 0).all(axis=1)
+        return np.asarray((margins > 0).all(axis=1))
 
     def accuracy(self, bias: np.ndarray | None = None) -> float:
         """Percent of the rows that are right: Clean of unattacked rows, Aua of attacked ones."""

@@ -30,12 +30,11 @@ class Attack:
         checkpoints = ["last", "best"] if args.checkpoint == "both" else [args.checkpoint]
         if args.attack_epochs:
             checkpoints = [f"epoch{epoch}" for epoch in args.attack_epochs]
-        names = [
-            folder_name(args, checkpoint, temperature)
+        return [
+            self.run / "attacks" / folder_name(args, checkpoint, temperature)
             for checkpoint in checkpoints
             for temperature in args.temperature
         ]
-        return [self.run / "attacks" / name for name in names]
 
     @property
     def missing(self) -> list[Path]:

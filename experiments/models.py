@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from experiments.hyperparameters import HYPERPARAMETERS
 from masking.kinds import GATE_KINDS
@@ -13,8 +13,6 @@ from training.settings import recipe_in
 
 if TYPE_CHECKING:  # records need numpy and scipy, which take a second
     from evaluation.records import AttackRecord, TicketFacts
-
-Label = TypeVar("Label", bound=Hashable)
 
 # What the re-initialized weights of Table 4 are drawn from, as far as the paper's text says.
 TABLE_4_NOISE = {"reinit_law": "normal", "reinit_std": 0.02, "reinit_scope": "matrices"}
@@ -48,18 +46,6 @@ class Model:
         return "".join(f"-{name}_{value}" for name, value in self.search or ())
 
     @property
-    def scores_tag(self) -> str:
-        """End of the path of its scores, after the name of their kind's folder."""
-        epoch = f"/scores_epoch{self.search_epoch}.safetensors" if self.search_epoch else ""
-        return self.search_tag + epoch
-
-    @property
-    def tag(self) -> str:
-        """End of its run folder's name, after kind and sparsity."""
-        epoch = f"-search_epoch{self.search_epoch}" if self.search_epoch else ""
-        return self.search_tag + epoch + (f"-epochs{self.epochs}" if self.epochs else "")
-
-    @property
     def folder(self) -> str:
         """Name of its run folder below runs/ENCODER/TASK/seedN, also in the shell stages."""
         name = "dense" if self.method == "plain" else f"dense-{self.method}"
@@ -68,7 +54,8 @@ class Model:
             name += "" if self.reinitialise == "nothing" else f"-reinit_{self.reinitialise}"
         if self.stop_at is not None:
             return f"{name}-loss_of-{self.stop_at.folder}"
-        return name + self.tag
+        epoch = f"-search_epoch{self.search_epoch}" if self.search_epoch else ""
+        return name + self.search_tag + epoch + (f"-epochs{self.epochs}" if self.epochs else "")
 
     def owns(self, record: AttackRecord, usual_epochs: int) -> bool:
         """Whether the record is of this model. `usual_epochs`: those of a model without `epochs`.
@@ -114,31 +101,11 @@ ROBUST = Model(kind="robust")
 
 
 def assign(
-    records: Iterable[AttackRecord], models: Mapping[Label, Model], usual_epochs: int
-) -> dict[Label, list[AttackRecord]]:
+    records: Iterable[AttackRecord], models: Mapping[Any, Model], usual_epochs: int
+) -> dict[Any, list[AttackRecord]]:
     """The records of each model, in their order; the one place that matches records to models."""
     records = list(records)
     return {
         label: [record for record in records if model.owns(record, usual_epochs)]
         for label, model in models.items()
     }
-
-
-def controls_of(ticket: Model, usual_epochs: int, label_passes: int) -> tuple[Model, ...]:
-    """The dense models that a ticket is compared with, trained with the same settings.
-
-    Same epochs as its retraining; same label passes as the ticket and its mask; same training loss
-    at the end.
-    """
-    epochs = ticket.epochs or usual_epochs
-    longer = () if label_passes == epochs else (replace(DENSE, epochs=label_passes),)
-    return (
-        replace(DENSE, epochs=ticket.epochs),
-        *longer,
-        Model(epochs=label_passes, stop_at=ticket),
-    )
-
-
-def scores_folder(kind: str) -> str:
-    """Name of the run folder of a kind of scores, also in the shell stages."""
-    return ("search-" if kind in GATE_KINDS else "scores-") + kind

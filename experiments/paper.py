@@ -5,12 +5,10 @@ row of a table is a Model. Its records are found by their facts, never by their 
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from experiments.hyperparameters import HYPERPARAMETERS
 from experiments.models import DENSE, ROBUST, Model
-
-Named = TypeVar("Named", bound=Any)  # has a name
 
 # The paper's name of a data set. The paper does not have Rotten Tomatoes. The nearest data set is
 # SST-2, whose sentences come from it; its values are shown for orientation only.
@@ -82,7 +80,7 @@ class Table:
     controls: bool = True
 
 
-def by_name(*items: Named) -> dict[str, Named]:
+def by_name(*items: Any) -> dict[str, Any]:
     return {item.name: item for item in items}
 
 

@@ -1,7 +1,7 @@
 """From a model of a table to its runs: what it is made from, how it is trained and attacked."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from experiments import commands, estimates
 from experiments.commands import Command
 from experiments.hyperparameters import HYPERPARAMETERS
 from experiments.jobs import Attack, Job
-from experiments.models import DENSE, Model, controls_of, scores_folder
+from experiments.models import DENSE, Model
 from experiments.scales import Scale
 from masking.kinds import GATE_KINDS
 from utils.cli import UserError
@@ -61,6 +61,10 @@ class Place:
     def name(self, run: str) -> str:
         return f"{self.task}/seed{self.seed}/{run}"
 
+    def scores_folder(self, kind: str, tag: str = "") -> Path:
+        """The run folder of a kind of scores, as in the shell stages."""
+        return self.folder / (("search-" if kind in GATE_KINDS else "scores-") + kind + tag)
+
     def add_model(
         self,
         model: Model,
@@ -104,21 +108,19 @@ class Place:
         self._add(training, passes, prepare=prepare, needs=needs, attacks=attacks)
 
     def add_controls(self, ticket: Model) -> None:
-        """The dense models that a ticket is compared with.
+        """The dense models that a ticket is compared with, trained with the same settings.
 
-        The control with the ticket's loss is an epoch of the one with its label passes, if that
-        one can keep all of its epochs.
+        Same epochs as its retraining; same label passes as the ticket and its mask; same training
+        loss at the end, which is an epoch of the second one if that one can keep all of its epochs.
         """
         passes = self._label_passes(ticket)
-        same_epochs, *longer, same_loss = controls_of(ticket, self.scale.epochs, passes)
-        self.add_model(same_epochs)
-        taken_from, kept = None, ()
-        for control in longer:
-            source = self.folder / control.folder
-            if self._keeps_epochs(source, passes):
-                taken_from, kept = source, tuple(range(1, passes + 1))
-            self.add_model(control, keep_epochs=kept)
-        self.add_model(same_loss, taken_from=taken_from)
+        longer, taken_from, kept = replace(DENSE, epochs=passes), None, ()
+        self.add_model(replace(DENSE, epochs=ticket.epochs))
+        if passes != (ticket.epochs or self.scale.epochs):
+            if self._keeps_epochs(self.folder / longer.folder, passes):
+                taken_from, kept = self.folder / longer.folder, tuple(range(1, passes + 1))
+            self.add_model(longer, keep_epochs=kept)
+        self.add_model(replace(longer, stop_at=ticket), taken_from=taken_from)
 
     def _keeps_epochs(self, folder: Path, epochs: int) -> bool:
         """Whether a run has all of its epochs, or will. Not at paper scale, for the disk: 26
@@ -144,21 +146,25 @@ class Place:
     def _scores(self, ticket: Model) -> tuple[tuple[str, ...], Path, Command | None]:
         """Names of the jobs that a ticket's scores need, where the scores lie, and the command
         that makes scores which are not learned."""
-        kind, folder = ticket.kind, self.folder / scores_folder(ticket.kind)
+        kind = ticket.kind
         if kind in GATE_KINDS:
             name = self.add_search(kind, ticket.search_tag, dict(ticket.search or ()))
-            return (name,), Path(f"{folder}{ticket.scores_tag}"), None
+            scores = self.scores_folder(kind, ticket.search_tag)
+            if ticket.search_epoch:
+                scores /= f"scores_epoch{ticket.search_epoch}.safetensors"
+            return (name,), scores, None
         if kind.startswith("imp"):
             # Not Table 1's scores, which would wait for nine rounds; where both have a ticket it
             # is the same one.
             is_sparser = ticket.sparsity > self.tuned.sparsity + 1e-9
             tag = f"-to{max(self.scale.sparsities):g}" if is_sparser else ""
-            return (self.add_pruning(kind, tag),), Path(f"{folder}{tag}"), None
+            return (self.add_pruning(kind, tag),), self.scores_folder(kind, tag), None
+        folder = self.scores_folder(kind)
         planned: dict[str, Any] = {"kind": kind, "seed": self.seed, "output_dir": folder}
         needs: tuple[str, ...] = ()
         if kind in FROM_SEARCH:
             needs = (self.add_search("robust"),)
-            planned["scores"] = self.folder / scores_folder("robust")
+            planned["scores"] = self.scores_folder("robust")
         else:
             planned["model_name"] = self.scale.encoder
         return needs, folder, commands.make("make_scores", planned)
@@ -171,7 +177,7 @@ class Place:
         return self._add(training, passes, needs=(self.name(DENSE.folder),))
 
     def _search(self, kind: str, tag: str = "", switches: dict[str, Any] | None = None) -> Command:
-        folder = self.folder / (scores_folder(kind) + tag)
+        folder = self.scores_folder(kind, tag)
         planned = {"model_name": self.folder / DENSE.folder, "sparsity": self.tuned.sparsity}
         planned |= switches or {}
         if kind == "no_adversary":
@@ -199,7 +205,7 @@ class Place:
         highest = max(self.scale.sparsities) if tag else self.tuned.sparsity
         planned = {"model_name": self.scale.encoder, "to_sparsity": highest}
         planned["method"] = kind.removeprefix("imp").removeprefix("_") or "plain"
-        folder = self.folder / (scores_folder(kind) + tag)
+        folder = self.scores_folder(kind, tag)
         return self._training("prune_iteratively", folder, planned, self.tuned.pruning)
 
     def _training(self, script: str, folder: Path, planned: dict[str, Any], tuned: Any) -> Command:

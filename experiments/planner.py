@@ -19,28 +19,21 @@ from utils.runs import read_run
 
 BUILTIN = "builtin/"  # prefix of the tasks whose data are in packages
 
-# Variables of the stage scripts that a plan decides, and the flag of reproduce.py that you use
-# instead.
-FLAG_OF = {
-    "TASKS": "--tasks",
-    "SEEDS": "--seeds",
-    "MODEL": "--encoder",
-    "DATA": "--data",
-    "RUNS": "--runs",
-    "TAG": "--runs",
-    "SCORES_TAG": "--runs",
-    "GPUS": "--gpus",
-    "RECIPES": "--recipes",
-    "NUM_EXAMPLES": "--num_examples",
-    "METHODS": "--rows",
-    "KINDS": "--rows",
-    "REINIT": "--rows",
-    "SPARSITIES": "--rows",
-    "IMP_SPARSITY": "--rows",
-    "STOP_AT_LOSS": "--controls or --no-controls",
-    "EPOCHS": "--scale",
-    "ATTACK_EPOCHS": "--scale",
+# Flags of reproduce.py, and the variables of the stage scripts that you use them instead of.
+VARIABLES = {
+    "--tasks": ("TASKS",),
+    "--seeds": ("SEEDS",),
+    "--encoder": ("MODEL",),
+    "--data": ("DATA",),
+    "--runs": ("RUNS", "TAG", "SCORES_TAG"),
+    "--gpus": ("GPUS",),
+    "--recipes": ("RECIPES",),
+    "--num_examples": ("NUM_EXAMPLES",),
+    "--rows": ("METHODS", "KINDS", "REINIT", "SPARSITIES", "IMP_SPARSITY"),
+    "--controls or --no-controls": ("STOP_AT_LOSS",),
+    "--scale": ("EPOCHS", "ATTACK_EPOCHS"),
 }
+FLAG_OF = {variable: flag for flag, variables in VARIABLES.items() for variable in variables}
 
 
 def make_plan(args: Namespace) -> list[Job]:

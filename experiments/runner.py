@@ -5,16 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path
-from queue import SimpleQueue
 
-from experiments.commands import Command
 from experiments.jobs import Job, duration
 from utils.cli import UserError
+
+SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def visible_gpus() -> list[str]:
@@ -56,102 +53,86 @@ def execute(
     waiting = [job for job in jobs if not job.finished]
     if not waiting:
         return []
-    workers = Workers(devices(gpus, jobs_on_cpu))
+    free = devices(gpus, jobs_on_cpu)
+    has_logs = len(free) > 1
     failed: list[Job] = []
     untrained = {job.name for job in waiting if not job.trained}
-    running: dict[Future, Job] = {}
-    with ThreadPoolExecutor(workers.count) as pool:
-        try:
-            while waiting or running:
-                ready = [job for job in waiting if not untrained & set(job.needs)]
-                for job in ready[: workers.count - len(running)]:
-                    waiting.remove(job)
-                    running[pool.submit(workers.run, job)] = job
-                if not running:
-                    break  # every waiting job needs one that failed
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    job = running.pop(future)
-                    if not future.result():
-                        failed.append(job)
-                    if job.trained:  # the jobs that need it do not need its attacks
-                        untrained.discard(job.name)
-                    after_each(jobs)
-        except BaseException:  # Ctrl-C or SIGTERM: the scripts save and exit by themselves
-            workers.stop()
-            raise
+    running: list[Running] = []
+    try:
+        while waiting or running:
+            ready = [job for job in waiting if not untrained & set(job.needs)]
+            for job in ready[: len(free)]:
+                waiting.remove(job)
+                running.append(Running(job, free.pop(0), has_logs))
+            if not running:
+                break  # every waiting job needs one that failed
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            for ended in [run for run in running if run.has_ended()]:
+                running.remove(ended)
+                free.append(ended.device)
+                if not ended.succeeded():
+                    failed.append(ended.job)
+                if ended.job.trained:  # the jobs that need it do not need its attacks
+                    untrained.discard(ended.job.name)
+                after_each(jobs)
+    except BaseException:  # Ctrl-C or SIGTERM: the scripts save and exit by themselves
+        for run in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(run.process.pid, signal.SIGTERM)
+        for run in running:
+            run.process.wait()
+        raise
     return failed + waiting
 
 
-class Workers:
-    """The devices and the processes that run on them."""
+class Running:
+    """A job on one device: the commands that are left of it, one after the other.
 
-    def __init__(self, environments: list[dict[str, str]]):
-        self.count = len(environments)
-        self._free: SimpleQueue = SimpleQueue()
-        for environment in environments:
-            self._free.put(environment)
-        self._stopped = threading.Event()
-        self._processes: set[subprocess.Popen] = set()
+    A failed attack does not stop the other attacks; a failed training or a signal ends the job.
+    """
 
-    def stop(self) -> None:
-        """Send SIGTERM to every process and start no more."""
-        self._stopped.set()
-        for process in list(self._processes):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
+    def __init__(self, job: Job, device: dict[str, str], has_log: bool):
+        self.job, self.device, self.begin = job, device, time.monotonic()
+        self.log = job.folder.parent / "logs" / f"{job.folder.name}.log" if has_log else None
+        print(f"running {job.name}" + (f" (output in {self.log})" if has_log else ""), flush=True)
+        self.commands, self.status = job.commands_left, 0
+        self.start_next()
 
-    def run(self, job: Job) -> bool:
-        """Run what is left of a job on one free device; whether it is finished afterwards."""
-        if self._stopped.is_set():
-            return False
-        device, start = self._free.get(), time.monotonic()
-        log = job.folder.parent / "logs" / f"{job.folder.name}.log" if self.count > 1 else None
-        print(f"running {job.name}" + (f" (output in {log})" if log else ""), flush=True)
-        try:
-            status = self._run_all(job.commands_left, device, log)
-        finally:
-            self._free.put(device)
-        if self._stopped.is_set():
-            return False
-        job.look()
-        took = duration(time.monotonic() - start)
-        if status or not job.finished:
-            where = f"; see {log}" if log else ""
-            print(f"failed  {job.name} (status {status}){where}", file=sys.stderr, flush=True)
-            return False
-        print(f"done    {job.name} in {took}", flush=True)
-        return True
-
-    def _run_all(self, commands: list[Command], device: dict[str, str], log: Path | None) -> int:
-        """Status of the first command that failed, or 0. A failed attack does not stop the other
-        attacks; a failed training or a signal ends the job."""
-        first_failure = 0
-        for command in commands:
-            if self._stopped.is_set():
-                break
-            status = self._run(command, device, log)
-            first_failure = first_failure or status
-            if status and (command.script != "attack" or status < 0 or status >= 128):
-                break
-        return first_failure
-
-    def _run(self, command: Command, device: dict[str, str], log: Path | None) -> int:
+    def start_next(self) -> None:
+        self.command = self.commands.pop(0)
         # Threads that wait without spinning: little slower alone, twice as fast next to a job.
-        environment = {"OMP_WAIT_POLICY": "passive"} | os.environ | device
-        with contextlib.ExitStack() as stack:
-            output = None
-            if log:
-                log.parent.mkdir(parents=True, exist_ok=True)
-                output = stack.enter_context(open(log, "a", encoding="utf-8"))
-            process = subprocess.Popen(
-                command.line,
+        environment = {"OMP_WAIT_POLICY": "passive"} | os.environ | self.device
+        if self.log:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "ab") if self.log else contextlib.nullcontext() as output:
+            self.process = subprocess.Popen(
+                self.command.line,
                 env=environment,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # a process group, which gets the signals
             )
-            self._processes.add(process)
-            try:
-                return process.wait()
-            finally:
-                self._processes.discard(process)
+
+    def has_ended(self) -> bool:
+        """Whether no command is left; starts the next one if there is one and none runs."""
+        status = self.process.poll()
+        if status is None:
+            return False
+        self.status = self.status or status  # of the first command that failed
+        goes_on = not status or (self.command.script == "attack" and 0 < status < 128)
+        if goes_on and self.commands:
+            self.start_next()
+            return False
+        return True
+
+    def succeeded(self) -> bool:
+        """Look at what the job left behind, and report it."""
+        self.job.look()
+        took = duration(time.monotonic() - self.begin)
+        if self.status or not self.job.finished:
+            where = f"; see {self.log}" if self.log else ""
+            message = f"failed  {self.job.name} (status {self.status}){where}"
+            print(message, file=sys.stderr, flush=True)
+            return False
+        print(f"done    {self.job.name} in {took}", flush=True)
+        return True

@@ -118,9 +118,7 @@ class ChoiceOfRuns:
         unset="that of the scale",
     )
     data: str | None = setting(
-        None,
-        "folder with a folder per task, such as DATA/sst2/train.tsv",
-        role=Role.DATA_PLACE,
+        None, "folder with a folder per task, such as DATA/sst2/train.tsv", role=Role.DATA_PLACE
     )
 
 

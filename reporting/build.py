@@ -1,30 +1,20 @@
 """Tables and figures of the paper by name: from the record folders to files."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from evaluation.records import AttackRecord, NoRecords, read_records
+from evaluation.records import NoRecords, read_records
 from experiments.models import assign
 from experiments.paper import EPOCHS_FIGURE, FIGURES, Table
 from experiments.scales import Scale, tables_of, tasks_of
 from experiments.study import STUDIES, STUDY, STUDY_RECORDS
-from reporting import (
-    calibration_table,
-    figure_data,
-    figures,
-    latex,
-    markdown,
-    paper_tables,
-    search_epochs,
-    searches,
-    study,
-    table_csv,
-)
-from reporting.figure_data import Shown
-from reporting.missing import Missing, command
+from reporting import calibration_table, figure_data, figures, search_epochs, searches, study
+from reporting.cells import Records
+from reporting.paper_tables import command, sub_tables
 from reporting.render import paragraphs, write_records, write_text
+from reporting.table_files import csv_text, latex, markdown
 from training.tasks import TASKS
 from utils.cli import UserError
 
@@ -44,84 +34,74 @@ NONE_USED = (
     "No attack record belongs to this table: their tasks, attacks, kinds of ticket, sparsities or "
     "trainings differ from the table's"
 )
-Records = list[AttackRecord]
 
 
-class Sources:
-    """What lies below --records, read when first used.
+@dataclass(frozen=True)
+class Request:
+    """What to make, from what, and where. What lies below `paths` is read when first used.
 
-    `study_records`: a file that the study keeps; its records come before all others.
+    `targets`: names of TABLES, FIGURES and STUDIES. `asked_tasks`: None for those of each target.
     """
 
-    def __init__(self, paths: Iterable[str | Path], study_records: Path | None = None):
-        self.paths = list(paths)
-        for path in map(Path, self.paths):
-            if not path.exists():
-                raise UserError(f"--records {path} does not exist")
-        self.of_study: Records = []
-        if study_records and study_records.is_file() and study_records.stat().st_size:
-            self.of_study = read_records([study_records])
-            self.paths.insert(0, study_records)
+    targets: Collection[str]
+    paths: list[str]
+    scale: Scale
+    folder: Path
+    asked_tasks: tuple[str, ...] | None
+    checkpoint: str
+
+    @cached_property
+    def kept(self) -> list[Path]:
+        """The study's file of records, if it has any; they come before all others."""
+        path, is_study = self.folder / STUDY_RECORDS, STUDIES.keys() & set(self.targets)
+        return [path] if is_study and path.is_file() and path.stat().st_size else []
 
     @cached_property
     def records(self) -> Records:
         """Those of test rows, possibly none: attacks on dev rows select models, not report them."""
         try:
-            return [r for r in read_records(self.paths) if r.split != "dev"]
+            return [r for r in read_records([*self.kept, *self.paths]) if r.split != "dev"]
         except NoRecords:
             return []
+
+    @cached_property
+    def _of_study(self) -> Records:
+        return read_records(self.kept) if self.kept else []
 
     @cached_property
     def runs(self) -> searches.Runs:
         return searches.find_runs(self.paths)
 
-
-@dataclass(frozen=True)
-class Request:
-    """What the tables and figures of one call have in common."""
-
-    scale: Scale
-    sources: Sources
-    folder: Path
-    checkpoint: str
-
-    def tasks(self, target: str, asked: tuple[str, ...] | None) -> tuple[str, ...]:
+    def tasks(self, target: str) -> tuple[str, ...]:
         """The tasks that were asked for, or else the target's own.
 
         The study keeps a data set in its tables once it is recorded: it also has the tasks of its
         kept records or, if no tasks were asked for, of all records.
         """
-        usual = asked or tasks_of(target, self.scale)
+        usual = self.asked_tasks or tasks_of(target, self.scale)
         if target not in STUDIES:
             return usual
-        records = self.sources.of_study if asked else self.sources.records
+        records = self._of_study if self.asked_tasks else self.records
         further = {r.task for r in records if r.encoder == self.scale.encoder} - {"custom"}
         return (*usual, *(task for task in TASKS if task in further - set(usual)))
 
 
-def make(
-    targets: Iterable[str],
-    scale: Scale,
-    sources: Sources,
-    folder: Path,
-    tasks: tuple[str, ...] | None = None,
-    checkpoint: str = "last",
-) -> list[Path]:
-    """Write each target (names of TABLES, FIGURES and STUDIES) and return the paths.
+def make(request: Request) -> list[Path]:
+    """Write each target and return the paths.
 
     A target that cannot be made is reported with the command that it needs, and the others are
-    made. Raises Missing if none could be made.
+    made. Raises NoRecords if none could be made.
     """
-    for task in set(tasks or ()) - (TASKS.keys() - {"custom"}):
+    for path in map(Path, request.paths):
+        if not path.exists():
+            raise UserError(f"--records {path} does not exist")
+    for task in set(request.asked_tasks or ()) - (TASKS.keys() - {"custom"}):
         raise UserError(f"unknown task {task!r}; known are {', '.join(TASKS)}")
-    is_study = bool(STUDIES.keys() & set(targets))
-    if is_study:
-        sources = Sources(sources.paths, folder / STUDY_RECORDS)
-    request = Request(scale, sources, folder, checkpoint)
+    scale = request.scale
     missing: list[str] = []
     results: list[tuple[str, list[Path]]] = []
-    for target in targets:
-        its_tasks = request.tasks(target, tasks)
+    for target in request.targets:
+        its_tasks = request.tasks(target)
         try:
             for table in tables_of(target):
                 results.append(_make_table(table, request, its_tasks))
@@ -129,46 +109,39 @@ def make(
                 results.append(_make_figure(target, request, its_tasks))
         except NoRecords as e:
             missing.append(f"{target} not made: {e}; run: {command(target, scale, its_tasks)}")
-    paths = [path for _, written in results for path in written]
-    if is_study:
-        its_tasks = request.tasks(STUDY.name, tasks)
-        paths += search_epochs.write(sources.runs, scale, its_tasks, folder)
-    if not paths:
-        raise Missing("; ".join(missing))
+    written = [path for _, of_target in results for path in of_target]
+    if STUDIES.keys() & set(request.targets):
+        its_tasks = request.tasks(STUDY.name)
+        written += search_epochs.write(request.runs, scale, its_tasks, request.folder)
+    if not written:
+        raise NoRecords("; ".join(missing))
     # At the end: the reader of a pipe may close it early.
     for text in [*(text for text, _ in results), *missing]:
         print(text)
-    return paths
+    return written
 
 
 def _make_table(table: Table, request: Request, tasks: Iterable[str]) -> tuple[str, list[Path]]:
-    scale, folder, records = request.scale, request.folder, request.sources.records
+    scale, folder, records = request.scale, request.folder, request.records
     is_study = table.name in STUDIES
     if is_study:  # before anything can fail
         study.keep_records(records, tasks, scale.encoder, folder)
-    subs = [
-        sub
-        for task in tasks
-        for sub in paper_tables.sub_tables(table, task, scale, records, request.checkpoint)
-    ]
+    subs = [s for t in tasks for s in sub_tables(table, t, scale, records, request.checkpoint)]
     used = [r for sub in subs for r in sub.records]
-    remark = (
-        "" if used else f"{NONE_USED} ({scale.epochs} epochs, {request.checkpoint} checkpoint)."
-    )
-    text = markdown.markdown(table, subs, remark)
+    trainings = f"{scale.epochs} epochs, {request.checkpoint} checkpoint"
+    text = markdown(table, subs, "" if used else f"{NONE_USED} ({trainings}).")
     paths = study.write_more(subs, scale.encoder, folder) if table is STUDY else []
     if not is_study or table is STUDY:
-        candidates = _candidates(table, request, tasks)
-        tempered = calibration_table.attacks(candidates)
-        used += tempered
+        tempered = calibration_table.groups(_candidates(table, request, tasks))
+        used += [r for group in tempered for r in group.records]
+        text += calibration_table.markdown(tempered)
         if tempered:
-            text += calibration_table.markdown(candidates)
-            calibration = calibration_table.csv_text(candidates)
+            calibration = calibration_table.csv_text(tempered)
             paths.append(write_text(folder / f"{table.name}-calibration.csv", calibration))
     paths += [
         write_text(folder / f"{table.name}.md", text),
-        write_text(folder / f"{table.name}.csv", table_csv.csv_text(subs)),
-        write_text(folder / f"{table.name}.tex", latex.latex(table, subs)),
+        write_text(folder / f"{table.name}.csv", csv_text(subs)),
+        write_text(folder / f"{table.name}.tex", latex(table, subs)),
     ]
     if not is_study:
         path = folder / f"{table.name}-records.jsonl"
@@ -178,58 +151,46 @@ def _make_table(table: Table, request: Request, tasks: Iterable[str]) -> tuple[s
 
 def _candidates(table: Table, request: Request, tasks: Iterable[str]) -> Records:
     """The records of the table's models at all temperatures, and of its possible controls."""
-    of_tasks, chosen = [], set()
+    of_rule = [r for r in request.records if r.checkpoint_rule == request.checkpoint]
+    chosen = {r for r in of_rule if table.controls and r.is_plain_dense and r.task in tasks}
     for task in tasks:
-        of_task = [
-            r
-            for r in request.sources.records
-            if r.task == task and r.checkpoint_rule == request.checkpoint
-        ]
         models = {row.label: row.model.at(task) for row in table.rows}
+        of_task = [r for r in of_rule if r.task == task]
         chosen.update(*assign(of_task, models, request.scale.epochs).values())
-        of_tasks += of_task
-    chosen |= {r for r in of_tasks if table.controls and r.is_plain_dense}
-    return [r for r in request.sources.records if r in chosen]
+    return [r for r in of_rule if r in chosen]
 
 
-def _shown(target: str, task: str, request: Request) -> Shown:
-    scale, sources = request.scale, request.sources
+def _shown(target: str, task: str, request: Request) -> figure_data.Shown:
+    scale = request.scale
     if target == "figure2":
-        return figure_data.over_sparsity(sources.records, task, scale, request.checkpoint)
+        return figure_data.over_sparsity(request.records, task, scale, request.checkpoint)
     if target == "figure4":
-        return figure_data.over_epochs(sources.records, task, scale)
+        return figure_data.over_epochs(request.records, task, scale)
     if target == "figure3":
-        return searches.heat_maps(sources.runs, task, scale)
-    return searches.over_steps(sources.runs, task, scale, lambdas=target == "figure5")
+        return searches.heat_maps(request.runs, task, scale)
+    return searches.over_steps(request.runs, task, scale, lambdas=target == "figure5")
 
 
 def _make_figure(target: str, request: Request, tasks: Iterable[str]) -> tuple[str, list[Path]]:
-    folder, shown = request.folder, Shown()
+    folder, shown = request.folder, figure_data.Shown()
     for task in tasks:
         of_task = _shown(target, task, request)
         if not of_task.rows:
             of_task.lacking.append(f"{task}: {NEEDS[target]}")
         shown += of_task
     if not shown.rows:
-        raise Missing(NEEDS[target])
-    text = _caption(target, tasks, request.scale, shown)
+        raise NoRecords(NEEDS[target])
+    spread = f"{SPREADS.get(target, 'Thin lines: single seeds')}, where there are several."
+    remarks = [*shown.remarks, spread, *(f"Missing: {text}." for text in shown.lacking)]
+    caption = "\n".join(f"- {remark}" for remark in remarks)
+    parts = [f"# {FIGURES[target]}", f"![{FIGURES[target]}]({target}.png)", caption]
+    if shown.lacking:
+        to_run = command(target, request.scale, tasks, shown.seeds)
+        parts += ["To run what is missing:", f"```sh\n{to_run}\n```"]
+    text = paragraphs([*parts, f"The numbers: `{target}.csv`."])
     paths = figures.draw(target, shown, folder)
     paths.append(write_text(folder / f"{target}.csv", figure_data.csv_text(target, shown)))
     paths.append(write_text(folder / f"{target}.md", text))
     if shown.records:
         paths.append(write_records(folder / f"{target}-records.jsonl", shown.records))
     return text, paths
-
-
-def _caption(target: str, tasks: Iterable[str], scale: Scale, shown: Shown) -> str:
-    spread = f"{SPREADS.get(target, 'Thin lines: single seeds')}, where there are several."
-    remarks = [*shown.remarks, spread, *(f"Missing: {text}." for text in shown.lacking)]
-    parts = [
-        f"# {FIGURES[target]}",
-        f"![{FIGURES[target]}]({target}.png)",
-        "\n".join(f"- {remark}" for remark in remarks),
-    ]
-    if shown.lacking:
-        to_run = command(target, scale, tasks, shown.seeds)
-        parts += ["To run what is missing:", f"```sh\n{to_run}\n```"]
-    return paragraphs([*parts, f"The numbers: `{target}.csv`."])

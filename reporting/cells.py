@@ -1,7 +1,7 @@
 """Numbers of tables: a measure over seeds with its interval, and which records form a group."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,30 +10,26 @@ import numpy as np
 from evaluation import by_class
 from evaluation.intervals import crossed_interval
 from evaluation.outcomes import COUNTED
-from evaluation.records import AttackRecord
+from evaluation.records import ROW_SETTINGS, AttackRecord
 
 T = TypeVar("T")
-Interval = tuple[float, float]
-# Keys whose values are too long for a note.
-UNREADABLE = {
-    "rows_fingerprint",
-    "resource_digests",
-    "search_settings",
-    "training_settings",
-    "stop_settings",
-}
+K = TypeVar("K", bound=Hashable)
+Records = list[AttackRecord]
+Interval = tuple[float, float] | tuple[None, None]
+UNKNOWN = (None, None)
+# Ends of keys whose values are too long for a note.
+UNREADABLE = ("_settings", "_fingerprint", "_digests")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One measure of one model, by seed, with its 95 % interval (None: unknown)."""
+    """One measure of one model, by seed, with its 95 % interval."""
 
     values: dict[int, float]
-    interval: Interval | None = None
+    interval: Interval = UNKNOWN
 
     @classmethod
-    def of(cls, records: Iterable[AttackRecord], measure: str) -> "Cell":
-        records = list(records)
+    def of(cls, records: Records, measure: str) -> "Cell":
         values = {r.seed: v for r in records if (v := getattr(r, measure)) is not None}
         ordered = {seed: values[seed] for seed in sorted(values, key=lambda s: (s is None, s))}
         return cls(ordered, interval(records, measure))
@@ -52,36 +48,31 @@ class Cell:
         return statistics.stdev(self.values.values()) if self.n > 1 else None
 
 
-def outcomes(records: list[AttackRecord], measure: str) -> np.ndarray | None:
-    """bool, (records, rows): whether a row counts for the measure.
-
-    None where a record lacks outcomes, or their numbers of rows differ.
-    """
+def outcomes(records: Records, measure: str) -> np.ndarray | None:
+    """bool, (records, rows): whether a row counts for the measure; None if unknown."""
     letters = [r.row_outcomes for r in records]
     if measure not in COUNTED or not records or None in letters or len({*map(len, letters)}) > 1:
         return None
     return np.array([[letter in COUNTED[measure] for letter in line] for line in letters])
 
 
-def interval(records: list[AttackRecord], measure: str) -> Interval | None:
+def interval(records: Records, measure: str) -> Interval:
     """95 %: Wilson's over rows for one seed; for several, over rows and seeds (intervals.py).
 
-    None for several records without outcomes (earlier versions).
+    Unknown for several records without outcomes (earlier versions).
     """
     if len(records) == 1:
-        ends = records[0].intervals_95.get(measure)
-        return (ends[0], ends[1]) if ends else None
+        return tuple(records[0].intervals_95.get(measure) or UNKNOWN)
     table = outcomes(records, measure)
-    return None if table is None or len(table) < 2 else crossed_interval(table)
+    return UNKNOWN if table is None else crossed_interval(table)
 
 
-def cells_by_class(records: list[AttackRecord]) -> dict[str, Cell]:
+def cells_by_class(records: Records) -> dict[str, Cell]:
     """Class name -> Aua on its rows; empty where a record lacks its rows' labels."""
-    raws = [r.raw for r in records]
-    of_seeds = {r.seed: by_class.rates_by_class([r.raw], "aua_percent") for r in records}
+    of_seeds = {r.seed: by_class.rates_by_class([r.raw]) for r in records}
     return {
         name: Cell({s: of_seed[name].percent for s, of_seed in of_seeds.items()}, rate[1:])
-        for name, rate in by_class.rates_by_class(raws, "aua_percent").items()
+        for name, rate in by_class.rates_by_class([r.raw for r in records]).items()
     }
 
 
@@ -90,7 +81,21 @@ def worst_class(cells: dict[str, Cell]) -> Cell:
     return min(cells.values(), key=lambda cell: cell.mean or 0.0, default=Cell({}))
 
 
-def one_per_seed(records: Iterable[AttackRecord]) -> list[AttackRecord]:
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """The items by their key, in the order of its first item."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def model_of(record: AttackRecord) -> tuple:
+    """Name, sparsity, epochs and further facts, equal for the seeds of one model."""
+    facts = (record.name, record.sparsity, record.epochs, record.deviations, record.training_rows)
+    return (*facts, *(getattr(record, name) for name in ROW_SETTINGS))
+
+
+def one_per_seed(records: Iterable[T]) -> list[T]:
     """The last of several attacks on one model and seed: two of them are not two seeds."""
     return list({r.seed: r for r in records}.values())
 
@@ -105,15 +110,7 @@ def flags_of(record: AttackRecord) -> dict[str, str]:
     return {ONE_CLASS: why} | flags if why else flags
 
 
-def marks_of(records: list[AttackRecord], missing: list[str]) -> str:
-    """Appended to a model's name. `missing`: names of the controls that lack a seed."""
-    flags = {name for record in records for name in flags_of(record)}
-    words = ["control missing"] * bool(missing) + ["suspicious"] * bool(flags - {ONE_CLASS})
-    words += ["one class survives"] * (ONE_CLASS in flags)
-    return f" ({', '.join(words)})" if words else ""
-
-
-def doubts_of(records: list[AttackRecord]) -> list[str]:
+def doubts_of(records: Records) -> list[str]:
     """Why a result is suspicious, a text per flag; with its seeds if there are several records."""
     flags: dict[str, tuple[str, list[int | None]]] = {}
     for record in records:
@@ -131,40 +128,31 @@ def _get(item: Any, key: str) -> Any:
 
 
 def largest_group(
-    items: list[T],
-    keys: Iterable[str],
-    encoder: str,
-    noun: str = "record",
+    items: Iterable[T], keys: Iterable[str], encoder: str, noun: str = "record"
 ) -> tuple[list[T], list[str]]:
     """The items that may be compared with each other, and a note per group that is skipped.
 
     Items form a group if all `keys` are equal. Groups of the scale's `encoder` come first, then
     larger ones, then the one with the newest (last) item.
     """
-    keys = tuple(keys)
-    groups: dict[tuple, list[T]] = {}
-    newest = {}
-    for position, item in enumerate(items):
-        group = tuple(_get(item, key) for key in keys)
-        groups.setdefault(group, []).append(item)
-        newest[group] = position
+    keys, items = tuple(keys), list(items)
+    groups = grouped(items, lambda item: tuple(_get(item, key) for key in keys))
     if not groups:
         return [], []
+    position = {id(item): i for i, item in enumerate(items)}
 
     def rank(group: tuple) -> tuple[bool, int, int]:
         members = groups[group]
-        return _get(members[0], "encoder") == encoder, len(members), newest[group]
+        is_own = _get(members[0], "encoder") == encoder
+        return is_own, len(members), position[id(members[-1])]
 
-    best = max(groups, key=rank)
-    notes = []
-    for group, members in groups.items():
-        if group == best:
-            continue
+    best, notes = max(groups, key=rank), []
+    for group in [group for group in groups if group != best]:
         differing = [
-            key if key in UNREADABLE else f"{key} ({there} there, {here} here)"
+            key if key.endswith(UNREADABLE) else f"{key} ({there} there, {here} here)"
             for key, there, here in zip(keys, group, best, strict=True)
             if there != here
         ]
-        count = f"{len(members)} {noun}{'s' * (len(members) > 1)}"
+        count = f"{len(groups[group])} {noun}{'s' * (len(groups[group]) > 1)}"
         notes.append(f"Skipped: {count}, differing in {', '.join(differing)}.")
     return groups[best], notes

@@ -1,6 +1,7 @@
 """How two models differ on the same rows, and the dense models that a ticket is compared with."""
 
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,45 +11,40 @@ from evaluation import by_class, intervals
 from evaluation.by_class import Rate
 from evaluation.intervals import crossed_difference, mcnemar
 from evaluation.records import STRICT_COMPARISON, AttackRecord
-from reporting.cells import Cell, Interval, cells_by_class, marks_of, one_per_seed, outcomes
+from reporting import cells
+from reporting.cells import UNKNOWN, Cell, Interval, Records
 
 SAME_EPOCHS = "same epochs"
 SAME_LOSS = "same training loss"
 SAME_PASSES = "same label passes"
 CONTROLS = (SAME_EPOCHS, SAME_LOSS, SAME_PASSES)
-TESTS = (
-    "one seed: McNemar's exact test; several: 95 % interval for new rows and seeds, and that test "
-    "for each; not corrected for their number"
-)
+MOST_FURTHER_PASSES = 2
+Pair = tuple[Records, Records]  # mine and theirs
+Tables = list[tuple[np.ndarray, np.ndarray]]  # outcomes of pairs
 
 
 @dataclass(frozen=True)
 class Difference:
     """Between two models on the same rows, in points, over the seeds that both have.
 
-    `bounds`: 95 %, for new rows and seeds; None with one seed. `right_alone`, `p_values`: of
-    McNemar's exact test, a pair and a value per seed. `lacking`: seeds that only one model has.
+    `bounds`: 95 %, for new rows and seeds; unknown with one seed. `tests`: McNemar's per seed, as
+    (right alone, the other right alone, p). `lacking`: seeds that only one model has.
     """
 
     points: float
-    bounds: Interval | None
+    bounds: Interval
     seeds: list[int]
-    right_alone: list[tuple[int, int]]
-    p_values: list[float]
+    tests: list[tuple[int, int, float]]
     lacking: set[int]
 
     @property
     def is_noise(self) -> bool:
         """Whether it is not distinguishable from zero."""
-        if self.bounds is None:
-            return self.p_values[0] >= 0.05
-        return self.bounds[0] <= 0 <= self.bounds[1]
+        low, high = self.bounds
+        return self.tests[0][2] >= 0.05 if low is None else low <= 0 <= high
 
 
-Pair = tuple[list[AttackRecord], list[AttackRecord]]
-
-
-def difference(mine: list[AttackRecord], theirs: list[AttackRecord]) -> Difference | None:
+def difference(mine: Records, theirs: Records) -> Difference | None:
     """Aua of mine minus that of theirs over the seeds that both have.
 
     None where the records cannot show it: no common seed, other rows, no outcomes.
@@ -58,11 +54,10 @@ def difference(mine: list[AttackRecord], theirs: list[AttackRecord]) -> Differen
         return None
     ((a, b),) = tables
     tests = [mcnemar(*rows) for rows in zip(a, b, strict=True)]
-    points, bounds = 100 * (tests[0][0] - tests[0][1]) / a.shape[1], None
+    points, bounds = 100 * (tests[0][0] - tests[0][1]) / a.shape[1], UNKNOWN
     if len(a) > 1:
-        points, low, high = map(float, crossed_difference((a, b)))
-        bounds = (low, high)
-    return Difference(points, bounds, seeds, [t[:2] for t in tests], [t[2] for t in tests], lacking)
+        points, *bounds = map(float, crossed_difference((a, b)))
+    return Difference(points, tuple(bounds), seeds, tests, lacking)
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ class ClassGains:
     carried: str | None
 
 
-def class_gains(mine: list[AttackRecord], theirs: list[AttackRecord]) -> ClassGains:
+def class_gains(mine: Records, theirs: Records) -> ClassGains:
     """Mine minus theirs by class; empty where records lack their rows' labels."""
     raws = [[r.raw for r in records] for records in (mine, theirs)]
     return ClassGains(by_class.gain_by_class(*raws), by_class.one_class_carries(*raws))
@@ -82,8 +77,7 @@ def class_gains(mine: list[AttackRecord], theirs: list[AttackRecord]) -> ClassGa
 def interaction(pairs: list[tuple[Pair, Pair]]) -> Difference | None:
     """How much more Aua mine gains over theirs in the first of two settings than in the second.
 
-    `pairs`: of each data set, (mine, theirs) in both settings; several give their mean. None where
-    the records cannot show it, or where fewer than two seeds are common.
+    `pairs`: of each data set, (mine, theirs) in both settings. Otherwise like mean_difference.
     """
     seeds, lacking, tables = _paired([pair for both in pairs for pair in both])
     gains = [a.astype(float) - b for a, b in tables or ()]
@@ -99,15 +93,12 @@ def mean_difference(pairs: list[Pair]) -> Difference | None:
     return _mean(*_paired(pairs))
 
 
-Tables = list[tuple[np.ndarray, np.ndarray]]
-
-
 def _mean(seeds: list[int], lacking: set[int], tables: Tables | None) -> Difference | None:
     """The bounds are the wider of two analyses (evaluation/intervals.py)."""
     if not tables or len(seeds) < 2 or any(a.shape != b.shape for a, b in tables):
         return None
     points, low, high = intervals.mean_difference(tables)
-    return Difference(points, (low, high), seeds, [], [], lacking)
+    return Difference(points, (low, high), seeds, [], lacking)
 
 
 def _paired(pairs: list[Pair]) -> tuple[list[int], set[int], Tables | None]:
@@ -115,7 +106,7 @@ def _paired(pairs: list[Pair]) -> tuple[list[int], set[int], Tables | None]:
     sides = [{r.seed: r for r in records} for pair in pairs for records in pair]
     seeds = sorted(set.intersection(*map(set, sides)))
     lacking = set().union(*sides).difference(seeds)
-    arrays = [outcomes([side[seed] for seed in seeds], "aua_percent") for side in sides]
+    arrays = [cells.outcomes([side[seed] for seed in seeds], "aua_percent") for side in sides]
     tables = list(zip(arrays[::2], arrays[1::2], strict=True))
     if any(a is None or b is None or a.shape != b.shape for a, b in tables):
         return seeds, lacking, None
@@ -132,14 +123,11 @@ class Control:
 
     name: str
     wanted: str
-    records: list[AttackRecord]
+    records: Records
     is_reached: bool = True
 
 
-MOST_FURTHER_PASSES = 2
-
-
-def controls_of(ticket: list[AttackRecord], records: list[AttackRecord]) -> list[Control]:
+def controls_of(ticket: Records, records: Records) -> list[Control]:
     """The matched dense models of a ticket's records (one per seed), among all `records`.
 
     Same epochs as the ticket's retraining; same last training loss; same label passes as the
@@ -155,32 +143,26 @@ def controls_of(ticket: list[AttackRecord], records: list[AttackRecord]) -> list
         and all(getattr(r, key) == getattr(first, key) for key in keys)
     ]
     plain = [r for r in dense if r.stop_at_loss is None]
-    same_epochs = one_per_seed(r for r in plain if r.epochs == first.epochs)
+    same_epochs = cells.one_per_seed(r for r in plain if r.epochs == first.epochs)
     controls = [Control(SAME_EPOCHS, f"{first.epochs} epochs", same_epochs)]
     controls.append(_same_loss(by_seed, dense))
-    passes = {r.label_passes for r in ticket}
-    if passes != {first.epochs}:
-        known = [p for p in passes if p is not None]
-        wanted = f"{max(known)} epochs" if len(known) == len(passes) else "not recorded"
-        controls.append(Control(SAME_PASSES, wanted, _same_passes(by_seed, plain)))
+    passes = {r.seed: r.label_passes for r in ticket}
+    known = [p for p in passes.values() if p is not None]
+    if known != [first.epochs] * len(ticket):
+        wanted = f"{max(known)} epochs" if len(known) == len(ticket) else "not recorded"
+        # The shortest with at least the ticket's label passes, or a little more: a plan counts all
+        # epochs of stage 1, of which the search starts from the best.
+        plain.sort(key=lambda r: -r.epochs)
+        close = [
+            r
+            for r in plain
+            if passes[r.seed] is not None and 0 <= r.epochs - passes[r.seed] <= MOST_FURTHER_PASSES
+        ]
+        controls.append(Control(SAME_PASSES, wanted, cells.one_per_seed(close)))
     return controls
 
 
-def _same_passes(
-    ticket: dict[int | None, AttackRecord], plain: list[AttackRecord]
-) -> list[AttackRecord]:
-    """Per seed the shortest dense model with at least the ticket's label passes, or a little more:
-    a plan counts all epochs of stage 1, of which the search starts from the best."""
-    passes = {seed: r.label_passes for seed, r in ticket.items() if r.label_passes is not None}
-    close = [
-        r
-        for r in plain
-        if r.seed in passes and 0 <= r.epochs - passes[r.seed] <= MOST_FURTHER_PASSES
-    ]
-    return one_per_seed(sorted(close, key=lambda r: -r.epochs))  # keeps the last, the shortest
-
-
-def _same_loss(ticket: dict[int | None, AttackRecord], dense: list[AttackRecord]) -> Control:
+def _same_loss(ticket: dict[int | None, AttackRecord], dense: Records) -> Control:
     losses = [r.last_loss for r in ticket.values() if r.last_loss is not None]
     wanted = f"loss {statistics.fmean(losses):.3f}" if losses else "training loss unknown"
     wanted = f"epoch of a longer schedule, {wanted}"
@@ -189,7 +171,7 @@ def _same_loss(ticket: dict[int | None, AttackRecord], dense: list[AttackRecord]
     all_reached = len(reached) == len(stopped)
     if not all_reached:
         wanted += f", not reached in {max(r.epochs for r in stopped)} epochs"
-    return Control(SAME_LOSS, wanted, one_per_seed(reached), all_reached)
+    return Control(SAME_LOSS, wanted, cells.one_per_seed(reached), all_reached)
 
 
 def _stops_for(dense: AttackRecord, ticket: AttackRecord) -> bool:
@@ -208,23 +190,25 @@ def _stops_for(dense: AttackRecord, ticket: AttackRecord) -> bool:
 
 @dataclass(frozen=True)
 class Result:
-    """One model: its records, one per seed, and the matched dense models of a ticket."""
+    """One model: its name, its records, one per seed, and the matched dense models of a ticket."""
 
-    records: list[AttackRecord]
+    label: str
+    records: Records
     controls: list[Control]
+
+    @property
+    def first(self) -> AttackRecord:
+        return self.records[0]
 
     @cached_property
     def by_class(self) -> dict[str, Cell]:
         """Aua of each class, by its name."""
-        return cells_by_class(self.records)
+        return cells.cells_by_class(self.records)
 
     @cached_property
-    def _gains(self) -> dict[str, ClassGains]:
+    def gains(self) -> dict[str, ClassGains]:
+        """Points of Aua by class over each control, by its name."""
         return {c.name: class_gains(self.records, c.records) for c in self.controls}
-
-    def gain_over(self, control: Control) -> ClassGains:
-        """Points of Aua over a control by class."""
-        return self._gains[control.name]
 
     @property
     def missing_controls(self) -> list[str]:
@@ -235,4 +219,13 @@ class Result:
     @property
     def marks(self) -> str:
         """Appended to the model's name."""
-        return marks_of(self.records, self.missing_controls)
+        flags = {name for record in self.records for name in cells.flags_of(record)}
+        words = ["control missing"] * bool(self.missing_controls)
+        words += ["suspicious"] * bool(flags - {cells.ONE_CLASS})
+        words += ["one class survives"] * (cells.ONE_CLASS in flags)
+        return f" ({', '.join(words)})" if words else ""
+
+
+def classes_of(results: Iterable[Result]) -> list[str]:
+    """Names of the classes that the records distinguish, in the order of the labels."""
+    return list(dict.fromkeys(name for result in results for name in result.by_class))

@@ -4,17 +4,15 @@ Epochs are counted from the records. An epoch's seconds and memory are those of 
 measured side by side, because the runs themselves shared their machines with other work.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from evaluation.records import AttackRecord
 from masking.kinds import GATE_KINDS
 from reporting import render
-from reporting.cells import Cell, cells_by_class, worst_class
-from reporting.comparisons import SAME_LOSS, Difference, difference
-from reporting.paper_tables import Records, SubTable
+from reporting.cells import UNKNOWN, Cell, Records, cells_by_class, worst_class
+from reporting.comparisons import SAME_LOSS, difference
+from reporting.paper_tables import SubTable
 from utils.cli import UserError
 from utils.files import read_jsonl
 
@@ -32,30 +30,11 @@ LEGEND = (
 )
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Of one model: epochs over its training rows, passes with gradients, minutes, bytes."""
-
-    label_passes: float
-    gradient_passes: float | None
-    minutes_before: float
-    minutes_of_training: float
-    peak_bytes: float
-
-    @property
-    def minutes(self) -> float:
-        return self.minutes_before + self.minutes_of_training
-
-
-@dataclass(frozen=True)
-class CostRow:
-    """A model's cost and gain; `further`: minutes per point of Aua, None if there is no gain."""
-
-    name: str
-    records: Records
-    cost: Cost
-    gain: Difference | None
-    further: float | None
+# By column of the tables: means over the seeds of a model; None: unknown.
+Cost = dict[str, float | None]
+LABEL_PASSES, GRADIENT_PASSES, MINUTES = "label passes", "gradient passes", "minutes"
+IN_SHORT = (LABEL_PASSES, GRADIENT_PASSES, MINUTES)
+SPECS = {LABEL_PASSES: ".0f", GRADIENT_PASSES: ".0f", "peak GiB": ".2f"}
 
 
 def read(folder: Path, encoder: str) -> dict | None:
@@ -103,20 +82,16 @@ def gradient_passes(record: AttackRecord) -> float | None:
 
     Each epoch of a search with K adversarial steps makes max(K, 1) of them.
     """
+    of_search = ((record.ticket and record.ticket.search) or {}).get("adv_steps")
+    each = {"plain": 1, "retrain": 1, "search_without_adversary": 1, "search": of_search}
+    if steps := (record.training or {}).get("adv_steps"):
+        of_method = {"freelb": steps, "pgd": steps + 1}
+        each |= {way: n for way, n in of_method.items() if way == record.method}
     total = 0
     for way, epochs in stages_of(record):
-        if way == "search":
-            steps = ((record.ticket and record.ticket.search) or {}).get("adv_steps")
-            if steps is None:
-                return None
-            total += epochs * steps
-        elif way in ("plain", "retrain", "search_without_adversary"):
-            total += epochs
-        else:
-            steps = (record.training or {}).get("adv_steps")
-            if way not in ("freelb", "pgd") or not steps or record.method != way:
-                return None
-            total += epochs * (steps if way == "freelb" else steps + 1)
+        if each.get(way) is None:
+            return None
+        total += epochs * each[way]
     return total
 
 
@@ -129,22 +104,37 @@ def cost_of(record: AttackRecord, measured: dict) -> Cost | None:
         return None
     if any(way not in ways for way, _ in stages) or not record.training_rows:
         return None
-    minutes = [
+    own, *before = (
         epochs * record.training_rows / 1000 * ways[way]["seconds_per_1000_rows"] / 60
         for way, epochs in stages
-    ]
-    return Cost(
-        sum(epochs for _, epochs in stages),
-        gradient_passes(record),
-        sum(minutes[1:]),
-        minutes[0],
-        max(ways[way]["peak_memory_bytes"] for way, _ in stages),
     )
+    return {
+        LABEL_PASSES: sum(epochs for _, epochs in stages),
+        GRADIENT_PASSES: gradient_passes(record),
+        "minutes before its training": sum(before),
+        "minutes of training": own,
+        MINUTES: sum(before) + own,
+        "peak GiB": max(ways[way]["peak_memory_bytes"] for way, _ in stages) / 2**30,
+    }
 
 
-def rows(sub: SubTable, measured: dict) -> list[CostRow]:
-    """A row for each model of a sub-table that was run, and for the dense controls of its tickets
-    that are not rows; cheapest first."""
+def mean_cost(records: Records, measured: dict) -> Cost | None:
+    costs = [cost_of(r, measured) for r in records]
+    if not costs or None in costs:
+        return None
+    mean = {name: mean_if_known([cost[name] for cost in costs]) for name in costs[0]}
+    peak = max(cost["peak GiB"] for cost in costs)
+    return mean | {LABEL_PASSES: round(mean[LABEL_PASSES]), "peak GiB": peak}
+
+
+def mean_if_known(values: list[float | None]) -> float | None:
+    """None if one of them is None."""
+    return None if None in values else fmean(values)
+
+
+def _rows(sub: SubTable, measured: dict) -> list[tuple[dict[str, str], dict[str, object]]]:
+    """Of each model of a sub-table that was run, and of the dense controls of its tickets that are
+    not rows: its row of the Markdown and of the CSV, cheapest first."""
     models = {line.label: line.records for line in sub.lines if line.records}
     known = {r for records in models.values() for r in records}
     for line in sub.lines:
@@ -154,98 +144,59 @@ def rows(sub: SubTable, measured: dict) -> list[CostRow]:
                 name = f"{control.name} of {line.label}" if by_loss else control.wanted
                 models.setdefault(f"Fine-tune, {name}", control.records)
     first = sub.lines[0].records
-    base = mean_cost(first, measured) if first else None
-    costs = [(name, records, mean_cost(records, measured)) for name, records in models.items()]
-    of_models = [_row(n, records, cost, first, base) for n, records, cost in costs if cost]
-    return sorted(of_models, key=lambda row: row.cost.minutes)
-
-
-def mean_cost(records: Records, measured: dict) -> Cost | None:
-    costs = [cost for r in records if (cost := cost_of(r, measured))]
-    if len(costs) < len(records) or not costs:
-        return None
-    return Cost(
-        round(fmean(c.label_passes for c in costs)),
-        mean_if_known(c.gradient_passes for c in costs),
-        fmean(c.minutes_before for c in costs),
-        fmean(c.minutes_of_training for c in costs),
-        max(c.peak_bytes for c in costs),
-    )
-
-
-def mean_if_known(values: Iterable[float | None]) -> float | None:
-    """None if one of them is None."""
-    values = list(values)
-    return None if None in values else fmean(values)
-
-
-def _row(name: str, records: Records, cost: Cost, first: Records, base: Cost | None) -> CostRow:
-    gain = difference(records, first) if first and records is not first else None
-    further = None
-    if gain and base and gain.points > 0:
-        further = max(0.0, cost.minutes - base.minutes) / gain.points
-    return CostRow(name, records, cost, gain, further)
-
-
-def _costs(cost: Cost) -> dict[str, float | None]:
-    """The columns that Markdown and CSV share."""
-    return {
-        "label passes": cost.label_passes,
-        "gradient passes": cost.gradient_passes,
-        "minutes before its training": cost.minutes_before,
-        "minutes of training": cost.minutes_of_training,
-        "minutes": cost.minutes,
-        "peak GiB": cost.peak_bytes / 2**30,
-    }
-
-
-def _markdown_row(row: CostRow) -> dict[str, str]:
-    specs = {"label passes": ".0f", "gradient passes": ".0f", "peak GiB": ".2f"}
-    costs = _costs(row.cost)
-    unsure = " ?" if row.further is not None and row.gain.is_noise else ""
-    return {
-        "model": row.name,
-        **{name: render.number(value, specs.get(name, ".1f")) for name, value in costs.items()},
-        "#Query": render.cell(Cell.of(row.records, "queries_per_row"), interval=False),
-        "Aua %": render.cell(Cell.of(row.records, "aua_percent"), interval=False),
-        "worst class %": render.number(worst_class(cells_by_class(row.records)).mean),
-        "Δ Aua vs. Fine-tune": render.short(row.gain) if row.gain else render.NONE,
-        "further minutes per point": render.number(row.further) + unsure,
-    }
-
-
-def _csv_row(sub: SubTable, row: CostRow) -> dict[str, object]:
-    aua, gain = Cell.of(row.records, "aua_percent"), row.gain
-    low, high = (gain.bounds if gain else None) or (None, None)
-    return {
-        "task": sub.task,
-        "recipe": sub.recipe,
-        "model": row.name,
-        **_costs(row.cost),
-        "queries": Cell.of(row.records, "queries_per_row").mean,
-        "aua_percent": aua.mean,
-        "aua_deviation": aua.deviation,
-        "aua_worst_class": worst_class(cells_by_class(row.records)).mean,
-        "aua_minus_fine_tune": gain.points if gain else None,
-        "low_95": low,
-        "high_95": high,
-        "p": gain.p_values[0] if gain and gain.bounds is None else None,
-        "further_minutes_per_point": row.further,
-    }
+    base = mean_cost(first, measured)
+    costs = {name: mean_cost(records, measured) for name, records in models.items()}
+    rows = []
+    for name in sorted((n for n, cost in costs.items() if cost), key=lambda n: costs[n][MINUTES]):
+        cost, records = costs[name], models[name]
+        queries, aua = (Cell.of(records, m) for m in ("queries_per_row", "aua_percent"))
+        worst = worst_class(cells_by_class(records)).mean
+        gain = difference(records, first) if first and records is not first else None
+        low, high = gain.bounds if gain else UNKNOWN
+        further, in_text = None, render.NONE
+        if gain and base and gain.points > 0:
+            further = max(0.0, cost[MINUTES] - base[MINUTES]) / gain.points
+            in_text = render.number(further) + (" ?" if gain.is_noise else "")
+        in_markdown = {
+            "model": name,
+            **{column: render.number(x, SPECS.get(column, ".1f")) for column, x in cost.items()},
+            "#Query": render.cell(queries, interval=False),
+            "Aua %": render.cell(aua, interval=False),
+            "worst class %": render.number(worst),
+            "Δ Aua vs. Fine-tune": render.short(gain) if gain else render.NONE,
+            "further minutes per point": in_text,
+        }
+        in_csv = {
+            "task": sub.task,
+            "recipe": sub.recipe,
+            "model": name,
+            **cost,
+            "queries": queries.mean,
+            "aua_percent": aua.mean,
+            "aua_deviation": aua.deviation,
+            "aua_worst_class": worst,
+            "aua_minus_fine_tune": gain.points if gain else None,
+            "low_95": low,
+            "high_95": high,
+            "p": gain.tests[0][2] if gain and low is None else None,
+            "further_minutes_per_point": further,
+        }
+        rows.append((in_markdown, in_csv))
+    return rows
 
 
 def write(subs: list[SubTable], measured: dict, folder: Path) -> list[Path]:
     """study-costs.md and .csv, of the tasks whose texts are as long as those that were measured."""
-    shown = [(sub, rows(sub, measured)) for sub in subs if sub.records and sub.task in SENTENCES]
-    shown = [(sub, of_sub) for sub, of_sub in shown if of_sub]
+    shown = [(sub, _rows(sub, measured)) for sub in subs if sub.records and sub.task in SENTENCES]
+    shown = [(sub, rows) for sub, rows in shown if rows]
     if not shown:
         return []
     parts = ["# The study: costs"]
-    for sub, of_sub in shown:
-        parts += [f"## {sub.task}, {sub.recipe}", render.table_of(list(map(_markdown_row, of_sub)))]
-    legend = LEGEND.format(device=measured["device"], threads=measured["threads"])
-    lines = [_csv_row(sub, row) for sub, of_sub in shown for row in of_sub]
+    for sub, rows in shown:
+        parts += [f"## {sub.task}, {sub.recipe}", render.table_of([row for row, _ in rows])]
+    parts.append(LEGEND.format(device=measured["device"], threads=measured["threads"]))
+    csv_text = render.csv_text([row for _, rows in shown for _, row in rows])
     return [
-        render.write_text(folder / "study-costs.md", render.paragraphs([*parts, legend])),
-        render.write_text(folder / "study-costs.csv", render.csv_text(lines, newline="\n")),
+        render.write_text(folder / "study-costs.md", render.paragraphs(parts)),
+        render.write_text(folder / "study-costs.csv", csv_text.replace("\r\n", "\n")),
     ]

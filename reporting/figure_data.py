@@ -8,10 +8,9 @@ from experiments.models import Model, assign
 from experiments.paper import CURVES, EPOCHS_FIGURE, MINI_RECIPES, PAPER_ATTACKS, PAPER_DATASET
 from experiments.scales import Scale
 from reporting import render
-from reporting.cells import Cell, largest_group, one_per_seed
+from reporting.cells import Cell, Records, grouped, largest_group, one_per_seed
 
 ACCURACIES = {"Clean": "clean_percent", "Aua": "aua_percent"}
-Records = list[AttackRecord]
 Place = tuple[str, float | None]  # curve and x
 
 
@@ -39,12 +38,8 @@ class Shown:
 
 def csv_text(figure: str, shown: Shown) -> str:
     """Every number that the figure shows, one per line."""
-    points: dict[tuple, list[dict]] = {}
-    for row in shown.rows:
-        place = {k: v for k, v in row.items() if k not in ("seed", "value", "attack_id")}
-        points.setdefault(tuple(place.items()), []).append(row)
     lines = []
-    for place, rows in points.items():
+    for place, rows in grouped(shown.rows, _place).items():
         cell = Cell(dict(sorted((row["seed"], row["value"]) for row in rows)))
         (_, task), *within = place
         lines.append(
@@ -56,6 +51,10 @@ def csv_text(figure: str, shown: Shown) -> str:
         if "curve" in lines[-1]:
             lines[-1]["attack_ids"] = ";".join(r["attack_id"] for r in rows if "attack_id" in r)
     return render.csv_text(lines)
+
+
+def _place(row: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple((k, v) for k, v in row.items() if k not in ("seed", "value", "attack_id"))
 
 
 def over_sparsity(records: Records, task: str, scale: Scale, checkpoint: str) -> Shown:
@@ -102,10 +101,8 @@ def _accuracies(
     for recipe in of_paper if scale.name == "paper" else [*MINI_RECIPES, *of_paper]:
         of_recipe = [r for r in records if r in places and r.recipe == recipe]
         group, notes = largest_group(of_recipe, keys, scale.encoder)
-        points: dict[Place, Records] = {}
-        for record in group:
-            points.setdefault(places[record], []).append(record)
-        points = {place: one_per_seed(of_place) for place, of_place in points.items()}
+        by_place = grouped(group, places.get)
+        points = {place: one_per_seed(of_place) for place, of_place in by_place.items()}
         part = Shown(records=[r for of_point in points.values() for r in of_point])
         for quantity, measure in ACCURACIES.items():
             panel = {"task": task, "recipe": recipe, "quantity": quantity}

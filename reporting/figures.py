@@ -1,6 +1,7 @@
 """The paper's figures and the study's searches, drawn."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -27,51 +28,74 @@ def _title(task: str, recipe: str | None = None) -> str:
 
 def _over_steps_of_one(data: pd.DataFrame) -> Figure:
     """Figure 1: a panel per task, both shares on one axis from 0 to 1."""
-    tasks = data.groupby("task", sort=False)
-    figure = new_figure(0.55 + 1.35 * len(tasks))
-    grid = figure.subplots(len(tasks), 1, squeeze=False)[:, 0]
-    styles = looks((PENALTY, DECIDED))
-    for axes, (task, of_task) in zip(grid, tasks, strict=True):
-        for quantity, curve in of_task.groupby("quantity", sort=False):
-            _step_curve(axes, curve, quantity, styles[quantity])
-        axes.set_title(_title(task), loc="left")
-        axes.set_ylim(-0.02, 1.02)
-        axes.set_ylabel("share of gates")
-    grid[-1].set_xlabel("optimizer step")
-    legend(figure, styles)
-    return figure
+    data = data.assign(curve=data["quantity"], quantity="share of gates")
+    names = (PENALTY, DECIDED)
+    return _rows_of_panels(data, names, "optimizer step", _step_curve, _unit_axis)
 
 
 def _over_steps_by_lambda(data: pd.DataFrame) -> Figure:
     """Figure 5: a row per task, R(m) on the left, decided gates on the right."""
     curves = data["curve"].unique()
     first = [name for name in map(curve_of_lambda, sorted(LAMBDAS)) if name in curves]
-    return _over_a_search(data, dict.fromkeys([*first, *curves]), "optimizer step", 4)
+    names = dict.fromkeys([*first, *curves])
+    return _rows_of_panels(data, names, "optimizer step", _step_curve, _share_axis)
 
 
 def _by_search_epoch(data: pd.DataFrame) -> Figure:
     """The study's searches: a row per task, R(m) on the left, dev accuracy on the right."""
-    return _over_a_search(data, data["curve"].unique(), "search epoch", 2)
+    names = data["curve"].unique()
+    return _rows_of_panels(data, names, "search epoch", _step_curve, _share_axis, 2)
 
 
-def _over_a_search(
-    data: pd.DataFrame, names: Iterable[str], x_label: str, legend_columns: int
+def _accuracies(data: pd.DataFrame, x_label: str, x_scale: float) -> Figure:
+    """Figures 2 and 4."""
+    draw_curve = partial(_accuracy_curve, x_scale=x_scale)
+    return _rows_of_panels(data, CURVES, x_label, draw_curve, _percent_axis)
+
+
+def _rows_of_panels(
+    data: pd.DataFrame,
+    names: Iterable[str],
+    x_label: str,
+    draw_curve: Callable[[Axes, pd.DataFrame, str, dict], None],
+    finish: Callable[[Axes, str, pd.DataFrame], None],
+    legend_columns: int = 4,
 ) -> Figure:
-    """A row per task, a column per quantity."""
-    styles = looks(names)
-
-    def draw_panel(axes: Axes, quantity: str, panel: pd.DataFrame) -> None:
-        for name, curve in panel.groupby("curve", sort=False):
-            _step_curve(axes, curve, name, styles[name])
-        axes.set_ylabel(quantity)
-        # 0 to 1, or closer if the curves would overlap.
-        low, high = panel["value"].min(), panel["value"].max()
-        margin = max(0.005, 0.08 * (high - low))
-        axes.set_ylim((-0.02, 1.02) if high - low > 0.4 else (low - margin, high + margin))
-
-    figure = _rows_of_panels(data, draw_panel, x_label)
+    """A row per task and recipe, a column per quantity; a panel shows the curves of `names`."""
+    styles, columns = looks(names), data["quantity"].nunique()
+    rows = data.groupby(["task", "recipe"], sort=False, dropna=False)
+    figure = new_figure(0.55 + 1.35 * len(rows))
+    grid = figure.subplots(len(rows), columns, squeeze=False, sharex="row")
+    for axes_of_row, (key, row) in zip(grid, rows, strict=True):
+        axes_of_row[0].set_title(_title(*key), loc="left")
+        panels = row.groupby("quantity", sort=False)
+        for axes, (quantity, panel) in zip(axes_of_row, panels, strict=True):
+            for name, curve in panel.groupby("curve", sort=False):
+                draw_curve(axes, curve, name, styles[name])
+            finish(axes, quantity, panel)
+    for axes in grid[-1]:
+        axes.set_xlabel(x_label)
     legend(figure, styles, legend_columns)
     return figure
+
+
+def _unit_axis(axes: Axes, quantity: str, _panel: pd.DataFrame) -> None:
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_ylabel(quantity)
+
+
+def _share_axis(axes: Axes, quantity: str, panel: pd.DataFrame) -> None:
+    """From 0 to 1, or closer if the curves would overlap."""
+    low, high = panel["value"].min(), panel["value"].max()
+    margin = max(0.005, 0.08 * (high - low))
+    axes.set_ylim((-0.02, 1.02) if high - low > 0.4 else (low - margin, high + margin))
+    axes.set_ylabel(quantity)
+
+
+def _percent_axis(axes: Axes, quantity: str, _panel: pd.DataFrame) -> None:
+    axes.set_ylabel(f"{quantity} (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
 def _step_curve(axes: Axes, curve: pd.DataFrame, label: str, look: dict) -> None:
@@ -87,40 +111,6 @@ def _step_curve(axes: Axes, curve: pd.DataFrame, label: str, look: dict) -> None
 
 def _thousands(step: float, _position: int) -> str:
     return f"{step / 1000:g}k" if step >= 10_000 else f"{step:g}"
-
-
-def _rows_of_panels(
-    data: pd.DataFrame, draw_panel: Callable[[Axes, str, pd.DataFrame], None], x_label: str
-) -> Figure:
-    """A row per task and recipe, a column per quantity, without a legend."""
-    rows = data.groupby(["task", "recipe"], sort=False, dropna=False)
-    figure = new_figure(0.55 + 1.35 * len(rows))
-    columns = data["quantity"].nunique()
-    grid = figure.subplots(len(rows), columns, squeeze=False, sharex="row")
-    for axes_of_row, (key, row) in zip(grid, rows, strict=True):
-        axes_of_row[0].set_title(_title(*key), loc="left")
-        panels = row.groupby("quantity", sort=False)
-        for axes, (quantity, panel) in zip(axes_of_row, panels, strict=True):
-            draw_panel(axes, quantity, panel)
-    for axes in grid[-1]:
-        axes.set_xlabel(x_label)
-    return figure
-
-
-def _accuracies(data: pd.DataFrame, x_label: str, x_scale: float) -> Figure:
-    """Figures 2 and 4."""
-    styles = looks(CURVES)
-
-    def draw_panel(axes: Axes, quantity: str, panel: pd.DataFrame) -> None:
-        for name, curve in panel.groupby("curve", sort=False):
-            _accuracy_curve(axes, curve, name, styles[name], x_scale)
-        axes.set_ylabel(f"{quantity} (%)")
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-
-    figure = _rows_of_panels(data, draw_panel, x_label)
-    legend(figure, styles)
-    return figure
 
 
 def _accuracy_curve(

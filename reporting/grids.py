@@ -1,42 +1,15 @@
-"""What a sub-table shows, still as numbers: its Markdown and LaTeX render the same grids."""
+"""What a sub-table shows: Markdown and LaTeX only write its cells over seeds differently."""
 
 from dataclasses import dataclass, field
 
-from evaluation.by_class import Rate
 from evaluation.records import AttackRecord
 from experiments.paper import PAPER_DATASET
-from reporting.cells import Cell, doubts_of, worst_class
-from reporting.comparisons import TESTS, Control, Difference, difference
-from reporting.paper_tables import Line, SubTable
+from reporting import render
+from reporting.cells import Cell, worst_class
+from reporting.comparisons import Control, difference
+from reporting.paper_tables import METRICS, Line, SubTable
 from reporting.paper_values import orientation, why_not_run
-
-HEADINGS = {
-    "clean": "Clean %",
-    "aua": "Aua %",
-    "suc": "Suc %",
-    "queries": "#Query",
-    "dev": "Dev %",
-    "open": "R(m) %",
-}
-
-
-@dataclass(frozen=True)
-class Number:
-    """`spec`: its format; a value of None is shown as a dash."""
-
-    value: float | None
-    spec: str = ".1f"
-
-
-Value = str | Cell | Number | Difference | Rate
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A note: differences of rows from the one that they are compared with."""
-
-    start: str
-    differences: list[tuple[str, Difference]]
+from reporting.render import NONE, number
 
 
 @dataclass
@@ -46,11 +19,9 @@ class Grid:
     heading: str
     remarks: list[str]
     columns: list[tuple[str, list[str]]]
-    rows: list[list[Value]]
-    comparisons: list[Comparison] = field(default_factory=list)
+    rows: list[list[Cell | str]]
     notes: list[str] = field(default_factory=list)
-    controls: list[list[Value]] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
+    controls: list[dict[str, str]] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
 
 
@@ -78,90 +49,59 @@ def _grid(sub: SubTable) -> Grid:
     parts = ["paper", "ours", "diff."] if sub.of_the_paper else [""]
     columns = [("Method", [""]), ("Sparsity", [""])]
     for metric in sub.metrics:
-        columns.append((HEADINGS[metric], parts))
-        columns += _class_columns(sub) if metric == "aua" else []
+        columns.append((METRICS[metric][0], parts))
+        if metric == "aua" and sub.classes:
+            columns += [(f"Aua {name} %", [""]) for name in (*sub.classes, "worst class")]
+    models = [(line.label, line.records) for line in sub.lines]
+    controls = [(line, control) for line in sub.lines for control in line.controls]
+    named = [(f"{line.label}'s control, {c.name}", c.records) for line, c in controls]
+    doubts = dict.fromkeys(render.suspicious([*models, *named]))
     return Grid(
         f"{_task(sub.task)}, {f'{sub.attack} ({sub.recipe})' if sub.attack else sub.recipe}",
         [remark for remark in remarks if remark],
         columns,
         [_row(sub, line) for line in sub.lines],
-        _comparisons(sub),
-        [*sub.notes, *_suspicious(sub), *carried_by_one_class(sub)],
-        [_control(sub, line, control) for line in sub.lines for control in line.controls],
-        sub.classes,
+        [*render.compared(sub.lines), *sub.notes, *doubts, *carried_by_one_class(sub)],
+        [_control(sub, *control) for control in controls],
         sub.commands(),
     )
 
 
-def _class_columns(sub: SubTable) -> list[tuple[str, list[str]]]:
-    names = [*sub.classes, "worst class"] if sub.classes else []
-    return [(f"Aua {name} %", [""]) for name in names]
-
-
-def _row(sub: SubTable, line: Line) -> list[Value]:
-    cells: list[Value] = [line.label + line.marks, f"{100 * line.sparsity:g} %"]
+def _row(sub: SubTable, line: Line) -> list[Cell | str]:
+    cells: list[Cell | str] = [line.label + line.marks, f"{100 * line.sparsity:g} %"]
     for metric in sub.metrics:
-        ours = line.ours(metric)
+        ours, paper = line.ours(metric), line.paper.get(metric)
         if sub.of_the_paper:
-            cells += [Number(line.paper.get(metric)), ours, Number(line.difference(metric), "+.1f")]
+            cells += [number(paper), ours, number(line.difference(metric), "+.1f")]
         else:
             cells.append(ours)
         if metric == "aua" and sub.classes:
-            of_classes = line.by_class
-            cells += [of_classes.get(name, Cell({})) for name in sub.classes]
-            cells.append(worst_class(of_classes))
+            cells += [line.by_class.get(name, Cell({})) for name in sub.classes]
+            cells.append(worst_class(line.by_class))
     return cells
 
 
-def _comparisons(sub: SubTable) -> list[Comparison]:
-    """Aua of each row against the first one's."""
-    first, *others = sub.lines
-    against = [(line.label, d) for line in others if (d := difference(line.records, first.records))]
-    start = f"Aua compared with {first.label}, on the same rows ({TESTS})"
-    return [Comparison(start, against)] if against else []
-
-
-def _control(sub: SubTable, line: Line, control: Control) -> list[Value]:
+def _control(sub: SubTable, line: Line, control: Control) -> dict[str, str]:
     """A row of the second table of a grid."""
-    start: list[Value] = [line.label, f"{control.name} ({control.wanted})"]
-    if not control.records:
-        return [*start, *[Number(None)] * 4, "**control missing**", *[""] * len(sub.classes)]
-    gains = line.gain_over(control).points
-    against = difference(line.records, control.records)
-    return [
-        *start,
-        _epochs(control.records),
-        Number(Cell.of(control.records, "mean_training_loss").mean, ".3f"),
-        Cell.of(control.records, "clean_percent"),
-        Cell.of(control.records, "aua_percent"),
-        against or "other rows or seeds",
-        *(gains.get(name, Number(None)) for name in sub.classes),
-    ]
-
-
-def _epochs(records: list[AttackRecord]) -> str:
-    return ", ".join(map(str, sorted({r.epoch or r.epochs or 0 for r in records})))
-
-
-def _suspicious(sub: SubTable) -> list[str]:
-    """A note per row and control with flags."""
-    models = [(line.label, line.records) for line in sub.lines]
-    models += [
-        (f"{line.label}'s control, {control.name}", control.records)
-        for line in sub.lines
-        for control in line.controls
-    ]
-    doubts = [(label, doubts_of(records)) for label, records in models]
-    notes = [f"Suspicious: {label}: {'; '.join(texts)}." for label, texts in doubts if texts]
-    return list(dict.fromkeys(notes))
+    records, gains = control.records, line.gains[control.name].points
+    against = difference(line.records, records) if records else None
+    otherwise = "other rows or seeds" if records else "**control missing**"
+    return {
+        "Ticket": line.label,
+        "Dense control with the": f"{control.name} ({control.wanted})",
+        "Epochs": ", ".join(map(str, sorted({r.epoch or r.epochs or 0 for r in records}))) or NONE,
+        "Training loss": number(Cell.of(records, "mean_training_loss").mean, ".3f"),
+        "Clean %": render.cell(Cell.of(records, "clean_percent")),
+        "Aua %": render.cell(Cell.of(records, "aua_percent")),
+        "Δ Aua, ticket vs. control": render.long(against) if against else otherwise,
+    } | {f"Δ Aua {n}": render.rate(gains.get(n)) if records else "" for n in sub.classes}
 
 
 def carried_by_one_class(sub: SubTable) -> list[str]:
     """A note per ticket whose gain over a control is that of one class."""
     notes = []
     for line in sub.lines:
-        gains = [(control.name, line.gain_over(control).carried) for control in line.controls]
-        whys = "; ".join(f"{name}: {why}" for name, why in gains if why)
+        whys = "; ".join(f"{n}: {gain.carried}" for n, gain in line.gains.items() if gain.carried)
         notes += [f"One class carries the gain of {line.label} over dense, {whys}."] if whys else []
     return notes
 
@@ -169,13 +109,13 @@ def carried_by_one_class(sub: SubTable) -> list[str]:
 def _grid_of_the_paper(subs: list[SubTable], others_run: bool) -> Grid:
     """The paper's values of attacks that were not run, ours empty, with the reasons."""
     first = subs[0]
-    columns = [("Method", [""]), ("Sparsity", [""]), (HEADINGS["clean"], ["paper"])]
-    columns += [(f"{s.attack}, paper", [HEADINGS[m] for m in s.table.metrics]) for s in subs]
-    rows: list[list[Value]] = []
+    columns = [("Method", [""]), ("Sparsity", [""]), (METRICS["clean"][0], ["paper"])]
+    columns += [(f"{s.attack}, paper", [METRICS[m][0] for m in s.table.metrics]) for s in subs]
+    rows: list[list[Cell | str]] = []
     for i, line in enumerate(first.lines):
         values = [line.paper.get("clean")]
         values += [sub.lines[i].paper.get(m) for sub in subs for m in sub.table.metrics]
-        rows.append([line.label, f"{100 * line.sparsity:g} %", *map(Number, values)])
+        rows.append([line.label, f"{100 * line.sparsity:g} %", *map(number, values)])
     remarks = [orientation(first.task, first.encoder), *(why_not_run(s.attack or "") for s in subs)]
     return Grid(
         f"{_task(first.task)}, the paper's attacks",

@@ -12,15 +12,8 @@ from reporting.ticket_files import Ticket
 from reporting.ticket_names import Origin, differ_in, relation, ticket_names
 from utils.cli import UserError
 
-RELATIONS = (
-    "seed only",
-    "epoch only",
-    "task only",
-    "kind only",
-    "settings only",
-    "several",
-    "nothing",
-)
+RELATIONS = [f"{fact} only" for fact in ("seed", "epoch", "task", "kind", "settings")]
+RELATIONS += ["several", "nothing"]
 LEGEND = (
     "Jaccard: the Jaccard index of removed weights, i.e. the weights that both tickets remove, "
     "divided by those that at least one removes. Expected by chance: its value for two random "
@@ -123,21 +116,25 @@ def markdown(sections: Sequence[Section], notes: Sequence[str]) -> str:
     parts = ["# Agreement of tickets", LEGEND, *notes]
     header = ["ticket", "kind", "task", "seed", "epoch", "encoder", "SHA-256 of the file"]
     for section in sections:
-        rows = map(_described, section.names, section.origins)
+        described = []
+        for name, o in zip(section.names, section.origins, strict=True):
+            facts = [NONE if x is None else str(x) for x in (o.kind, o.task, o.seed, o.epoch)]
+            described.append([name, *facts, o.encoder, o.sha256[:12]])
+        pairs = [
+            {"first ticket": pair["first"], "second ticket": pair["second"]}
+            | {"differ in": pair["differ_in"] or "nothing"}
+            | {column: decimals(pair[measure]) for column, measure in MEASURES.items()}
+            for pair in section.whole.to_dict("records")
+        ]
         parts += [
             f"## Sparsity {100 * section.sparsity:g} %",
-            render.markdown_table(header, rows, left=7),
+            render.markdown_table(header, described, left=7),
             "### Means over pairs, by what differs",
             _means(section),
             "### Pairs",
-            _pairs(section),
+            render.table_of(pairs, left=3),
         ]
     return render.paragraphs(parts)
-
-
-def _described(name: str, origin: Origin) -> list[str]:
-    facts = (origin.kind, origin.task, origin.seed, origin.epoch, origin.encoder)
-    return [name, *(NONE if fact is None else str(fact) for fact in facts), origin.sha256[:12]]
 
 
 def _means(section: Section) -> str:
@@ -155,19 +152,6 @@ def _means(section: Section) -> str:
         start = {"Jaccard": cells.pop("Jaccard"), "range": spread}
         rows.append({"differ in": name, "pairs": str(len(group)), **start, **cells})
     return render.table_of(rows)
-
-
-def _pairs(section: Section) -> str:
-    rows = [
-        {
-            "first ticket": pair["first"],
-            "second ticket": pair["second"],
-            "differ in": pair["differ_in"] or "nothing",
-            **{column: decimals(pair[measure]) for column, measure in MEASURES.items()},
-        }
-        for pair in section.whole.to_dict("records")
-    ]
-    return render.table_of(rows, left=3)
 
 
 def grid(rows: pd.DataFrame, measure: str) -> pd.DataFrame:

@@ -7,7 +7,6 @@ import difflib
 import html
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +16,10 @@ from reporting import render
 from training.tasks import Task
 from utils.runs import seed_for
 
-FOR_A_PERSON = ("same_label", "reads_well")  # columns to be filled in
+COLUMNS = ["model", "recipe", "row_id", "label", "predicted_before", "predicted_after"]
+COLUMNS += ["judge_before", "judge_after", "context", "original", "adversarial"]
+COLUMNS += ["words_changed", "words_total", "similarity", "perplexity_ratio"]
+FOR_A_PERSON = ["same_label", "reads_well"]  # columns to be filled in
 
 _TOKEN = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 
@@ -36,47 +38,30 @@ ins { background: #d9f2d9; text-decoration: underline; font-weight: bold; }
 """
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A row of the sheet. Labels are names; `context`: the columns that were not attacked."""
-
-    model: str
-    recipe: str | None
-    row_id: str
-    label: str
-    predicted_before: str
-    predicted_after: str
-    judge_before: str
-    judge_after: str
-    context: str
-    original: str
-    adversarial: str
-    words_changed: int
-    words_total: int
-    similarity: float
-    perplexity_ratio: float
-
-    @classmethod
-    def of(cls, result: Quality, row: AttackedRow, measures: RowMeasures, task: Task) -> "Pair":
-        names, column = task.label_names, task.attack_column
-        others = [f"{name}: {text}" for name, text in row.original.items() if name != column]
-        return cls(
-            model=result.model,
-            recipe=result.recipe,
-            row_id=row.row_id,
-            label=names[row.label],
-            predicted_before=names[row.predicted_before],
-            predicted_after=names[row.predicted_after],
-            judge_before=names[measures.judge_before],
-            judge_after=names[measures.judge_after],
-            context=" ".join(others),
-            original=row.original[column],
-            adversarial=row.perturbed[column],
-            words_changed=row.words_changed,
-            words_total=row.words_total,
-            similarity=measures.similarity,
-            perplexity_ratio=measures.perplexity_ratio,
-        )
+def pair_of(
+    result: Quality, row: AttackedRow, measures: RowMeasures, task: Task
+) -> dict[str, object]:
+    """A row of the sheet: the values of COLUMNS. Labels are names; context: the columns that were
+    not attacked."""
+    names, column = task.label_names, task.attack_column
+    others = [f"{name}: {text}" for name, text in row.original.items() if name != column]
+    return {
+        "model": result.model,
+        "recipe": result.recipe,
+        "row_id": row.row_id,
+        "label": names[row.label],
+        "predicted_before": names[row.predicted_before],
+        "predicted_after": names[row.predicted_after],
+        "judge_before": names[measures.judge_before],
+        "judge_after": names[measures.judge_after],
+        "context": " ".join(others),
+        "original": row.original[column],
+        "adversarial": row.perturbed[column],
+        "words_changed": row.words_changed,
+        "words_total": row.words_total,
+        "similarity": measures.similarity,
+        "perplexity_ratio": measures.perplexity_ratio,
+    }
 
 
 def sample(rows: int, limit: int, seed: int, attack_id: str) -> list[int]:
@@ -85,10 +70,9 @@ def sample(rows: int, limit: int, seed: int, attack_id: str) -> list[int]:
     return sorted(draw.permutation(rows)[:limit].tolist())
 
 
-def csv_text(pairs: Sequence[Pair]) -> str:
+def csv_text(pairs: Sequence[dict]) -> str:
     empty = dict.fromkeys(FOR_A_PERSON)
-    columns = [*Pair.__dataclass_fields__, *FOR_A_PERSON]
-    return render.csv_text([vars(pair) | empty for pair in pairs], columns)
+    return render.csv_text([pair | empty for pair in pairs], COLUMNS + FOR_A_PERSON)
 
 
 def marked(original: str, adversarial: str) -> tuple[str, str]:
@@ -118,7 +102,7 @@ def _with_marks(text: str, tokens: list[re.Match], spans: list[tuple[int, int]],
     return "".join([*parts, html.escape(text[done:])])
 
 
-def html_text(title: str, remark: str, pairs: Sequence[Pair]) -> str:
+def html_text(title: str, remark: str, pairs: Sequence[dict]) -> str:
     """One page without scripts, images or links, with boxes for a person's answers."""
     heads = ["#", "row", "original and adversarial text", "changed", "same label?", "reads well?"]
     lines = [
@@ -135,16 +119,16 @@ def html_text(title: str, remark: str, pairs: Sequence[Pair]) -> str:
     return "\n".join(lines)
 
 
-def _html_row(position: int, pair: Pair) -> str:
-    e = {name: html.escape(str(value)) for name, value in vars(pair).items()}
-    before, after = marked(pair.original, pair.adversarial)
-    context = f'<p class="context">{e["context"]}</p>' if pair.context else ""
+def _html_row(position: int, pair: dict) -> str:
+    e = {name: html.escape(str(value)) for name, value in pair.items()}
+    before, after = marked(pair["original"], pair["adversarial"])
+    context = f'<p class="context">{e["context"]}</p>' if pair["context"] else ""
     return (
         f'<tr><td>{position}</td><td class="facts">{e["model"]}<br>{e["recipe"]}<br>{e["row_id"]}'
         f"<br>label: <b>{e['label']}</b><br>model: {e['predicted_before']} &rarr; "
         f"{e['predicted_after']}<br>judge: {e['judge_before']} &rarr; {e['judge_after']}</td>"
         f"<td>{context}<p>{before}</p><p>{after}</p></td>"
-        f'<td class="facts">{pair.words_changed} of {pair.words_total} words<br>similarity '
-        f"{pair.similarity:.2f}<br>perplexity &times; {pair.perplexity_ratio:.2f}</td>"
+        f'<td class="facts">{e["words_changed"]} of {e["words_total"]} words<br>similarity '
+        f"{pair['similarity']:.2f}<br>perplexity &times; {pair['perplexity_ratio']:.2f}</td>"
         '<td class="box"></td><td class="box"></td></tr>'
     )

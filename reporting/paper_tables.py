@@ -1,37 +1,35 @@
 """The tables of the paper and of the study as numbers: the paper's next to ours from records."""
 
+import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from evaluation.records import ROW_SETTINGS, STRICT_COMPARISON, AttackRecord
 from experiments.models import Model, assign
 from experiments.paper import MINI_RECIPES, PAPER_ATTACKS, TABLES, Table, mini_recipes
-from experiments.scales import Scale
+from experiments.scales import Scale, usual_recipes
 from experiments.study import STUDIES
-from reporting.cells import Cell, largest_group, one_per_seed
-from reporting.comparisons import Result, controls_of
-from reporting.missing import command
+from reporting.cells import Cell, Records, largest_group, one_per_seed
+from reporting.comparisons import Result, classes_of, controls_of
 from reporting.paper_values import values_of
 
-# Metric of the paper's tables -> measure of our records.
-MEASURES = {
-    "clean": "clean_percent",
-    "aua": "aua_percent",
-    "suc": "suc_percent",
-    "queries": "queries_per_row",
-    "dev": "dev_accuracy_percent",
-    "open": "expected_density_percent",
+# Metric of the paper's tables: its heading, and our records' measure.
+METRICS = {
+    "clean": ("Clean %", "clean_percent"),
+    "aua": ("Aua %", "aua_percent"),
+    "suc": ("Suc %", "suc_percent"),
+    "queries": ("#Query", "queries_per_row"),
+    "dev": ("Dev %", "dev_accuracy_percent"),
+    "open": ("R(m) %", "expected_density_percent"),
 }
 DEFAULT_SEED = 42  # the stage scripts'
-Records = list[AttackRecord]
 
 
 @dataclass(frozen=True)
 class Line(Result):
     """A row of a sub-table: its model, and the paper's values by metric."""
 
-    label: str
     model: Model
     paper: dict[str, float]
 
@@ -42,7 +40,7 @@ class Line(Result):
         return 0.0 if dense else self.model.sparsity or 0.0
 
     def ours(self, metric: str) -> Cell:
-        return Cell.of(self.records, MEASURES[metric])
+        return Cell.of(self.records, METRICS[metric][1])
 
     def difference(self, metric: str) -> float | None:
         """Ours minus the paper's."""
@@ -50,13 +48,12 @@ class Line(Result):
         return None if ours is None or paper is None else ours - paper
 
 
-@dataclass(frozen=True)
+@dataclass
 class SubTable:
     """One attack on one task.
 
     `attack`: the paper's column; None for an attack that the paper does not have. `recipe`: ours;
-    None if no recipe for the column was run. `shared`: one of the records, for what all of them
-    have in common; None without records.
+    None if no recipe for the column was run.
     """
 
     table: Table
@@ -64,9 +61,8 @@ class SubTable:
     scale: Scale
     attack: str | None
     recipe: str | None
-    lines: list[Line]
-    shared: AttackRecord | None
-    notes: list[str]
+    lines: list[Line] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def of_the_paper(self) -> bool:
@@ -77,17 +73,21 @@ class SubTable:
     def metrics(self) -> tuple[str, ...]:
         return ("clean", *self.table.metrics)
 
-    @property
+    @cached_property
     def records(self) -> Records:
         """Of the rows, then of their controls, each once."""
         of_rows = [r for line in self.lines for r in line.records]
         of_controls = [r for line in self.lines for c in line.controls for r in c.records]
         return list(dict.fromkeys(of_rows + of_controls))
 
+    @property
+    def shared(self) -> AttackRecord | None:
+        """One of the records, for what all of them have in common."""
+        return next(iter(self.records), None)
+
     @cached_property
     def classes(self) -> list[str]:
-        """Names of the classes that its records distinguish, in the order of the labels."""
-        return list(dict.fromkeys(name for line in self.lines for name in line.by_class))
+        return classes_of(self.lines)
 
     @property
     def encoder(self) -> str:
@@ -114,6 +114,34 @@ class SubTable:
         return command(self.table.name, self.scale, [self.task], seeds, labels, self.recipe)
 
 
+def command(
+    target: str,
+    scale: Scale,
+    tasks: Iterable[str],
+    seeds: Iterable[int] = (DEFAULT_SEED,),
+    rows: Iterable[str] = (),
+    recipe: str | None = None,
+) -> str:
+    """The shell command that runs what a table or figure needs; without `rows`, all rows.
+
+    `recipe`: the one attack that is needed. It replaces the attacks that the user chose, and is
+    named unless the target runs it by default.
+    """
+    further, dropped = [], False
+    for word in scale.further_flags:  # without --recipes and its values
+        dropped = recipe is not None and (
+            word == "--recipes" or (dropped and not word.startswith("--"))
+        )
+        further += [] if dropped else [word]
+    named = [recipe] if recipe and recipe not in usual_recipes(target, scale.name) else []
+    words = ["sh", "reproduce.sh", target, "--scale", scale.name]
+    flags = {"--tasks": tasks, "--seeds": seeds, "--rows": rows, "--recipes": named}
+    for flag, values in flags.items():
+        values = list(map(str, values))
+        words += [flag, *values] if values else []
+    return shlex.join([*words, *further])
+
+
 def sub_tables(
     table: Table, task: str, scale: Scale, records: Records, checkpoint: str
 ) -> list[SubTable]:
@@ -123,7 +151,14 @@ def sub_tables(
     """
     # Attacks at a temperature have a table of their own (calibration_table.py).
     records = [r for r in records if r.temperature_rule is None]
-    rows = _rows(table, task, scale, records, checkpoint)
+    of_task = [r for r in records if r.task == task and r.checkpoint_rule == checkpoint]
+    if table.name in STUDIES:  # its attacks with softmax only serve the calibration table
+        of_task = [r for r in of_task if r.score_with == "log_odds"]
+
+    def rows_of(table: Table) -> dict[str, Records]:
+        return assign(of_task, {row.label: row.model.at(task) for row in table.rows}, scale.epochs)
+
+    rows = rows_of(table)
     in_a_row = {r for of_row in rows.values() for r in of_row}
     present = {r.recipe for r in in_a_row}
     columns: list[tuple[str | None, str | None]] = []
@@ -135,49 +170,32 @@ def sub_tables(
     if scale.name != "paper":
         # An attack that was run for Table 1 only also has records of rows that another table
         # shares with Table 1. They do not justify a sub-table there.
-        of_table_1 = _rows(TABLES["table1"], task, scale, records, checkpoint).values()
-        further = {r.recipe for r in in_a_row.difference(*of_table_1)}
+        further = {r.recipe for r in in_a_row.difference(*rows_of(TABLES["table1"]).values())}
         shown = further | set(mini_recipes(table.attacks) if table.attacks else present)
         columns = [(None, r) for r in MINI_RECIPES if r in present & shown] + columns
-    return [_sub_table(table, task, scale, rows, records, *column) for column in columns]
+    subs = [SubTable(table, task, scale, attack, recipe) for attack, recipe in columns]
+    for sub in subs:
+        _fill(sub, rows, records)
+    return subs
 
 
-def _rows(
-    table: Table, task: str, scale: Scale, records: Records, checkpoint: str
-) -> dict[str, Records]:
-    """The records of each row's model on this task."""
-    of_task = [r for r in records if r.task == task and r.checkpoint_rule == checkpoint]
-    if table.name in STUDIES:  # its attacks with softmax only serve the calibration table
-        of_task = [r for r in of_task if r.score_with == "log_odds"]
-    return assign(of_task, {row.label: row.model.at(task) for row in table.rows}, scale.epochs)
-
-
-def _sub_table(
-    table: Table,
-    task: str,
-    scale: Scale,
-    rows: dict[str, Records],
-    all_records: Records,
-    attack: str | None,
-    recipe: str | None,
-) -> SubTable:
+def _fill(sub: SubTable, rows: dict[str, Records], all_records: Records) -> None:
+    """Add the lines, from the records of each row's model, and notes on what is skipped."""
     in_a_row = {r for of_row in rows.values() for r in of_row}
-    of_recipe = [r for r in all_records if r in in_a_row and r.recipe == recipe]
-    comparable, notes = largest_group(of_recipe, STRICT_COMPARISON, scale.encoder)
-    lines, repeated = [], 0
-    for row in table.rows:
-        model, members = row.model.at(task), set(comparable).intersection(rows[row.label])
+    of_recipe = [r for r in all_records if r in in_a_row and r.recipe == sub.recipe]
+    comparable, sub.notes = largest_group(of_recipe, STRICT_COMPARISON, sub.scale.encoder)
+    repeated = 0
+    for row in sub.table.rows:
+        model, members = row.model.at(sub.task), set(rows[row.label])
         ordered = [r for r in comparable if r in members]
-        of_row, other_settings = largest_group(ordered, ROW_SETTINGS, scale.encoder)
-        notes += [f"{row.label}: {note}" for note in other_settings]
+        of_row, other_settings = largest_group(ordered, ROW_SETTINGS, sub.scale.encoder)
+        sub.notes += [f"{row.label}: {note}" for note in other_settings]
         latest = one_per_seed(of_row)
         repeated += len(of_row) - len(latest)
         is_ticket = model.kind is not None and model.reinitialise == "nothing"
-        with_controls = latest and is_ticket and table.controls
+        with_controls = latest and is_ticket and sub.table.controls
         controls = controls_of(latest, all_records) if with_controls else []
-        paper = values_of(table, task, row, attack)
-        lines.append(Line(latest, controls, row.label, model, paper))
+        paper = values_of(sub.table, sub.task, row, sub.attack)
+        sub.lines.append(Line(row.label, latest, controls, model, paper))
     if repeated:
-        notes.append(f"Skipped: {repeated} earlier of several attacks on a row with one seed.")
-    shared = comparable[0] if comparable else None
-    return SubTable(table, task, scale, attack, recipe, lines, shared, notes)
+        sub.notes.append(f"Skipped: {repeated} earlier of several attacks on a row with one seed.")

@@ -9,11 +9,29 @@ from pathlib import Path
 
 from evaluation.by_class import Rate
 from evaluation.records import AttackRecord
-from reporting.cells import Cell
-from reporting.comparisons import Difference
+from reporting.cells import Cell, Records, doubts_of
+from reporting.comparisons import Difference, Result, difference
 from utils.files import write_atomically
 
 NONE = "—"
+# Of the legends of tables.
+OF_MEASURES = (
+    "Clean: accuracy before the attack. Aua: accuracy under attack. Both are shares of all "
+    "attacked rows. Suc = 100 (1 - Aua / Clean). #Query: victim queries per row that was right "
+    "before the attack. "
+)
+OF_INTERVALS = (
+    "Brackets: 95 % intervals; for one seed Wilson's over rows, for several over new rows and new "
+    "seeds (two-way random effects). "
+)
+OF_FLAGS = (
+    "Suspicious: see the notes. One class survives: Aua of one class is far above the others', so "
+    "the mean hides which class is robust."
+)
+TESTS = (
+    "one seed: McNemar's exact test; several: 95 % interval for new rows and seeds, and that test "
+    "for each; not corrected for their number"
+)
 
 
 def number(value: float | None, spec: str = ".1f") -> str:
@@ -33,50 +51,64 @@ def cell(value: Cell, interval: bool = True, count: bool = True) -> str:
         return NONE
     text = number(value.mean)
     text += "" if value.deviation is None else f" ± {value.deviation:.1f}"
-    if interval and value.interval:
-        text += f" [{value.interval[0]:.1f}, {value.interval[1]:.1f}]"
+    low, high = value.interval
+    if interval and low is not None:
+        text += f" [{low:.1f}, {high:.1f}]"
     return text + f" (n={value.n})" * count
 
 
 def short(value: Difference) -> str:
     """The points with their interval or p-value; bold if distinguishable from noise."""
     points = number(value.points, "+.1f")
-    certainty = f"p = {_p(value.p_values[0])}" if value.bounds is None else _bounds(value)
-    text = f"{points if value.is_noise else f'**{points}**'} {certainty}"
-    return text + (f" ({_seeds_only(value)})" if value.lacking else "")
+    certainty = bounds(*value.bounds) or f"p = {number(value.tests[0][2], '.2g')}"
+    seeds = f" ({_seeds(value)} only)" if value.lacking else ""
+    return f"{points if value.is_noise else f'**{points}**'} {certainty}{seeds}"
 
 
-def rate(value: Rate) -> str:
+def rate(value: Rate | None) -> str:
     """A gain in points with its interval; bold if the interval excludes zero."""
-    points, ends = number(value.percent, "+.1f"), (value.low, value.high)
-    points = points if ends[0] <= 0 <= ends[1] else f"**{points}**"
-    return f"{points} [{number(ends[0], '+.1f')}, {number(ends[1], '+.1f')}]"
+    if value is None:
+        return NONE
+    points = number(value.percent, "+.1f")
+    points = points if value.low <= 0 <= value.high else f"**{points}**"
+    return f"{points} {bounds(value.low, value.high)}"
 
 
 def long(value: Difference) -> str:
     """The same with McNemar's tests by seed, for a note."""
-    points = number(value.points, "+.1f")
-    seeds = f", {_seeds_only(value)}" if value.lacking else ""
+    points, certainty = number(value.points, "+.1f"), bounds(*value.bounds)
+    seeds = f", {_seeds(value)} only" if value.lacking else ""
     noise = ", not distinguishable from noise" if value.is_noise else ""
-    if value.bounds is None:
-        (a, b), p = value.right_alone[0], _p(value.p_values[0])
-        return f"{points} (right alone on {a} rows against {b}, p = {p}){seeds}{noise}"
-    of_seeds = zip(value.seeds, value.p_values, strict=True)
-    tests = ", ".join(f"{seed}: {_p(p)}" for seed, p in of_seeds)
-    return f"{points} {_bounds(value)}{seeds}{noise} (McNemar's p by seed: {tests})"
+    p_values = [number(p, ".2g") for _, _, p in value.tests]
+    if not certainty:
+        a, b, _ = value.tests[0]
+        return f"{points} (right alone on {a} rows against {b}, p = {p_values[0]}){seeds}{noise}"
+    tests = ", ".join(f"{seed}: {p}" for seed, p in zip(value.seeds, p_values, strict=True))
+    return f"{points} {certainty}{seeds}{noise} (McNemar's p by seed: {tests})"
 
 
-def _p(value: float) -> str:
-    return number(value, ".2g")
+def bounds(low: float | None, high: float | None) -> str:
+    """An interval of a difference; empty if unknown."""
+    return "" if low is None else f"[{number(low, '+.1f')}, {number(high, '+.1f')}]"
 
 
-def _bounds(value: Difference) -> str:
-    low, high = value.bounds or (None, None)
-    return f"[{number(low, '+.1f')}, {number(high, '+.1f')}]"
+def _seeds(value: Difference) -> str:
+    return f"seed{'s' * (len(value.seeds) > 1)} {', '.join(map(str, value.seeds))}"
 
 
-def _seeds_only(value: Difference) -> str:
-    return f"seed{'s' * (len(value.seeds) > 1)} {', '.join(map(str, value.seeds))} only"
+def compared(results: Sequence[Result]) -> list[str]:
+    """A note on Aua of each model against the first one's; none if all are unknown."""
+    first, *others = results
+    differences = [(result.label, difference(result.records, first.records)) for result in others]
+    texts = [f"{label} {long(d)}" for label, d in differences if d]
+    note = f"Aua compared with {first.label}, on the same rows ({TESTS}): {'; '.join(texts)}."
+    return [note] if texts else []
+
+
+def suspicious(models: Iterable[tuple[str, Records]]) -> list[str]:
+    """A note per named model with flags."""
+    doubts = [(name, doubts_of(records)) for name, records in models]
+    return [f"Suspicious: {name}: {'; '.join(texts)}." for name, texts in doubts if texts]
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
@@ -97,10 +129,7 @@ def paragraphs(parts: Iterable[str]) -> str:
 
 
 def csv_text(
-    rows: Sequence[Mapping[str, object]],
-    columns: Iterable[str] = (),
-    spec: str = ".6g",
-    newline: str = "\r\n",
+    rows: Sequence[Mapping[str, object]], columns: Iterable[str] = (), spec: str = ".6g"
 ) -> str:
     """A CSV file of rows, empty without rows. `columns`: default those of the first row.
 
@@ -110,7 +139,7 @@ def csv_text(
     if not columns:
         return ""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator=newline)
+    writer = csv.writer(text)
     writer.writerow(columns)
     writer.writerows([csv_cell(row[name], spec) for name in columns] for row in rows)
     return text.getvalue()

@@ -21,10 +21,10 @@ from reporting import figures, render
 from reporting.cells import Cell, largest_group, one_per_seed
 from reporting.figure_data import Shown, csv_text
 from reporting.render import write_text
-from reporting.searches import PENALTY, Runs
+from reporting.searches import PENALTY, Runs, reading
 from training.deviations import SEARCH
 from training.settings import recipe_in
-from utils.cli import UserError
+from utils.cli import explain
 from utils.files import read_jsonl
 
 NAME = f"{STUDY.name}-searches"
@@ -63,13 +63,11 @@ class Search:
     @classmethod
     def read(cls, raw: dict, where: str) -> "Search":
         """From a line of the log. UserError names what is missing or wrong."""
-        try:
+        with explain(f"{where} is damaged: "):
             search = schema.read(cls, raw)
             if not search.epochs:
                 raise ValueError("epochs is empty")
-        except ValueError as e:
-            raise UserError(f"{where} is damaged: {e}") from e
-        return search
+            return search
 
     @property
     def identity(self) -> str:
@@ -99,9 +97,10 @@ def update(path: Path, runs: Runs, encoder: str, tasks: Iterable[str]) -> list[S
 
 
 def _of_run(folder: Path, run: dict) -> Search:
-    try:
+    with reading(f"run.json or log.jsonl in {folder}"):
         splits = run.get("data", {}).get("splits", {})
         data = {name: split.get("fingerprint") for name, split in sorted(splits.items())}
+        finished = [line for line in read_jsonl(folder / "log.jsonl") if line.get("dev")]
         raw = {
             "encoder": run["encoder"]["name"],
             "task": run["task"],
@@ -111,15 +110,12 @@ def _of_run(folder: Path, run: dict) -> Search:
             "epochs": [
                 {
                     "epoch": line["finished_epochs"],
-                    "open_gates_percent": 100 * dev["penalty_of_all_gates"],
-                    "dev_accuracy_ticket_percent": dev["dev_accuracy_ticket_percent"],
+                    "open_gates_percent": 100 * line["dev"]["penalty_of_all_gates"],
+                    "dev_accuracy_ticket_percent": line["dev"]["dev_accuracy_ticket_percent"],
                 }
-                for line in read_jsonl(folder / "log.jsonl")
-                if (dev := line.get("dev"))
+                for line in finished
             ],
         }
-    except (KeyError, TypeError, AttributeError) as e:
-        raise UserError(f"run.json or log.jsonl in {folder} lacks {e}") from e
     return Search.read(raw, f"the run in {folder}")
 
 

@@ -1,7 +1,8 @@
 """The numbers of Figures 1, 3 and 5: from the logs of searches, and from tickets' densities."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,39 +83,44 @@ def _alike(
     candidates: list[Source], task: str, scale: Scale, noun: str, *may_differ: str
 ) -> tuple[list[Source], Shown]:
     """The largest group whose encoder and settings agree, except `may_differ`; remarks."""
-    items = [_plain(c.settings) | {"encoder": c.encoder, "source": c} for c in candidates]
+    items = [
+        {key: str(v) if isinstance(v, list) else v for key, v in c.settings.items()}
+        | {"encoder": c.encoder, "source": c}
+        for c in candidates
+    ]
     keys = sorted({key for item in items for key in item} - {"source", *may_differ})
     group, notes = largest_group(items, keys, scale.encoder, noun)
     return [item["source"] for item in group], Shown(remarks=[f"{task}: {n}" for n in notes])
 
 
-def _plain(settings: dict) -> dict:
-    return {key: str(v) if isinstance(v, list) else v for key, v in settings.items()}
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """UserError if what is read in the block lacks a key, or is of another kind."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as e:
+        raise UserError(f"{where} lacks {e}") from e
 
 
 def _search(folder: Path, run: dict) -> Source:
-    try:
+    with reading(f"{folder}/run.json"):
         settings = recipe_in(run)
         if "lambda_amp" not in settings:
             raise KeyError("lambda_amp")
         return Source(folder, run["encoder"]["name"], run["args"]["seed"], settings)
-    except (KeyError, TypeError, AttributeError) as e:
-        raise UserError(f"{folder}/run.json lacks {e}") from e
 
 
 def _log(folder: Path) -> dict[str, dict[int, float]]:
     """Quantity -> optimizer step -> value; of a step, then of the epoch that ends with it."""
     values: dict[str, dict[int, float]] = {PENALTY: {}, DECIDED: {}}
     for number, line in enumerate(read_jsonl(folder / "log.jsonl"), 1):
-        try:
+        with reading(f"{folder}/log.jsonl, line {number},"):
             step = line["optimizer_step"]
             if "penalty" in line:
                 values[PENALTY][step] = line["penalty"]
             shares = line.get("gate_shares") or line.get("dev", {}).get("gate_shares")
             if shares:
                 values[DECIDED][step] = shares["at_zero"] + shares["at_one"]
-        except (KeyError, TypeError, AttributeError) as e:
-            raise UserError(f"{folder}/log.jsonl, line {number}, lacks {e}") from e
     return values
 
 
@@ -152,13 +158,11 @@ def heat_maps(runs: Runs, task: str, scale: Scale) -> Shown:
 def _robust_ticket(folder: Path, sparsity: float) -> Source | None:
     """A robust ticket of this sparsity, identified by its search, not by its retraining."""
     manifest = read_json(folder / "ticket.json")
-    try:
+    with reading(f"{folder}/ticket.json"):
         source, encoder = manifest["source"], manifest["rewound_to"]["name"]
         settings, density = recipe_in(source), manifest.get("density_by_head")
         wanted = source["kind"] == "robust" and abs(manifest["sparsity_asked"] - sparsity) < 1e-9
         return Source(folder, encoder, source["seed"], settings, density) if wanted else None
-    except (KeyError, TypeError, AttributeError) as e:
-        raise UserError(f"{folder}/ticket.json lacks {e}") from e
 
 
 def _densities(task: str, by_seed: dict[int, Source]) -> list[dict]:

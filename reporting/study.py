@@ -5,10 +5,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from evaluation.records import AttackRecord, read_records
+from evaluation.records import read_records
 from experiments.study import STUDY_RECORDS
 from reporting import costs, study_summary
-from reporting.cells import Cell
+from reporting.cells import Cell, Records
 from reporting.comparisons import SAME_EPOCHS, SAME_LOSS, SAME_PASSES
 from reporting.paper_tables import Line, SubTable
 from reporting.render import write_records, write_text
@@ -24,9 +24,7 @@ LOOKS = {
 }
 
 
-def keep_records(
-    records: list[AttackRecord], tasks: Iterable[str], encoder: str, folder: Path
-) -> None:
+def keep_records(records: Records, tasks: Iterable[str], encoder: str, folder: Path) -> None:
     """Add records to the study's file, which loses nothing: its runs are kept nowhere else.
 
     Records that no row shows are kept too, such as those of a control that never reached its loss,
@@ -41,22 +39,17 @@ def keep_records(
 
 
 def write_more(subs: list[SubTable], encoder: str, folder: Path) -> list[Path]:
-    """The main table's figure, its summary and, if epochs were measured, its costs."""
+    """study.png and .pdf, the main table's summary and, if epochs were measured, its costs."""
     measured = costs.read(folder, encoder)
     summary = study_summary.markdown(subs, measured)
-    paths = [*draw(subs, folder), write_text(folder / "study-summary.md", summary)]
-    if measured is not None:
-        paths += costs.write(subs, measured, folder)
-    return paths
-
-
-def draw(subs: list[SubTable], folder: Path) -> list[Path]:
-    """study.png and .pdf: a panel per task and attack; the paths written."""
     shown = [sub for sub in subs if sub.recipe is not None and sub.records]
-    return save(lambda: _figure(shown), "study", folder) if shown else []
+    paths = save(lambda: _figure(shown), "study", folder) if shown else []
+    paths.append(write_text(folder / "study-summary.md", summary))
+    return paths + (costs.write(subs, measured, folder) if measured is not None else [])
 
 
 def _figure(subs: list[SubTable]) -> Figure:
+    """A panel per task and attack."""
     lines = [[line for line in sub.lines if line.records] for sub in subs]
     heights = [0.21 * len(of_panel) + 0.35 for of_panel in lines]
     figure = Figure(figsize=(6.8, sum(heights) + 0.7), layout="constrained")
@@ -95,9 +88,8 @@ def _letters(classes: list[str]) -> dict[str, str]:
     return dict(zip(classes, marks, strict=True))
 
 
-def _point(axes, records: list[AttackRecord], y: float, look: tuple[str, str, str]) -> None:
+def _point(axes, records: Records, y: float, look: tuple[str, str, str]) -> None:
     label, color, marker = look
-    known = axes.get_legend_handles_labels()[1]
     style = {"fmt": marker, "color": color, "capsize": 1.5, "elinewidth": 0.7, "markersize": 3}
-    cell = Cell.of(records, "aua_percent")
-    point(axes, cell, y, **style, label=label if label not in known else None)
+    is_known = label in axes.get_legend_handles_labels()[1]
+    point(axes, Cell.of(records, "aua_percent"), y, **style, label=None if is_known else label)

@@ -1,20 +1,11 @@
 """The study's main table in short, for the pages that quote it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from evaluation.records import AttackRecord
-from reporting import render
-from reporting.cells import Cell, worst_class
-from reporting.comparisons import (
-    CONTROLS,
-    Control,
-    Difference,
-    Pair,
-    difference,
-    interaction,
-    mean_difference,
-)
-from reporting.costs import gradient_passes, mean_cost, mean_if_known
+from reporting import costs, render
+from reporting.cells import Cell, Records, grouped, worst_class
+from reporting.comparisons import CONTROLS, Control, Pair, difference, interaction, mean_difference
 from reporting.grids import carried_by_one_class
 from reporting.paper_tables import Line, SubTable
 
@@ -61,20 +52,22 @@ def _run(sub: SubTable) -> list[Line]:
     return [line for line in sub.lines if line.records]
 
 
+def _per_control(line: Line, text: Callable[[Control], str]) -> list[str]:
+    """A cell for each of CONTROLS; empty if the ticket has no such control."""
+    controls = {control.name: control for control in line.controls}
+    return [text(controls[name]) if name in controls else "" for name in CONTROLS]
+
+
 def _of_one(sub: SubTable) -> list[str]:
+    """Aua of each row, and minus that of its controls."""
     seeds, first = seeds_of(sub), sub.records[0]
     body = []
     for line in _run(sub):
-        controls = {control.name: control for control in line.controls}
         cells = [Cell.of(line.records, name) for name in ("clean_percent", "aua_percent")]
-        body.append(
-            [
-                line.label + line.marks,
-                # The number of seeds stands above the table.
-                *(render.cell(c, interval=False, count=c.n != len(seeds)) for c in cells),
-                *(_delta(line, controls.get(name)) for name in CONTROLS),
-            ]
-        )
+        # The number of seeds stands above the table.
+        texts = [render.cell(c, interval=False, count=c.n != len(seeds)) for c in cells]
+        deltas = _per_control(line, lambda control, line=line: _delta(line, control))
+        body.append([line.label + line.marks, *texts, *deltas])
     missing = [line.label for line in sub.lines if not line.records]
     return [
         f"**{sub.task}**, {first.training_rows or '?'} training rows, {sub.recipe}, "
@@ -84,10 +77,7 @@ def _of_one(sub: SubTable) -> list[str]:
     ]
 
 
-def _delta(line: Line, control: Control | None) -> str:
-    """Aua of a ticket minus that of a control; empty if the ticket has no such control."""
-    if control is None:
-        return ""
+def _delta(line: Line, control: Control) -> str:
     if not control.records:
         return NOT_RUN if control.is_reached else NOT_REACHED
     delta = difference(line.records, control.records)
@@ -98,22 +88,16 @@ def _by_class(sub: SubTable) -> list[str]:
     """Aua of each class, and of each ticket minus its controls; nothing without rows' labels."""
     if not sub.classes:
         return []
-    names = " / ".join(sub.classes)
     body = []
     for line in _run(sub):
-        controls = {c.name: c for c in line.controls if c.records}
-        gains = [line.gain_over(controls[n]).points if n in controls else {} for n in CONTROLS]
-        body.append(
-            [
-                line.label,
-                *(render.cell(line.by_class[c], interval=False, count=False) for c in sub.classes),
-                render.number(worst_class(line.by_class).mean),
-                *(" / ".join(map(render.rate, gain.values())) for gain in gains),
-            ]
-        )
+        texts = [render.cell(line.by_class[c], interval=False, count=False) for c in sub.classes]
+        texts.append(render.number(worst_class(line.by_class).mean))
+        gains = [line.gains[n].points.values() if n in line.gains else () for n in CONTROLS]
+        texts += [" / ".join(map(render.rate, rates)) for rates in gains]
+        body.append([line.label, *texts])
     header = ["model", *(f"Aua {name} %" for name in sub.classes), "Aua worst class %"]
     return [
-        f"By class, {sub.task}, {sub.recipe}; differences of {names}",
+        f"By class, {sub.task}, {sub.recipe}; differences of {' / '.join(sub.classes)}",
         render.markdown_table([*header, *DELTAS], body),
         *carried_by_one_class(sub),
     ]
@@ -121,36 +105,33 @@ def _by_class(sub: SubTable) -> list[str]:
 
 def _costs(sub: SubTable, measured: dict | None) -> list[str]:
     """Passes and minutes of each ticket and of its controls."""
-    body = []
-    for line in _run(sub):
-        controls = {c.name: c.records for c in line.controls}
-        costs = [_cost(controls[n], measured) if n in controls else "" for n in CONTROLS]
-        body += [[line.label, _cost(line.records, measured), *costs]] if controls else []
-    if not body:
-        return []
+    body = [
+        [line.label, _cost(line.records, measured)]
+        + _per_control(line, lambda control: _cost(control.records, measured))
+        for line in _run(sub)
+        if line.controls
+    ]
     header = ["label passes / gradient passes / minutes", "ticket", *CONTROLS]
-    return [f"Cost, {sub.task}, {sub.recipe}", render.markdown_table(header, body)]
+    title = f"Cost, {sub.task}, {sub.recipe}"
+    return [title, render.markdown_table(header, body)] if body else []
 
 
-def _cost(records: list[AttackRecord], measured: dict | None) -> str:
+def _cost(records: Records, measured: dict | None) -> str:
     if not records:
         return NOT_RUN
-    cost = mean_cost(records, measured) if measured else None
+    cost = costs.mean_cost(records, measured) if measured else None
     if cost:
-        numbers = [cost.label_passes, cost.gradient_passes, cost.minutes]
+        numbers = [cost[name] for name in costs.IN_SHORT]
     else:  # the passes are known without a measurement
-        passes = [r.label_passes for r in records], map(gradient_passes, records)
-        numbers = [*map(mean_if_known, passes), None]
+        passes = [r.label_passes for r in records], list(map(costs.gradient_passes, records))
+        numbers = [*map(costs.mean_if_known, passes), None]
     return " / ".join(render.number(x, ".0f") for x in numbers)
 
 
 def _over_tasks(subs: list[SubTable]) -> list[str]:
     """For each attack, the mean of each ticket minus its controls, and the effect of length."""
-    by_attack: dict[tuple, list[SubTable]] = {}
-    for sub in (sub for sub in subs if sub.shared):
-        by_attack.setdefault(tuple(getattr(sub.shared, key) for key in ATTACK), []).append(sub)
-    parts = []
-    for alike in by_attack.values():
+    run, parts = [sub for sub in subs if sub.shared], []
+    for alike in grouped(run, lambda s: tuple(getattr(s.shared, key) for key in ATTACK)).values():
         labels = dict.fromkeys(line.label for sub in alike for line in sub.lines if line.controls)
         body = [row for label in labels if (row := _mean_row(alike, label))]
         if len(alike) > 1 and body:
@@ -166,24 +147,18 @@ def _over_tasks(subs: list[SubTable]) -> list[str]:
 def _mean_row(alike: list[SubTable], label: str) -> list[str]:
     """A ticket's mean differences from its controls; empty if there are none."""
     lines = {sub.task: line for sub in alike for line in _run(sub) if line.label == label}
-    cells, has_any = [], False
+    cells = []
     for name in CONTROLS:
         of_name = {t: c for t, line in lines.items() for c in line.controls if c.name == name}
         run: dict[str, Pair] = {
             task: (lines[task].records, c.records) for task, c in of_name.items() if c.records
         }
         mean = mean_difference(list(run.values())) if len(run) > 1 else None
-        has_any = has_any or mean is not None
-        if mean is None:
-            cells.append(NOT_RUN if of_name else "")
-        else:
-            some_lack = len(run) < len(alike)
-            cells.append(render.short(mean) + (f" ({', '.join(run)})" if some_lack else ""))
+        tasks = f" ({', '.join(run)})" if len(run) < len(alike) else ""
+        without = NOT_RUN if of_name else ""
+        cells.append(render.short(mean) + tasks if mean else without)
     longest = max((line.marks for line in lines.values()), key=len)
-    return [label + longest, *cells] if has_any else []
-
-
-Lengths = tuple[Pair, Pair]  # (ticket, dense) of the longer and of the usual retraining
+    return [label + longest, *cells] if set(cells) - {NOT_RUN, ""} else []
 
 
 def _length_effects(alike: list[SubTable]) -> list[str]:
@@ -195,8 +170,8 @@ def _length_effects(alike: list[SubTable]) -> list[str]:
         pairs = [lengths[label] for lengths in of_tasks.values() if label in lengths]
         effects = [interaction([of[label]]) if label in of else None for of in of_tasks.values()]
         mean = interaction(pairs) if len(pairs) > 1 else None
-        if any(effects):
-            body.append([label, *map(_effect, effects), _effect(mean)])
+        texts = [render.short(effect) if effect else render.NONE for effect in (*effects, mean)]
+        body += [[label, *texts]] if any(effects) else []
     if not body:
         return []
     return [
@@ -206,20 +181,12 @@ def _length_effects(alike: list[SubTable]) -> list[str]:
     ]
 
 
-def _effect(effect: Difference | None) -> str:
-    return render.short(effect) if effect else render.NONE
-
-
-def _lengths(sub: SubTable) -> dict[str, Lengths]:
-    """By the label of the longer ticket."""
+def _lengths(sub: SubTable) -> dict[str, tuple[Pair, Pair]]:
+    """(ticket, dense) of the longer and of the usual retraining, by the longer ticket's label."""
     pairs = {
         line.model: (line.label, (line.records, line.controls[0].records))
         for line in _run(sub)
         if line.controls and line.controls[0].records
     }
-    lengths = {}
-    for model, (label, longer) in pairs.items():
-        usual = pairs.get(replace(model, epochs=None)) if model.epochs else None
-        if usual:
-            lengths[label] = (longer, usual[1])
-    return lengths
+    usual = {model: pairs.get(replace(model, epochs=None)) for model in pairs if model.epochs}
+    return {pairs[m][0]: (pairs[m][1], pair[1]) for m, pair in usual.items() if pair}

@@ -11,13 +11,8 @@ from matplotlib.figure import Figure
 from utils.files import write_atomically
 
 WIDTH = 3.25  # inches
-STYLE = {
-    "font.size": 7,
-    "axes.titlesize": 7,
-    "axes.labelsize": 7,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
+TEXTS = ("font.", "legend.font", "axes.title", "axes.label", "xtick.label", "ytick.label")
+STYLE = {f"{text}size": 7 for text in TEXTS} | {
     "axes.linewidth": 0.6,
     "lines.linewidth": 1.1,
     "lines.markersize": 3.2,
@@ -32,18 +27,10 @@ STYLE = {
     "axes.spines.right": False,
     "pdf.fonttype": 42,  # fonts that publishers accept
 }
-# The colors of Okabe and Ito, each with its own marker and line.
-LOOKS = (
-    ("#D55E00", "o", "-"),
-    ("#0072B2", "s", "--"),
-    ("#009E73", "^", "-."),
-    ("#000000", "D", ":"),
-    ("#CC79A7", "v", "-"),
-    ("#E69F00", "P", "--"),
-    ("#56B4E9", "X", "-."),
-    ("#6F6F6F", "*", ":"),
-    ("#882255", "h", "-"),
-)
+# The colors of Okabe and Ito and two more, each with its own marker and line.
+COLORS = ("#D55E00", "#0072B2", "#009E73", "#000000", "#CC79A7")
+COLORS += ("#E69F00", "#56B4E9", "#6F6F6F", "#882255")
+LOOKS = list(zip(COLORS, "os^DvPX*h", cycle(("-", "--", "-.", ":"))))  # noqa: B905  endless
 
 
 def save(make: Callable[[], Figure], name: str, folder: Path) -> list[Path]:
@@ -70,10 +57,8 @@ def new_figure(height: float) -> Figure:
 
 def looks(names: Iterable[str]) -> dict[str, dict]:
     """Color, marker and line of each curve, by its name."""
-    return {
-        name: {"color": color, "marker": marker, "linestyle": line}
-        for name, (color, marker, line) in zip(names, cycle(LOOKS))  # noqa: B905  endless
-    }
+    keys = ("color", "marker", "linestyle")
+    return {n: dict(zip(keys, look, strict=True)) for n, look in zip(names, cycle(LOOKS))}  # noqa: B905
 
 
 def legend(

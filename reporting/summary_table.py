@@ -6,14 +6,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from evaluation.records import COMPARISON, ROW_SETTINGS, AttackRecord, identity
+from evaluation.records import COMPARISON, identity
 from reporting import calibration_table, render
-from reporting.cells import Cell, doubts_of, one_per_seed, worst_class
-from reporting.comparisons import TESTS, Result, controls_of, difference
+from reporting.cells import Cell, Records, grouped, model_of, one_per_seed, worst_class
+from reporting.comparisons import Result, classes_of, controls_of, difference
 from utils.cli import UserError
 from utils.files import read_jsonl, write_atomically
 
-Records = list[AttackRecord]
 COLUMNS = {  # of the Markdown, as cells over seeds
     "Clean %": "clean_percent",
     "Aua %": "aua_percent",
@@ -23,33 +22,18 @@ COLUMNS = {  # of the Markdown, as cells over seeds
 }
 METRICS = (*COLUMNS.values(), "clean_full_test_percent", "mean_training_loss")
 LEGEND = (
-    "Clean: accuracy before the attack. Aua: accuracy under attack. Both are shares of all "
-    "attacked rows. Suc = 100 (1 - Aua / Clean). #Query: victim queries per row that was right "
-    "before the attack. Words changed: mean share over rows where the attack succeeded. ±: "
-    "standard deviation over seeds (n - 1). Brackets: 95 % intervals; for one seed Wilson's over "
-    "rows, for several over new rows and new seeds (two-way random effects). Test accuracy: on all "
-    "test rows. Control missing: a dense control of this ticket (same epochs, same training loss, "
-    "same label passes) lacks a seed. Suspicious: see the notes. One class survives: "
-    "Aua of one class is far above the others', so the mean hides which class is robust."
+    f"{render.OF_MEASURES}Words changed: mean share over rows where the attack succeeded. ±: "
+    f"standard deviation over seeds (n - 1). {render.OF_INTERVALS}Test accuracy: on all test rows. "
+    "Control missing: a dense control of this ticket (same epochs, same training loss, same label "
+    f"passes) lacks a seed. {render.OF_FLAGS}"
 )
-
-
-class Row(Result):
-    """One model in one setting."""
-
-    @property
-    def first(self) -> AttackRecord:
-        return self.records[0]
-
-    def over_seeds(self, metric: str) -> Cell:
-        return Cell.of(self.records, metric)
 
 
 @dataclass(frozen=True)
 class Comparable:
-    """The rows of one table: dense models first, then by sparsity and kind."""
+    """The models of one table: dense ones first, then by sparsity and kind."""
 
-    rows: list[Row]
+    rows: list[Result]
 
     @property
     def caption(self) -> str:
@@ -62,41 +46,18 @@ class Comparable:
         )
 
     @property
-    def names(self) -> list[str]:
-        """A name per row, with what differs between the rows."""
-        firsts = [row.first for row in self.rows]
-        names = [f"{r.name}, {100 * r.sparsity:g} %" if r.sparsity else r.name for r in firsts]
-        if len({r.epochs for r in firsts}) > 1:
-            names = [f"{n}, {r.epochs} epochs" for n, r in zip(names, firsts, strict=True)]
-        return names
-
-    @property
-    def classes(self) -> list[str]:
-        return list(dict.fromkeys(name for row in self.rows for name in row.by_class))
-
-    @property
     def notes(self) -> list[str]:
         """What is suspicious; Aua of each row minus the first one's, and minus its controls'."""
-        named = list(zip(self.names, self.rows, strict=True))
-        notes = [
-            f"Suspicious: {row.first.name}: {'; '.join(doubts)}."
-            for row in self.rows
-            if (doubts := doubts_of(row.records))
-        ]
-        first_name, first = named[0]
-        against = [(n, difference(row.records, first.records)) for n, row in named[1:]]
-        texts = [f"{name} {render.long(d)}" for name, d in against if d]
-        start = f"Aua compared with {first_name}, on the same rows ({TESTS})"
-        notes += [f"{start}: {'; '.join(texts)}."] if texts else []
-        for name, row in named:
+        notes = render.suspicious((row.first.name, row.records) for row in self.rows)
+        notes += render.compared(self.rows)
+        for row in self.rows:
             pairs = [(c, difference(row.records, c.records)) for c in row.controls if c.records]
             texts = [f"{c.name} ({c.wanted}) {render.long(d)}" for c, d in pairs if d]
-            start = f"Aua of {name} compared with its dense controls"
+            start = f"Aua of {row.label} compared with its dense controls"
             notes += [f"{start}: {'; '.join(texts)}."] if texts else []
-            for control in row.controls:
-                gains = row.gain_over(control)
+            for control, gains in row.gains.items():
                 of_classes = [f"{c} {render.rate(rate)}" for c, rate in gains.points.items()]
-                start = f"By class, {name} minus dense ({control.name})"
+                start = f"By class, {row.label} minus dense ({control})"
                 carried = f". One class carries the gain: {gains.carried}" if gains.carried else ""
                 notes += [f"{start}: {'; '.join(of_classes)}{carried}."] if of_classes else []
         return notes
@@ -104,53 +65,49 @@ class Comparable:
 
 def make_tables(records: Records) -> list[Comparable]:
     """A table per group of records that may be compared; its rows never mix settings."""
-    tables: dict[tuple, dict[tuple, Records]] = {}
-    for r in records:
-        shared = tuple(getattr(r, key) for key in COMPARISON)
-        settings = (getattr(r, key) for key in ROW_SETTINGS)
-        row = (r.name, r.sparsity, r.epochs, r.deviations, *settings, r.training_rows)
-        tables.setdefault(shared, {}).setdefault(row, []).append(r)
-    return [
-        Comparable(sorted((_row(row, records) for row in rows.values()), key=_order))
-        for _, rows in sorted(tables.items(), key=lambda item: str(item[0]))
-    ]
+    tables = grouped(records, lambda r: tuple(getattr(r, key) for key in COMPARISON))
+    comparable = []
+    for _, members in sorted(tables.items(), key=lambda item: str(item[0])):
+        models = sorted(map(one_per_seed, grouped(members, model_of).values()), key=_order)
+        with_epochs = len({model[0].epochs for model in models}) > 1
+        rows = []
+        for model in models:
+            first = model[0]
+            label = first.name + (f", {100 * first.sparsity:g} %" if first.sparsity else "")
+            label += f", {first.epochs} epochs" if with_epochs else ""
+            rows.append(Result(label, model, controls_of(model, records) if first.sparsity else []))
+        comparable.append(Comparable(rows))
+    return comparable
 
 
-def _row(of_model: Records, all_records: Records) -> Row:
-    latest = one_per_seed(of_model)
-    is_ticket = latest[0].sparsity > 0
-    return Row(latest, controls_of(latest, all_records) if is_ticket else [])
-
-
-def _order(row: Row) -> tuple:
-    first = row.first
+def _order(model: Records) -> tuple:
+    first = model[0]
     return first.sparsity, first.name != "random ticket", first.name, first.epochs or 0
 
 
 def markdown(title: str, tables: list[Comparable]) -> str:
     parts = [f"# {title}"]
     for table in tables:
-        rows = [_markdown_row(row, table.classes) for row in table.rows]
+        classes = classes_of(table.rows)
+        rows = [_markdown_row(row, classes) for row in table.rows]
         parts += [f"## {table.caption}", render.table_of(rows), *table.notes]
     return render.paragraphs([*parts, LEGEND])
 
 
-def _markdown_row(row: Row, classes: list[str]) -> dict[str, str]:
-    def over_seeds(metric: str) -> str:
-        return render.cell(row.over_seeds(metric), count=False)
-
-    of_classes = {name: row.by_class.get(name, Cell({})) for name in classes}
-    of_classes |= {"worst class": worst_class(row.by_class)} if classes else {}
+def _markdown_row(row: Result, classes: list[str]) -> dict[str, str]:
+    first, full_test = row.first, Cell.of(row.records, "clean_full_test_percent")
+    cells = {column: Cell.of(row.records, metric) for column, metric in COLUMNS.items()}
+    cells |= {f"Aua {name} %": row.by_class.get(name, Cell({})) for name in classes}
+    cells |= {"Aua worst class %": worst_class(row.by_class)} if classes else {}
     return {
-        "model": row.first.name + row.marks,
-        "sparsity": f"{100 * row.first.sparsity:g} %",
-        "epochs": str(row.first.epochs),
-        **{column: over_seeds(metric) for column, metric in COLUMNS.items()},
-        **{f"Aua {n} %": render.cell(cell, count=False) for n, cell in of_classes.items()},
-        "rows": str(row.first.rows_attacked),
+        "model": first.name + row.marks,
+        "sparsity": f"{100 * first.sparsity:g} %",
+        "epochs": str(first.epochs),
+        **{column: render.cell(cell, count=False) for column, cell in cells.items()},
+        "rows": str(first.rows_attacked),
         "seeds": str(len(row.records)),
-        "test accuracy %": over_seeds("clean_full_test_percent"),
-        "last training loss": render.number(row.over_seeds("mean_training_loss").mean, ".3f"),
+        "test accuracy %": render.cell(full_test, count=False),
+        "last training loss": render.number(Cell.of(row.records, "mean_training_loss").mean, ".3f"),
     }
 
 
@@ -158,7 +115,7 @@ def csv_text(tables: list[Comparable]) -> str:
     return render.csv_text([_csv_row(row) for table in tables for row in table.rows], spec="")
 
 
-def _csv_row(row: Row) -> dict[str, object]:
+def _csv_row(row: Result) -> dict[str, object]:
     first = row.first
     cells = {key: getattr(first, key) for key in COMPARISON} | {
         "model": first.name,
@@ -169,8 +126,8 @@ def _csv_row(row: Row) -> dict[str, object]:
         "rows_attacked": first.rows_attacked,
     }
     for metric in METRICS:
-        cell = row.over_seeds(metric)
-        low, high = cell.interval or (None, None)
+        cell = Cell.of(row.records, metric)
+        low, high = cell.interval
         cells |= {
             metric: cell.mean,
             f"{metric}_deviation": cell.deviation,
@@ -201,10 +158,11 @@ LOOKS = {"clean_percent": ("Clean", "#56B4E9", "o"), "aua_percent": ("Aua", "#D5
 
 def _draw_panel(axes, table: Comparable) -> None:
     for metric, (label, color, marker) in LOOKS.items():
+        look = {"fmt": marker, "color": color, "capsize": 3}
         for y, row in enumerate(table.rows):
-            name = label if y == 0 else None
-            point(axes, row.over_seeds(metric), y, fmt=marker, color=color, capsize=3, label=name)
-    axes.set_yticks(range(len(table.rows)), table.names)
+            cell = Cell.of(row.records, metric)
+            point(axes, cell, y, **look, label=None if y else label)
+    axes.set_yticks(range(len(table.rows)), [row.label for row in table.rows])
     axes.set_ylim(len(table.rows) - 0.5, -0.5)
     axes.set_xlim(0, 100)
     axes.set_xlabel("percent of attacked rows, with 95 % intervals")
@@ -216,7 +174,7 @@ def _draw_panel(axes, table: Comparable) -> None:
 
 def point(axes, cell: Cell, y: float, **look: object) -> None:
     """A mean with its interval, if there is one."""
-    low, high = cell.interval or (cell.mean, cell.mean)
+    low, high = (cell.mean if end is None else end for end in cell.interval)
     bars = [[max(0, cell.mean - low)], [max(0, high - cell.mean)]]
     axes.errorbar(cell.mean, y, xerr=bars, **look)
 
@@ -230,26 +188,20 @@ def write(folder: Path, title: str, records: Records, read: list[Path]) -> str:
     shown = [r for table in tables for row in table.rows for r in row.records]
     target = folder / "records.jsonl"
     if target.resolve() in {path.resolve() for path in read}:
-        _refuse_loss(target, shown)
-    text = markdown(title, tables) + calibration_table.markdown(records)
+        known = {r.identity for r in shown}
+        lines = read_jsonl(target)
+        lost = [x for x in lines if x.get("kind") != "attack" or identity(x) not in known]
+        if lost:
+            raise UserError(
+                f"{target} is read and has {len(lost)} lines that no row shows: choose another "
+                "--output_dir to keep them"
+            )
+    tempered = calibration_table.groups(records)
+    text = markdown(title, tables) + calibration_table.markdown(tempered)
     render.write_text(folder / "table.md", text)
     render.write_text(folder / "table.csv", csv_text(tables))
-    if calibration_table.groups(records):
-        render.write_text(folder / "calibration.csv", calibration_table.csv_text(records))
+    if tempered:
+        render.write_text(folder / "calibration.csv", calibration_table.csv_text(tempered))
     draw_figure(folder / "figure.png", title, tables)
     render.write_records(target, shown)
     return text
-
-
-def _refuse_loss(target: Path, shown: Records) -> None:
-    known = {r.identity for r in shown}
-    lost = [
-        line
-        for line in read_jsonl(target)
-        if line.get("kind") != "attack" or identity(line) not in known
-    ]
-    if lost:
-        raise UserError(
-            f"{target} is read and has {len(lost)} lines that no row shows: choose another "
-            "--output_dir to keep them"
-        )

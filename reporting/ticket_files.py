@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from masking import encoders, hard_concrete, overlap, ticket_files, tickets
+from masking import encoders, overlap, ticket_files, tickets
+from masking.hard_concrete import open_probability, soft_gate
 from masking.kinds import GATE_KINDS
 from reporting.ticket_names import Origin
 from utils.cli import UserError, explain
@@ -115,23 +116,18 @@ def _draw(
             with explain():
                 scores, shapes, manifest = ticket_files.load_scores(path)
             origin = Origin.read(manifest, manifest["sha256"], str(path))
-            drawn = {}
+            columns = {}
+            if origin.kind in GATE_KINDS:
+                functions = {"expected": open_probability, "soft_gate": soft_gate}
+                for column, f in functions.items():
+                    means = {n: f(s).mean(dtype=torch.float64) for n, s in scores.items()}
+                    columns[column] = {name: float(mean) for name, mean in means.items()}
             for sparsity in sparsities:
                 with explain():
                     ticket_files.check_order(manifest, sparsity, path)
                 masks = tickets.draw(scores, shapes, sparsity)
-                by_matrix = tickets.density_by(masks, {name: name for name in masks})
-                drawn[drawn_column(sparsity)] = by_matrix
+                columns[drawn_column(sparsity)] = tickets.density_by(masks, {n: n for n in masks})
                 yield path, Ticket(origin, sparsity, overlap.pack(masks))
             if origin.kind in GATE_KINDS:
-                probability, soft_gate = hard_concrete.open_probability, hard_concrete.soft_gate
-                columns = {
-                    "expected": {name: _mean(probability(s)) for name, s in scores.items()},
-                    "soft_gate": {name: _mean(soft_gate(s)) for name, s in scores.items()},
-                }
-                densities = pd.DataFrame(columns | drawn, index=list(scores))
+                densities = pd.DataFrame(columns, index=list(scores))
                 gates.append(Gates(origin, tuple(sparsities), densities))
-
-
-def _mean(values: torch.Tensor) -> float:
-    return float(values.mean(dtype=torch.float64))

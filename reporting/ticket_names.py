@@ -13,16 +13,8 @@ SEEDLESS = {"magnitude", "magnitude_finetuned", "complement"}
 # Kinds whose seed is that of noise: it cannot be compared with the seed of a search.
 NOISE = {"random", "random_matched"}
 # Settings that repeat another fact, or that do not change the scores by intent.
-NOT_SETTINGS = {
-    "seed",
-    "task_name",
-    "dataset_name",
-    "keep_scores",
-    "sparsity",
-    "precision",
-    "deterministic",
-    "compile",
-}
+NOT_SETTINGS = {"seed", "task_name", "dataset_name", "keep_scores", "sparsity"}
+NOT_SETTINGS |= {"precision", "deterministic", "compile"}
 MOST_SETTINGS = 2  # in one name; if more differ, a number distinguishes the tickets
 
 
@@ -42,17 +34,12 @@ class Origin:
     @classmethod
     def read(cls, source: dict, sha256: str, where: str) -> "Origin":
         """From the manifest of a score file, or from `source` in a ticket's. UserError names it."""
-        encoder, task, epoch = source.get("encoder"), source.get("task"), source.get("epoch")
+        kind, seed, task = source.get("kind"), source.get("seed"), source.get("task")
+        epoch, encoder = source.get("epoch"), source.get("encoder")
         settings = source.get("recipe", source.get("settings", {}))
-        expected = (
-            (source.get("kind"), str),
-            (source.get("seed"), int),
-            (encoder, dict),
-            (settings, dict),
-            (task, str | None),
-            (epoch, int | None),
-        )
-        if not all(isinstance(value, kind) for value, kind in expected):
+        values = (kind, seed, encoder, settings, task, epoch)
+        kinds = (str, int, dict, dict, str | None, int | None)
+        if not all(map(isinstance, values, kinds)):
             raise UserError(
                 f"{where}: its manifest lacks the kind, seed or encoder of the scores: make the "
                 "file again"
@@ -62,16 +49,9 @@ class Origin:
             if name in source:
                 digest = str(source.get(f"{name}_sha256", ""))[:6]
                 texts[name] = f"{source[name]} {digest}".strip()
-        return cls(
-            kind=source["kind"],
-            task=task,
-            seed=None if source["kind"] in SEEDLESS else source["seed"],
-            epoch=epoch,
-            settings=tuple(sorted(texts.items())),
-            encoder=str(encoder.get("name")),
-            fingerprint=encoder.get("fingerprint"),
-            sha256=sha256,
-        )
+        seed, settings = None if kind in SEEDLESS else seed, tuple(sorted(texts.items()))
+        name, fingerprint = str(encoder.get("name")), encoder.get("fingerprint")
+        return cls(kind, task, seed, epoch, settings, name, fingerprint, sha256)
 
 
 def differ_in(a: Origin, b: Origin) -> tuple[str, ...]:
@@ -100,16 +80,15 @@ def ticket_names(origins: Sequence[Origin]) -> list[str]:
     shown = [f for f in FACTS if len({getattr(o, f) for o in origins} - {None}) > 1]
     names = []
     for origin in origins:
-        words = {
-            "kind": origin.kind,
-            "task": short.get(origin.task),
-            "seed": f"seed {origin.seed}",
-            "epoch": f"epoch {origin.epoch}",
-        }
+        words = {"kind": origin.kind, "task": short.get(origin.task)}
+        words |= {"seed": f"seed {origin.seed}", "epoch": f"epoch {origin.epoch}"}
         parts = [words[fact] for fact in shown if getattr(origin, fact) is not None]
         parts += _unusual_settings(origin, origins)
         names.append(", ".join(parts) or origin.kind)
-    return _numbered(names)
+    return [
+        f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
+    ]
 
 
 def _unusual_settings(origin: Origin, origins: Sequence[Origin]) -> list[str]:
@@ -118,18 +97,9 @@ def _unusual_settings(origin: Origin, origins: Sequence[Origin]) -> list[str]:
     If no value is the most frequent one, each ticket shows its value.
     """
     alike = [dict(o.settings) for o in origins if (o.kind, o.task) == (origin.kind, origin.task)]
-    mine, unusual = dict(origin.settings), []
-    for key in sorted({key for settings in alike for key in settings}):
+    unusual = []
+    for key, mine in origin.settings:
         (usual, most), *others = Counter(s.get(key) for s in alike).most_common()
-        is_usual = mine.get(key) == usual and all(count < most for _, count in others)
-        if others and not is_usual and key in mine:
-            unusual.append(f"{key} {mine[key]}")
+        is_usual = mine == usual and all(count < most for _, count in others)
+        unusual += [f"{key} {mine}"] if others and not is_usual else []
     return unusual if len(unusual) <= MOST_SETTINGS else []
-
-
-def _numbered(names: list[str]) -> list[str]:
-    count, seen, numbered = Counter(names), Counter(), []
-    for name in names:
-        seen[name] += 1
-        numbered.append(f"{name} ({seen[name]})" if count[name] > 1 else name)
-    return numbered

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +42,20 @@ def shell_variables(*stages: str) -> list[str]:
     return [line.split()[0] for line in lines if set(line[17:26].split()) & set(stages)]
 
 
-def plan(target: str, folder: Path, *flags: str) -> dict[str, Job]:
-    flags = (*flags, *["--no-controls"] * ("--controls" not in flags))
-    args = reproduce.parse_args([target, "--scale", "mini", "--runs", str(folder), *flags])
+def make_plan(*words: object) -> dict[str, Job]:
+    """Planned jobs by the names of their folders: one task and seed."""
+    args = reproduce.parse_args([str(word) for word in words])
     return {job.name.split("/")[-1]: job for job in planner.make_plan(args)}
+
+
+def plan(target: str, folder: Path, *flags: str) -> dict[str, Job]:
+    controls = [] if "--controls" in flags else ["--no-controls"]
+    return make_plan(target, "--scale", "mini", "--runs", folder, *flags, *controls)
+
+
+def plan_study(folder: Path, *rows: str) -> dict[str, Job]:
+    of_task = ("--tasks", "builtin/rotten_tomatoes", "--seeds", 1, "--rows", *rows)
+    return make_plan("study", "--runs", folder / "runs", "--output_dir", folder / "out", *of_task)
 
 
 def finish(job: Job, attacks: bool = True) -> None:
@@ -124,25 +135,11 @@ def test_a_ticket_is_planned_with_its_controls(tmp_path):
 
 
 def test_the_study_asks_only_for_what_its_records_lack(tmp_path, monkeypatch):
+    assert reproduce.parse_args(["study"]).scale == "study"
+
     def planned() -> dict[str, list[str]]:
-        flags = [
-            "study",
-            "--runs",
-            str(tmp_path / "runs"),
-            "--output_dir",
-            str(tmp_path / "out"),
-            "--tasks",
-            "builtin/rotten_tomatoes",
-            "--seeds",
-            "1",
-            "--rows",
-            "Fine-tune",
-            "RobustT 30 %",
-        ]
-        args = reproduce.parse_args(flags)
-        assert args.scale == "study"
-        jobs = planner.make_plan(args)
-        return {job.name.split("/")[-1]: [a.name for a in job.attack_folders] for job in jobs}
+        jobs = plan_study(tmp_path, "Fine-tune", "RobustT 30 %")
+        return {name: [folder.name for folder in job.attack_folders] for name, job in jobs.items()}
 
     first = planned()
     assert set(first) == {
@@ -181,25 +178,8 @@ def test_the_study_asks_only_for_what_its_records_lack(tmp_path, monkeypatch):
 
 
 def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):
-    def planned(*rows: str, seeds: tuple[str, ...] = ("1",)) -> dict[str, Job]:
-        args = reproduce.parse_args(
-            [
-                "study",
-                "--runs",
-                str(tmp_path / "runs"),
-                "--output_dir",
-                str(tmp_path),
-                "--tasks",
-                "builtin/rotten_tomatoes",
-                "--seeds",
-                *seeds,
-                "--rows",
-                *rows,
-            ]
-        )
-        return {job.name.split("/")[-1]: job for job in planner.make_plan(args)}
-
-    jobs = planned("D9, mean in R(m)", "search epoch 2", "w/o Structure + Longer", "w/o Adv")
+    rows = ("D9, mean in R(m)", "search epoch 2", "w/o Structure + Longer", "w/o Adv")
+    jobs = plan_study(tmp_path, *rows)
     assert set(jobs) == {
         *("dense", "search-robust", "search-robust-penalty_mean_matrices", "search-no_adversary"),
         *("ticket-robust-0.3-penalty_mean_matrices", "ticket-robust-0.3-search_epoch2"),
@@ -208,9 +188,8 @@ def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):
     search = jobs["search-robust-penalty_mean_matrices"]
     assert search.training.args.penalty_mean == "matrices"
     assert jobs["search-robust"].training.args.penalty_mean == "entries"
-    released = planned("released search (D1, D2, D9, D14, D17)")[
-        "search-robust-deviations_released"
-    ]
+    jobs_released = plan_study(tmp_path, "released search (D1, D2, D9, D14, D17)")
+    released = jobs_released["search-robust-deviations_released"]
     assert released.training.args.deviations == "released"
     ticket = jobs["ticket-robust-0.3-penalty_mean_matrices"]
     assert ticket.training.args.scores == str(search.folder)
@@ -225,11 +204,11 @@ def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):
     grid = [row.label for row in study.STUDIES["study-grid"].rows if row.model.kind]
     main = [row.label for row in study.STUDY.rows if row.model.kind == "robust"]
     assert len({*grid, *main}) == 9 * 3 == len(grid) + len(main)
-    jobs = planned("RobustT 90 %, 20 epochs")
+    jobs = plan_study(tmp_path, "RobustT 90 %, 20 epochs")
     assert jobs["ticket-robust-0.9-epochs20"].training.args.epochs == 20
     assert {"search-robust", "dense-epochs20", "dense-epochs29"} < set(jobs)
     with pytest.raises(UserError, match="study has no row 'search epoch 9'"):
-        planned("search epoch 9")
+        plan_study(tmp_path, "search epoch 9")
 
 
 @pytest.mark.slow
@@ -270,26 +249,8 @@ def test_the_study_keeps_its_robust_tickets(tmp_path, capsys):
 
 
 def test_epochs_are_kept_until_all_controls_are_taken_from_them(tmp_path, monkeypatch):
-    place = tmp_path / "runs" / "minilm" / "builtin" / "rotten_tomatoes" / "seed1"
-
     def planned() -> dict[str, Job]:
-        args = reproduce.parse_args(
-            [
-                "study",
-                "--runs",
-                str(tmp_path / "runs"),
-                "--output_dir",
-                str(tmp_path),
-                "--tasks",
-                "builtin/rotten_tomatoes",
-                "--seeds",
-                "1",
-                "--rows",
-                "RobustT 30 %",
-                "RobustT 50 %",
-            ]
-        )
-        return {job.folder.name: job for job in planner.make_plan(args)}
+        return plan_study(tmp_path, "RobustT 30 %", "RobustT 50 %")
 
     def trained(job: Job) -> None:
         finish(job, attacks=False)
@@ -310,13 +271,13 @@ def test_epochs_are_kept_until_all_controls_are_taken_from_them(tmp_path, monkey
     # Without its epochs, or begun without keeping them, nothing can be taken from it any more.
     for status in ("finished", "running"):
         about = {"stage": "finetune", "status": status, "args": {"keep_epochs": []}}
-        write_json(place / "dense-epochs12" / "run.json", about)
+        write_json(source.folder / "run.json", about)
         again = planned()
         assert again["dense-epochs12"].training.args.keep_epochs == []
         assert again["dense-loss_of-ticket-robust-0.3"].training.args.from_run is None
     # Killed before the end of its first epoch, it resumes with the same settings.
     about = {"stage": "finetune", "status": "running", "args": {"keep_epochs": [*range(1, 13)]}}
-    write_json(place / "dense-epochs12" / "run.json", about)
+    write_json(source.folder / "run.json", about)
     assert planned()["dense-epochs12"].training == source.training
 
 
@@ -324,21 +285,9 @@ def test_built_in_tasks_of_a_plan_need_no_folder_of_data(tmp_path):
     (tmp_path / "data" / "sst2").mkdir(parents=True)
     for part in ("train", "dev"):
         (tmp_path / "data" / "sst2" / f"{part}.tsv").write_text("sentence\tlabel\ngood\t1\n")
-    args = reproduce.parse_args(
-        [
-            "study",
-            "--runs",
-            str(tmp_path / "runs"),
-            "--output_dir",
-            str(tmp_path),
-            "--data",
-            str(tmp_path / "data"),
-            "--seeds",
-            "1",
-            "--rows",
-            "Fine-tune",
-        ]
-    )
+    words = ["study", "--runs", tmp_path / "runs", "--output_dir", tmp_path]
+    words += ["--data", tmp_path / "data", "--seeds", "1", "--rows", "Fine-tune"]
+    args = reproduce.parse_args([str(word) for word in words])
     data = {job.task: job.training.args.data_dir for job in planner.make_plan(args)}
     assert data == {"builtin/rotten_tomatoes": None, "sst2": str(tmp_path / "data" / "sst2")}
 
@@ -575,22 +524,8 @@ def test_what_is_left_of_an_unattacked_run_is_its_attacks(tmp_path):
 
 
 def test_seeds_tasks_and_rows_choose(tmp_path):
-    args = [
-        "table1",
-        "--scale",
-        "paper",
-        "--runs",
-        str(tmp_path),
-        "--seeds",
-        "1",
-        "2",
-        "--tasks",
-        "sst2",
-        "--rows",
-        "LTH",
-        "FreeLB",
-        "--no-controls",
-    ]
+    words = f"table1 --scale paper --runs {tmp_path} --seeds 1 2 --tasks sst2 --rows LTH FreeLB"
+    args = [*words.split(), "--no-controls"]
     jobs = planner.make_plan(reproduce.parse_args(args))
     assert [job.name for job in jobs] == [
         f"sst2/seed{seed}/{name}"
@@ -678,10 +613,14 @@ def fake_scripts(tmp_path, monkeypatch):
     root = tmp_path / "root"
     root.mkdir()
     (root / "train.py").write_text(
-        "import os, pathlib, sys, time\n"
+        "import os, pathlib, signal, sys, time\n"
         "folder, journal = pathlib.Path(sys.argv[1]), open(sys.argv[2], 'a')\n"
         "gpu = os.environ['CUDA_VISIBLE_DEVICES'] or 'cpu'\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
         "print('start', folder.name, gpu, file=journal, flush=True)\n"
+        "if folder.name == 'slow':\n"
+        "    signal.sigwait([signal.SIGTERM])\n"
+        "    sys.exit(print('saved', file=journal))\n"
         "time.sleep(0.05)\n"
         "if folder.name == 'bad':\n"
         "    sys.exit(3)\n"
@@ -762,6 +701,21 @@ def test_a_signal_ends_the_attacks_of_a_job(fake_scripts):
     dense = make("dense", attacks=(143, 0))
     assert runner.execute([dense], "", 1) == [dense]
     assert journal()[2:] == ["attack 0 143"]
+
+
+def test_an_interrupt_reaches_what_runs_and_starts_no_more(fake_scripts):
+    make, journal = fake_scripts
+    jobs = [make("slow"), make("later", "slow"), make("x"), make("z")]
+
+    def interrupt(_) -> None:
+        while "start slow 0" not in journal():
+            time.sleep(0.01)
+        raise KeyboardInterrupt  # as the signal does, here after x
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.execute(jobs, "0,1", 1, interrupt)
+    assert journal()[-1] == "saved" and "end x" in journal()
+    assert not any("start z" in line or "later" in line for line in journal())
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from evaluation.intervals import crossed_interval, mean_difference
 from evaluation.records import AttackRecord
 from experiments.models import DENSE, Model
 from reporting import render
-from reporting.cells import Cell, cells_by_class, marks_of, worst_class
-from reporting.comparisons import class_gains, difference, interaction
-from reporting.latex import _cell
+from reporting.cells import Cell, cells_by_class, worst_class
+from reporting.comparisons import Control, Result, class_gains, difference, interaction
+from reporting.table_files import tex_cell
 
 
 def read(*lines: dict) -> list[AttackRecord]:
@@ -27,7 +27,7 @@ def test_a_cell_by_hand():
     assert (cell.mean, cell.n) == (35.0, 3) and cell.deviation == pytest.approx(31**0.5)
     assert render.cell(cell) == "35.0 ± 5.6 [25.0, 45.0] (n=3)"
     assert render.cell(cell, interval=False, count=False) == "35.0 ± 5.6"
-    assert _cell(cell) == r"35.0$^{(3)}_{\pm 5.6}$"
+    assert tex_cell(cell) == r"35.0$^{(3)}_{\pm 5.6}$"
     assert render.cell(Cell({7: 1.25})) == "1.2 (n=1)" and Cell({7: 1.0}).deviation is None
     assert render.cell(Cell({})) == "—" and Cell({}).mean is None
 
@@ -77,8 +77,9 @@ def test_a_gain_and_an_aua_of_one_class_are_flagged(tmp_path):
     gain = class_gains(read(ticket), read(dense))
     assert gain.carried and "+70.0 points on good rows" in gain.carried
     assert class_gains(read(dense), read(dense)).carried is None
-    assert marks_of(read(ticket), []) == " (one class survives)"
-    assert marks_of(read(dense), ["same epochs"]) == " (control missing)"
+    assert Result("", read(ticket), []).marks == " (one class survives)"
+    missing = Control("same epochs", "", [])
+    assert Result("", read(dense), [missing]).marks == " (control missing)"
     write(tmp_path / "runs", [dense, ticket])
     flags = ("--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
     call("report", "--make", "table1", "--scale", "mini", *flags)
@@ -143,7 +144,7 @@ def test_no_number_is_read_back_from_text():
         "removesuffix(",
         "float(text",
     )
-    core = "cells comparisons paper_tables grids markdown latex table_csv render costs study "
+    core = "cells comparisons paper_tables grids table_files render costs study "
     core += "study_summary summary_table calibration_table figure_data build"
     for name in core.split():
         text = Path(ROOT / "reporting" / f"{name}.py").read_text()

@@ -19,14 +19,13 @@ from experiments.scales import SCALES
 from reporting import (
     cells,
     comparisons,
-    latex,
-    markdown,
     paper_tables,
     paper_values,
     render,
     style,
+    table_files,
 )
-from reporting.missing import command
+from reporting.paper_tables import command
 from utils.cli import UserError
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -35,21 +34,23 @@ SPARSITIES = SCALES["mini"].sparsities
 LTH = Model(kind="imp", sparsity=0.3)
 
 
-def report(tmp_path: Path, *targets: str, scale: str = "mini", further: tuple = ()) -> Path:
-    """Make the targets from tmp_path/runs; the folder they were written to."""
-    call(
-        "report",
-        "--make",
-        *targets,
-        "--scale",
-        scale,
-        "--records",
-        tmp_path / "runs",
-        "--output_dir",
-        tmp_path / "out",
-        *further,
-    )
+def report(
+    tmp_path: Path, *targets: str, scale: str = "mini", further: tuple = (), lines: tuple = ()
+) -> Path:
+    """Make the targets from tmp_path/runs, with `lines` if any; the folder they were written to."""
+    if lines:
+        write(tmp_path / "runs", lines)
+    folders = ("--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    call("report", "--make", *targets, "--scale", scale, *folders, *further)
     return tmp_path / "out"
+
+
+def general(tmp_path: Path, out: str = "out", lines: tuple = ()) -> Path:
+    """Make the general table from tmp_path/runs, with `lines` if any; its folder."""
+    if lines:
+        write(tmp_path / "runs", lines)
+    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / out)
+    return tmp_path / out
 
 
 def row_of(path: Path, **wanted: str) -> dict:
@@ -58,13 +59,19 @@ def row_of(path: Path, **wanted: str) -> dict:
     return found[0]
 
 
+def aua_of(out: Path, method: str, table: str = "table1") -> dict:
+    """The row of a CSV file of the mini scale with a method's Aua."""
+    wanted = {"method": method, "metric": "aua", "recipe": "textfooler-minilm"}
+    return row_of(out / f"{table}.csv", **wanted)
+
+
 def test_values_deviations_and_differences_by_hand(tmp_path):
     write(tmp_path / "runs" / "a", [attack(DENSE, 42, 20.0, clean_percent=90.0)])
     lines = [attack(ROBUST_30, seed, aua) for seed, aua in ((42, 30.0), (43, 34.0), (44, 41.0))]
     write(tmp_path / "runs" / "b", lines)
     out = report(tmp_path, "table1")
     # (30 + 34 + 41) / 3 = 35; squares 25 + 1 + 36 = 62, over n - 1 = 2: sqrt(31) = 5.5678
-    robust = row_of(out / "table1.csv", method="RobustT", metric="aua", recipe="textfooler-minilm")
+    robust = aua_of(out, "RobustT")
     assert (robust["ours_mean"], robust["n"]) == ("35", "3")
     assert float(robust["ours_deviation"]) == pytest.approx(31**0.5, abs=1e-4)
     assert robust["values_by_seed"] == "42:30;43:34;44:41"
@@ -110,25 +117,17 @@ def test_the_papers_tables_hold_its_values(tmp_path):
 
 def test_what_is_missing_carries_its_command(tmp_path):
     both = [attack(DENSE, 42), attack(DENSE, 43), attack(LTH, 43)]
-    write(tmp_path / "runs", both)
-    out = report(tmp_path, "table1")
+    out = report(tmp_path, "table1", lines=both)
     text = (out / "table1.md").read_text()
     line = f"sh reproduce.sh table1 --scale mini --tasks {TASK} --seeds"
     # LTH lacks seed 42, and with seed 43 its controls.
     labels = "LTH FreeLB InfoBERT 'Rand (matched)' 'Rand (global)' RobustT"
     assert f"{line} 42 43 --rows {labels}\n" in text
     assert "| InfoBERT | 0 % | 92.1 | — | — |" in text
-    empty = row_of(
-        out / "table1.csv", method="Rand (global)", metric="aua", recipe="textfooler-minilm"
-    )
+    empty = aua_of(out, "Rand (global)")
     assert empty["n"] == "0" and empty["ours_mean"] == "" and empty["attack_ids"] == ""
     assert shlex.split(empty["command_if_missing"])[-3:] == ["43", "--rows", "Rand (global)"]
-    assert (
-        row_of(out / "table1.csv", method="LTH", metric="aua", recipe="textfooler-minilm")[
-            "command_if_missing"
-        ]
-        == ""
-    )
+    assert aua_of(out, "LTH")["command_if_missing"] == ""
 
 
 def test_the_mini_scale_states_why_its_numbers_are_not_comparable(tmp_path):
@@ -156,8 +155,7 @@ def test_two_recipes_fill_one_column_of_the_paper(tmp_path):
         attack(aua=3.0, recipe="bertattack", **facts),
         attack(aua=5.0, recipe="bertattack-released", **facts),
     ]
-    write(tmp_path / "runs", lines)
-    out = report(tmp_path, "table1", scale="paper", further=("--tasks", "sst2"))
+    out = report(tmp_path, "table1", scale="paper", further=("--tasks", "sst2"), lines=lines)
     dense = {"method": "Fine-tune", "metric": "aua", "attack_in_paper": "BERT-Attack"}
     for recipe, mean, difference in (("bertattack", 3, 0.1), ("bertattack-released", 5, 2.1)):
         row = row_of(out / "table1.csv", recipe=recipe, **dense)
@@ -186,7 +184,7 @@ def test_incomparable_records_are_skipped_and_named(tmp_path, key, change):
     sub = paper_tables.sub_tables(TABLES["table1"], TASK, SCALES["mini"], found, "last")[0]
     assert [r.seed for r in sub.records] == [42, 43]
     assert len(sub.notes) == 1 and f"Skipped: 1 record, differing in {key}" in sub.notes[0]
-    assert sub.notes[0] in markdown.markdown(TABLES["table1"], [sub])
+    assert sub.notes[0] in table_files.markdown(TABLES["table1"], [sub])
 
 
 def test_which_group_is_taken():
@@ -224,21 +222,16 @@ def test_rows_distinguish_methods_and_reinitialized_weights(tmp_path):
     older["ticket"] = {"kind": "random matched", "sparsity_asked": 0.3}
     shuffled = attack(models[3], 43, 50.0)
     shuffled["ticket"] = shuffled["ticket"] | {"reinit_law": "shuffled"}
-    write(tmp_path / "runs", [*lines, older, shuffled])
-    out = report(tmp_path, "table1", "table4")
+    out = report(tmp_path, "table1", "table4", lines=[*lines, older, shuffled])
     for name, values in (
         ("table1", {"Fine-tune": "0", "FreeLB": "1", "Rand (matched)": "9", "RobustT": "2"}),
         ("table4", {"RobustT": "2", "w/o Structure": "4", "w/o Structure + Longer": "5"}),
     ):
         for label, value in values.items():
-            row = row_of(
-                out / f"{name}.csv", method=label, metric="aua", recipe="textfooler-minilm"
-            )
+            row = aua_of(out, label, name)
             assert row["ours_mean"] == value
     # Shuffled weights are not the noise of Table 4.
-    row = row_of(
-        out / "table4.csv", method="w/o Initialization", metric="aua", recipe="textfooler-minilm"
-    )
+    row = aua_of(out, "w/o Initialization", "table4")
     assert row["values_by_seed"] == "42:3"
 
 
@@ -254,8 +247,7 @@ def test_a_row_does_not_average_over_settings(tmp_path):
         line["ticket"]["search"] = {"lambda_amp": amp}
     again = attack(ROBUST_30, 44, 50.0)  # computed otherwise, the same search
     again["ticket"]["search"] = {"lambda_amp": 0.1, "compile": None}
-    write(tmp_path / "runs", [*lines, again])
-    out = report(tmp_path, "table1")
+    out = report(tmp_path, "table1", lines=[*lines, again])
     found = {
         r["method"]: r
         for r in rows_of(out / "table1.csv", metric="aua", recipe="textfooler-minilm")
@@ -264,8 +256,7 @@ def test_a_row_does_not_average_over_settings(tmp_path):
     assert found["RobustT"]["values_by_seed"] == "43:30;44:50"
     text = (out / "table1.md").read_text()
     assert "differing in training_settings" in text and "differing in search_settings" in text
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
-    table = rows_of(tmp_path / "general" / "table.csv")
+    table = rows_of(general(tmp_path, "general") / "table.csv")
     assert sorted((r["model"], r["seeds"]) for r in table) == [
         ("dense fine-tuned", "1"),
         ("dense fine-tuned", "2"),
@@ -281,8 +272,7 @@ def test_the_general_table_names_methods_and_noise(tmp_path):
         attack(replace(ROBUST_30, epochs=3)),
         attack(replace(ROBUST_30, reinitialise="rest")),
     ]
-    write(tmp_path / "runs", lines)
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    general(tmp_path, lines=lines)
     assert {(r["model"], r["seeds"]) for r in rows_of(tmp_path / "out" / "table.csv")} == {
         ("dense fine-tuned", "1"),
         ("dense freelb", "1"),
@@ -314,7 +304,7 @@ def test_latex_is_escaped_and_balanced(tmp_path):
         body = tabular[1].split(r"\midrule")[1].split(r"\bottomrule")[0]
         for line in filter(None, map(str.strip, body.splitlines())):
             assert len(re.split(r"(?<!\\)&", line)) == len(tabular[0])
-    assert latex.escaped(r"a_b & 5 % \ {x} ~^ #$") == (
+    assert table_files.escaped(r"a_b & 5 % \ {x} ~^ #$") == (
         r"a\_b \& 5 \% \textbackslash{} \{x\} \textasciitilde{}\textasciicircum{} \#\$"
     )
 
@@ -323,8 +313,7 @@ def test_no_cell_of_a_csv_is_a_formula(tmp_path):
     for text in ("=1+1", "+a", "-a", "@a"):
         assert render.csv_cell(text) == f"'{text}"
     assert render.csv_cell("a=b") == "a=b" and render.csv_cell(None) == ""
-    write(tmp_path / "runs", [attack(attack_id="=HYPERLINK(1)")])
-    out = report(tmp_path, "table1")
+    out = report(tmp_path, "table1", lines=[attack(attack_id="=HYPERLINK(1)")])
     row = rows_of(out / "table1.csv", method="Fine-tune", metric="aua")[0]
     assert row["attack_ids"] == "'=HYPERLINK(1)"
     write(tmp_path / "general", [attack(encoder={"name": "=1+1"})])
@@ -340,8 +329,7 @@ def test_figure_2_shows_the_records(tmp_path):
         lines.append(attack(replace(ROBUST, sparsity=sparsity), 43, 22.0 + i))
     lines.append(attack(LTH, 42, 5.0))
     lines.append(attack(LTH, 42, 5.0, recipe="pwws"))  # of a table alone: no curve
-    write(tmp_path / "runs", lines)
-    out = report(tmp_path, "figure2")
+    out = report(tmp_path, "figure2", lines=lines)
     assert_drawn(out, "figure2")
     found = rows_of(out / "figure2.csv", curve="RobustT", quantity="Aua")
     assert [float(r["x"]) for r in found] == list(SPARSITIES)
@@ -377,8 +365,7 @@ def test_figure_4_shows_the_epochs_of_the_longer_training(tmp_path):
     ]
     of_table = attack(longer[0], 42, 70.0)  # "last" of the same run: no epoch of the figure
     short = attack(replace(longer[0], epochs=None), 42, 70.0, checkpoint="epoch2")
-    write(tmp_path / "runs", [*lines, of_table, short])
-    out = report(tmp_path, "figure4")
+    out = report(tmp_path, "figure4", lines=[*lines, of_table, short])
     assert_drawn(out, "figure4")
     for i, name in enumerate(CURVES):
         found = rows_of(out / "figure4.csv", curve=name, quantity="Aua")
@@ -471,8 +458,7 @@ def test_figure_3_shows_the_densities(tmp_path):
 
 
 def test_all_is_made_as_far_as_it_can_be(tmp_path, capsys):
-    write(tmp_path / "runs", [attack()])
-    out = report(tmp_path, "all")
+    out = report(tmp_path, "all", lines=[attack()])
     printed = capsys.readouterr().out
     for name in TABLES:
         assert {p.name for p in out.glob(f"{name}*")} == {
@@ -501,18 +487,8 @@ def test_figures_are_of_one_size_and_the_same_bytes_again(tmp_path):
 
 
 def refused(capsys, tmp_path, *flags) -> str:
-    line = fails(
-        capsys,
-        "report",
-        "--records",
-        tmp_path / "runs",
-        "--output_dir",
-        tmp_path / "out",
-        "--scale",
-        "mini",
-        "--make",
-        *flags,
-    )
+    folders = ("--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    line = fails(capsys, "report", *folders, "--scale", "mini", "--make", *flags)
     assert not (tmp_path / "out").exists()
     return line
 
@@ -536,8 +512,7 @@ def test_intervals_and_paired_comparisons_from_the_rows_outcomes(tmp_path):
         attack(DENSE, 42, 40.0, **dense, intervals_95={"aua_percent": [16.8, 68.7]}),
         attack(ROBUST_30, 42, 60.0, **dense | {"row_outcomes": "rfffrrrrrf"}),
     ]
-    write(tmp_path / "runs", lines)
-    out = report(tmp_path, "table1")
+    out = report(tmp_path, "table1", lines=lines)
     text = (out / "table1.md").read_text()
     assert "40.0 [16.8, 68.7] (n=1)" in text
     # Only the ticket right on 5 rows, only the dense model on 3: p = 2 (1 + 8 + 28 + 56) / 2^8.
@@ -549,15 +524,12 @@ def test_intervals_and_paired_comparisons_from_the_rows_outcomes(tmp_path):
         attack(DENSE, 43, 40.0, **dense),
         attack(ROBUST_30, 43, 40.0, **dense | {"row_outcomes": "rrrffffrff"}),
     ]
-    write(tmp_path / "runs", lines)
-    text = (report(tmp_path, "table1") / "table1.md").read_text()
+    text = (report(tmp_path, "table1", lines=lines) / "table1.md").read_text()
     cell = re.search(r"\| RobustT .*? 50\.0 ± 14\.1 \[([\d.]+), ([\d.]+)\] \(n=2\)", text)
     table = np.array([[c == "r" for c in "rfffrrrrrf"], [c == "r" for c in "rrrffffrff"]])
     assert tuple(map(float, cell.groups())) == pytest.approx(crossed_interval(table), abs=0.06)
     assert re.search(r"RobustT \+10\.0 \[−[\d.]+, \+[\d.]+\], not distinguishable", text)
-    row = row_of(
-        tmp_path / "out" / "table1.csv", method="RobustT", metric="aua", recipe="textfooler-minilm"
-    )
+    row = aua_of(tmp_path / "out", "RobustT")
     assert float(row["ours_low_95"]) < 50 < float(row["ours_high_95"])
 
 
@@ -570,9 +542,7 @@ def test_the_general_table_compares_rows_and_shows_each_seed(tmp_path):
         attack(ROBUST_30, 42, 60.0, row_outcomes="rfffrrrrrf", **facts),
         attack(ROBUST_30, 43, 60.0, row_outcomes="rrrrrrffff", **facts),
     ]
-    write(tmp_path / "runs", lines)
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
-    text = (tmp_path / "out" / "table.md").read_text()
+    text = (general(tmp_path, lines=lines) / "table.md").read_text()
     assert "| 45.0 ± 7.1 [" in text and "| 60.0 ± 0.0 [" in text
     assert re.search(
         r"Aua compared with dense fine-tuned, .*: robust ticket, 30 % \+15\.0 \[.*\], not "
@@ -586,8 +556,7 @@ def test_the_general_table_compares_rows_and_shows_each_seed(tmp_path):
     row = rows_of(tmp_path / "out" / "table.csv", model="dense fine-tuned")[0]
     assert row["aua_percent_by_seed"] == "42:40;43:50"
     assert float(row["aua_percent_deviation"]) == pytest.approx(50**0.5)
-    write(tmp_path / "runs", [lines[0], lines[2], attack(ROBUST_30, 44, 60.0)])
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    general(tmp_path, lines=[lines[0], lines[2], attack(ROBUST_30, 44, 60.0)])
     assert "p = 0.73), seed 42 only, not" in (tmp_path / "out" / "table.md").read_text()
 
 
@@ -602,9 +571,7 @@ def test_each_checkpoint_without_a_run_is_a_model(tmp_path):
             ("sure", "ccccccc", 80.0, "rrrrrrrrww"),
         )
     ]
-    write(tmp_path / "runs", lines)
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
-    found = rows_of(tmp_path / "out" / "table.csv")
+    found = rows_of(general(tmp_path, lines=lines) / "table.csv")
     assert {r["model"]: r["aua_percent"] for r in found} == {
         "plain (aaaaaa)": "40.0",
         "plain (bbbbbb)": "60.0",
@@ -644,16 +611,9 @@ def test_a_damaged_record_is_one_line(tmp_path, capsys, damage, said):
 
 def test_dev_rows_are_in_no_table_of_the_paper_and_named_elsewhere(tmp_path):
     lines = [attack(DENSE, 42, 20.0), attack(DENSE, 42, 60.0, split="dev", protocol_id="other")]
-    write(tmp_path / "runs", lines)
-    row = row_of(
-        report(tmp_path, "table1") / "table1.csv",
-        method="Fine-tune",
-        metric="aua",
-        recipe="textfooler-minilm",
-    )
+    row = aua_of(report(tmp_path, "table1", lines=lines), "Fine-tune")
     assert row["ours_mean"] == "20"
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
-    found = rows_of(tmp_path / "general" / "table.csv")
+    found = rows_of(general(tmp_path, "general") / "table.csv")
     assert {r["model"]: r["aua_percent"] for r in found} == {
         "dense fine-tuned": "20.0",
         "dense fine-tuned, dev rows": "60.0",
@@ -687,8 +647,7 @@ def test_a_record_whose_rates_are_not_its_rows_is_one_line(tmp_path, capsys, cha
 
 def test_outcomes_of_different_numbers_of_rows_are_not_compared(tmp_path):
     lines = [attack(seed=42, row_outcomes="rrfff"), attack(seed=43, row_outcomes="rrff")]
-    write(tmp_path / "runs", lines)
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    general(tmp_path, lines=lines)
     assert "| 45.0 ± 7.1 |" in (tmp_path / "out" / "table.md").read_text()
 
 
@@ -698,16 +657,15 @@ def test_two_protocols_are_never_in_one_comparison(tmp_path):
         attack(ROBUST_30, 42, 50.0, protocol_id="aaa"),
         attack(LTH, 42, 60.0, protocol_id="bbb"),
     ]
-    write(tmp_path / "runs", lines)
-    out = report(tmp_path, "table1")
+    out = report(tmp_path, "table1", lines=lines)
     text = (out / "table1.md").read_text()
     assert (
         "evaluation protocol aaa" in text
         and "differing in protocol_id (bbb there, aaa here)" in text
     )
-    lth = row_of(out / "table1.csv", method="LTH", metric="aua", recipe="textfooler-minilm")
+    lth = aua_of(out, "LTH")
     assert lth["ours_mean"] == ""
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
+    general(tmp_path, "general")
     assert (tmp_path / "general" / "table.md").read_text().count("## ") == 2
 
 
@@ -722,8 +680,7 @@ def stopped(seed: int = 42, loss: float = 0.04, of: dict | None = None, **change
 
 def controls_in(tmp_path, *lines: dict) -> dict[str, str]:
     """Text of the controls' rows of the robust ticket in Table 1, by control."""
-    write(tmp_path / "runs", list(lines))
-    text = (report(tmp_path, "table1") / "table1.md").read_text()
+    text = (report(tmp_path, "table1", lines=list(lines)) / "table1.md").read_text()
     rows = re.findall(r"^\| RobustT \| (same [a-z ]+) \((.*)$", text, re.MULTILINE)
     assert len(rows) == 3
     return dict(rows)
@@ -740,12 +697,7 @@ def test_a_ticket_is_compared_with_its_matched_dense_controls(tmp_path):
     text = (tmp_path / "out" / "table1.md").read_text()
     assert "| RobustT |" in text and "RobustT (" not in text
     # The control does not get a row, although it is dense.
-    dense = row_of(
-        tmp_path / "out" / "table1.csv",
-        method="Fine-tune",
-        metric="aua",
-        recipe="textfooler-minilm",
-    )
+    dense = aua_of(tmp_path / "out", "Fine-tune")
     assert dense["ours_mean"] == "20" and dense["n"] == "1"
     kept = records.read_records([tmp_path / "out" / "table1-records.jsonl"])
     assert len(kept) == 4  # enough to make the same table again
@@ -763,8 +715,7 @@ def test_a_best_checkpoint_s_control_may_be_of_an_earlier_epoch(tmp_path):
     """Both runs ended at a loss of 0.05 or less; their best epochs were before that."""
     ticket = controlled(checkpoint="best") | {"mean_training_loss": 0.2, "last_training_loss": 0.05}
     dense = stopped(loss=0.3, checkpoint="best", last_training_loss=0.04)
-    write(tmp_path / "runs", [ticket, dense])
-    report(tmp_path, "table1", further=("--checkpoint", "best"))
+    report(tmp_path, "table1", further=("--checkpoint", "best"), lines=[ticket, dense])
     text = (tmp_path / "out" / "table1.md").read_text()
     assert (
         "| RobustT | same training loss (epoch of a longer schedule, loss 0.050) | 7 | 0.300 | 80.0"
@@ -801,11 +752,9 @@ def test_a_control_that_does_not_match_is_missing(tmp_path, control, lacking):
     assert ("not reached in 12 epochs" in found["same training loss"]) == never
     text = (tmp_path / "out" / "table1.md").read_text()
     assert "| RobustT (control missing) |" in text and "Control missing: a matched" in text
-    row = row_of(
-        tmp_path / "out" / "table1.csv", method="RobustT", metric="aua", recipe="textfooler-minilm"
-    )
+    row = aua_of(tmp_path / "out", "RobustT")
     assert control in row["controls_missing"]
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
+    general(tmp_path, "general")
     assert "| robust ticket (control missing) |" in (tmp_path / "general" / "table.md").read_text()
 
 
@@ -826,9 +775,7 @@ def test_a_control_that_lacks_a_seed_is_marked(tmp_path):
     tickets = [controlled(seed) for seed in (42, 43)]
     dense = [attack(DENSE, seed, 20.0, epochs=e, epoch=e) for seed in (42, 43) for e in (3, 12)]
     controls_in(tmp_path, *tickets, *dense, stopped(42))
-    row = row_of(
-        tmp_path / "out" / "table1.csv", method="RobustT", metric="aua", recipe="textfooler-minilm"
-    )
+    row = aua_of(tmp_path / "out", "RobustT")
     assert row["controls_missing"] == "same training loss"
 
 
@@ -836,8 +783,7 @@ def test_a_dense_model_that_ends_at_a_loss_is_not_the_one_with_the_same_epochs(t
     longer = attack(DENSE, 42, 20.0, epochs=12, epoch=12)
     by_number = stopped() | {"stop_at_loss": {"loss": 0.2, "ticket": None}, "attack_id": "number"}
     write(tmp_path / "runs", [longer, stopped(), by_number, controlled()])
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
-    rows = rows_of(tmp_path / "out" / "table.csv", epochs="12")
+    rows = rows_of(general(tmp_path) / "table.csv", epochs="12")
     assert {r["model"]: r["aua_percent"] for r in rows} == {
         "dense fine-tuned": "20.0",
         "dense fine-tuned, until a loss of 0.2": "25.0",
@@ -853,9 +799,8 @@ def test_what_is_suspicious_is_marked_and_explained(tmp_path):
     assert "Suspicious: Fine-tune: saturated softmax (on 40 % of the rows ...)." in text
     tex = (tmp_path / "out" / "table1.tex").read_text()
     assert "Fine-tune (suspicious)" in tex
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
-    general = (tmp_path / "general" / "table.md").read_text()
-    assert "dense fine-tuned (suspicious)" in general and "Suspicious: dense fine-tuned" in general
+    table = (general(tmp_path, "general") / "table.md").read_text()
+    assert "dense fine-tuned (suspicious)" in table and "Suspicious: dense fine-tuned" in table
 
 
 def test_calibrated_attacks_have_a_table_of_their_own(tmp_path):
@@ -869,9 +814,7 @@ def test_calibrated_attacks_have_a_table_of_their_own(tmp_path):
         at("4xfitted", 23.0, temperature=14.0),
         attack(LTH, 42, 30.0, score_with="softmax"),
     ]
-    write(tmp_path / "runs", lines)
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
-    text = (tmp_path / "out" / "table.md").read_text()
+    text = (general(tmp_path, lines=lines) / "table.md").read_text()
     assert text.count("## Calibration") == 1
     cells = (
         "| dense fine-tuned | 0 % | 3 | 3.50 | 12.0 | 4.0 | 30.0 | 45.0 | 25.0 | 23.0 | 4xfitted |"
@@ -880,12 +823,7 @@ def test_calibrated_attacks_have_a_table_of_their_own(tmp_path):
     with open(tmp_path / "out" / "calibration.csv", newline="") as f:
         assert [r["aua_percent"] for r in csv.DictReader(f)] == ["45.0", "25.0", "23.0"]
     # In the paper's tables only what was attacked as trained.
-    row = row_of(
-        report(tmp_path, "table1") / "table1.csv",
-        method="Fine-tune",
-        metric="aua",
-        recipe="textfooler-minilm",
-    )
+    row = aua_of(report(tmp_path, "table1"), "Fine-tune")
     assert (row["ours_mean"], row["n"]) == ("45", "1")
     # Below them the others stand in this table, too, and can be made again.
     assert cells in (tmp_path / "out" / "table1.md").read_text()
@@ -912,8 +850,7 @@ def test_a_calibration_table_mixes_neither_protocols_nor_seeds(tmp_path):
         at("0.5", 44, 10.0, "other"),
         at("0.5", 45, 10.0, "other"),
     ]
-    write(tmp_path / "runs", lines)
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    general(tmp_path, lines=lines)
     with open(tmp_path / "out" / "calibration.csv", newline="") as f:
         rows = [(r["protocol_id"], r["aua_by_seed"]) for r in csv.DictReader(f)]
     # Seeds 42 and 44 of a would do without the third temperature; of that, one protocol is shown.
@@ -936,13 +873,11 @@ def test_a_ticket_of_an_earlier_epoch_is_no_seed_of_the_last_ones_row(tmp_path):
         line = attack(ROBUST_30, seed, aua)
         line["ticket"] = line["ticket"] | {"search": SEARCH, "scores_epoch": epoch}
         lines.append(line)
-    write(tmp_path / "runs", lines)
-    out = report(tmp_path, "table1")
-    row = row_of(out / "table1.csv", method="RobustT", metric="aua", recipe="textfooler-minilm")
+    out = report(tmp_path, "table1", lines=lines)
+    row = aua_of(out, "RobustT")
     assert row["values_by_seed"] == "1:50;2:52"
     assert "differing in early_scores_epoch (2 there" in (out / "table1.md").read_text()
-    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / "general")
-    found = rows_of(tmp_path / "general" / "table.csv")
+    found = rows_of(general(tmp_path, "general") / "table.csv")
     assert sorted(r["seeds"] for r in found) == ["1", "2"]
 
 
@@ -950,9 +885,7 @@ def test_both_checkpoint_rules_are_reported(tmp_path):
     write(tmp_path / "runs", [attack(DENSE, 42, 20.0), attack(DENSE, 42, 28.0, checkpoint="best")])
     out = report(tmp_path, "table1", further=("--checkpoint", "both"))
     for folder, aua in ((out, "20"), (out / "best", "28")):
-        row = row_of(
-            folder / "table1.csv", method="Fine-tune", metric="aua", recipe="textfooler-minilm"
-        )
+        row = aua_of(folder, "Fine-tune")
         assert row["ours_mean"] == aua
 
 

@@ -25,6 +25,18 @@ from utils.cli import UserError
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
+def flags(
+    tmp_path: Path, records: str = "runs", out: str = "out", make: str = "study"
+) -> list[str]:
+    folders = ["--records", str(tmp_path / records), "--output_dir", str(tmp_path / out)]
+    return ["--make", make, "--scale", "study", *folders]
+
+
+def study(tmp_path: Path, *further, **folders: str) -> None:
+    """Make the study from tmp_path/runs in tmp_path/out, or from and in other `folders`."""
+    call("report", *flags(tmp_path, **folders), *further)
+
+
 @pytest.mark.draws
 def test_the_study_has_no_columns_of_the_paper_and_a_figure(tmp_path):
     ticket = controlled(row_outcomes="rrrfffffww")
@@ -38,19 +50,7 @@ def test_the_study_has_no_columns_of_the_paper_and_a_figure(tmp_path):
         attack(Model(epochs=12), 42, 15.0, **softmax, temperature_rule="fitted", temperature=3.0),
     ]
     write(tmp_path / "runs", lines)
-    call(
-        "report",
-        "--make",
-        "study",
-        "--scale",
-        "study",
-        "--records",
-        tmp_path / "runs",
-        "--output_dir",
-        tmp_path / "out",
-        "--tasks",
-        TASK,
-    )
+    study(tmp_path, "--tasks", TASK)
     text = (tmp_path / "out" / "study.md").read_text()
     assert "| Method | Sparsity | Clean % | Aua % | Suc % | #Query |" in text
     assert (
@@ -79,16 +79,8 @@ def test_what_fills_a_table_of_another_attack_names_it(tmp_path):
         attack(DENSE, 1, 10.0, recipe="textbugger-minilm"),
     ]
     write(tmp_path / "runs", lines)
-    call(
-        "report",
-        "--make",
-        "study",
-        "--scale",
-        "study",
-        "--records",
-        tmp_path / "runs",
-        "--output_dir",
-        tmp_path / "out",
+    study(
+        tmp_path,
         "--tasks",
         TASK,
         "--further_flags",
@@ -129,17 +121,7 @@ def test_the_study_means_over_its_data_sets(tmp_path):
 
     def table(given: list[dict], name: str) -> str:
         write(tmp_path / name, given)
-        call(
-            "report",
-            "--make",
-            "study",
-            "--scale",
-            "study",
-            "--records",
-            tmp_path / name,
-            "--output_dir",
-            tmp_path / f"{name}-out",
-        )
+        study(tmp_path, records=name, out=f"{name}-out")
         text = (tmp_path / f"{name}-out" / "study-summary.md").read_text()
         return text.partition("**Mean over ")[2]
 
@@ -175,17 +157,7 @@ def test_what_the_study_has_kept_stays_in_its_tables(tmp_path):
     }
     for name, lines in given.items():
         write(tmp_path / name, lines)
-        call(
-            "report",
-            "--make",
-            "study",
-            "--scale",
-            "study",
-            "--records",
-            tmp_path / name,
-            "--output_dir",
-            tmp_path / "out",
-        )
+        study(tmp_path, records=name)
         summary = (tmp_path / "out" / "study-summary.md").read_text()
         assert ("**ag_news**" in summary) == (name != "first")
         assert summary.count("| Fine-tune | 80.0 | 30.0 |") == 1
@@ -199,22 +171,11 @@ def test_a_study_of_another_encoder_has_its_own_tables(tmp_path):
     ]
     write(tmp_path / "runs", lines)
     (tmp_path / "other").mkdir()
-    for flags, aua in (((), "30.0"), (("--encoder", tmp_path / "other"), "20.0")):
-        call(
-            "report",
-            "--make",
-            "study",
-            "--scale",
-            "study",
-            "--records",
-            tmp_path / "runs",
-            "--output_dir",
-            tmp_path / f"out{len(flags)}",
-            *flags,
-        )
-        summary = (tmp_path / f"out{len(flags)}" / "study-summary.md").read_text()
+    for further, aua in (((), "30.0"), (("--encoder", tmp_path / "other"), "20.0")):
+        study(tmp_path, *further, out=f"out{len(further)}")
+        summary = (tmp_path / f"out{len(further)}" / "study-summary.md").read_text()
         assert summary.count("| Fine-tune |") == 1 and f"| Fine-tune | 80.0 | {aua} |" in summary
-        kept = records.read_records([tmp_path / f"out{len(flags)}" / "study-records.jsonl"])
+        kept = records.read_records([tmp_path / f"out{len(further)}" / "study-records.jsonl"])
         assert [r.aua_percent for r in kept] == [float(aua)]
     assert reproduce.parse_args(["study"]).output_dir.endswith("results/study")
     other = reproduce.parse_args(["study", "--encoder", str(tmp_path / "other")])
@@ -224,18 +185,7 @@ def test_a_study_of_another_encoder_has_its_own_tables(tmp_path):
 @pytest.mark.slow
 def test_a_reader_that_leaves_early_loses_no_table(tmp_path):
     write(tmp_path / "runs", [attack(DENSE, 1, recipe="textfooler-neighbours")])
-    command = [
-        sys.executable,
-        "report.py",
-        "--make",
-        "study",
-        "--scale",
-        "study",
-        "--records",
-        str(tmp_path / "runs"),
-        "--output_dir",
-        str(tmp_path / "out"),
-    ]
+    command = [sys.executable, "report.py", *flags(tmp_path)]
     unread, pipe = os.pipe()
     os.close(unread)
     done = subprocess.run(command, cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE, text=True)
@@ -266,8 +216,7 @@ def test_a_studys_ticket_is_in_the_row_of_its_search_alone(tmp_path):
         lines.append(line)
     write(tmp_path / "runs", lines)
     out = tmp_path / "out"
-    flags = ("--scale", "study", "--output_dir", out, "--tasks", TASK)
-    call("report", "--make", "study", *flags, "--records", tmp_path / "runs")
+    study(tmp_path, "--tasks", TASK)
 
     def shown(table: str) -> dict[str, str]:
         rows = rows_of(out / f"{table}.csv", metric="aua")
@@ -285,7 +234,7 @@ def test_a_studys_ticket_is_in_the_row_of_its_search_alone(tmp_path):
     assert "Matched dense controls" not in text
     # A report of other records adds to what is kept, and loses nothing of it.
     write(tmp_path / "more", [attack(DENSE, 2, 20.0, recipe="textfooler-neighbours")])
-    call("report", "--make", "study-epochs", *flags, "--records", tmp_path / "more")
+    study(tmp_path, "--tasks", TASK, records="more", make="study-epochs")
     assert len(records.read_records([out / "study-records.jsonl"])) == 5
 
 
@@ -317,19 +266,7 @@ def search_run(folder: Path, seed: int, dev: tuple[float, ...], task: str = TASK
 
 def searches_of(tmp_path: Path) -> dict[tuple[str, str], list[str]]:
     """The table of the study's searches: cells by row and quantity."""
-    call(
-        "report",
-        "--make",
-        "study",
-        "--scale",
-        "study",
-        "--records",
-        tmp_path / "runs",
-        "--output_dir",
-        tmp_path / "out",
-        "--tasks",
-        TASK,
-    )
+    study(tmp_path, "--tasks", TASK)
     lines = (tmp_path / "out" / "study-searches.md").read_text().splitlines()
     rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
     return {(row[0], row[1]): row[2:] for row in rows[2:]}
@@ -418,18 +355,7 @@ def test_a_damaged_search_of_the_study_is_one_line(tmp_path, capsys, damage):
     path = tmp_path / "out" / "study-searches.jsonl"
     kept = json.loads(path.read_text())
     path.write_text("".join(json.dumps(line) + "\n" for line in (kept | damage, kept)))
-    said = fails(
-        capsys,
-        "report",
-        "--make",
-        "study",
-        "--scale",
-        "study",
-        "--records",
-        tmp_path / "runs",
-        "--output_dir",
-        tmp_path / "out",
-    )
+    said = fails(capsys, "report", *flags(tmp_path))
     assert "study-searches.jsonl, line 1 is damaged" in said
 
 
@@ -438,8 +364,7 @@ def test_the_study_s_tables_are_those_of_its_records(tmp_path):
     kept = ROOT / "results" / "study"
     given = kept / "study-records.jsonl"
     shutil.copy(kept / "costs.jsonl", tmp_path)
-    flags = ("--scale", "study", "--records", given, "--output_dir", tmp_path)
-    call("report", "--make", "study", *flags)
+    study(tmp_path, records=given, out=".")
     names = ("study.md", "study-summary.md", "study.csv", "study-calibration.csv")
     for name in (*names, "study-costs.csv"):
         assert (tmp_path / name).read_text() == (kept / name).read_text(), name
@@ -491,19 +416,7 @@ def test_costs_are_epochs_times_what_an_epoch_costs(tmp_path):
     write(tmp_path / "runs", [ticket, dense, freelb, *again])
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "costs.jsonl").write_text(json.dumps(measured) + "\n")
-    call(
-        "report",
-        "--make",
-        "study",
-        "--scale",
-        "study",
-        "--records",
-        tmp_path / "runs",
-        "--output_dir",
-        tmp_path / "out",
-        "--tasks",
-        TASK,
-    )
+    study(tmp_path, "--tasks", TASK)
     first, longer, second = rows_of(tmp_path / "out" / "study-costs.csv")
     assert longer["model"] == "Fine-tune, 10 epochs"
     assert longer["aua_minus_fine_tune"] == "2" and longer["low_95"]

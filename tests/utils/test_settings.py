@@ -85,7 +85,7 @@ def test_a_flag_has_one_help_text_in_all_scripts():
     for script in SCRIPTS:
         for flag, text in helps_of(script).items():
             texts.setdefault(flag, set()).add(text)
-    assert len(SCRIPTS) == 13 and len(texts) > 100
+    assert len(SCRIPTS) == 12 and len(texts) > 100
     assert not {flag: helps for flag, helps in texts.items() if len(helps) > 1}
 
 
