@@ -68,8 +68,17 @@ class Suite:
                 split = load_splits(args, subject.task, ("dev",))["dev"]
             data["dev"] = protocol.describe_data(split)
             dev = protocol.choose_rows(split, args.dev_examples, "balanced", args.seed)
+            absent = set(range(len(subject.task.label_names))) - set(dev.labels)
+            if absent:
+                raise UserError(
+                    f"the dev rows have none of the class {subject.task.label_names[min(absent)]}, "
+                    "so no bias can be chosen; give more --dev_examples or other dev rows"
+                )
         name = protocol.folder_name(args, target.name, "1")
-        return cls(args, setup, data, dev, Path(args.output_dir or target.home / "suites" / name))
+        folder = Path(args.output_dir or target.home / "suites" / name)
+        if args.output_dir and len(subject.targets) > 1:
+            folder = folder / target.name
+        return cls(args, setup, data, dev, folder)
 
     # The parts.
 

@@ -60,20 +60,6 @@ def difference(mine: Records, theirs: Records) -> Difference | None:
     return Difference(points, tuple(bounds), seeds, tests, lacking)
 
 
-@dataclass(frozen=True)
-class ClassGains:
-    """Points of Aua by class, with 95 % intervals; `carried`: why one class carries the gain."""
-
-    points: dict[str, Rate]
-    carried: str | None
-
-
-def class_gains(mine: Records, theirs: Records) -> ClassGains:
-    """Mine minus theirs by class; empty where records lack their rows' labels."""
-    raws = [[r.raw for r in records] for records in (mine, theirs)]
-    return ClassGains(by_class.gain_by_class(*raws), by_class.one_class_carries(*raws))
-
-
 def interaction(pairs: list[tuple[Pair, Pair]]) -> Difference | None:
     """How much more Aua mine gains over theirs in the first of two settings than in the second.
 
@@ -205,10 +191,19 @@ class Result:
         """Aua of each class, by its name."""
         return cells.cells_by_class(self.records)
 
+    def _with(self, control: Control) -> tuple[list[dict], list[dict]]:
+        return [r.raw for r in self.records], [r.raw for r in control.records]
+
     @cached_property
-    def gains(self) -> dict[str, ClassGains]:
-        """Points of Aua by class over each control, by its name."""
-        return {c.name: class_gains(self.records, c.records) for c in self.controls}
+    def gains(self) -> dict[str, dict[str, Rate]]:
+        """Control -> class -> points of Aua above the control's; without rows' labels empty."""
+        return {c.name: by_class.gain_by_class(*self._with(c)) for c in self.controls}
+
+    @cached_property
+    def carried(self) -> dict[str, str]:
+        """Control -> why one class carries the gain over it, if one does."""
+        whys = {c.name: by_class.one_class_carries(*self._with(c)) for c in self.controls}
+        return {name: why for name, why in whys.items() if why}
 
     @property
     def missing_controls(self) -> list[str]:

@@ -28,9 +28,7 @@ LEGEND = (
     "minutes per point: beyond Fine-tune's, for each point of Aua above it; —: it is not above, or "
     "Fine-tune was not attacked; ?: the difference is not distinguishable from noise."
 )
-
-
-# By column of the tables: means over the seeds of a model; None: unknown.
+# Column of the tables -> number of one model, or its mean over seeds; None: unknown.
 Cost = dict[str, float | None]
 LABEL_PASSES, GRADIENT_PASSES, MINUTES = "label passes", "gradient passes", "minutes"
 IN_SHORT = (LABEL_PASSES, GRADIENT_PASSES, MINUTES)

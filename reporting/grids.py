@@ -83,7 +83,7 @@ def _row(sub: SubTable, line: Line) -> list[Cell | str]:
 
 def _control(sub: SubTable, line: Line, control: Control) -> dict[str, str]:
     """A row of the second table of a grid."""
-    records, gains = control.records, line.gains[control.name].points
+    records, gains = control.records, line.gains[control.name]
     against = difference(line.records, records) if records else None
     otherwise = "other rows or seeds" if records else "**control missing**"
     return {
@@ -101,7 +101,7 @@ def carried_by_one_class(sub: SubTable) -> list[str]:
     """A note per ticket whose gain over a control is that of one class."""
     notes = []
     for line in sub.lines:
-        whys = "; ".join(f"{n}: {gain.carried}" for n, gain in line.gains.items() if gain.carried)
+        whys = "; ".join(f"{name}: {why}" for name, why in line.carried.items())
         notes += [f"One class carries the gain of {line.label} over dense, {whys}."] if whys else []
     return notes
 

@@ -53,7 +53,8 @@ class SubTable:
     """One attack on one task.
 
     `attack`: the paper's column; None for an attack that the paper does not have. `recipe`: ours;
-    None if no recipe for the column was run.
+    None if no recipe for the column was run. `shared`: one of the records, for what all of them
+    have in common.
     """
 
     table: Table
@@ -61,6 +62,7 @@ class SubTable:
     scale: Scale
     attack: str | None
     recipe: str | None
+    shared: AttackRecord | None = None
     lines: list[Line] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -79,11 +81,6 @@ class SubTable:
         of_rows = [r for line in self.lines for r in line.records]
         of_controls = [r for line in self.lines for c in line.controls for r in c.records]
         return list(dict.fromkeys(of_rows + of_controls))
-
-    @property
-    def shared(self) -> AttackRecord | None:
-        """One of the records, for what all of them have in common."""
-        return next(iter(self.records), None)
 
     @cached_property
     def classes(self) -> list[str]:
@@ -184,7 +181,7 @@ def _fill(sub: SubTable, rows: dict[str, Records], all_records: Records) -> None
     in_a_row = {r for of_row in rows.values() for r in of_row}
     of_recipe = [r for r in all_records if r in in_a_row and r.recipe == sub.recipe]
     comparable, sub.notes = largest_group(of_recipe, STRICT_COMPARISON, sub.scale.encoder)
-    repeated = 0
+    sub.shared, repeated = next(iter(comparable), None), 0
     for row in sub.table.rows:
         model, members = row.model.at(sub.task), set(rows[row.label])
         ordered = [r for r in comparable if r in members]

@@ -14,7 +14,7 @@ from reporting.comparisons import Difference, Result, difference
 from utils.files import write_atomically
 
 NONE = "—"
-# Of the legends of tables.
+# Sentences that the legends of several tables share.
 OF_MEASURES = (
     "Clean: accuracy before the attack. Aua: accuracy under attack. Both are shares of all "
     "attacked rows. Suc = 100 (1 - Aua / Clean). #Query: victim queries per row that was right "

@@ -92,7 +92,7 @@ def _by_class(sub: SubTable) -> list[str]:
     for line in _run(sub):
         texts = [render.cell(line.by_class[c], interval=False, count=False) for c in sub.classes]
         texts.append(render.number(worst_class(line.by_class).mean))
-        gains = [line.gains[n].points.values() if n in line.gains else () for n in CONTROLS]
+        gains = [line.gains.get(n, {}).values() for n in CONTROLS]
         texts += [" / ".join(map(render.rate, rates)) for rates in gains]
         body.append([line.label, *texts])
     header = ["model", *(f"Aua {name} %" for name in sub.classes), "Aua worst class %"]

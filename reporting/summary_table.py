@@ -1,7 +1,6 @@
 """The general table and figure: one per task, encoder, attack and set of attacked rows."""
 
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -29,45 +28,42 @@ LEGEND = (
 )
 
 
-@dataclass(frozen=True)
-class Comparable:
-    """The models of one table: dense ones first, then by sparsity and kind."""
-
-    rows: list[Result]
-
-    @property
-    def caption(self) -> str:
-        first = self.rows[0].first
-        return (
-            f"{first.task}, {first.encoder}, attack {first.recipe} (candidates ranked by "
-            f"{first.score_with}), {first.checkpoint_rule} checkpoint"
-            + (f", temperature {first.temperature_rule}" if first.temperature_rule else "")
-            + (f", evaluation protocol {first.protocol_id}" if first.protocol_id else "")
-        )
-
-    @property
-    def notes(self) -> list[str]:
-        """What is suspicious; Aua of each row minus the first one's, and minus its controls'."""
-        notes = render.suspicious((row.first.name, row.records) for row in self.rows)
-        notes += render.compared(self.rows)
-        for row in self.rows:
-            pairs = [(c, difference(row.records, c.records)) for c in row.controls if c.records]
-            texts = [f"{c.name} ({c.wanted}) {render.long(d)}" for c, d in pairs if d]
-            start = f"Aua of {row.label} compared with its dense controls"
-            notes += [f"{start}: {'; '.join(texts)}."] if texts else []
-            for control, gains in row.gains.items():
-                of_classes = [f"{c} {render.rate(rate)}" for c, rate in gains.points.items()]
-                start = f"By class, {row.label} minus dense ({control})"
-                carried = f". One class carries the gain: {gains.carried}" if gains.carried else ""
-                notes += [f"{start}: {'; '.join(of_classes)}{carried}."] if of_classes else []
-        return notes
+Table = list[Result]  # its models: dense ones first, then by sparsity and kind
 
 
-def make_tables(records: Records) -> list[Comparable]:
+def _caption(table: Table) -> str:
+    first = table[0].first
+    return (
+        f"{first.task}, {first.encoder}, attack {first.recipe} (candidates ranked by "
+        f"{first.score_with}), {first.checkpoint_rule} checkpoint"
+        + (f", temperature {first.temperature_rule}" if first.temperature_rule else "")
+        + (f", evaluation protocol {first.protocol_id}" if first.protocol_id else "")
+    )
+
+
+def _notes(table: Table) -> list[str]:
+    """What is suspicious; Aua of each row minus the first one's, and minus its controls'."""
+    notes = render.suspicious((row.first.name, row.records) for row in table)
+    notes += render.compared(table)
+    for row in table:
+        pairs = [(c, difference(row.records, c.records)) for c in row.controls if c.records]
+        texts = [f"{c.name} ({c.wanted}) {render.long(d)}" for c, d in pairs if d]
+        start = f"Aua of {row.label} compared with its dense controls"
+        notes += [f"{start}: {'; '.join(texts)}."] if texts else []
+        for control, gains in row.gains.items():
+            of_classes = [f"{c} {render.rate(rate)}" for c, rate in gains.items()]
+            start = f"By class, {row.label} minus dense ({control})"
+            why = row.carried.get(control)
+            carried = f". One class carries the gain: {why}" if why else ""
+            notes += [f"{start}: {'; '.join(of_classes)}{carried}."] if of_classes else []
+    return notes
+
+
+def make_tables(records: Records) -> list[Table]:
     """A table per group of records that may be compared; its rows never mix settings."""
-    tables = grouped(records, lambda r: tuple(getattr(r, key) for key in COMPARISON))
-    comparable = []
-    for _, members in sorted(tables.items(), key=lambda item: str(item[0])):
+    alike = grouped(records, lambda r: tuple(getattr(r, key) for key in COMPARISON))
+    tables = []
+    for _, members in sorted(alike.items(), key=lambda item: str(item[0])):
         models = sorted(map(one_per_seed, grouped(members, model_of).values()), key=_order)
         with_epochs = len({model[0].epochs for model in models}) > 1
         rows = []
@@ -76,8 +72,8 @@ def make_tables(records: Records) -> list[Comparable]:
             label = first.name + (f", {100 * first.sparsity:g} %" if first.sparsity else "")
             label += f", {first.epochs} epochs" if with_epochs else ""
             rows.append(Result(label, model, controls_of(model, records) if first.sparsity else []))
-        comparable.append(Comparable(rows))
-    return comparable
+        tables.append(rows)
+    return tables
 
 
 def _order(model: Records) -> tuple:
@@ -85,12 +81,12 @@ def _order(model: Records) -> tuple:
     return first.sparsity, first.name != "random ticket", first.name, first.epochs or 0
 
 
-def markdown(title: str, tables: list[Comparable]) -> str:
+def markdown(title: str, tables: list[Table]) -> str:
     parts = [f"# {title}"]
     for table in tables:
-        classes = classes_of(table.rows)
-        rows = [_markdown_row(row, classes) for row in table.rows]
-        parts += [f"## {table.caption}", render.table_of(rows), *table.notes]
+        classes = classes_of(table)
+        rows = [_markdown_row(row, classes) for row in table]
+        parts += [f"## {_caption(table)}", render.table_of(rows), *_notes(table)]
     return render.paragraphs([*parts, LEGEND])
 
 
@@ -111,8 +107,8 @@ def _markdown_row(row: Result, classes: list[str]) -> dict[str, str]:
     }
 
 
-def csv_text(tables: list[Comparable]) -> str:
-    return render.csv_text([_csv_row(row) for table in tables for row in table.rows], spec="")
+def csv_text(tables: list[Table]) -> str:
+    return render.csv_text([_csv_row(row) for table in tables for row in table], spec="")
 
 
 def _csv_row(row: Result) -> dict[str, object]:
@@ -140,9 +136,9 @@ def _csv_row(row: Result) -> dict[str, object]:
     return cells
 
 
-def draw_figure(path: Path, title: str, tables: list[Comparable]) -> None:
+def draw_figure(path: Path, title: str, tables: list[Table]) -> None:
     """Clean and Aua of every row as points with their 95 % intervals, a panel per table."""
-    heights = [0.5 * len(table.rows) + 1.4 for table in tables]
+    heights = [0.5 * len(table) + 1.4 for table in tables]
     figure = Figure(figsize=(7.2, sum(heights) + 0.5))
     panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)
     for axes, table in zip(panels[:, 0], tables, strict=True):
@@ -156,17 +152,17 @@ def draw_figure(path: Path, title: str, tables: list[Comparable]) -> None:
 LOOKS = {"clean_percent": ("Clean", "#56B4E9", "o"), "aua_percent": ("Aua", "#D55E00", "s")}
 
 
-def _draw_panel(axes, table: Comparable) -> None:
+def _draw_panel(axes, table: Table) -> None:
     for metric, (label, color, marker) in LOOKS.items():
         look = {"fmt": marker, "color": color, "capsize": 3}
-        for y, row in enumerate(table.rows):
+        for y, row in enumerate(table):
             cell = Cell.of(row.records, metric)
             point(axes, cell, y, **look, label=None if y else label)
-    axes.set_yticks(range(len(table.rows)), [row.label for row in table.rows])
-    axes.set_ylim(len(table.rows) - 0.5, -0.5)
+    axes.set_yticks(range(len(table)), [row.label for row in table])
+    axes.set_ylim(len(table) - 0.5, -0.5)
     axes.set_xlim(0, 100)
     axes.set_xlabel("percent of attacked rows, with 95 % intervals")
-    title = f"{table.caption}, {table.rows[0].first.rows_attacked} rows"
+    title = f"{_caption(table)}, {table[0].first.rows_attacked} rows"
     axes.set_title("\n".join(textwrap.wrap(title, 80)), fontsize=9)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
@@ -185,7 +181,7 @@ def write(folder: Path, title: str, records: Records, read: list[Path]) -> str:
     Raises UserError if that would lose lines of one of the files that were `read`.
     """
     tables = make_tables(records)
-    shown = [r for table in tables for row in table.rows for r in row.records]
+    shown = [r for table in tables for row in table for r in row.records]
     target = folder / "records.jsonl"
     if target.resolve() in {path.resolve() for path in read}:
         known = {r.identity for r in shown}

@@ -136,7 +136,6 @@ def _csv_row(sub: SubTable, line: Line, metric: str, ours: Cell) -> dict[str, ob
     first = line.records[0] if line.records else None
     low, high = ours.interval
     to_run = sub.command(sub.seeds, [line.label]) if not first and sub.recipe else None
-    carried = [name for name, gain in line.gains.items() if gain.carried]
     return {
         "table": sub.table.name,
         "task": sub.task,
@@ -159,6 +158,6 @@ def _csv_row(sub: SubTable, line: Line, metric: str, ours: Cell) -> dict[str, ob
         "encoder": first and sub.encoder,
         "command_if_missing": to_run,
         "controls_missing": "; ".join(line.missing_controls),
-        "one_class_carries_gain_over": "; ".join(carried),
+        "one_class_carries_gain_over": "; ".join(line.carried),
         "suspicious": "; ".join(doubts_of(line.records)),
     }

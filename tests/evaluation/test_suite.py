@@ -336,6 +336,17 @@ def test_texts_of_another_suite_are_carried_over(suite, tmp_path):
     assert (np.array(mine["margins"]["union"]) <= of_first / 2 + 1e-4).all()
 
 
+@pytest.mark.slow
+def test_dev_rows_of_one_class_choose_no_bias(suite, tmp_path, capsys):
+    root, flags, _ = suite
+    of_one = [(text, label) for text, label in tools.SENTENCES if label == 1]
+    dev = tools.write_rows(tmp_path / "dev.tsv", of_one)
+    flags = [dev if flag == root / "validation.tsv" else flag for flag in flags[:-1]]
+    line = fails(capsys, *flags, tmp_path / "out")
+    assert "the dev rows have none of the class negative" in line
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "flags, part",
     [

@@ -13,7 +13,7 @@ from evaluation.records import AttackRecord
 from experiments.models import DENSE, Model
 from reporting import render
 from reporting.cells import Cell, cells_by_class, worst_class
-from reporting.comparisons import Control, Result, class_gains, difference, interaction
+from reporting.comparisons import Control, Result, difference, interaction
 from reporting.table_files import tex_cell
 
 
@@ -37,6 +37,10 @@ def test_numbers_and_differences_as_text():
     a, b = (read(attack(m, 1, row_outcomes=o)) for m, o in ((ROBUST_30, "r" * 9), (DENSE, "f" * 9)))
     assert render.short(difference(a, b)) == "**+100.0** p = 0.0039"  # 2 / 2^9
     assert render.short(difference(a, a)) == "+0.0 p = 1"
+
+
+def compared(mine: list[AttackRecord], theirs: list[AttackRecord]) -> Result:
+    return Result("", mine, [Control("dense", "", theirs)])
 
 
 # Two seeds of ten rows, the first five of class 0. Dense: 2 and 2 of class 0 survive, 2 and 2 of
@@ -63,7 +67,7 @@ def test_cells_by_class_by_hand():
     good = np.array([[True] * 5, [True] * 4 + [False]])
     assert cells["good"].interval == pytest.approx(crossed_interval(good))
     assert worst_class(cells) == cells["bad"] and worst_class({}).mean is None
-    gains = class_gains(ticket, dense).points
+    gains = compared(ticket, dense).gains["dense"]
     assert {name: rate.percent for name, rate in gains.items()} == {"bad": -10.0, "good": 50.0}
     assert cells_by_class(read(attack(row_outcomes="rrff"))) == {}  # of an earlier version
 
@@ -74,9 +78,9 @@ def test_a_gain_and_an_aua_of_one_class_are_flagged(tmp_path):
     dense = attack(DENSE, 42, row_outcomes=("r" * 4 + "f" * 16) * 2, **named)
     rows = "r" * 4 + "f" * 16 + "r" * 18 + "f" * 2
     ticket = attack(ROBUST_30, 42, row_outcomes=rows, **named)
-    gain = class_gains(read(ticket), read(dense))
-    assert gain.carried and "+70.0 points on good rows" in gain.carried
-    assert class_gains(read(dense), read(dense)).carried is None
+    carried = compared(read(ticket), read(dense)).carried
+    assert "+70.0 points on good rows" in carried["dense"]
+    assert not compared(read(dense), read(dense)).carried
     assert Result("", read(ticket), []).marks == " (one class survives)"
     missing = Control("same epochs", "", [])
     assert Result("", read(dense), [missing]).marks == " (control missing)"
