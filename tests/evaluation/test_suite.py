@@ -213,6 +213,7 @@ def test_with_two_classes_the_path_does_not_depend_on_the_bias(parts):
     assert texts[0] == texts[1] == texts[2]
 
 
+@pytest.mark.slow
 def test_a_beam_and_a_random_order_find_what_greedy_search_finds_here(parts):
     """A bag of words has no traps for greedy search."""
     greedy = attacked(parts, Model(base()), TEST)
