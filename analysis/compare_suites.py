@@ -42,6 +42,8 @@ def main() -> None:
     folder, text = Path(args.output_dir), compared_suites.markdown(result)
     write_json(folder / "compared.json", result)
     write_text(folder / "compared.md", text)
+    curves = compared_suites.curves(suites, reference)
+    write_text(folder / "thresholds.csv", curves.to_csv(index=False, float_format="%.4g"))
     print(text)
 
 

@@ -143,12 +143,13 @@ class Suite:
         if not any(texts.values()):
             return
         victim, lines = self.setup.victim(), []
-        rows = self.setup.rows
+        rows, names = self.setup.rows, self.setup.task.label_names
         for row_id, label, original in zip(rows.ids, rows.labels, rows.texts, strict=True):
             tried = [original, *texts[row_id]]
             logits = victim([t[0] if len(t) == 1 else t for t in tried]).numpy()
-            lowest = np.delete(logits[:, [label]] - logits, label, axis=1)
-            curve = [[1, *lowest[0].round(5)], [len(tried), *lowest.min(axis=0).round(5)]]
+            of_texts = Margins.of_logits(logits, [label] * len(tried), names).margins
+            others = np.delete(of_texts, label, axis=1).round(5)
+            curve = [[1, *others[0]], [len(tried), *others.min(axis=0)]]
             victim.forget()
             lines.append({"row_id": row_id, "label": label, "curve": curve})
         self.lines["carried"] = lines

@@ -39,14 +39,6 @@ def install_gates(
     return gated
 
 
-def remove_gates(model: PreTrainedModel, gated: dict[str, GatedLinear]) -> None:
-    """Replace the gated layers by plain linears that hold the same weights and biases."""
-    for name, layer in gated.items():
-        linear = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
-        linear.weight, linear.bias = layer.weight, layer.bias
-        _replace(model, name, linear)
-
-
 def draw_noise(
     gated: dict[str, GatedLinear], generator: torch.Generator | None, in_bytes: bool = False
 ) -> None:

@@ -5,10 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from evaluation.by_class import Rate
 from evaluation.intervals import crossed_difference, mcnemar, mean_difference
-from evaluation.margins import Margins, bias_of_highest_accuracy, equalizing_bias
+from evaluation.margins import (
+    Margins,
+    aua_by_threshold,
+    bias_of_highest_accuracy,
+    equalizing_bias,
+)
 from evaluation.outcomes import decode_labels
 from reporting.render import markdown_table, paragraphs, rate
 from utils.cli import UserError
@@ -151,6 +157,27 @@ def compare(suites: Sequence[SuiteRecord], reference: Sequence[SuiteRecord]) -> 
                 gain = Rate(*mean_difference([tuple(pair) for pair in both]))
                 result["mean"]["measures"][name] = {"difference": list(gain)}
     return result
+
+
+THRESHOLDS = np.arange(-6, 6.01, 0.25)  # log-odds
+
+
+def curves(suites: Sequence[SuiteRecord], reference: Sequence[SuiteRecord]) -> pd.DataFrame:
+    """Aua of the margin attack by class at each of THRESHOLDS, the mean over seeds. Two classes.
+
+    A threshold is added to the logit of the second class. The attack is exact at each of them.
+    """
+    lines = []
+    for task, pairs in pairs_by_task(suites, reference).items():
+        names = pairs[0][0].states["margin"].label_names
+        if len(names) > 2:
+            continue
+        for model, side in zip(("model", "reference"), zip(*pairs, strict=True), strict=True):
+            rates = [aua_by_threshold(suite.states["margin"], THRESHOLDS) for suite in side]
+            for threshold, by_class in zip(THRESHOLDS, np.mean(rates, axis=0), strict=True):
+                line = {"task": task, "model": model, "threshold": threshold}
+                lines.append(line | {f"aua_{n}": r for n, r in zip(names, by_class, strict=True)})
+    return pd.DataFrame(lines)
 
 
 def _row(a: np.ndarray, b: np.ndarray) -> dict:

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import call, fails
 
@@ -56,6 +57,9 @@ def test_a_shifted_copy_differs_by_class_and_not_when_equalized(tmp_path):
     equal_clean = rows["Aua, margin attack, reference with equal Clean"]
     assert equal_clean["reference"] == 62.5 == equal_clean["model"]
     assert "| Aua, positive | 100.0 | 50.0 |" in (out / "compared.md").read_text()
+    curves = pd.read_csv(out / "thresholds.csv").set_index(["model", "threshold"])
+    assert curves.loc["model", 0.0][["aua_negative", "aua_positive"]].tolist() == [25, 100]
+    assert curves.loc["reference", 0.25][["aua_negative", "aua_positive"]].tolist() == [50, 75]
 
 
 def test_seeds_are_paired_and_tasks_are_averaged():

@@ -61,7 +61,7 @@ def test_six_matrices_per_layer_and_the_pooler_are_prunable_but_not_the_head(nam
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_open_gates_and_removed_gates_do_not_change_the_model(name):
+def test_open_gates_do_not_change_the_model(name):
     config, _ = CONFIGS[name]
     model = make(config)
     batch = inputs(config)
@@ -74,9 +74,6 @@ def test_open_gates_and_removed_gates_do_not_change_the_model(name):
             layer.scores.fill_(100.0)
     surgery.draw_noise(gated, torch.Generator().manual_seed(0))
     assert torch.equal(model(**batch).logits, plain)
-    surgery.remove_gates(model, gated)
-    assert torch.equal(model(**batch).logits, plain)
-    assert set(model.state_dict()) == set(make(config).state_dict())
 
 
 def test_bert_base_has_the_number_of_weights_in_the_paper():
