@@ -356,12 +356,9 @@ def test_texts_of_another_suite_are_carried_over(suite, tmp_path):
 
 @pytest.mark.slow
 def test_dev_rows_of_one_class_choose_no_bias(suite, tmp_path, capsys):
-    root, flags, _ = suite
-    of_one = [(text, label) for text, label in tools.SENTENCES if label == 1]
-    dev = tools.write_rows(tmp_path / "dev.tsv", of_one)
-    flags = [dev if flag == root / "validation.tsv" else flag for flag in flags[:-1]]
-    line = fails(capsys, *flags, tmp_path / "out")
-    assert "the dev rows have none of the class negative" in line
+    flags = [1 if i and suite[1][i - 1] == "--dev_examples" else f for i, f in enumerate(suite[1])]
+    line = fails(capsys, *flags[:-1], tmp_path / "out")
+    assert "the dev rows have none of the class" in line and "more --dev_examples" in line
     assert not (tmp_path / "out").exists()
 
 
