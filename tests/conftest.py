@@ -1,6 +1,7 @@
 """A tiny encoder, a learnable data set, and scripts called in this process."""
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -69,6 +70,10 @@ def pytest_collection_modifyitems(config, items):
             by_file.setdefault(item.path, []).append(item)
         files = draw.sample(list(by_file.values()), len(by_file))
         items[:] = [item for tests in files for item in draw.sample(tests, len(tests))]
+
+
+def pytest_collection_finish():
+    gc.freeze()  # the garbage collector no longer visits the objects of the imported packages
 
 
 def state_of_process() -> dict[str, object]:

@@ -213,6 +213,24 @@ def test_with_two_classes_the_path_does_not_depend_on_the_bias(parts):
     assert texts[0] == texts[1] == texts[2]
 
 
+class ThreeClasses(Model):
+    """Logits of "negative", "positive" and "neutral", which does not depend on the words."""
+
+    def __call__(self, texts):
+        return torch.cat([super().__call__(texts), torch.zeros(len(texts), 1).double()], dim=1)
+
+
+def test_with_three_classes_each_margin_is_the_lowest_of_any_text(parts):
+    model = ThreeClasses(base())
+    for line in attacked(parts, model, TEST):
+        curve, label = np.array(line["curve"]), line["label"]
+        assert curve.shape[1] == 3 and (np.diff(curve[:, 1:], axis=0) <= 0).all()
+        logits = model([line["perturbed"]["sentence"]])[0].numpy()
+        margins = np.delete(logits[label] - logits, label)
+        assert margins.min() == pytest.approx(curve[-1, 1:].min(), abs=1e-4)
+        assert (margins >= curve[-1, 1:] - 1e-4).all()
+
+
 def test_a_beam_and_a_random_order_find_what_greedy_search_finds_here(parts):
     """A bag of words has no traps for greedy search."""
     greedy = attacked(parts, Model(base()), TEST)
@@ -338,12 +356,9 @@ def test_texts_of_another_suite_are_carried_over(suite, tmp_path):
 
 @pytest.mark.slow
 def test_dev_rows_of_one_class_choose_no_bias(suite, tmp_path, capsys):
-    root, flags, _ = suite
-    of_one = [(text, label) for text, label in tools.SENTENCES if label == 1]
-    dev = tools.write_rows(tmp_path / "dev.tsv", of_one)
-    flags = [dev if flag == root / "validation.tsv" else flag for flag in flags[:-1]]
-    line = fails(capsys, *flags, tmp_path / "out")
-    assert "the dev rows have none of the class negative" in line
+    flags = [1 if i and suite[1][i - 1] == "--dev_examples" else f for i, f in enumerate(suite[1])]
+    line = fails(capsys, *flags[:-1], tmp_path / "out")
+    assert "the dev rows have none of the class" in line and "more --dev_examples" in line
     assert not (tmp_path / "out").exists()
 
 
