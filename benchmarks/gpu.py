@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import common
+import gpu_job
 
-from utils import cli, files
+from utils import cli, files, process_state
 
 RESERVE = 15.0  # seconds for what comes before the first part and after the last deadline
 
@@ -82,7 +83,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--minilm", type=Path, help="folder of MiniLM (default: random weights of its shape)")
     here = "run the parts in this process: nothing stops a part at its deadline"
     add("--one_process", action="store_true", help=here)
-    add("--child", nargs=3, metavar=("PART", "SECONDS", "FILE"), help=argparse.SUPPRESS)
+    add("--child", nargs=3, metavar=("PART", "END", "FOLDER"), help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
@@ -100,34 +101,35 @@ def finished(args: argparse.Namespace) -> set[str]:
     return {n for n, row in rows.items() if newest.get(row, {}).get("status") == "finished"}
 
 
-def in_this_process(part: Part, args: argparse.Namespace, seconds: float, file=None) -> dict:
+def in_this_process(part: Part, args: argparse.Namespace, seconds: float, folder=None) -> dict:
     """Run a part. Returns status, reason, findings and numbers; an error of the part is a reason.
 
-    With `file`, these are also written there, and the findings so far while the part runs.
+    With `folder`, these are also in its RECORD, with the findings so far while the part runs.
     """
+    if folder is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return in_this_process(part, args, seconds, Path(folder))
     module, _, function = part.where.partition(".")
-    with tempfile.TemporaryDirectory() as scratch:
-        from gpu_job import Job
-
-        paths = (args.output_dir, Path(scratch), args.data, args.minilm, file)
-        job = Job(args.device, args.toy, seconds, *paths)
-        facts = {"status": "finished", "reason": ""}
-        try:
+    paths = (args.output_dir, folder, args.data, args.minilm)
+    job = gpu_job.Job(args.device, args.toy, seconds, *paths)
+    facts = {"status": "finished", "reason": ""}
+    try:
+        with process_state.preserved():
             getattr(importlib.import_module(module), function)(job)
-        except Exception as e:
-            traceback.print_exc()
-            text = " ".join(str(e).split())[:300]
-            facts = {"status": "failed", "reason": f"{type(e).__name__}: {text}"}
-        facts |= common.device_facts(args.device)
-        job.write(**facts)
-        return facts | {"findings": job.findings, "numbers": job.numbers}
+    except (Exception, SystemExit) as e:  # a stage ends with SystemExit where a flag is wrong
+        traceback.print_exc()
+        text = " ".join(str(e).split())[:300]
+        facts = {"status": "failed", "reason": f"{type(e).__name__}: {text}"}
+    facts |= common.device_facts(args.device)
+    job.write(**facts)
+    return facts | {"findings": job.findings, "numbers": job.numbers}
 
 
 def in_a_process(part: Part, args: argparse.Namespace, seconds: float) -> dict:
     """Run a part in a new process, which is killed after `seconds`; its output goes to the log."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "record.json"
-        words = [sys.executable, __file__, "--child", part.name, str(seconds), str(file)]
+        end = time.monotonic() + seconds  # the clock is the same in all processes
+        words = [sys.executable, __file__, "--child", part.name, str(end), folder]
         words += common.flags(device=args.device, output_dir=args.output_dir)
         words += ["--toy"] * args.toy
         for name in ("data", "minilm"):
@@ -143,6 +145,7 @@ def in_a_process(part: Part, args: argparse.Namespace, seconds: float) -> dict:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)  # compilers' workers, too
                 child.wait()
+        file = Path(folder) / gpu_job.RECORD
         facts = files.read_json(file) if file.is_file() else {"findings": [], "numbers": {}}
     if facts.get("status") in ("finished", "failed"):
         return facts
@@ -214,8 +217,8 @@ def main() -> None:
         setattr(args, name, path and path.resolve())
     args.output_dir = args.output_dir.resolve()
     if args.child:
-        name, seconds, file = args.child
-        in_this_process(BY_NAME[name], args, float(seconds), Path(file))
+        name, end, folder = args.child
+        in_this_process(BY_NAME[name], args, float(end) - time.monotonic(), Path(folder))
         return
     args.output_dir.mkdir(parents=True, exist_ok=True)
     say(args, f"device {args.device}, {args.minutes:g} minutes, records in {args.output_dir}")

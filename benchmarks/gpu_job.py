@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState
 from training import data_sources, tasks
 from utils import files, interrupts, process_state
 
+RECORD = "record.json"
 MOST_WORDS = 30_000  # of a vocabulary made from the training sentences
 
 
@@ -28,10 +29,9 @@ class Job:
     toy: bool
     seconds: float  # from now; after them the process is killed
     folder: Path  # of the records
-    scratch: Path  # deleted afterward
+    scratch: Path  # deleted afterward; holds RECORD
     data: Path | None = None
     minilm: Path | None = None
-    file: Path | None = None  # of the findings
     numbers: dict = field(default_factory=dict)
     findings: list[dict] = field(default_factory=list)
 
@@ -52,9 +52,8 @@ class Job:
         self.write(status="running")
 
     def write(self, **facts) -> None:
-        if self.file is not None:
-            record = {"findings": self.findings, "numbers": self.numbers} | facts
-            files.write_json(self.file, record)
+        record = {"findings": self.findings, "numbers": self.numbers}
+        files.write_json(self.scratch / RECORD, record | facts)
 
     def size(self, real, toy):
         """The first, or the second with --toy."""

@@ -153,7 +153,7 @@ def test_a_process_is_stopped_at_its_deadline(tmp_path, monkeypatch, kind):
     script.write_text(
         "import json, os, sys, time\n"
         "print('in the log')\n"
-        "file = sys.argv[sys.argv.index('--child') + 3]\n"
+        "file = sys.argv[sys.argv.index('--child') + 3] + '/record.json'\n"
         "facts = {'findings': [{'what': 'kept'}], 'numbers': {}, 'status': 'running'}\n"
         "json.dump(facts, open(file, 'w'))\n"
         f"{action}\n"

@@ -4,8 +4,9 @@ There, reading a number (`.item()`, `bool(tensor)`) raises, and OneDevice refuse
 tensor that was left on the CPU. On a GPU the first would make the host wait for the device, and the
 second would fail. The bodies of the scripts' loops run as they are written.
 
-Two things that wait in a step are not tested: InfoBERT's choice of tokens by a mask, and the check of
-transformers, in each pass, whether a batch has padding. So attention is eager, and the check is off.
+Two things that wait in a step are not tested: InfoBERT's choice of tokens by a mask, and the check
+of transformers, in each pass, whether a batch has padding. Attention is eager, so that no version
+makes this check, or its result is fixed.
 """
 
 import ast
