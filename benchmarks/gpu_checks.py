@@ -1,6 +1,7 @@
 """Parts of benchmarks/gpu.py that check numbers: golden, gates, repeat, deterministic."""
 
 import functools
+import gc
 import sys
 import warnings
 from pathlib import Path
@@ -27,7 +28,7 @@ def golden(job: Job) -> None:
     sys.path.insert(0, str(TESTS))
     import golden
 
-    worst = golden.replay(TESTS / "golden_released", device=job.device, steps=job.size(None, 10))
+    worst = golden.replay(TESTS / "golden_released", device=job.device, steps=job.size(None, 4))
     job.numbers["matmul_precision"] = torch.get_float32_matmul_precision()
     job.numbers["deviations"] = {name: off for name, (off, _) in worst.items()}
     for name, (off, tolerance) in worst.items():
@@ -156,8 +157,9 @@ def _killed_in_step(number: int, run) -> None:
     optim.set_lr = set_lr
     try:
         run()
+        raise RuntimeError(f"the run made fewer than {number} steps")
     except Killed:
-        return
+        pass
     finally:
         optim.set_lr = real
-    raise RuntimeError(f"the run made fewer than {number} steps")
+    gc.collect()  # the lock of the folder

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import gc
 import importlib
 import sys
 import time
@@ -90,7 +89,6 @@ def call(stage: str, *words: str, **flags: object) -> float:
     finally:
         sys.argv = before
         interrupts.release_signals()
-        gc.collect()  # the models; and the locks of a run that was killed
     return time.perf_counter() - start
 
 

@@ -185,12 +185,23 @@ def test_busy_time_counts_overlaps_once():
     assert gpu_speed.covered([]) == 0
 
 
-def test_only_waits_for_the_device_are_counted():
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+def test_only_waits_for_the_device_are_counted(monkeypatch):
+    """By the place in the code at which torch warns; its warning about the mode itself is none."""
+    modes = []
+
+    def set_mode(mode):
+        modes.append(mode)
         warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=1)
-    assert [gpu_speed._is_wait(w) for w in caught] == [True, False]
+
+    def step():
+        for _ in range(2):
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
+    monkeypatch.setattr("torch.cuda.set_sync_debug_mode", set_mode)
+    ((place, count),) = gpu_speed._waits(step).items()
+    assert place.startswith("tests/benchmarks/test_gpu.py:") and count == 2
+    assert modes == ["warn", "default"]
 
 
 def test_given_data_and_weights_are_used(tmp_path, sst2_folder, encoder):
