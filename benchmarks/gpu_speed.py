@@ -6,6 +6,7 @@ import json
 import statistics
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import common
 import torch
@@ -108,13 +109,9 @@ def _waits(step: Callable[[], object]) -> dict[str, int]:
             step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    root = f"{common.ROOT}/"
-    places = (f"{w.filename.replace(root, '')}:{w.lineno}" for w in caught if _is_wait(w))
+    waits = [w for w in caught if "called a synchronizing" in str(w.message)]
+    places = ("/".join(Path(w.filename).parts[-2:]) + f":{w.lineno}" for w in waits)
     return dict(collections.Counter(places))
-
-
-def _is_wait(warning: warnings.WarningMessage) -> bool:
-    return "called a synchronizing" in str(warning.message)
 
 
 def _kernels(step: Callable[[], object], job: Job) -> dict:

@@ -200,7 +200,7 @@ def test_only_waits_for_the_device_are_counted(monkeypatch):
     monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
     monkeypatch.setattr("torch.cuda.set_sync_debug_mode", set_mode)
     ((place, count),) = gpu_speed._waits(step).items()
-    assert place.startswith("tests/benchmarks/test_gpu.py:") and count == 2
+    assert place.startswith("benchmarks/test_gpu.py:") and count == 2
     assert modes == ["warn", "default"]
 
 
