@@ -39,7 +39,7 @@ def _stages(job: Job, shape: str, is_minilm: bool) -> None:
     data, about_data = data_folder(job)
     encoder, about_encoder = encoder_folder(job, shape, is_minilm)
     table = data_sources.read_table(data_sources.files_in(data, tasks.TASKS["sst2"])["train"])
-    rows = int(0.9 * len(table))  # dev is a tenth of them
+    rows = all_rows = int(0.9 * len(table))  # dev is a tenth of them
     batch = job.size(BATCH, 16)
     with cache_in(job.scratch / "cache"):
         trial = {"max_train_rows": batch * job.size(TRIAL_STEPS, 2), "max_eval_rows": 40}
@@ -51,7 +51,7 @@ def _stages(job: Job, shape: str, is_minilm: bool) -> None:
         left = job.left() - job.size(40, 0)
         epochs, searched, share = fit(left, steps, slower, seconds["search_ticket"])
         if job.toy:
-            epochs, searched, share = 1, 1, 0.5
+            epochs, searched, share = 1, 1, min(0.5, 80 / rows)
         rows = int(share * rows)
         if rows < 2 * batch:
             raise TimeoutError("less time is left than the smallest training takes")
@@ -63,6 +63,10 @@ def _stages(job: Job, shape: str, is_minilm: bool) -> None:
             what = f"{name} ({searched if name == 'search_ticket' else epochs} epochs; {about})"
             job.numbers[name] = run
             job.find(what, f"{run['seconds']:.1f} s from start to end; {run['accuracy']}")
+        part = rows * searched / (all_rows * SEARCH_EPOCHS)
+        minutes = job.numbers["search_ticket"]["in_steps"] / part / 60
+        what = f"search of {SEARCH_EPOCHS} epochs over all {all_rows} rows, {about_encoder}"
+        job.find(f"{what}, extrapolated", f"{minutes:.1f} minutes")
 
 
 def _run(job: Job, encoder: Path, data: Path, batch: int, kind: str, epochs, searched, limit):
