@@ -29,7 +29,7 @@ from pathlib import Path
 import common
 import gpu_job
 
-from utils import cli, files, process_state
+from utils import cli, files, interrupts, process_state
 
 RESERVE = 15.0  # seconds for what comes before the first part and after the last deadline
 
@@ -220,6 +220,7 @@ def main() -> None:
         name, end, folder = args.child
         in_this_process(BY_NAME[name], args, float(end) - time.monotonic(), Path(folder))
         return
+    interrupts.raise_on_signals("the parts that are not finished")  # and the part's process ends
     args.output_dir.mkdir(parents=True, exist_ok=True)
     say(args, f"device {args.device}, {args.minutes:g} minutes, records in {args.output_dir}")
     for part in (part for part in PARTS if part.name in args.parts):
