@@ -52,14 +52,25 @@ retrain() {
         --output_dir "$base/$name" "$@"
 }
 
-# attack NAME...: the suite on each of these models of $task and $seed.
+# attack NAME...: the suite on each of these models of $task and $seed. Then each attacked model of
+# the seed gets the texts that were found on the others.
 attack() {
     [ "${TRAIN_ONLY:-no}" = no ] || return 0
     for name in "$@"; do
-        do_or_show "$PYTHON" "$ROOT/attack.py" --model_name "$base/$name" --suite standard \
-            --num_examples 300 --new_rows_after 200 --dev_examples 200 \
-            --neighbours "$NEIGHBOURS" --result_file "$RECORDS/$name.jsonl"
+        suite "$name"
     done
+    for run in "$base"/*/suites; do
+        [ ! -d "$run" ] || suite "$(basename "$(dirname "$run")")" --carry_over "$base"/*/suites/*
+    done
+}
+
+# suite NAME FLAGS...: the suite on one model; finished parts are not repeated.
+suite() {
+    model=$1
+    shift
+    do_or_show "$PYTHON" "$ROOT/attack.py" --model_name "$base/$model" --suite standard \
+        --num_examples 300 --new_rows_after 200 --dev_examples 200 \
+        --neighbours "$NEIGHBOURS" --result_file "$RECORDS/$model.jsonl" "$@"
 }
 
 # on TASK: its data, its committed ticket of $seed, and the folder of its runs.

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from script_tools import parser_of, scripts
 
+from evaluation.by_class import Rate
+from reporting.compared_suites import SuiteRecord, compare
+from reporting.render import rate
 from utils.files import read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -360,3 +363,48 @@ def test_results_are_small():
     ).stdout.split("\n")
     files = [ROOT / name for name in listed if name] or (ROOT / "results").rglob("*")
     assert sum(path.stat().st_size for path in files if path.is_file()) <= 12_000_000
+
+
+SECOND_HALF = ROOT / "results" / "study" / "second-half"
+
+
+def second_half(position: int) -> dict:
+    """What compare_suites.py makes of the records at `position` (0: before texts were carried)."""
+    ticket, dense = (
+        [SuiteRecord.of(read_jsonl(SECOND_HALF / f"{name}.jsonl")[position], name)]
+        for name in ("ticket-robust-0.3", "dense-epochs19")
+    )
+    return compare(ticket, dense)["sst2"]["measures"]
+
+
+@pytest.mark.parametrize(
+    "row, position, measure",
+    [
+        ("Clean", -1, "Clean"),
+        ("Aua, margin attack alone", -1, "Aua, margin attack alone"),
+        ("Aua under the union: mean", -1, "Aua, mean"),
+        ("negative", -1, "Aua, negative"),
+        ("positive", -1, "Aua, positive"),
+        ("**class-equalized** (the endpoint)", -1, "Aua, class-equalized"),
+        ("*without carried texts*: mean", 0, "Aua, mean"),
+        ("*without carried texts*: class-equalized", 0, "Aua, class-equalized"),
+    ],
+)
+def test_the_page_of_the_study_has_the_numbers_of_the_second_half(row, position, measure):
+    numbers = second_half(position)[measure]
+    cells = [row, f"{numbers['model']:.1f}", f"{numbers['reference']:.1f}"]
+    line = f"| {' | '.join(cells)} | {rate(Rate(*numbers['difference']))} |"
+    assert line in (ROOT / "docs" / "study.md").read_text()
+
+
+def test_the_pages_count_the_rows_that_carried_texts_fool():
+    survived = [
+        SuiteRecord.of(r, "ticket").states["union"].right().sum()
+        for r in read_jsonl(SECOND_HALF / "ticket-robust-0.3.jsonl")
+    ]
+    assert survived == [63, 63 - 32]
+    text = " ".join((ROOT / "docs" / "study.md").read_text().split())
+    assert "on 63 rows" in text and "fool it on 32 of them" in text
+    assert "32 of the 63 rows" in " ".join((ROOT / "README.md").read_text().split())
+    dense = [r["percent"] for r in read_jsonl(SECOND_HALF / "dense-epochs19.jsonl")]
+    assert dense[0]["union"] == dense[1]["union"]  # no row falls the other way round
