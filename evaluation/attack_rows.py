@@ -132,7 +132,7 @@ def attack_rows(
 def _submitted(pool: ProcessPoolExecutor, positions: list[int]) -> list[Future]:
     try:
         return [pool.submit(_attack, position) for position in positions]
-    except OSError as e:  # a process died while the next one started, and its pipes are closed
+    except (OSError, ValueError) as e:  # a process died while the next one started: closed pipes
         raise BrokenProcessPool(str(e)) from e
 
 

@@ -193,11 +193,14 @@ if __name__ == "__main__":
 """
 
 
-def test_a_process_that_dies_while_the_next_one_starts(run, attacked, monkeypatch, capsys):
-    """The pool closes its pipes during the start, which raises an OSError."""
+@pytest.mark.parametrize(
+    "error", [OSError("handle is closed"), ValueError("bad value(s) in fds_to_keep")], ids=str
+)
+def test_a_process_that_dies_while_the_next_one_starts(run, attacked, monkeypatch, capsys, error):
+    """The pool closes its pipes during the start, which raises either error."""
 
     def submit(*_):
-        raise OSError("handle is closed")
+        raise error
 
     monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
     with pytest.raises(SystemExit, match="2"):
