@@ -177,6 +177,7 @@ def test_a_memoriser_is_caught(parts):
     assert default_of(model) == (0, 100.0)
 
 
+@pytest.mark.slow
 def test_a_more_robust_model_gains_in_both_classes(parts, honest):
     """It knows that half of the synonyms mean the same."""
     evidence = base()
@@ -205,6 +206,7 @@ def test_the_search_goes_on_after_success_and_skips_no_row(parts):
         assert float(logits[label] - logits[1 - label]) == pytest.approx(margins[-1], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_with_two_classes_the_path_does_not_depend_on_the_bias(parts):
     texts = [
         [line["perturbed"] for line in attacked(parts, Model(base(), bias=bias), TEST)]
@@ -220,6 +222,7 @@ class ThreeClasses(Model):
         return torch.cat([super().__call__(texts), torch.zeros(len(texts), 1).double()], dim=1)
 
 
+@pytest.mark.slow
 def test_with_three_classes_each_margin_is_the_lowest_of_any_text(parts):
     model = ThreeClasses(base())
     for line in attacked(parts, model, TEST):
@@ -231,6 +234,7 @@ def test_with_three_classes_each_margin_is_the_lowest_of_any_text(parts):
         assert (margins >= curve[-1, 1:] - 1e-4).all()
 
 
+@pytest.mark.slow
 def test_a_beam_and_a_random_order_find_what_greedy_search_finds_here(parts):
     """A bag of words has no traps for greedy search."""
     greedy = attacked(parts, Model(base()), TEST)

@@ -28,6 +28,8 @@ from training import adversary, optim
 from training.batching import Encoded
 from training.trainee import make_trainee
 
+pytestmark = pytest.mark.slow
+
 META = torch.device("meta")
 MOVES = (torch.ops.aten.copy_.default,)
 SCRIPTS = ("finetune", "retrain_ticket", "prune_iteratively")
