@@ -183,7 +183,7 @@ import attack
 from utils import cli
 
 def kill_a_worker():
-    while not multiprocessing.active_children():
+    while len(multiprocessing.active_children()) < 2:  # before, the pool itself is being built
         time.sleep(0.01)
     multiprocessing.active_children()[0].kill()
 

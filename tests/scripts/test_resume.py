@@ -159,8 +159,10 @@ def test_killed_while_a_file_is_renamed(
     same_run(tmp_path / "run", whole / stage, stage)
 
 
-def test_a_process_killed_by_the_system(whole, tmp_path):
+def test_a_process_killed_by_the_system(whole, tmp_path, pytestconfig):
     """Send SIGKILL to a search in another process, then run the same command."""
+    if pytestconfig.getoption("--no-bf16"):
+        pytest.skip("the other process would compute in bf16")
     flags = {"model_name": whole / "finetune", "output_dir": tmp_path / "run", "adv_steps": 2}
     flags |= QUICK | {"checkpoint_every": 1}
     line = [sys.executable, str(ROOT / "search_ticket.py"), *words_of(flags)]
