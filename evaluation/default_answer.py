@@ -50,12 +50,12 @@ def probe(
 
     def answers(share: float, by_unknown: bool) -> list[float]:
         texts = []
-        for text, found, order, new in zip(rows.texts, matches, orders, drawn, strict=True):
+        for text, words, order, new in zip(rows.texts, matches, orders, drawn, strict=True):
             columns = []
             for i, column in enumerate(text):
                 chosen = order[i][: round(share * len(order[i]))]
                 by = [unknown if by_unknown else new[i][k] for k in chosen]
-                columns.append(replace_words(column, [found[i][k] for k in chosen], by))
+                columns.append(replace_words(column, [words[i][k] for k in chosen], by))
             texts.append(columns[0] if len(columns) == 1 else tuple(columns))
         counts = np.bincount(predict(texts), minlength=classes)
         return [round(float(percent), 2) for percent in 100 * counts / len(rows)]

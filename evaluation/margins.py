@@ -114,7 +114,7 @@ def _balance(attacked: Margins, bias: np.ndarray, c: int) -> np.ndarray:
         return float(rates[c] - np.delete(rates, c).mean())
 
     def edge(at_least_zero: bool) -> float:
-        """Where the advantage stops to be below zero (or, with False, stops to be at most zero)."""
+        """The bias above which the advantage is at least zero (or, with False, above zero)."""
         low, high = -bound, bound
         for _ in range(HALVINGS):
             middle = (low + high) / 2

@@ -53,6 +53,7 @@ class Suite:
     data: dict[str, dict]  # split -> describe_data
     dev: Rows | None
     folder: Path
+    carried: dict[str, list[tuple[str, ...]]]  # row id -> texts found on other models
     lines: dict[str, list[dict]] = field(default_factory=dict)
     answers: dict | None = None
 
@@ -78,7 +79,7 @@ class Suite:
         folder = Path(args.output_dir or target.home / "suites" / name)
         if args.output_dir and len(subject.targets) > 1:
             folder = folder / target.name
-        return cls(args, setup, data, dev, folder)
+        return cls(args, setup, data, dev, folder, carried_texts(args.carry_over, rows))
 
     # The parts.
 
@@ -112,6 +113,7 @@ class Suite:
         setup = replace(self.setup, args=args, rows=rows, paths=paths, search=search)
         facts = protocol.describe_rows(rows, args.row_choice, args.seed)
         identity = setup.settings(self.data[split], facts, resources.describe(recipe, paths), "1")
+        # Parts get no record of their own, so nothing is written to the record file.
         folder = AttackFolder(self.folder / part, identity, rows.ids, self.folder / "none.jsonl")
         waiting = [i for i, row_id in enumerate(rows.ids) if row_id not in folder.done]
         if waiting:
@@ -131,21 +133,12 @@ class Suite:
 
     def _carry_over(self) -> None:
         """Query the texts that the suites in --carry_over found for the same rows."""
-        texts: dict[str, list[tuple[str, ...]]] = {row_id: [] for row_id in self.setup.rows.ids}
-        for place in self.args.carry_over:
-            files = sorted(Path(place).glob("*/rows.jsonl"))
-            for file in (f for f in files if f.parent.name in SUITE_CONSTRAINED):
-                for line in read_jsonl(file):
-                    if line["row_id"] in texts:
-                        texts[line["row_id"]].append(tuple(line["perturbed"].values()))
-            if not files:
-                raise UserError(f"--carry_over {place} holds no suite; give suites/NAME of a run")
-        if not any(texts.values()):
+        if not self.carried:
             return
         victim, lines = self.setup.victim(), []
         rows, names = self.setup.rows, self.setup.task.label_names
         for row_id, label, original in zip(rows.ids, rows.labels, rows.texts, strict=True):
-            tried = [original, *texts[row_id]]
+            tried = [original, *self.carried.get(row_id, ())]
             logits = victim([t[0] if len(t) == 1 else t for t in tried]).numpy()
             of_texts = Margins.of_logits(logits, [label] * len(tried), names).margins
             others = np.delete(of_texts, label, axis=1).round(5)
@@ -175,12 +168,16 @@ class Suite:
     def union(self, parts: Iterable[str]) -> Margins:
         """Each attacked row's lowest margins over the parts that have run."""
         united = self.margins("margin")
+        return united.lowest(*(self._of_all_rows(part) for part in parts if part in self.lines))
+
+    def _of_all_rows(self, part: str) -> Margins:
+        """Margins after a part; infinite for the rows that it did not attack."""
         position = {row_id: i for i, row_id in enumerate(self.setup.rows.ids)}
-        values = united.margins.copy()
-        for part in (p for p in parts if p in self.lines):
-            places = [position[line["row_id"]] for line in self.lines[part]]
-            values[places] = np.minimum(values[places], self.margins(part).margins)
-        return Margins(united.labels, values, united.label_names)
+        places = [position[line["row_id"]] for line in self.lines[part]]
+        names = self.setup.task.label_names
+        values = np.full((len(position), len(names)), np.inf)
+        values[places] = self.margins(part).margins
+        return Margins(np.array(self.setup.rows.labels), values, names)
 
     @property
     def bias(self) -> np.ndarray | None:
@@ -189,10 +186,26 @@ class Suite:
 
     def standing(self) -> Rows:
         """The rows that survive the constrained parts so far, at no bias or at the bias."""
-        if "margin" not in self.lines:
-            raise UserError("the part margin must run first; add it to --suite")
         united = self.union(SUITE_CONSTRAINED)
         right = united.right()
         if self.bias is not None:
             right |= united.right(self.bias)
         return self.setup.rows.take(right.nonzero()[0].tolist())
+
+
+def carried_texts(places: list[str], rows: Rows) -> dict[str, list[tuple[str, ...]]]:
+    """Row id -> texts that the constrained parts of the suites in `places` found for `rows`.
+
+    Raises UserError if a place holds no suite, or none of these rows.
+    """
+    texts: dict[str, list[tuple[str, ...]]] = {}
+    for place in places:
+        files = [Path(place) / part / "rows.jsonl" for part in SUITE_CONSTRAINED]
+        lines = [line for file in files if file.is_file() for line in read_jsonl(file)]
+        of_rows = [line for line in lines if line["row_id"] in set(rows.ids)]
+        if not of_rows:
+            why = "has other rows" if lines else "holds no suite"
+            raise UserError(f"--carry_over {place} {why}; give suites/NAME of a run on these rows")
+        for line in of_rows:
+            texts.setdefault(line["row_id"], []).append(tuple(line["perturbed"].values()))
+    return texts

@@ -1,5 +1,7 @@
 """The record of a suite: percentages, margins and flags."""
 
+import math
+
 import numpy as np
 
 from evaluation import checkpoints, default_answer, protocol
@@ -106,15 +108,9 @@ def aua_by_budget(lines: list[dict], label_names: tuple[str, ...]) -> dict[str, 
     """Aua of the margin attack by class, without a bias, if it stops after each of BUDGETS."""
     curves = {}
     for budget in (*BUDGETS, None):
+        most = math.inf if budget is None else budget
         cut = [
-            line
-            | {
-                "curve": [
-                    entry
-                    for i, entry in enumerate(line["curve"])
-                    if i == 0 or budget is None or entry[0] <= budget
-                ]
-            }
+            line | {"curve": [e for e in line["curve"] if e[0] <= max(most, line["curve"][0][0])]}
             for line in lines
         ]
         rates = margins_of(cut, label_names, -1).by_class()

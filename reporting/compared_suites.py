@@ -92,8 +92,9 @@ def pairs_by_task(
     return pairs
 
 
-# What is compared: name -> whether each row counts as right, bool (rows,).
 def measures(names: tuple[str, ...]) -> dict[str, Callable[[SuiteRecord], np.ndarray]]:
+    """What is compared: name -> whether each row counts as right, bool, (rows,)."""
+
     def of_class(c: int) -> Callable[[SuiteRecord], np.ndarray]:
         return lambda s: s.states["union"].right()[s.states["union"].labels == c]
 
@@ -121,7 +122,7 @@ def shifted_reference(model: SuiteRecord, reference: SuiteRecord) -> np.ndarray:
 def difference(a: np.ndarray, b: np.ndarray) -> Rate:
     """Mean of a - b in points with its 95 % interval; a, b: bool (seeds, rows).
 
-    One seed: Student's t over rows, which covers new rows only.
+    One seed: the normal approximation over rows, which covers new rows only.
     """
     if len(a) > 1:
         return Rate(*crossed_difference((a, b)))

@@ -4,8 +4,8 @@
 #   sh scripts/second_half.sh 1                 phase 1; also 2, 2b, 3, 3b, 3c, or several
 #   DRY_RUN=yes sh scripts/second_half.sh 1 2   print the commands
 #
-# DATA (default: data) holds sst2/{train,dev}.tsv and ag_news/{train,test}.tsv.gz, NEIGHBOURS the table
-# of neighbors (docs/attacks.md). RUNS (default: runs/second-half) gets the run folders. SEEDS
+# DATA (default: data) holds sst2/{train,dev}.tsv and ag_news/{train,test}.tsv.gz, NEIGHBOURS the
+# table of neighbors (docs/attacks.md). RUNS (default: runs/second-half) gets the run folders. SEEDS
 # (default: 11 12 13) are the seeds. TRAIN_ONLY=yes leaves out the attacks. The same command resumes.
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -37,9 +37,9 @@ stage() {
     lr='LR=5e-5'
     [ "$1" != 2 ] || lr='' # the search has a learning rate of its own
     shift
-    # $lr and $rows are no word or several.
-    do_or_show env -u NEIGHBOURS MODEL=$MODEL TASKS="$task" SEEDS="$seed" RUNS="$RUNS" PYTHON="$PYTHON" \
-        ${task_data:+DATA="$task_data"} $lr ATTACK=no $rows "$@" sh "$ROOT/$script"
+    # $lr and $rows hold several words, or none.
+    do_or_show env -u NEIGHBOURS MODEL=$MODEL TASKS="$task" SEEDS="$seed" RUNS="$RUNS" \
+        PYTHON="$PYTHON" ${task_data:+DATA="$task_data"} $lr ATTACK=no $rows "$@" sh "$ROOT/$script"
 }
 
 # retrain NAME TICKET FLAGS...: retrain a ticket from its file.
@@ -56,8 +56,8 @@ retrain() {
 # the seed gets the texts that were found on the others.
 attack() {
     [ "${TRAIN_ONLY:-no}" = no ] || return 0
-    for name in "$@"; do
-        suite "$name"
+    for name in "$@"; do # an attacked model is attacked further below
+        [ -n "$(ls "$base/$name"/suites/*/summary.json 2>/dev/null)" ] || suite "$name"
     done
     for run in "$base"/*/suites; do
         [ ! -d "$run" ] || suite "$(basename "$(dirname "$run")")" --carry_over "$base"/*/suites/*

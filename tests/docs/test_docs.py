@@ -408,3 +408,19 @@ def test_the_pages_count_the_rows_that_carried_texts_fool():
     assert "32 of the 63 rows" in " ".join((ROOT / "README.md").read_text().split())
     dense = [r["percent"] for r in read_jsonl(SECOND_HALF / "dense-epochs19.jsonl")]
     assert dense[0]["union"] == dense[1]["union"]  # no row falls the other way round
+
+
+def test_the_page_of_the_study_has_the_answers_of_the_probe():
+    of_ticket, of_dense = (
+        read_jsonl(SECOND_HALF / f"{name}.jsonl")[-1]["default_answer"]
+        for name in ("ticket-robust-0.3", "dense-epochs19")
+    )
+    positive = [round(a[k][-1][1]) for k in ("unknown", "random") for a in (of_ticket, of_dense)]
+    text = " ".join((ROOT / "docs" / "study.md").read_text().split())
+    assert (
+        "to {} % of the texts whose content words are [UNK], dense to {} %".format(*positive[:2])
+        in text
+    )
+    assert "with random words {} and {} %".format(*positive[2:]) in text
+    shifted = second_half(-1)["Aua, margin attack, reference with equal Clean"]
+    assert f"reaches {shifted['reference']:.1f}, not {shifted['model']:.1f}" in text

@@ -65,7 +65,7 @@ class Model:
         return torch.stack([-logits / 2, logits / 2], dim=1)
 
 
-class Memoriser(Model):
+class Memorizer(Model):
     """Knows the test texts by heart and answers "negative" to all others."""
 
     def __init__(self, known: Rows):
@@ -168,9 +168,9 @@ def test_a_model_that_answers_positive_to_unknown_words_is_caught(parts, honest)
     assert default_of(model) == (1, 100.0)
 
 
-def test_a_memoriser_is_caught(parts):
+def test_a_memorizer_is_caught(parts):
     """Every change of a text brings its default answer, so half of the rows cannot be attacked."""
-    model = Memoriser(TEST)
+    model = Memorizer(TEST)
     result = evaluated(parts, model)
     assert result["clean"] == 100 and result["no_bias"]["mean"] == 50
     assert result["no_bias"]["worst_class"] == 0 and result["equalized"]["worst_class"] == 0
@@ -356,6 +356,16 @@ def test_texts_of_another_suite_are_carried_over(suite, tmp_path):
     # Half the logits, so half the margins of the texts that fool the first model most.
     of_first = np.array(record["margins"]["margin"])
     assert (np.array(mine["margins"]["union"]) <= of_first / 2 + 1e-4).all()
+
+
+@pytest.mark.slow
+def test_suites_without_these_rows_are_refused_before_the_first_attack(suite, tmp_path, capsys):
+    root, flags, _ = suite
+    (tmp_path / "other" / "margin").mkdir(parents=True)
+    (tmp_path / "other" / "margin" / "rows.jsonl").write_text('{"row_id": "test:999"}\n')
+    for place, part in ((tmp_path, "holds no suite"), (tmp_path / "other", "has other rows")):
+        line = fails(capsys, *flags[:-1], tmp_path / "out", "--carry_over", root / "out", place)
+        assert f"--carry_over {place} {part}" in line and not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
