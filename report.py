@@ -22,6 +22,8 @@ from experiments.paper import FIGURES, TABLES
 from experiments.scales import SCALES, ChoiceOfRuns
 from experiments.study import STUDIES
 from reporting import build, summary_table
+from reporting.page import report as page
+from reporting.page.blocks import of_tables
 from training.settings import FolderSettings
 from utils import cli
 from utils.files import public_name
@@ -60,6 +62,9 @@ class Settings(RecordFiles, PaperSettings):
     """Report."""
 
     output_dir: str = changed(FolderSettings, "output_dir", REQUIRED)
+    html: bool = setting(
+        False, "also write report.html, one page to look at and to send", role=Role.OUTPUT
+    )
     title: str = setting(
         "Accuracy under attack", "title of the table without --make", role=Role.OUTPUT
     )
@@ -75,7 +80,11 @@ def main() -> None:
     if args.make is None:
         attacks, files = records.read_records(args.records), records.record_files(args.records)
         print(summary_table.write(folder, args.title, attacks, files))
-        print(f"written to {folder}: table.md, table.csv, figure.png, records.jsonl")
+        names = "table.md, table.csv, figure.png, records.jsonl"
+        if args.html:
+            blocks = of_tables(summary_table.make_tables(attacks), args.title)
+            names += f", {page.write(folder, args.title, blocks).name}"
+        print(f"written to {folder}: {names}")
         return
     with cli.explain("--further_flags: "):
         further = tuple(shlex.split(args.further_flags))
@@ -88,7 +97,8 @@ def main() -> None:
         raise cli.UserError("the study has a scale of its own: give --scale study")
     for rule in ("last", "best") if args.checkpoint == "both" else (args.checkpoint,):
         into = folder / "best" if args.checkpoint == "both" and rule == "best" else folder
-        paths = build.make(build.Request(targets, args.records, scale, into, tasks, rule))
+        request = build.Request(targets, args.records, scale, into, tasks, rule, args.html)
+        paths = build.make(request)
         print(f"written to {into}: {', '.join(path.name for path in paths)}")
 
 

@@ -12,7 +12,9 @@ from experiments.scales import Scale, tables_of, tasks_of
 from experiments.study import STUDIES, STUDY, STUDY_RECORDS
 from reporting import calibration_table, figure_data, figures, search_epochs, searches, study
 from reporting.cells import Records
-from reporting.paper_tables import command, sub_tables
+from reporting.page import report as page
+from reporting.page.blocks import of_sub_tables
+from reporting.paper_tables import SubTable, command, sub_tables
 from reporting.render import paragraphs, write_records, write_text
 from reporting.table_files import csv_text, latex, markdown
 from training.tasks import TASKS
@@ -41,6 +43,7 @@ class Request:
     """What to make, from what, and where. What lies below `paths` is read when first used.
 
     `targets`: names of TABLES, FIGURES and STUDIES. `asked_tasks`: None for those of each target.
+    `html`: also write report.html.
     """
 
     targets: Collection[str]
@@ -49,6 +52,7 @@ class Request:
     folder: Path
     asked_tasks: tuple[str, ...] | None
     checkpoint: str
+    html: bool = False
 
     @cached_property
     def kept(self) -> list[Path]:
@@ -100,11 +104,14 @@ def make(request: Request) -> list[Path]:
     scale = request.scale
     missing: list[str] = []
     results: list[tuple[str, list[Path]]] = []
+    subs: list[SubTable] = []
     for target in request.targets:
         its_tasks = request.tasks(target)
         try:
             for table in tables_of(target):
-                results.append(_make_table(table, request, its_tasks))
+                of_table = _sub_tables(table, request, its_tasks)
+                results.append(_make_table(table, of_table, request, its_tasks))
+                subs += of_table
             if target in FIGURES:
                 results.append(_make_figure(target, request, its_tasks))
         except NoRecords as e:
@@ -115,18 +122,33 @@ def make(request: Request) -> list[Path]:
         written += search_epochs.write(request.runs, scale, its_tasks, request.folder)
     if not written:
         raise NoRecords("; ".join(missing))
+    if request.html:
+        written.append(page.write(request.folder, _title(request), of_sub_tables(subs)))
     # At the end: the reader of a pipe may close it early.
     for text in [*(text for text, _ in results), *missing]:
         print(text)
     return written
 
 
-def _make_table(table: Table, request: Request, tasks: Iterable[str]) -> tuple[str, list[Path]]:
-    scale, folder, records = request.scale, request.folder, request.records
-    is_study = table.name in STUDIES
-    if is_study:  # before anything can fail
-        study.keep_records(records, tasks, scale.encoder, folder)
-    subs = [s for t in tasks for s in sub_tables(table, t, scale, records, request.checkpoint)]
+def _title(request: Request) -> str:
+    """Of the page: that of its first target, and the names of the others."""
+    first, *others = request.targets
+    tables = tables_of(first)
+    title = tables[0].title if tables else FIGURES[first]
+    return title + (f"; {', '.join(others)}" if others else "")
+
+
+def _sub_tables(table: Table, request: Request, tasks: Iterable[str]) -> list[SubTable]:
+    scale, records = request.scale, request.records
+    if table.name in STUDIES:  # before anything can fail
+        study.keep_records(records, tasks, scale.encoder, request.folder)
+    return [s for t in tasks for s in sub_tables(table, t, scale, records, request.checkpoint)]
+
+
+def _make_table(
+    table: Table, subs: list[SubTable], request: Request, tasks: Iterable[str]
+) -> tuple[str, list[Path]]:
+    scale, folder, is_study = request.scale, request.folder, table.name in STUDIES
     used = [r for sub in subs for r in sub.records]
     trainings = f"{scale.epochs} epochs, {request.checkpoint} checkpoint"
     text = markdown(table, subs, "" if used else f"{NONE_USED} ({trainings}).")
