@@ -83,7 +83,7 @@ def main() -> None:
         names = "table.md, table.csv, figure.png, records.jsonl"
         if args.html:
             blocks = of_tables(summary_table.make_tables(attacks), args.title)
-            names += f", {page.write(folder, args.title, blocks).name}"
+            names += f", {page.write(folder, args.title, blocks, args.records).name}"
         print(f"written to {folder}: {names}")
         return
     with cli.explain("--further_flags: "):

@@ -13,9 +13,10 @@ from experiments.study import STUDIES, STUDY, STUDY_RECORDS
 from reporting import calibration_table, figure_data, figures, search_epochs, searches, study
 from reporting.cells import Records
 from reporting.page import report as page
-from reporting.page.blocks import of_sub_tables
+from reporting.page.blocks import of_sub_tables, of_tables
 from reporting.paper_tables import SubTable, command, sub_tables
 from reporting.render import paragraphs, write_records, write_text
+from reporting.summary_table import make_tables
 from reporting.table_files import csv_text, latex, markdown
 from training.tasks import TASKS
 from utils.cli import UserError
@@ -105,6 +106,7 @@ def make(request: Request) -> list[Path]:
     missing: list[str] = []
     results: list[tuple[str, list[Path]]] = []
     subs: list[SubTable] = []
+    figures: dict[str, figure_data.Shown] = {}
     for target in request.targets:
         its_tasks = request.tasks(target)
         try:
@@ -113,7 +115,9 @@ def make(request: Request) -> list[Path]:
                 results.append(_make_table(table, of_table, request, its_tasks))
                 subs += of_table
             if target in FIGURES:
-                results.append(_make_figure(target, request, its_tasks))
+                shown = _shown(target, its_tasks, request)
+                results.append(_make_figure(target, shown, request, its_tasks))
+                figures[target] = shown
         except NoRecords as e:
             missing.append(f"{target} not made: {e}; run: {command(target, scale, its_tasks)}")
     written = [path for _, of_target in results for path in of_target]
@@ -123,19 +127,28 @@ def make(request: Request) -> list[Path]:
     if not written:
         raise NoRecords("; ".join(missing))
     if request.html:
-        written.append(page.write(request.folder, _title(request), of_sub_tables(subs)))
+        written.append(_write_page(request, subs, figures))
     # At the end: the reader of a pipe may close it early.
     for text in [*(text for text, _ in results), *missing]:
         print(text)
     return written
 
 
-def _title(request: Request) -> str:
-    """Of the page: that of its first target, and the names of the others."""
+def _write_page(
+    request: Request, subs: list[SubTable], figures: dict[str, figure_data.Shown]
+) -> Path:
+    """report.html of all targets; without a table, its models are those of the figures."""
     first, *others = request.targets
     tables = tables_of(first)
-    title = tables[0].title if tables else FIGURES[first]
-    return title + (f"; {', '.join(others)}" if others else "")
+    title = (tables[0].title if tables else FIGURES[first]) + "".join(
+        f", {name}" for name in others
+    )
+    blocks = of_sub_tables(subs)
+    if not blocks:
+        records = list(dict.fromkeys(r for shown in figures.values() for r in shown.records))
+        blocks = of_tables(make_tables(records), title)
+    titled = {FIGURES[name]: shown for name, shown in figures.items()}
+    return page.write(request.folder, title, blocks, request.paths, titled)
 
 
 def _sub_tables(table: Table, request: Request, tasks: Iterable[str]) -> list[SubTable]:
@@ -182,26 +195,34 @@ def _candidates(table: Table, request: Request, tasks: Iterable[str]) -> Records
     return [r for r in of_rule if r in chosen]
 
 
-def _shown(target: str, task: str, request: Request) -> figure_data.Shown:
+def _shown(target: str, tasks: Iterable[str], request: Request) -> figure_data.Shown:
+    """What a figure shows. NoRecords if that is nothing."""
+    shown = figure_data.Shown()
+    for task in tasks:
+        of_task = _shown_of(target, task, request)
+        if not of_task.rows:
+            of_task.lacking.append(f"{task}: {NEEDS[target]}")
+        shown += of_task
+    if not shown.rows:
+        raise NoRecords(NEEDS[target])
+    return shown
+
+
+def _shown_of(target: str, task: str, request: Request) -> figure_data.Shown:
     scale = request.scale
     if target == "figure2":
         return figure_data.over_sparsity(request.records, task, scale, request.checkpoint)
     if target == "figure4":
         return figure_data.over_epochs(request.records, task, scale)
     if target == "figure3":
-        return searches.heat_maps(request.runs, task, scale)
-    return searches.over_steps(request.runs, task, scale, lambdas=target == "figure5")
+        return searches.heat_maps(request.runs, task, scale.encoder)
+    return searches.over_steps(request.runs, task, scale.encoder, lambdas=target == "figure5")
 
 
-def _make_figure(target: str, request: Request, tasks: Iterable[str]) -> tuple[str, list[Path]]:
-    folder, shown = request.folder, figure_data.Shown()
-    for task in tasks:
-        of_task = _shown(target, task, request)
-        if not of_task.rows:
-            of_task.lacking.append(f"{task}: {NEEDS[target]}")
-        shown += of_task
-    if not shown.rows:
-        raise NoRecords(NEEDS[target])
+def _make_figure(
+    target: str, shown: figure_data.Shown, request: Request, tasks: Iterable[str]
+) -> tuple[str, list[Path]]:
+    folder = request.folder
     spread = f"{SPREADS.get(target, 'Thin lines: single seeds')}, where there are several."
     remarks = [*shown.remarks, spread, *(f"Missing: {text}." for text in shown.lacking)]
     caption = "\n".join(f"- {remark}" for remark in remarks)

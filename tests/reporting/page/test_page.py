@@ -1,11 +1,17 @@
 """report.html: the answer in words, and the table, against the records that they come from."""
 
+from dataclasses import replace
+
 import pytest
 from page_tools import outcomes, page_of, shown_text, two_models
 from record_tools import ROBUST_30, attack, controlled, write
 
+from evaluation.records import AttackRecord
 from experiments.models import DENSE
+from reporting.page import curves, reliability
+from reporting.page.blocks import of_tables
 from reporting.page.charts import Axis
+from reporting.summary_table import make_tables
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -51,6 +57,44 @@ def test_missing_rows_have_the_command_that_runs_them(tmp_path):
     command = "sh reproduce.sh study --scale study --tasks builtin/rotten_tomatoes --seeds 1 "
     assert f"{command}--rows &#39;RobustT 30 %&#39;" in html
     assert html.count('data-state="run"') == 1 and html.count('data-state="missing"') > 20
+
+
+def test_curves_have_the_means_of_the_records(tmp_path):
+    """Three sparsities and two lengths of retraining; the dense model is a level."""
+    lines = [attack(seed=s, row_outcomes=outcomes(40 + s, 40 - s, 20)) for s in (1, 2)]
+    for percent, right in ((30, 60), (50, 50), (80, 10)):
+        ticket = replace(ROBUST_30, sparsity=percent / 100)
+        for seed in (1, 2):
+            letters = outcomes(right + seed, 80 - right - seed, 20)
+            lines.append(attack(ticket, seed, row_outcomes=letters))
+    lines.append(attack(replace(ROBUST_30, epochs=10), 1, row_outcomes=outcomes(70, 10, 20)))
+    plots = curves.of_models(of_tables(make_tables(list(map(AttackRecord.read, lines))), "title"))
+    by_name = {(plot.x_label, plot.y_label): plot for plot in plots}
+    aua = by_name["weights removed (%)", "Aua %"]
+    assert [(name, x, y.split(" [")[0]) for name, x, y in aua.numbers] == [
+        ("robust ticket, 3 epochs", "30", "61.5 ± 0.7"),
+        ("robust ticket, 3 epochs", "50", "51.5 ± 0.7"),
+        ("robust ticket, 3 epochs", "80", "11.5 ± 0.7"),
+        ("dense fine-tuned, 3 epochs", "any", "41.5 ± 0.7"),
+    ]
+    assert aua.curves[1].level == pytest.approx(100 - aua.y_axis.at(41.5))
+    epochs = by_name["epochs of retraining, a training each", "Clean %"]
+    assert [x for _, x, _ in epochs.numbers] == ["3", "10"]
+    assert "robust ticket, 30 % 80.0" in epochs.description
+    html = page_of(tmp_path, lines)
+    assert "61.5 ± 0.7" in html and "No search was read." in html
+
+
+def test_a_reliability_diagram_has_the_bins_of_the_records():
+    """Two seeds: 10 rows at 90 % of which 8 are right, and 30 at 92 % of which 18 are; 10 at 60."""
+    first = attack(seed=1, reliability=[[10, 60.0, 70.0], [10, 90.0, 80.0]])
+    second = attack(seed=2, reliability=[[30, 92.0, 60.0]])
+    blocks = of_tables(make_tables([AttackRecord.read(x) for x in (first, second)]), "title")
+    assert reliability.has_bins(blocks)
+    [plot] = reliability.plots(blocks)
+    assert [(x, y) for _, x, y in plot.numbers] == [("60", "70.0"), ("91.5", "65.0")]
+    with pytest.raises(ValueError, match="reliability must be a list of"):
+        AttackRecord.read(attack(reliability=[[0, 1.0]]))
 
 
 def test_names_of_records_are_escaped(tmp_path):
