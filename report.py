@@ -22,7 +22,6 @@ from experiments.paper import FIGURES, TABLES
 from experiments.scales import SCALES, ChoiceOfRuns
 from experiments.study import STUDIES
 from reporting import build, summary_table
-from reporting.page import report as page
 from reporting.page.blocks import of_tables
 from training.settings import FolderSettings
 from utils import cli
@@ -82,6 +81,8 @@ def main() -> None:
         print(summary_table.write(folder, args.title, attacks, files))
         names = "table.md, table.csv, figure.png, records.jsonl"
         if args.html:
+            from reporting.page import report as page  # here: torch and more, which take seconds
+
             blocks = of_tables(summary_table.make_tables(attacks), args.title)
             names += f", {page.write(folder, args.title, blocks, args.records).name}"
         print(f"written to {folder}: {names}")

@@ -12,7 +12,6 @@ from experiments.scales import Scale, tables_of, tasks_of
 from experiments.study import STUDIES, STUDY, STUDY_RECORDS
 from reporting import calibration_table, figure_data, figures, search_epochs, searches, study
 from reporting.cells import Records
-from reporting.page import report as page
 from reporting.page.blocks import of_sub_tables, of_tables
 from reporting.paper_tables import SubTable, command, sub_tables
 from reporting.render import paragraphs, write_records, write_text
@@ -138,6 +137,8 @@ def _write_page(
     request: Request, subs: list[SubTable], figures: dict[str, figure_data.Shown]
 ) -> Path:
     """report.html of all targets; without a table, its models are those of the figures."""
+    from reporting.page import report as page  # here: it imports torch, which takes seconds
+
     first, *others = request.targets
     tables = tables_of(first)
     title = (tables[0].title if tables else FIGURES[first]) + "".join(

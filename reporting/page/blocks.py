@@ -9,6 +9,8 @@ from reporting.cells import grouped
 from reporting.comparisons import Result
 from reporting.paper_tables import Line, SubTable
 
+ROBUST = "robust ticket"  # the kind that a page is about
+
 
 @dataclass(frozen=True)
 class Missing:

@@ -8,7 +8,7 @@ from reporting import render
 from reporting.cells import grouped
 from reporting.page import charts
 from reporting.page.answers import GAINS, LOSES, NOISE, Answer, answers_of
-from reporting.page.blocks import Block
+from reporting.page.blocks import ROBUST, Block
 
 ROWS_CHOSEN = {
     "balanced": "drawn at random, the same number per class",
@@ -66,8 +66,9 @@ class Group:
         """The answer in sentences. A count favors none of the models."""
         if not self.answers:
             return self._without_difference()
-        by_kind = grouped(self.answers, lambda answer: (answer.kind, answer.first.in_full))
-        return " ".join(_sentences(list(answers)) for answers in by_kind.values())
+        ordered = sorted(self.answers, key=lambda answer: answer.kind != ROBUST)
+        by_kind = grouped(ordered, lambda answer: (answer.kind, answer.first.in_full))
+        return " ".join(map(_sentences, by_kind.values()))
 
     def _without_difference(self) -> str:
         shown = [(block.task, result) for block in self.blocks for result in block.results]
@@ -82,7 +83,9 @@ def _sentences(answers: list[Answer]) -> str:
     """About models of one kind that are compared with the same."""
     first = answers[0].first
     if len(answers) == 1:
-        start = f"{answers[0].label} minus {first.in_full}: {render.in_words(first.difference)}."
+        label = answers[0].label
+        start = f"{label[0].upper()}{label[1:]} minus {first.in_full}: "
+        start += f"{render.in_words(first.difference)}."
     else:
         over = f"dense models with the {first.name}" if first.is_control else first.name
         verdicts = [answer.first.verdict for answer in answers]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reporting.figure_data import Shown
-from reporting.page import curves, reliability, table, tickets
+from reporting.page import curves, reliability, table, texts, tickets
 from reporting.page.blocks import Block, alike, without_repetitions
 from reporting.page.group import Group
 from reporting.page.plots import Plot
@@ -50,12 +50,13 @@ def write(
     records = {r for m in models for r in m.records}
     records |= {r for m in models for c in m.controls for r in c.records}
     sections = [("table", "All models", "table.html")] if blocks else []
-    sections.append(("curves", "Curves", "curves.html"))
+    sections += [("curves", "Curves", "curves.html"), ("texts", "Texts", "texts.html")]
     context = {
         "title": title,
         "groups": groups,
         "table": table.make(blocks),
         "curves": _curves(folder, blocks, paths, figures or {}),
+        "texts": texts.read(blocks, paths),
         "records": len(records),
         "sections": sections,
     }
