@@ -151,7 +151,9 @@ def fix_mask(linear: nn.Linear | GatedLinear, mask: Tensor) -> Callable[[], None
     factor = mask.to(torch.uint8)
 
     def zero_pruned(weight: nn.Parameter) -> None:
+        nonlocal factor
         if weight.grad is not None:
+            factor = factor.to(weight.grad.device)  # the model may have moved since
             weight.grad.mul_(factor.to(weight.grad.dtype))
 
     return linear.weight.register_post_accumulate_grad_hook(zero_pruned).remove
