@@ -9,7 +9,8 @@ The script reads every records.jsonl below the given folders, and single record 
 task, encoder, attack and set of attacked rows has its own table; records of two are never compared.
 With --make it writes tables and figures of the paper, with the paper's values next to ours, and
 prints the command for what was not run. With --checkpoint both, those of the checkpoints with the
-best dev accuracy go to the folder best in --output_dir.
+best dev accuracy go to the folder best in --output_dir. --html adds report.html, one page to look
+at. With --tickets it writes a gallery of tickets (tickets.md and tickets.html) instead.
 """
 
 import shlex
@@ -57,25 +58,49 @@ class PaperSettings:
 
 
 @dataclass(kw_only=True)
-class Settings(RecordFiles, PaperSettings):
-    """Report."""
+class PageSettings:
+    """Pages to look at."""
 
-    output_dir: str = changed(FolderSettings, "output_dir", REQUIRED)
     html: bool = setting(
         False, "also write report.html, one page to look at and to send", role=Role.OUTPUT
     )
+    tickets: list | None = setting(
+        None,
+        "ticket files, or folders of them: write a gallery of these tickets, tickets.md and "
+        "tickets.html, instead of a table",
+        role=Role.PLACE,
+        nargs="+",
+        unset="no gallery",
+    )
+
+
+@dataclass(kw_only=True)
+class Settings(RecordFiles, PaperSettings, PageSettings):
+    """Report."""
+
+    output_dir: str = changed(FolderSettings, "output_dir", REQUIRED)
     title: str = setting(
         "Accuracy under attack", "title of the table without --make", role=Role.OUTPUT
     )
 
 
 def parse_args(argv: list[str] | None = None) -> Settings:
-    return parse(Settings, __doc__.split("\n")[0], argv)
+    args = parse(Settings, __doc__.split("\n")[0], argv)
+    for name in ("make", "html"):
+        if args.tickets and getattr(args, name):
+            raise cli.UserError(f"--tickets writes a gallery only: leave out --{name}")
+    return args
 
 
 def main() -> None:
     args = parse_args()
     folder = Path(args.output_dir)
+    if args.tickets:
+        from reporting.page import gallery  # here: it imports torch, which takes seconds
+
+        paths = gallery.write(folder, args.tickets, records.read_records(args.records))
+        print(f"written to {folder}: {', '.join(path.name for path in paths)}")
+        return
     if args.make is None:
         attacks, files = records.read_records(args.records), records.record_files(args.records)
         print(summary_table.write(folder, args.title, attacks, files))

@@ -54,11 +54,13 @@ class TicketFile:
 
 
 def find(paths: Iterable[str | Path]) -> list[TicketFile]:
-    """The ticket files below folders, and in a folder `tickets` next to a file; each once."""
+    """Ticket files, those below folders, and those in a folder `tickets` next to a file of another
+    kind; each once."""
     found: dict[str, TicketFile] = {}
     for path in map(Path, paths):
         folder = path if path.is_dir() else path.parent / "tickets"
-        for file in sorted(folder.rglob("*.safetensors")):
+        files = [path] if path.suffix == ".safetensors" else sorted(folder.rglob("*.safetensors"))
+        for file in files:
             if file.parent.name in ("best", "last") or file.name.startswith("scores"):
                 continue  # checkpoints are large, and no tickets
             manifest = ticket_files.read_manifest(file)

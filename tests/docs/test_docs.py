@@ -226,6 +226,17 @@ def test_the_example_that_reads_a_ticket_runs(monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("robust 0.29999")
 
 
+@pytest.mark.slow
+def test_the_example_that_loads_a_ticket_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (block,) = blocks(ROOT / "docs" / "tickets.md", "python")
+    names: dict = {}
+    exec(block, names)
+    weights = dict(names["model"].named_parameters())
+    pruned = weights["bert.encoder.layer.0.intermediate.dense.weight"] == 0
+    assert 0.2 < float(pruned.float().mean()) < 0.4
+
+
 def test_the_layout_names_every_module():
     layout = (ROOT / "CONTRIBUTING.md").read_text().split("## Layout")[1].split("```")[1]
     words = set(re.findall(r"\w+", layout))
