@@ -10,7 +10,8 @@ task, encoder, attack and set of attacked rows has its own table; records of two
 With --make it writes tables and figures of the paper, with the paper's values next to ours, and
 prints the command for what was not run. With --checkpoint both, those of the checkpoints with the
 best dev accuracy go to the folder best in --output_dir. --html adds report.html, one page to look
-at. With --tickets it writes a gallery of tickets (tickets.md and tickets.html) instead.
+at. With --gallery it writes a gallery of tickets (tickets.md and tickets.html) instead. With
+--watch it only shows the runs below folders while they are going.
 """
 
 import shlex
@@ -27,7 +28,7 @@ from reporting.page.blocks import of_tables
 from training.settings import FolderSettings
 from utils import cli
 from utils.files import public_name
-from utils.settings import REQUIRED, Role, changed, parse, setting
+from utils.settings import Role, changed, parse, setting
 
 ALL = (*TABLES, *FIGURES)
 
@@ -64,7 +65,7 @@ class PageSettings:
     html: bool = setting(
         False, "also write report.html, one page to look at and to send", role=Role.OUTPUT
     )
-    tickets: list | None = setting(
+    gallery: list | None = setting(
         None,
         "ticket files, or folders of them: write a gallery of these tickets, tickets.md and "
         "tickets.html, instead of a table",
@@ -72,13 +73,25 @@ class PageSettings:
         nargs="+",
         unset="no gallery",
     )
+    watch: list | None = setting(
+        None,
+        "folders of runs: only show a table of their stage, progress, last loss, dev accuracy and "
+        "expected end, and refresh it until Ctrl-C",
+        role=Role.PLACE,
+        nargs="+",
+        metavar="RUNS",
+        unset="no watching",
+    )
 
 
 @dataclass(kw_only=True)
 class Settings(RecordFiles, PaperSettings, PageSettings):
     """Report."""
 
-    output_dir: str = changed(FolderSettings, "output_dir", REQUIRED)
+    records: list = changed(RecordFiles, "records", [], unset="none; required without --watch")
+    output_dir: str | None = changed(
+        FolderSettings, "output_dir", None, unset="none; required without --watch"
+    )
     title: str = setting(
         "Accuracy under attack", "title of the table without --make", role=Role.OUTPUT
     )
@@ -86,19 +99,27 @@ class Settings(RecordFiles, PaperSettings, PageSettings):
 
 def parse_args(argv: list[str] | None = None) -> Settings:
     args = parse(Settings, __doc__.split("\n")[0], argv)
+    for name in ("records", "output_dir"):
+        if not args.watch and not getattr(args, name):
+            raise cli.UserError(f"the following arguments are required: --{name}")
     for name in ("make", "html"):
-        if args.tickets and getattr(args, name):
-            raise cli.UserError(f"--tickets writes a gallery only: leave out --{name}")
+        if args.gallery and getattr(args, name):
+            raise cli.UserError(f"--gallery writes a gallery only: leave out --{name}")
     return args
 
 
 def main() -> None:
     args = parse_args()
+    if args.watch:
+        from reporting.watch import watch
+
+        watch(args.watch)
+        return
     folder = Path(args.output_dir)
-    if args.tickets:
+    if args.gallery:
         from reporting.page import gallery  # here: it imports torch, which takes seconds
 
-        paths = gallery.write(folder, args.tickets, records.read_records(args.records))
+        paths = gallery.write(folder, args.gallery, records.read_records(args.records))
         print(f"written to {folder}: {', '.join(path.name for path in paths)}")
         return
     if args.make is None:

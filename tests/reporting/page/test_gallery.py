@@ -14,12 +14,12 @@ NAME = "sst2-seed2-robust-0.3"
 
 def gallery(tmp_path, records, *tickets) -> tuple[str, str]:
     folders = ("--records", records, "--output_dir", tmp_path / "out")
-    call("report", *folders, "--tickets", *tickets)
+    call("report", *folders, "--gallery", *tickets)
     return tuple((tmp_path / "out" / f"tickets.{end}").read_text("utf-8") for end in ("md", "html"))
 
 
 def test_the_committed_gallery_is_that_of_the_committed_tickets(tmp_path, monkeypatch):
-    """To make it again: python report.py --records results/study/study-records.jsonl --tickets
+    """To make it again: python report.py --records results/study/study-records.jsonl --gallery
     results/study/tickets --output_dir docs"""
     monkeypatch.chdir(ROOT)
     places = "results/study/study-records.jsonl", "results/study/tickets"
@@ -49,7 +49,7 @@ def test_a_ticket_has_the_numbers_of_its_records(tmp_path):
 def test_what_is_no_ticket_is_refused(tmp_path, capsys):
     write(tmp_path / "runs", [attack()])
     folders = ("--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
-    error = fails(capsys, "report", *folders, "--tickets", tmp_path / "runs")
+    error = fails(capsys, "report", *folders, "--gallery", tmp_path / "runs")
     assert "no ticket files in" in error and not (tmp_path / "out").exists()
-    error = fails(capsys, "report", *folders, "--tickets", tmp_path, "--html")
-    assert "--tickets writes a gallery only: leave out --html" in error
+    error = fails(capsys, "report", *folders, "--gallery", tmp_path, "--html")
+    assert "--gallery writes a gallery only: leave out --html" in error
