@@ -10,6 +10,7 @@ from reporting.comparisons import Result
 from reporting.paper_tables import Line, SubTable
 
 ROBUST = "robust ticket"  # the kind that a page is about
+MOST_DRAWN = 40  # models of a block in a figure; the table has all
 
 
 @dataclass(frozen=True)

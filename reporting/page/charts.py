@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from reporting import render
 from reporting.cells import Cell, Records
 from reporting.comparisons import Result
-from reporting.page.blocks import Block
+from reporting.page.blocks import MOST_DRAWN, Block
 from reporting.style import class_letters
 
 LOOKS = 8  # number of colors in page.css and of marks in parts.html
@@ -90,6 +90,7 @@ class Forest:
     axis: Axis
     rows: list[ForestRow]
     letters: dict[str, str]  # of the classes
+    left_to_the_table: int  # models
 
     @property
     def description(self) -> str:
@@ -114,7 +115,7 @@ def _models(block: Block) -> list[tuple[str, Records, Result | None, int]]:
     """(label, records, the result that is no control, look) of each row."""
     rows: list[tuple[str, Records, Result | None, int]] = []
     names: list[str] = []
-    for result in block.results:
+    for result in block.results[:MOST_DRAWN]:
         rows.append((result.label, result.records, result, 0))
         for control in (c for c in result.controls if c.records):
             names += [control.name] if control.name not in names else []
@@ -134,4 +135,5 @@ def _panel(block: Block, models: list, axis: Axis) -> Forest:
                 title = f"{name}: {render.cell(of_class, count=False)}"
                 strip.classes.append((axis.at(of_class.mean), letters[name], title))
         rows.append(ForestRow(label, strip, look, result is None))
-    return Forest(f"{block.task}, {block.recipe}", axis, rows, letters)
+    further = max(0, len(block.results) - MOST_DRAWN)
+    return Forest(f"{block.task}, {block.recipe}", axis, rows, letters, further)

@@ -1,6 +1,7 @@
 """The curves of a page: accuracies against sparsity and epochs, and searches over their steps."""
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 from evaluation.records import COMPARISON
@@ -9,7 +10,7 @@ from reporting.cells import Cell, Records, grouped
 from reporting.comparisons import Result
 from reporting.figure_data import ACCURACIES, Shown
 from reporting.page.blocks import Block
-from reporting.page.plots import Plot, Points, plot
+from reporting.page.plots import Plot, Points, parted, plot
 from reporting.searches import AT_ONE, AT_ZERO, PENALTY, Runs
 
 # What models on one panel have in common: all but the checkpoint, which differs along epochs.
@@ -36,12 +37,12 @@ def of_models(blocks: Iterable[Block]) -> list[Plot]:
             ("epochs of retraining, a training each", _over_epochs(whole)),
             ("epoch of one retraining", _over_epochs([r for r in of_panel if _is_epoch(r)])),
         ):
-            for quantity, measure in ACCURACIES.items():
+            for part, (quantity, measure) in product(parted(curves), ACCURACIES.items()):
                 of_measure = {
                     name: {x: Cell.of(records, measure) for x, records in points.items()}
-                    for name, points in curves.items()
+                    for name, points in part.items()
                 }
-                plots += [plot(title, f"{quantity} %", label, of_measure)] if curves else []
+                plots.append(plot(title, f"{quantity} %", label, of_measure))
     return plots
 
 
@@ -113,8 +114,8 @@ def of_shown(shown: Shown) -> list[Plot]:
             cell = Cell({row["seed"]: row["value"] for row in of_point})
             curves.setdefault(curve, {})[x] = cell
         title = f"{task}, {recipe}" if recipe else task
-        y_label = f"{quantity} %" if is_accuracy else quantity
-        plots.append(plot(title, y_label, label, curves, ".1f" if is_accuracy else ".3f"))
+        y_label, spec = (f"{quantity} %", ".1f") if is_accuracy else (quantity, ".3f")
+        plots += [plot(title, y_label, label, part, spec) for part in parted(curves)]
     return plots
 
 

@@ -15,30 +15,42 @@ function announce(text) {
   announce.timer = setTimeout(() => { status.textContent = ""; }, 2500);
 }
 
-// Sorting: a button in each heading; empty cells stay last.
-function sortBy(table, heading) {
-  const headings = [...heading.parentNode.children];
-  const column = headings.indexOf(heading);
+// Sorting: a button in each heading and, for a phone that shows no headings, a choice of the column.
+function sortBy(table, heading, isDescending) {
+  const column = [...heading.parentNode.children].indexOf(heading);
   const isNumber = "number" in heading.dataset;
-  const descending = heading.ariaSort ? heading.ariaSort === "ascending" : isNumber;
-  headings.forEach((other) => other.removeAttribute("aria-sort"));
-  heading.ariaSort = descending ? "descending" : "ascending";
+  for (const other of heading.parentNode.children) other.removeAttribute("aria-sort");
+  heading.setAttribute("aria-sort", isDescending ? "descending" : "ascending");
   const key = (row) => row.children[column].dataset.value;
   const compare = isNumber ? (a, b) => a - b : (a, b) => a.localeCompare(b, "en", { numeric: true });
   const rows = [...table.tBodies[0].rows].sort((a, b) => {
-    if (key(a) === "" || key(b) === "") return (key(a) === "") - (key(b) === "");
-    return descending ? compare(key(b), key(a)) : compare(key(a), key(b));
+    if (key(a) === "" || key(b) === "") return (key(a) === "") - (key(b) === "");  // empty: last
+    return isDescending ? compare(key(b), key(a)) : compare(key(a), key(b));
   });
   table.tBodies[0].append(...rows);
 }
 
-function makeSortable(table) {
-  for (const heading of table.querySelectorAll("th[data-column]")) {
+function makeSortable(table, form) {
+  const headings = [...table.querySelectorAll("th[data-column]")];
+  const select = element("select", { name: "" }, new Option("order of the page", ""));
+  const rows = [...table.tBodies[0].rows];
+  headings.forEach((heading, index) => {
     const text = heading.querySelector(".heading");
     const button = element("button", { type: "button", className: "sort" }, text.textContent);
-    button.addEventListener("click", () => sortBy(table, heading));
+    button.addEventListener("click", () => {
+      const isNumber = "number" in heading.dataset;
+      const before = heading.getAttribute("aria-sort");
+      sortBy(table, heading, before ? before === "ascending" : isNumber);
+    });
     text.replaceWith(button);
-  }
+    select.append(new Option(button.textContent, index));
+  });
+  select.addEventListener("input", () => {
+    const heading = headings[select.value];
+    if (select.value) sortBy(table, heading, "number" in heading.dataset);
+    else table.tBodies[0].append(...rows);
+  });
+  form.querySelector("[type=reset]").before(element("label", {}, "sort by ", select));
 }
 
 // Filters: a row is shown if it has the chosen value of each.
@@ -78,9 +90,9 @@ document.addEventListener("click", (event) => {
   if (button) copy(button.dataset.copy);
 });
 for (const table of document.querySelectorAll("table.models")) {
-  makeSortable(table);
   const form = table.closest("section").querySelector("form.filters");
-  if (form) makeFilters(form, table);
+  makeSortable(table, form);
+  makeFilters(form, table);
 }
 
 // The texts: rows of two models next to each other.

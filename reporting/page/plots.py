@@ -1,8 +1,8 @@
 """Line charts of a page: curves over an axis, in percent of the panel."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from reporting import render
 from reporting.cells import Cell
@@ -10,6 +10,7 @@ from reporting.page.charts import LOOKS, Axis
 
 MOST_MARKS = 12  # on a curve; more would hide it
 MOST_NUMBERS = 25  # of a curve, in the table below the chart
+MOST_CHARTS = 5  # of one measure; nobody reads more
 
 
 class Mark(NamedTuple):
@@ -62,6 +63,13 @@ class Plot:
 Points = dict[float | None, Cell]  # x (None: a level for every x) -> y
 
 
+def parted(curves: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The curves in parts for charts in which each has a look of its own."""
+    names = list(curves)[: MOST_CHARTS * LOOKS]
+    for start in range(0, len(names), LOOKS):
+        yield {name: curves[name] for name in names[start : start + LOOKS]}
+
+
 def plot(
     title: str,
     y_label: str,
@@ -70,7 +78,7 @@ def plot(
     spec: str = ".1f",
     diagonal: bool = False,
 ) -> Plot:
-    """`curves`: name -> points. `spec`: format of y. `diagonal`: both axes are percentages."""
+    """`curves`: name -> points, at most LOOKS. `spec`: of y. `diagonal`: both axes are in %."""
     ys = [
         v for of in curves.values() for c in of.values() for v in (*c.values.values(), *c.interval)
     ]
@@ -81,7 +89,7 @@ def plot(
         x_axis, y_axis = Axis.over(xs), Axis.over(ys)
     drawn, numbers = [], []
     for look, (name, points) in enumerate(curves.items()):
-        drawn.append(_curve(name, look % LOOKS, points, x_axis, y_axis, spec))
+        drawn.append(_curve(name, look, points, x_axis, y_axis, spec))
         numbers += [
             (name, "any" if x is None else f"{x:g}", _text(points[x], spec))
             for x in _spread(sorted(points, key=lambda x: (x is not None, x)), MOST_NUMBERS)

@@ -5,21 +5,18 @@ from collections.abc import Iterable, Sequence
 from evaluation.calibration import ECE_BINS
 from evaluation.records import AttackRecord
 from reporting.cells import Cell, Records, grouped
-from reporting.page.blocks import Block
-from reporting.page.charts import LOOKS
-from reporting.page.plots import Plot, Points, plot
+from reporting.page.blocks import MOST_DRAWN, Block
+from reporting.page.plots import Plot, Points, parted, plot
 
 
 def plots(blocks: Iterable[Block]) -> list[Plot]:
-    """A diagram per block and LOOKS models."""
+    """A diagram per block and a few models."""
     made = []
     for block in blocks:
-        curves = {r.label: points for r in block.results if (points := _points(r.records))}
-        names = list(curves)
-        for start in range(0, len(names), LOOKS):
-            shown = {name: curves[name] for name in names[start : start + LOOKS]}
-            title = f"{block.task}, {block.recipe}"
-            x_label = "mean top probability (%)"
+        models = block.results[:MOST_DRAWN]
+        curves = {r.label: points for r in models if (points := _points(r.records))}
+        title, x_label = f"{block.task}, {block.recipe}", "mean top probability (%)"
+        for shown in parted(curves):
             made.append(plot(title, "Accuracy %", x_label, shown, diagonal=True))
     return made
 

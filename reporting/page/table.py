@@ -11,6 +11,7 @@ from reporting.page.blocks import Block, Missing, kind_of
 from reporting.page.charts import Axis, Strip
 
 PERCENT = Axis(0, 100, 20)
+MOST_BARS = 400  # rows; the bars of more would make the page too large to send
 MEASURES = {
     "clean": "clean_percent",
     "aua": "aua_percent",
@@ -120,6 +121,11 @@ class Table:
     rows: list[Row]
     filters: dict[str, list[str]]
     notes: list[str]
+
+    @property
+    def with_bars(self) -> bool:
+        """Whether the page has room for the bars."""
+        return len(self.rows) - self.missing <= MOST_BARS
 
     @property
     def missing(self) -> int:

@@ -20,7 +20,7 @@ from training.tasks import TASKS
 from utils.cli import UserError
 from utils.files import read_json
 
-MOST_BYTES = 2_500_000  # of all texts; a page that is sent stays below 5 MB
+MOST_BYTES = 2_000_000  # of all texts; a page that is sent stays below 5 MB
 # A word or sign with the space after it: the pieces of a text, one after the other, are the text.
 _PIECE = re.compile(rf"(?:{TOKEN.pattern})\s*|\s+")
 

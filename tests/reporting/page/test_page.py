@@ -1,16 +1,17 @@
 """report.html: the answer in words, and the table, against the records that they come from."""
 
+import re
 from dataclasses import replace
 
 import pytest
 from page_tools import outcomes, page_of, shown_text, two_models
-from record_tools import ROBUST_30, attack, controlled, write
+from record_tools import ROBUST_30, ROOT, attack, controlled, write
 
 from evaluation.records import AttackRecord
 from experiments.models import DENSE
-from reporting.page import curves, reliability
+from reporting.page import charts, curves, reliability, table
 from reporting.page.blocks import of_tables
-from reporting.page.charts import Axis
+from reporting.page.charts import LOOKS, Axis
 from reporting.summary_table import make_tables
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -95,6 +96,47 @@ def test_a_reliability_diagram_has_the_bins_of_the_records():
     assert [(x, y) for _, x, y in plot.numbers] == [("60", "70.0"), ("91.5", "65.0")]
     with pytest.raises(ValueError, match="reliability must be a list of"):
         AttackRecord.read(attack(reliability=[[0, 1.0]]))
+
+
+def test_many_models_have_fewer_figures_and_all_of_the_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(charts, "MOST_DRAWN", 3)
+    monkeypatch.setattr(table, "MOST_BARS", 4)
+    models = [replace(DENSE, epochs=n) for n in range(1, 6)]
+    html = page_of(tmp_path, [attack(model, 1, row_outcomes="rrffw") for model in models])
+    assert "2 further models are in the" in shown_text(html)
+    assert html.count('data-state="run"') == 5 and html.count('<svg class="strip') == 3
+
+
+def contrast(a: str, b: str) -> float:
+    """Of two colors such as #ffffff, by WCAG 2."""
+
+    def luminance(color: str) -> float:
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    darker, lighter = sorted(map(luminance, (a, b)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_colors_have_contrast_in_both_schemes():
+    css = (ROOT / "reporting" / "page" / "page.css").read_text()
+    schemes = re.findall(r":root \{(.*?)\}", css, re.S)[:2]
+    for scheme in schemes:
+        colors = dict(re.findall(r"--(\w+): (#\w{6});", scheme))
+        for text in ("ink", "soft", "link", "warn"):
+            for paper in ("paper", "raised"):
+                assert contrast(colors[text], colors[paper]) >= 4.5, (text, paper)
+        for marked in ("removed", "added"):
+            assert contrast(colors["ink"], colors[marked]) >= 4.5
+        marks = [colors[f"c{i}"] for i in range(LOOKS)]
+        assert all(contrast(mark, colors["paper"]) >= 3 for mark in marks)
+        # The darkest cell of a heat map mixes 68 % of the color into the paper.
+        mixed = "#"
+        for i in (1, 3, 5):
+            paper, heat = (int(colors[name][i : i + 2], 16) for name in ("paper", "heat"))
+            mixed += f"{round(0.32 * paper + 0.68 * heat):02x}"
+        assert contrast(colors["ink"], mixed) >= 4.5
 
 
 def test_names_of_records_are_escaped(tmp_path):
