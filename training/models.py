@@ -149,17 +149,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def load_pretrained(
-    name: str,
-    label_names: tuple[str, ...],
-    seed: int,
-    dropout: float | None,
-    attention: str | None,
+    name: str, label_names: tuple[str, ...], seed: int, dropout: float | None, attention: str
 ) -> PreTrainedModel:
     """Load a pre-trained encoder in float32, with a new classifier drawn from `seed`.
 
     The classifier is always new, even if the checkpoint holds one. `label_names`: one per logit.
     `dropout`: the value of all dropout probabilities; None: the encoder's values. `attention`: the
-    attn_implementation of transformers; None: its own choice.
+    attn_implementation of transformers.
     Raises UserError if the encoder cannot be loaded or lacks weights other than the pooler's.
     """
     path = resolve_model_name(name)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from masking import surgery, ticket_files
+from masking import encoders, surgery, ticket_files
 from masking.tickets import shapes_of
 from training import models
 from training.tasks import TASKS
@@ -45,7 +45,9 @@ def load_ticketed(
             "give label_names"
         )
     seed = source["seed"] if seed is None else seed
-    model = models.load_pretrained(encoder, names, seed, None, None)
+    model = models.load_pretrained(encoder, names, seed, None, "sdpa")
+    with explain():
+        encoders.select(model, source.get("matrices"))
     learned_for, shapes = source["encoder"], shapes_of(masks)
     masks, _ = models.tensors_for(
         model, encoder, path, masks, shapes, learned_for, allow_other_encoder

@@ -127,13 +127,18 @@ def _by_head(manifest: dict) -> Grid | None:
 
 
 def _by_matrix(manifest: dict) -> Grid | None:
+    """The pooler belongs to no layer, so it is not shown."""
     density = manifest.get("density_by_matrix")
     if not density:
         return None
-    kinds = encoders.KINDS_OF_A_LAYER
-    # The pooler belongs to no layer.
-    of_layers = [density[n] for n in manifest["order"] if not n.endswith("pooler.dense")]
-    return [kind.replace("_", " ") for kind in kinds], np.reshape(of_layers, (-1, len(kinds)))
+    kinds = {name: ", ".join(encoders.kinds_of(name)).replace("_", " ") for name in density}
+    layers = encoders.layers_of(name for name in manifest["order"] if name in density)
+    columns = list(dict.fromkeys(kinds[name] for name, layer in layers.items() if layer))
+    values = np.full((max(layer or 0 for layer in layers.values()), len(columns)), np.nan)
+    for name, layer in layers.items():
+        if layer:
+            values[layer - 1, columns.index(kinds[name])] = density[name]
+    return (columns, values) if values.size else None
 
 
 def agreement(tickets: Sequence[TicketFile]) -> tuple[list[HeatMap], list[str]]:
