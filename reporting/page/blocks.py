@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from evaluation.records import AttackRecord
-from reporting import study_summary
+from reporting import paper_values, study_summary
 from reporting.cells import grouped
 from reporting.comparisons import Result
 from reporting.paper_tables import Line, SubTable
@@ -54,30 +54,38 @@ def kind_of(result: Result) -> str:
 
 
 def of_sub_tables(subs: Iterable[SubTable]) -> list[Block]:
-    """Blocks of a table of the paper or of the study; columns that were not run have none."""
+    """Blocks of a table of the paper or of the study.
+
+    A task's columns that were not run have no block, unless nothing of the task was run.
+    """
     blocks = []
-    for sub in (sub for sub in subs if sub.recipe is not None):
-        blocks.append(
-            Block(
-                sub.table.title,
-                sub.task,
-                sub.recipe,
-                [line for line in sub.lines if line.records],
-                [_missing(sub, line) for line in sub.lines if not line.records],
-                {
-                    line.label: sub.command(seeds, [line.label])
-                    for line in sub.lines
-                    if line.records and (seeds := sub.lacking_seeds(line))
-                },
-                {
-                    line.label: (line.paper["aua"], line.difference("aua"))
-                    for line in sub.lines
-                    if line.paper.get("aua") is not None
-                },
-                sub.notes,
-            )
-        )
+    for of_task in grouped(subs, lambda sub: (sub.table.name, sub.task)).values():
+        run = [sub for sub in of_task if sub.recipe is not None]
+        blocks += map(_of_sub_table, run or of_task[:1])
     return blocks
+
+
+def _of_sub_table(sub: SubTable) -> Block:
+    text = paper_values.orientation(sub.task, sub.encoder) if sub.of_the_paper else ""
+    orientation = [text] if text else []
+    return Block(
+        sub.table.title,
+        sub.task,
+        sub.recipe or f"{sub.attack}, not run",
+        [line for line in sub.lines if line.records],
+        [_missing(sub, line) for line in sub.lines if not line.records],
+        {
+            line.label: sub.command(seeds, [line.label])
+            for line in sub.lines
+            if line.records and (seeds := sub.lacking_seeds(line))
+        },
+        {
+            line.label: (line.paper["aua"], line.difference("aua"))
+            for line in sub.lines
+            if line.paper.get("aua") is not None
+        },
+        [*orientation, *sub.notes],
+    )
 
 
 def _missing(sub: SubTable, line: Line) -> Missing:

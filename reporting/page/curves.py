@@ -102,9 +102,10 @@ def _free(name: str, taken: Curves) -> str:
 
 
 def of_shown(shown: Shown) -> list[Plot]:
-    """The panels of a figure of the paper, or of searches."""
+    """The panels of a figure of the paper, or of searches; none of a heat map."""
     plots = []
-    panels = grouped(shown.rows, lambda r: (r["task"], r["recipe"], r["quantity"], r["x_name"]))
+    rows = [row for row in shown.rows if "x_name" in row]
+    panels = grouped(rows, lambda r: (r["task"], r["recipe"], r["quantity"], r["x_name"]))
     for (task, recipe, quantity, x_name), rows in panels.items():
         label, scale = X_LABELS[x_name]
         is_accuracy = quantity in ACCURACIES
@@ -119,11 +120,8 @@ def of_shown(shown: Shown) -> list[Plot]:
     return plots
 
 
-def of_searches(runs: Runs, log: Path, encoder: str, tasks: Sequence[str]) -> list[Plot]:
-    """R(m) and shares of gates over the steps of searches, and dev accuracy by their epoch.
-
-    `log`: of earlier searches, whose runs were not kept; it may be missing.
-    """
+def over_search_steps(runs: Runs, encoder: str, tasks: Sequence[str]) -> list[Plot]:
+    """R(m) and shares of gates over the steps of searches."""
     plots = []
     quantities = (PENALTY, AT_ZERO, AT_ONE)
     for task in tasks:
@@ -132,5 +130,13 @@ def of_searches(runs: Runs, log: Path, encoder: str, tasks: Sequence[str]) -> li
             for row in steps.rows:
                 row.update(curve=row["quantity"], quantity="share of gates")
         plots += of_shown(steps)
+    return plots
+
+
+def over_search_epochs(runs: Runs, log: Path, encoder: str, tasks: Sequence[str]) -> list[Plot]:
+    """R(m) and dev accuracy of searches by epoch.
+
+    `log`: of earlier searches, whose runs were not kept; it may be missing.
+    """
     known, _ = search_epochs.read(log, runs, encoder, tasks)
-    return plots + of_shown(search_epochs.shown_epochs(known, encoder, tasks))
+    return of_shown(search_epochs.shown_epochs(known, encoder, tasks))

@@ -1,6 +1,7 @@
 """report.html: the answer, the table, curves and texts of one set of records."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from reporting.page.group import Group
 from reporting.page.plots import Plot
 from reporting.page.write import write as write_page
 from reporting.search_epochs import NAME as SEARCH_LOG
-from reporting.searches import find_runs
+from reporting.searches import Runs, find_runs
 from utils.cli import UserError
 
 NAME = "report.html"
@@ -69,22 +70,41 @@ def _curves(
     """What cannot be read becomes a note: the page is about the attacks."""
     shown = Curves(
         curves.of_models(blocks),
-        {title: curves.of_shown(of_figure) for title, of_figure in figures.items()},
+        {title: plots for title, of in figures.items() if (plots := curves.of_shown(of))},
         reliability.plots(blocks),
         reliability.has_bins(blocks),
     )
-    firsts = [result.first for block in blocks for result in block.results]
-    try:
-        tasks = list(dict.fromkeys(first.task for first in firsts))
-        log, encoder = folder / f"{SEARCH_LOG}.jsonl", firsts[0].encoder if firsts else ""
-        shown.searches = curves.of_searches(find_runs(paths), log, encoder, tasks)
-    except UserError as e:
-        shown.notes.append(f"The searches are not shown: {e}.")
+    runs: Runs = []
+    with _noting(shown.notes, "Runs are not shown"):
+        runs = find_runs(paths)
+    searched, log = _searched(blocks, runs), folder / f"{SEARCH_LOG}.jsonl"
+    with _noting(shown.notes, "Steps of searches are not shown"):
+        shown.searches += curves.over_search_steps(runs, *searched)
+    with _noting(shown.notes, "Epochs of searches are not shown"):
+        shown.searches += curves.over_search_epochs(runs, log, *searched)
     found = tickets.find([*paths, folder / SEARCH_LOG])
-    try:
+    with _noting(shown.notes, "Tickets are not compared"):
         shown.densities = tickets.densities(found)
         shown.agreement, notes = tickets.agreement(found)
         shown.notes += notes
-    except UserError as e:
-        shown.notes.append(f"The tickets are not compared: {e}.")
     return shown
+
+
+@contextmanager
+def _noting(notes: list[str], start: str) -> Iterator[None]:
+    """Turn an error about the files of a section into a note."""
+    try:
+        yield
+    except UserError as e:
+        notes.append(f"{start}: {e}.")
+
+
+def _searched(blocks: list[Block], runs: Runs) -> tuple[str, list[str]]:
+    """Encoder and tasks of the models; without any, those of the searches."""
+    firsts = [result.first for block in blocks for result in block.results]
+    known = [(first.encoder, first.task) for first in firsts] or [
+        (run.get("encoder", {}).get("name", ""), run.get("task", ""))
+        for _, run in runs
+        if run.get("stage") == "search"
+    ]
+    return known[0][0] if known else "", list(dict.fromkeys(task for _, task in known))

@@ -102,8 +102,9 @@ def densities(tickets: Sequence[TicketFile]) -> list[HeatMap]:
     for (task, kind, sparsity, _), of_one in grouped(
         tickets, lambda t: (t.task, t.kind, t.sparsity, t.encoder)
     ).items():
-        seeds = ", ".join(str(t.seed) for t in of_one)
-        title = f"{kind} ticket, {100 * sparsity:g} % removed, {task}, seeds {seeds}"
+        seeds = f"seed{'s' * (len(of_one) > 1)} {', '.join(str(t.seed) for t in of_one)}"
+        words = [f"{kind} ticket", f"{100 * sparsity:g} % removed", *[task] * bool(task), seeds]
+        title = ", ".join(words)
         for of_ticket, what in ((_by_head, "heads and MLP"), (_by_matrix, "kind of matrix")):
             tables = [table for t in of_one if (table := of_ticket(t.manifest))]
             shapes = {table[1].shape for table in tables}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from page_tools import outcomes, page_of, shown_text, two_models
-from record_tools import ROBUST_30, ROOT, attack, controlled, write
+from record_tools import ROBUST_30, ROOT, SEARCH, TASK, attack, controlled, write
 
 from evaluation.records import AttackRecord
 from experiments.models import DENSE
@@ -13,6 +13,7 @@ from reporting.page import charts, curves, reliability, table
 from reporting.page.blocks import of_tables
 from reporting.page.charts import LOOKS, Axis
 from reporting.summary_table import make_tables
+from utils.files import write_json
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -96,6 +97,26 @@ def test_a_reliability_diagram_has_the_bins_of_the_records():
     assert [(x, y) for _, x, y in plot.numbers] == [("60", "70.0"), ("91.5", "65.0")]
     with pytest.raises(ValueError, match="reliability must be a list of"):
         AttackRecord.read(attack(reliability=[[0, 1.0]]))
+
+
+def test_a_table_without_a_record_of_its_attacks_shows_what_to_run(tmp_path):
+    """Figure 1 needs a search; Table 1's models have other epochs. The heat map is no curve."""
+    folder = tmp_path / "runs" / "search-robust"
+    settings = SEARCH | {"seed": 1, "lambda_amp": 0.5}
+    run = {"stage": "search", "status": "finished", "task": TASK, "args": settings}
+    write_json(folder / "run.json", run | {"encoder": {"name": "builtin/minilm"}})
+    shares = {"at_zero": 0.1, "at_one": 0.2, "undecided": 0.7}
+    steps = [{"optimizer_step": n, "penalty": 1 - n / 10, "gate_shares": shares} for n in (1, 2)]
+    write(folder, steps, "log.jsonl")
+    write(tmp_path / "runs" / "dense", [attack(replace(DENSE, epochs=7))])
+    flags = ("--make", "figure1", "table1", "--scale", "mini", "--tasks", TASK)
+    html = page_of(tmp_path, [], *flags)
+    text = shown_text(html)
+    assert "This page holds no attack" in text and "BERT-Attack, not run" in text
+    assert html.count('<tr data-state="missing"') == 7
+    assert "Epochs of searches are not shown: the run in" in text  # its log has no epoch
+    assert "λ = 0.5 1 0.900" in text and "gates at 0 1 0.100" in text
+    assert "sh reproduce.sh table1 --scale mini --tasks builtin/rotten_tomatoes" in text
 
 
 def test_many_models_have_fewer_figures_and_all_of_the_table(tmp_path, monkeypatch):

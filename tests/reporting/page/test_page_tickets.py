@@ -34,7 +34,6 @@ def test_densities_are_the_means_of_the_manifests(of_sst2):
     assert min(shades) == 0 and max(shades) == 1
 
 
-@pytest.mark.slow
 def test_agreement_is_that_of_the_committed_table(of_sst2, monkeypatch):
     monkeypatch.setattr(tickets, "MOST_COMPARED", 2)
     [shown], [note] = tickets.agreement(of_sst2)
@@ -49,7 +48,7 @@ def test_agreement_is_that_of_the_committed_table(of_sst2, monkeypatch):
 
 def test_searches_are_those_of_the_log():
     log = FOLDER / "study-searches.jsonl"
-    plots = curves.of_searches([], log, "builtin/minilm", STUDY.tasks)
+    plots = curves.over_search_epochs([], log, "builtin/minilm", STUDY.tasks)
     assert [(plot.title, plot.y_label) for plot in plots] == [
         (task, quantity) for task in STUDY.tasks for quantity in ("R(m)", "dev accuracy")
     ]
