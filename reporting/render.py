@@ -65,12 +65,17 @@ def short(value: Difference, bold: bool = True) -> str:
     return f"{f'**{points}**' if bold and not value.is_noise else points} {certainty}{seeds}"
 
 
-def in_words(value: Difference) -> str:
-    """The same in words, for a sentence."""
+def in_points(value: Difference) -> str:
+    """The points with their interval or p-value, for a sentence."""
     certainty = bounds(*value.bounds) or f"(McNemar's p = {p_value(value)})"
+    return f"{number(value.points, '+.1f')} points {certainty}"
+
+
+def in_words(value: Difference) -> str:
+    """The same, and whether it is distinguishable from noise."""
     seeds = f" ({_seeds(value)} only)" if value.lacking else ""
     noise = "not distinguishable from noise" if value.is_noise else "beyond noise"
-    return f"{number(value.points, '+.1f')} points {certainty}{seeds}, {noise}"
+    return f"{in_points(value)}{seeds}, {noise}"
 
 
 def p_value(value: Difference) -> str:

@@ -94,9 +94,18 @@ def _sentences(answers: list[Answer]) -> str:
             f"Of {len(answers)} {answers[0].kind} models, ".replace("ticket models", "tickets")
             + f"{gain} gain{'s' * (gain == 1)} accuracy under attack over {over} beyond noise, "
             f"{lose} lose{'s' * (lose == 1)} it, and {noise} {'is' if noise == 1 else 'are'} "
-            "not distinguishable from noise."
+            f"not distinguishable from noise. They range from {_ends(answers)}."
         )
     return f"{start} {_carried(answers)}".strip()
+
+
+def _ends(answers: list[Answer]) -> str:
+    """The smallest and the largest difference, with their intervals."""
+    ordered = sorted(answers, key=lambda answer: answer.first.difference.points)
+    return " to ".join(
+        f"{render.in_points(answer.first.difference)} ({answer.label})"
+        for answer in (ordered[0], ordered[-1])
+    )
 
 
 def _carried(answers: list[Answer]) -> str:

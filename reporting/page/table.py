@@ -228,5 +228,5 @@ def _doubts(result: Result) -> list[str]:
         )
     for control, why in list(result.carried.items())[:1]:
         over = ", ".join(result.carried)
-        doubts.append(f"One class carries the gain over dense ({over}). {control}: {why}.")
+        doubts.append(f"One class carries the gain over dense ({over}): with the {control}, {why}.")
     return doubts

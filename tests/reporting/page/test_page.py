@@ -7,11 +7,16 @@ import pytest
 from page_tools import outcomes, page_of, shown_text, two_models
 from record_tools import ROBUST_30, ROOT, SEARCH, TASK, attack, controlled, write
 
-from evaluation.records import AttackRecord
+from evaluation.records import AttackRecord, read_records
 from experiments.models import DENSE
+from experiments.scales import SCALES
+from experiments.study import STUDY
+from reporting import render
 from reporting.page import charts, curves, reliability, table
-from reporting.page.blocks import of_tables
+from reporting.page.blocks import alike, of_sub_tables, of_tables
 from reporting.page.charts import LOOKS, Axis
+from reporting.page.group import Group
+from reporting.paper_tables import sub_tables
 from reporting.summary_table import make_tables
 from utils.files import write_json
 
@@ -25,6 +30,35 @@ def test_the_answer_is_a_sentence_of_the_records(tmp_path):
     assert "], beyond noise." in text
     assert "2 models with seeds 1, 2, 3" in text and "1,800 training rows" in text
     assert "62.0 ± 1.0" in text and "38.0 ± 1.0" in text
+
+
+def test_several_tickets_are_counted_and_none_is_picked(tmp_path):
+    lines = two_models(seeds=(1,), ticket=60, dense=40)
+    for percent, right in ((50, 39), (80, 5)):
+        ticket = replace(ROBUST_30, sparsity=percent / 100)
+        lines.append(attack(ticket, 1, row_outcomes=outcomes(right, 80 - right, 20)))
+    text = shown_text(page_of(tmp_path, lines))
+    assert (
+        "Of 3 robust tickets, 1 gains accuracy under attack over dense models with the same epochs "
+        "beyond noise, 1 loses it, and 1 is not distinguishable from noise. They range from −34.0 "
+        "points (McNemar's p = 1.2e−10) (robust ticket, 80 %) to +22.0 points"
+    ) in text
+
+
+@pytest.mark.slow
+def test_the_answer_of_the_study_is_that_of_its_page():
+    """docs/study.md: **+8.2** [+0.7, +15.6] for RobustT 30 %, 10 epochs."""
+    records = read_records([ROOT / "results" / "study" / "study-records.jsonl"])
+    subs = [s for t in STUDY.tasks for s in sub_tables(STUDY, t, SCALES["study"], records, "last")]
+    group = Group(alike(of_sub_tables(subs))[0])
+    [answer] = [a for a in group.answers if a.label == "RobustT 30 %, 10 epochs"]
+    assert answer.tasks == list(STUDY.tasks) and answer.first.in_full == "dense, same epochs"
+    shown = render.in_words(answer.first.difference)
+    assert shown == "+8.2 points [+0.7, +15.6], beyond noise"
+    page = (ROOT / "docs" / "study.md").read_text()
+    assert f"| {render.short(answer.first.difference)} |" in page
+    assert group.lead.startswith("Of 6 robust tickets, 2 gain ") and "one class" in group.lead
+    assert set(answer.carried) == set(STUDY.tasks)
 
 
 def test_one_seed_gives_a_p_value(tmp_path):
