@@ -184,7 +184,7 @@ def hub_tables(task: Task, wanted: set[str]) -> Tables:
     splits = {"train": "train", "test": task.test_split}
     for name in sorted(wanted & splits.keys()):
         try:
-            with _quiet(datasets):
+            with quiet(datasets):
                 data = datasets.load_dataset(task.hub_id, task.hub_config, split=splits[name])
         except Exception as e:  # no network, no cache, or renamed: errors of many types
             config = f"{task.hub_config}/*" if task.hub_config else "*"
@@ -198,12 +198,12 @@ def hub_tables(task: Task, wanted: set[str]) -> Tables:
 
 
 @contextlib.contextmanager
-def _quiet(datasets) -> Iterator[None]:
+def quiet(datasets) -> Iterator[None]:
     """Hide progress bars, and the many reports of retries that appear without a network."""
     were_shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        with process_state.logging_level(logging.ERROR, "huggingface_hub"):
+        with process_state.logging_level(logging.CRITICAL, "huggingface_hub", "datasets"):
             yield
     finally:
         if were_shown:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 WHOLE_NUMBER = re.compile(r"\+?(-?[1-9][0-9]*|0)(?:\.0+)?|(-0)(?:\.0+)?")
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 MOST_SHOWN = 20  # labels in an error message
+MOST_FRACTIONS = 10  # labels such as 0.5 and 1.5; more are targets of a regression
 
 
 def is_label(value: object) -> bool:
@@ -56,6 +57,22 @@ def ordered(labels: Iterable[str]) -> tuple[str, ...]:
     if all(NUMBER.fullmatch(label) for label in distinct):
         distinct.sort(key=Decimal)
     return tuple(distinct)
+
+
+def check_classes(labels: list[str]) -> None:
+    """Raise ValueError if the labels of all rows are targets of a regression, or name rows."""
+    distinct = set(labels)
+    is_regression = len(distinct) > MOST_FRACTIONS and all(map(NUMBER.fullmatch, distinct))
+    if is_regression and not all(map(WHOLE_NUMBER.fullmatch, distinct)):
+        raise ValueError(
+            f"{len(distinct)} different numbers with fractions, so this is a regression, which is "
+            "not supported: name a column of classes with --label_column, or round the numbers"
+        )
+    if len(distinct) > max(MOST_SHOWN, len(labels) / 2):
+        raise ValueError(
+            f"{len(distinct)} different values in {len(labels)} rows are not classes: name another "
+            "column with --label_column"
+        )
 
 
 def shown(names: Iterable[str]) -> str:
@@ -111,9 +128,9 @@ def task_with_labels_of(task: Task, config: PretrainedConfig, facts: dict) -> Ta
 def label_order(config: PretrainedConfig, folder: Path, task: Task) -> list[int]:
     """order[i] is the index of the logit for the task's label i.
 
-    The checkpoint's label names must be the task's by the rule of `finder`. LABEL_0, LABEL_1 ... name
-    no label and mean the task's order. Positions are never permuted: a checkpoint whose names are
-    1, 0 contradicts them. Raises UserError if the labels do not match.
+    The checkpoint's label names must be the task's by the rule of `finder`. LABEL_0, LABEL_1 ...
+    name no label and mean the task's order. Positions are never permuted: a checkpoint whose names
+    are 1, 0 contradicts them. Raises UserError if the labels do not match.
     """
     names, wanted = names_in(config), task.label_names
     if len(names) != len(wanted):
