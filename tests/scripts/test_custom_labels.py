@@ -1,8 +1,12 @@
-"""Unusual labels in stages 1, 2 and 3, in an attack, and in the replay of its texts."""
+"""Unusual labels in stages 1, 2 and 3, in an attack, and in the replay of its texts.
+
+The last set is that of a data set with label names of its own, in a local folder.
+"""
 
 import json
 import random
 
+import datasets
 import pandas as pd
 import pytest
 from conftest import BAD, GOOD, PLAIN, call, fails
@@ -17,6 +21,7 @@ SETS = {
     "parquet": ([5.0, 4.0, 3.0, 2.0, 1.0], ["1", "2", "3", "4", "5"]),
     "jsonl": (["c++", "c", "c#", "C"], ["C", "c", "c#", "c++"]),
     "tsv": (["10", "other", "2", "v1.0", "v1"], ["10", "2", "other", "v1", "v1.0"]),
+    "data": ([0, 1, 2, 3], ["2", "1", "👍", "好评"]),
 }
 TRAIN = ("--quiet", "--bsz", 16, "--lr", "1e-2", "--device", "cpu")
 
@@ -40,16 +45,30 @@ def write(path, labels: list, count: int, seed: int) -> None:
         table.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
 
 
+def write_data_set(path, names: list[str], count: int, seed: int) -> None:
+    """A file whose metadata hold the label names, as a data set of the hub has it."""
+    path.parent.mkdir(exist_ok=True)
+    write(path, list(range(len(names))), count * len(names), seed)
+    typed = {"body": datasets.Value("string"), "class": datasets.ClassLabel(names=names)}
+    table = pd.read_parquet(path)
+    datasets.Dataset.from_pandas(table, datasets.Features(typed)).to_parquet(path)
+
+
 @pytest.fixture(scope="module", params=SETS)
 def runs(request, encoder, tmp_path_factory):
     """Stages 1 (dense), 2 (search) and 3 (ticket) in one folder, with one set of labels."""
     folder = tmp_path_factory.mktemp(request.param)
     labels, names = SETS[request.param]
     for split, count, seed in (("train", 40, 1), ("test", 12, 2)):
-        write(folder / f"{split}.{request.param}", labels, count * len(labels), seed)
+        if request.param == "data":
+            write_data_set(folder / "data" / f"{split}.parquet", names, count, seed)
+        else:
+            write(folder / f"{split}.{request.param}", labels, count * len(labels), seed)
     data = ("--task_name", "custom", "--text_columns", "body", "--label_column", "class")
     files = [("--train_file", "train"), ("--test_file", "test")]
     files = [x for flag, split in files for x in (flag, folder / f"{split}.{request.param}")]
+    if request.param == "data":
+        data, files = ("--dataset_name", folder / "data"), []
     first = ("--model_name", encoder, "--output_dir", folder / "dense", *data, *files)
     call("finetune", *first, "--epochs", 8, *TRAIN)
     call(
@@ -115,13 +134,15 @@ def test_attack_and_replay_take_the_labels_from_the_checkpoint(runs):
 def test_a_label_of_a_test_file_that_training_does_not_have(runs, encoder, capsys):
     folder, labels, names = runs
     path = folder / "more.jsonl"
-    lines = [{"body": "the film", "class": x} for x in [*labels, "unknown label"]]
+    lines = [{"body": "the film", "class": x} for x in [*names, "unknown label"]]
     path.write_text("\n".join(map(json.dumps, lines)) + "\n")
     message = f"label 'unknown label' in row {len(labels)} (1 such rows)"
     attack = ("attack", "--model_name", folder / "ticket", "--recipe", "deepwordbug")
     line = fails(capsys, *attack, "--test_file", path)
     assert message in line and line.endswith(", ".join(names))
     data = ("--task_name", "custom", "--text_columns", "body", "--label_column", "class")
+    if (folder / "data").is_dir():
+        return
     [train] = folder.glob("train.*")
     files = ("--train_file", train, "--test_file", path)
     first = ("--model_name", encoder, "--output_dir", folder / "refused", *data, *files)
