@@ -135,6 +135,13 @@ def known_or_open(name: str) -> bool:
     return name in TASKS or "/" in name and not name.startswith("builtin/") or Path(name).is_dir()
 
 
+def name_in_records(name: str) -> str:
+    """The name of a task in its records, also if its folder is not here. UserError for no task."""
+    if not known_or_open(name) or (name not in TASKS and Path(name.partition(":")[0]).is_dir()):
+        return _open_task(name, None).name
+    return name
+
+
 def _open_task(name: str, config: str | None) -> Task:
     """The task of a data set OWNER/NAME of the hub or a local folder, each also as NAME:CONFIG."""
     place, _, own_config = name.partition(":") if not Path(name).is_dir() else (name, "", "")

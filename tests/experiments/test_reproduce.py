@@ -23,6 +23,7 @@ from utils.cli import UserError
 from utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
+OF_DATA_SETS = ("TEXT_COLUMNS", "LABEL_COLUMN", "TRAIN_SPLIT", "TEST_SPLIT")
 
 
 @pytest.fixture(autouse=True)
@@ -482,8 +483,8 @@ def test_the_variables_of_the_stages_work_in_a_plan(tmp_path, monkeypatch):
     checked = 0
     for stage, name in stages.items():
         for variable in shell_variables(stage, f"{stage}a"):
-            # ATTACK is not read; COMPARED_WITH needs another preset.
-            if variable in (*planner.FLAG_OF, "ATTACK", "COMPARED_WITH"):
+            # ATTACK is not read; COMPARED_WITH needs another preset; the rest is for data sets.
+            if variable in (*planner.FLAG_OF, "ATTACK", "COMPARED_WITH", *OF_DATA_SETS):
                 continue
             run = "scores-imp" if variable.startswith("IMP_") else name
             with monkeypatch.context() as patch:
@@ -494,6 +495,20 @@ def test_the_variables_of_the_stages_work_in_a_plan(tmp_path, monkeypatch):
             )
             checked += 1
     assert checked > 40
+
+
+def test_any_data_set_is_a_task(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXT_COLUMNS", "my text")
+    monkeypatch.setenv("TEST_SPLIT", "validation")
+    jobs = plan("table1", tmp_path, "--tasks", "owner/name:config")
+    dense, ticket = (jobs[run].training.args for run in ("dense", "ticket-robust-0.3"))
+    assert Path(dense.output_dir).parts[-3:] == ("owner--name--config", "seed42", "dense")
+    for args in (dense, ticket):
+        assert args.task_name == "owner/name:config" and args.max_seq_length == 128
+        assert (args.text_columns, args.test_split) == ("my text", "validation")
+    assert jobs["dense"].training.args.text_columns == "my text"
+    jobs = plan("table1", tmp_path, "--tasks", "builtin/rotten_tomatoes")
+    assert jobs["dense"].training.args.text_columns is None  # its columns are known
 
 
 def test_the_seed_and_the_resources_of_attacks_may_be_set(monkeypatch):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.presets import RECIPES
+from training import tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["stage1-finetune.sh", "stage2-search-ticket.sh", "stage3-draw-retrain_ticket.sh"]
@@ -66,6 +67,23 @@ def test_stage_scripts_accept_each_task_and_pass_overrides(script, echo_python, 
         assert "<--epochs><7>" in line and "<--data_dir><a folder>" in line
         assert line.endswith("<--quiet>") and "/a b/bert-base-uncased/" in line
     assert sum("<--seed><2>" in line for line in lines) == 7
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_any_data_set_is_a_task(script, echo_python, tmp_path):
+    names = {"owner/name": "owner--name", "o/n:c": "o--n--c", "../a/b": "a--b", "./x/": "x"}
+    columns = {"TEXT_COLUMNS": "my text", "LABEL_COLUMN": "l", "TEST_SPLIT": "t"}
+    given = {"PYTHON": echo_python, "TASKS": " ".join(names), "RUNS": f"{tmp_path}", "ATTACK": "no"}
+    done = shell(script, given | columns)
+    assert done.returncode == 0
+    lines = [line for line in done.stdout.splitlines() if "make_scores" not in line]
+    for (name, folder), line in zip(names.items(), lines, strict=True):
+        assert f"<--task_name><{name}>" in line and f"/bert-base-uncased/{folder}/seed42/" in line
+        assert folder == tasks.folder_of(name)
+        assert "<--text_columns><my text><--label_column><l><--test_split><t>" in line
+    for wrong in ("sst3", "builtin/sst2"):
+        done = shell(script, {"PYTHON": echo_python, "TASKS": wrong})
+        assert done.returncode == 2 and f"unknown task '{wrong}'" in done.stderr
 
 
 def test_stage_2_sets_the_papers_table_6(echo_python):
