@@ -91,7 +91,7 @@ def load_splits(
     if missing:
         raise UserError(f"no {' and no '.join(missing)} rows: give --{_flag(missing[0])}")
     rows = {name: rows[name] for name in need}
-    if task.is_open and "train" in need:
+    if task.is_open and {*need} == {"train", "dev", "test"}:  # stages 1 and 3, not an attack
         _print(args, _description(task, rows))
     for name in need:
         limit = args.max_train_rows if name == "train" else args.max_eval_rows
