@@ -3,12 +3,14 @@
 The last set is that of a data set with label names of its own, in a local folder.
 """
 
+import itertools
 import json
 import random
 
 import datasets
 import pandas as pd
 import pytest
+from attack_tools import ODD_TEXTS
 from conftest import BAD, GOOD, PLAIN, call, fails
 
 from utils.files import read_json, read_jsonl
@@ -46,11 +48,18 @@ def write(path, labels: list, count: int, seed: int) -> None:
 
 
 def write_data_set(path, names: list[str], count: int, seed: int) -> None:
-    """A file whose metadata hold the label names, as a data set of the hub has it."""
+    """A file whose metadata hold the label names, as a data set of the hub has it.
+
+    A quarter of the texts have odd characters. A text and a label are missing.
+    """
     path.parent.mkdir(exist_ok=True)
     write(path, list(range(len(names))), count * len(names), seed)
     typed = {"body": datasets.Value("string"), "class": datasets.ClassLabel(names=names)}
     table = pd.read_parquet(path)
+    odd = itertools.cycle(ODD_TEXTS)
+    table["body"] = [f"{next(odd)} {x}" if i % 4 == 0 else x for i, x in enumerate(table["body"])]
+    table.loc[0, "body"] = None
+    table.loc[1, "class"] = -1
     datasets.Dataset.from_pandas(table, datasets.Features(typed)).to_parquet(path)
 
 
@@ -129,6 +138,29 @@ def test_attack_and_replay_take_the_labels_from_the_checkpoint(runs):
     for result, run in zip(replay["results"], ("dense", "ticket"), strict=True):
         summary = read_json(folder / run / "attacks" / "words" / "summary.json")
         assert result["clean_percent"] == pytest.approx(summary["clean_percent"])
+
+
+@pytest.mark.parametrize("runs", ["data"], indirect=True)
+def test_any_data_set_in_the_other_scripts(runs, encoder):
+    folder, _, names = runs
+    data = ("--dataset_name", folder / "data", "--device", "cpu", "--quiet")
+    pruned, ticket = folder / "pruned", folder / "ticket"
+    steps = ("--to_sparsity", 0.2, "--share_per_round", 0.2, "--epochs", 1, "--bsz", 16)
+    call("prune_iteratively", "--model_name", encoder, "--output_dir", pruned, *data, *steps)
+    assert read_run(pruned)["label_names"] == names and read_run(pruned)["task"] == "./data"
+    quick = ("--recipe", "deepwordbug", "--num_examples", 8, "--quiet")
+    call("attack", "--model_name", ticket, *quick, "--output_dir", ticket / "attacks" / "few")
+    call(
+        *("analysis.text_quality", "--attacks", ticket / "attacks" / "few"),
+        *("--output_dir", folder / "quality", "--device", "cpu"),
+    )
+    quality = read_json(folder / "quality" / "quality.json")
+    assert (quality["task"], quality["column"]) == ("./data", "body")
+    other = ("--model_name", ticket, "--dataset_name", folder / "data", "--test_split", "train")
+    call("attack", *other, *quick, "--output_dir", folder / "train")  # another split of the data
+    record = read_jsonl(ticket / "records.jsonl")[-1]
+    in_train, in_dev = record["attacked_rows_in_train"], record["attacked_rows_in_dev"]
+    assert in_train and in_train + in_dev == 8 and record["label_names"] == names
 
 
 def test_a_label_of_a_test_file_that_training_does_not_have(runs, encoder, capsys):
