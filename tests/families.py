@@ -45,7 +45,7 @@ def _gpt2(config: str, **more: Any) -> Family:
 
 def _t5(config: str, **more: Any) -> Family:
     sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": LAYERS, "num_heads": 2}
-    return Family(config, sizes | {"decoder_start_token_id": 0} | more)
+    return Family(config, sizes | more)
 
 
 FAMILIES: dict[str, Family] = {
@@ -123,6 +123,10 @@ REFUSED: dict[str, tuple[Family, str]] = {
             | {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 132},
         ),
         "could be",
+    ),
+    "CANINE": (
+        _bert("CanineConfig", num_hash_buckets=32, local_transformer_stride=128),
+        "no table of word embeddings",
     ),
     "ConvBERT": (_bert("ConvBertConfig", embedding_size=8), "padding"),
     "FNet": (_bert("FNetConfig"), "padding"),

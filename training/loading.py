@@ -88,6 +88,8 @@ def configure(config: PretrainedConfig, dropout: float | None) -> None:
         is_probability = value is None or isinstance(value, int | float) and value is not False
         if dropout is not None and is_probability and ("dropout" in key or key.endswith("pdrop")):
             setattr(config, key, dropout)
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = config.pad_token_id
     for key, value in FIXED_SETTINGS.get(config.model_type, {}).items():
         setattr(config, key, value)
 

@@ -213,7 +213,13 @@ def fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     tokenizer's padding side stays, unless only the other side leaves the answers unchanged. Raises
     UserError if both sides change them, or if the tokenizer has more tokens than the encoder.
     """
-    rows = model.get_input_embeddings().num_embeddings
+    try:
+        rows = model.get_input_embeddings().num_embeddings
+    except (NotImplementedError, AttributeError):
+        raise UserError(
+            f"{type(model).__name__} is not supported: it has no table of word embeddings, which "
+            "the adversary perturbs; choose another encoder"
+        ) from None
     if len(tokenizer) > rows:
         raise UserError(
             f"the tokenizer knows {len(tokenizer)} tokens, the encoder only {rows}; use the "
