@@ -1,8 +1,10 @@
 """Point the hub's clients in this process, or in another one, at a stand-in."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hub.server import Hub
@@ -48,6 +50,8 @@ def clients_of(
         patch.setattr(copies[0], "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
         patch.setattr(copies[1], "TRANSFORMERS_CACHE", str(cache / "hub"), raising=False)
         patch.setattr(copies[1], "_is_offline_mode", offline, raising=False)
+        at_once = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
+        patch.setattr(huggingface_hub.utils._http, "time", at_once)  # between tries
         huggingface_hub.HfFileSystem.clear_instance_cache()  # it remembers lists of files
         yield
     huggingface_hub.HfFileSystem.clear_instance_cache()

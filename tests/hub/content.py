@@ -30,7 +30,7 @@ COLUMNS = {
 
 
 def bert_files(max_shard_size: str = "1GB") -> dict[str, bytes]:
-    """The files of bert-base-uncased, with a tiny encoder. Small shards give a sharded repository."""
+    """The files of bert-base-uncased, with a tiny encoder in files of at most this size."""
     letters = [*string.ascii_lowercase, *string.digits, *(f"##{c}" for c in string.ascii_lowercase)]
     words = [*SPECIAL, *letters, *GOOD, *BAD, *PLAIN]
     vocabulary = list(dict.fromkeys(words))  # "a" is a letter and a word
