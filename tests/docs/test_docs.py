@@ -74,7 +74,13 @@ def flags_of(parser: argparse.ArgumentParser) -> set[str]:
 
 
 READ_BY_LIBRARIES = {"NLTK_DATA", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE"}
-READ_BY_LIBRARIES |= {"HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"}
+READ_BY_LIBRARIES |= {
+    "LOCAL_RANK",
+    "PMI_SIZE",
+    "MASTER_ADDR",
+    "HF_HUB_ETAG_TIMEOUT",
+    "HF_HUB_DOWNLOAD_TIMEOUT",
+}
 
 
 def known_variables() -> set[str]:
