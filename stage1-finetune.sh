@@ -11,6 +11,7 @@
 # Each block below holds the hyper-parameters of a task. EPOCHS, BSZ, LR, WEIGHT_DECAY and
 # MAX_SEQ_LENGTH override all blocks. STOP_AT_LOSS ends training at a loss, or at that of the run of
 # a ticket. scripts/variables.sh lists all variables. Further flags go to finetune.py.
+. "$(dirname -- "$0")/scripts/line_endings.sh" #
 set -eu
 stage=1
 ATTACK=${ATTACK:-no}

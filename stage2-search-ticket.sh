@@ -16,10 +16,10 @@
 # Each block below holds the hyper-parameters of a task. SEARCH_EPOCHS, BSZ, ADV_LR, MASK_LR,
 # LAMBDA, ADV_INIT, ADV_STEPS and MAX_SEQ_LENGTH override all blocks. scripts/variables.sh lists all
 # variables. Further flags go to the Python script.
+. "$(dirname -- "$0")/scripts/line_endings.sh" #
 set -eu
 stage=2
-[ "${ATTACK:-no}" = no ] || echo "note: stage 2 does not attack" >&2
-ATTACK=no
+ATTACK=${ATTACK:-no}
 . "$(dirname -- "$0")/scripts/common.sh"
 TASKS=${TASKS:-imdb ag_news sst2} # also: qnli qqp mnli builtin/imdb OWNER/NAME ...
 KINDS=${KINDS:-robust}

@@ -14,6 +14,7 @@
 # Each block below holds the hyper-parameters of a task. EPOCHS, BSZ, LR, WEIGHT_DECAY and
 # MAX_SEQ_LENGTH override all blocks. scripts/variables.sh lists all variables. Further flags go to
 # retrain_ticket.py.
+. "$(dirname -- "$0")/scripts/line_endings.sh" #
 set -eu
 stage=3
 ATTACK=${ATTACK:-yes}

@@ -3,11 +3,6 @@
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 . "$ROOT/scripts/variables.sh"
 
-fail() {
-    echo "error: $1" >&2
-    exit 2
-}
-
 # check WHAT KNOWN GIVEN: every given word is a known one; checked before anything runs.
 check() {
     for word in $3; do
@@ -33,6 +28,12 @@ KNOWN_TASKS="imdb ag_news sst2 qnli qqp mnli builtin/rotten_tomatoes builtin/imd
 KNOWN_METHODS="plain freelb pgd infobert"
 KNOWN_RECIPES="textfooler textbugger bertattack bertattack-released bae pwws deepwordbug \
 textfooler-minilm textbugger-minilm textfooler-neighbours"
+refuse_carriage_returns PYTHON $(names_of) # each is a word
+case $* in *"$carriage_return"*) fail "a flag contains a carriage return; remove it" ;; esac
+if [ "$stage $ATTACK" = "2 yes" ]; then
+    echo "note: stage 2 does not attack" >&2
+    ATTACK=no
+fi
 check ATTACK "yes no" "$ATTACK"
 check_variables "$stage" "$ATTACK"
 

@@ -75,6 +75,23 @@ value_of() {
     eval "printf '%s' \"\${$1-}\""
 }
 
+fail() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+# refuse_carriage_returns NAME...: error for a variable from a file with Windows line endings.
+refuse_carriage_returns() {
+    carriage_return=$(printf '\r')
+    for name in "$@"; do
+        case $(value_of "$name") in
+            *"$carriage_return"*)
+                fail "$name contains a carriage return (Windows line endings?); remove it"
+                ;;
+        esac
+    done
+}
+
 # includes LIST NAME: whether a list of words includes a name.
 includes() {
     case " $1 " in *" $2 "*) ;; *) return 1 ;; esac
@@ -106,7 +123,6 @@ misspelled_as() {
 check_variables() {
     of_stage=$(names_of "$1")
     of_attacks=$(names_of 1a)
-    carriage_return=$(printf '\r')
     unread=
     for name in $(names_of); do
         for misspelled in $(misspelled_as "$name"); do
@@ -115,12 +131,7 @@ check_variables() {
                 fail "stage $1 does not read $misspelled${hint:- (the variable is $name)}; unset it"
             }
         done
-        case $(value_of "$name") in
-            '') continue ;;
-            *"$carriage_return"*)
-                fail "$name contains a carriage return (Windows line endings?); remove it"
-                ;;
-        esac
+        [ -n "$(value_of "$name")" ] || continue
         if includes "$of_stage" "$name"; then
             continue
         elif includes "$of_attacks" "$name"; then

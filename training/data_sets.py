@@ -1,12 +1,12 @@
 """Any classification data set of the hub or in a local folder, as `datasets` reads it."""
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from training import hub
 from training.columns import CLASS, kinds_of_features, with_columns
 from training.data_sources import Tables, quiet
 from training.labels import is_label, label_text
@@ -53,7 +53,6 @@ def _load(task: Task) -> Mapping[str, Any]:
     import datasets
 
     place, config = str(task.hub_id), task.hub_config
-    is_folder = Path(place).is_dir()
     try:
         with quiet(datasets):
             if any((Path(place) / f).is_file() for f in ("dataset_dict.json", "state.json")):
@@ -66,7 +65,7 @@ def _load(task: Task) -> Mapping[str, Any]:
                     raise
                 return _load_split_by_split(datasets, place, config)
     except Exception as e:  # a missing id, a network, damaged files: errors of many types
-        raise UserError(_why_not(datasets, e, place, config, is_folder)) from e
+        raise UserError(_why_not(datasets, e, place, config)) from e
 
 
 def _load_split_by_split(datasets: Any, place: str, config: str | None) -> Mapping[str, Any]:
@@ -74,28 +73,25 @@ def _load_split_by_split(datasets: Any, place: str, config: str | None) -> Mappi
     builder = datasets.load_dataset_builder(place, config)
     reader = type(builder).__module__.rpartition(".")[2]
     return {
-        split: datasets.load_dataset(reader, data_files={split: files}, split=split)
+        str(split): datasets.load_dataset(reader, data_files={split: files}, split=split)
         for split, files in builder.config.data_files.items()
     }
 
 
-def _why_not(datasets: Any, e: Exception, place: str, config: str | None, is_folder: bool) -> str:
-    configs = []
-    if isinstance(e, ValueError):  # a configuration is missing or unknown
-        with contextlib.suppress(Exception), quiet(datasets):
-            configs = datasets.get_dataset_config_names(place)
-    if configs and config not in configs and len(configs) > (config is None):
-        which = f"has no configuration {config!r}" if config else "has several configurations"
-        return f"{place} {which}: name one by --dataset_config ({', '.join(configs)})"
+def _why_not(datasets: Any, e: Exception, place: str, config: str | None) -> str:
+    """One line: the flag that names a configuration, or what is wrong with the hub or the files."""
     cause = e.__cause__ if isinstance(e, datasets.exceptions.DatasetGenerationError) else None
     reason = " ".join(str(cause or e).split())[:250]
-    if is_folder:
-        return f"the data set in {place} cannot be loaded ({type(cause or e).__name__}: {reason})"
-    return (
-        f"cannot load the data set {place} ({type(cause or e).__name__}: {reason}): check its name "
-        f"and the network; without one, fetch a copy elsewhere with: hf download {place} "
-        f"--repo-type dataset --local-dir FOLDER, and give --dataset_name FOLDER"
-    )
+    if "BuilderConfig" in str(e) or "Config name is missing" in str(e):
+        with quiet(datasets):
+            configs = ", ".join(datasets.get_dataset_config_names(place))
+        which = f"has no configuration {config!r}" if config else "has several configurations"
+        return f"{place} {which}: name one by --dataset_config ({configs})"
+    if "configurations in the cache" in str(e):  # without a network
+        return f"{place}: name one of its configurations by --dataset_config: {reason}"
+    why = None if Path(place).is_dir() else hub.why_not_loaded(e, place, "dataset")
+    unread = f"{type(cause or e).__name__}: {reason} (docs/data.md says what can be read)"
+    return f"cannot load the data set {place}: {why or unread}"
 
 
 def _splits(task: Task, data: Mapping[str, Any], where: str) -> dict[str, str]:

@@ -36,6 +36,8 @@ class Parser(argparse.ArgumentParser):
         for word in sys.argv[1:] if args is None else args:
             if not word.isascii() and any("\ud800" <= c <= "\udfff" for c in word):
                 self.error(f"{word!r} is not UTF-8")
+            if "\r" in word:
+                self.error(f"{word!r} contains a carriage return (Windows line endings?)")
         return super().parse_args(args, namespace)
 
     def error(self, message: str):

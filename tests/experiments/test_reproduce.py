@@ -452,6 +452,8 @@ def test_an_attack_without_its_settings_is_not_finished(tmp_path):
         ("SEARCH_EPOCHS", "0", "whole number >= 1"),
         ("LAMBDA", "x", "not a number >= 0"),
         ("GROUP_BY_LENGTH", "maybe", "yes or no"),
+        ("LAMBDA", "0.5\r", "contains a carriage return"),
+        ("PRECISION", "fp32\r", "contains a carriage return"),
     ],
 )
 def test_nonsense_in_the_environment_is_refused_by_its_name(
