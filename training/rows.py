@@ -142,10 +142,11 @@ def split_off(rows: Rows, share: float, split_seed: int, name: str) -> tuple[Row
     """
     counts = Counter(rows.labels)
     several = [i for i, label in enumerate(rows.labels) if counts[label] > 1]
-    size = max(math.ceil(share * len(several)), len({rows.labels[i] for i in several}))
+    classes = len({rows.labels[i] for i in several})
+    size = max(math.ceil(share * len(several)), classes)
     try:
-        if not several:
-            raise ValueError("each class has one row")
+        if classes < 2 <= len(counts):
+            raise ValueError("fewer than two classes have two rows")
         _, second = train_test_split(
             np.array(several, int),
             test_size=size,

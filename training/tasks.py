@@ -116,13 +116,12 @@ def resolve_task(args: argparse.Namespace) -> Task:
         expected = {"glue"} if selected.hub_id == "nyu-mll/glue" and not selected.is_open else set()
         if dataset not in expected:
             raise UserError(f"--dataset_name {dataset} does not hold the task {name}")
-    if not selected.is_open:
-        for flag in ("dataset_config", "train_split", "test_split"):
-            if getattr(args, flag):
-                raise UserError(f"--{flag} is not read for the task {name}; leave it out")
-    for flag in ("train_split", "test_split"):
-        if getattr(args, flag):
-            selected = replace(selected, **{flag: getattr(args, flag)})
+    splits = {"train_split": args.train_split, "test_split": args.test_split}
+    given = {name: value for name, value in splits.items() if value}
+    unread = [*given, *["dataset_config"] * bool(args.dataset_config)]
+    if unread and not selected.is_open:
+        raise UserError(f"--{unread[0]} is not read for the task {name}; leave it out")
+    selected = replace(selected, **given)
     if args.text_columns:
         selected = _with_text_columns(selected, args.text_columns)
     if args.label_column:
