@@ -116,6 +116,8 @@ def _sources(args: argparse.Namespace, task: Task, need: tuple[str, ...]) -> tup
     if args.data_dir and files:
         raise UserError("give either --data_dir or single files, not both")
     if args.data_dir and task.is_open:
+        if not Path(args.data_dir).is_dir():
+            raise UserError(f"--data_dir {args.data_dir} is not a folder")
         return open_tables(replace(task, hub_id=args.data_dir, hub_config=None), need)
     if args.data_dir:
         files = files_in(Path(args.data_dir), task)

@@ -260,6 +260,14 @@ def test_data_sets_that_do_not_exist(name, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_copy_of_a_data_set_in_a_folder(tmp_path):
+    folder = write(tmp_path / "copy", TWO, train=rows(60), test=rows(20, 1))
+    splits = load("owner/name", data_dir=str(folder))
+    assert splits.task.name == "owner/name" and sizes(splits) == (54, 6, 20)
+    with pytest.raises(UserError, match="--data_dir nowhere is not a folder"):
+        load("owner/name", data_dir="nowhere")
+
+
 def test_damaged_data_sets_are_one_line(tmp_path):
     (tmp_path / "train.csv").write_text("text,label\na,0\nb,1,2,3\n")
     with pytest.raises(UserError, match="cannot load the data set .*Expected 2 fields in line 3"):
