@@ -105,7 +105,7 @@ def main() -> None:
     resources.import_textattack(device)
     from evaluation import attack_rows, recipes
 
-    loaded = recipes.load(args.recipe, paths, device)
+    loaded = recipes.load(paths, device)
     finished: dict[tuple, AttackFolder] = {}
     for setup, rule, folder in attacks:
         target, victim = setup.target, setup.victim()

@@ -13,9 +13,9 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from evaluation.checkpoints import load_model
-from training.batching import cache_folder
 from training.models import load_tokenizer
 from utils import process_state
+from utils.cache import cached as cached_file
 from utils.cli import UserError
 from utils.files import sha256_of, write_atomically
 
@@ -104,7 +104,7 @@ def nearest_words(vectors: np.ndarray, count: int, device: str, chunk: int = 102
 
 def cached_nearest_words(path: Path, vectors: np.ndarray, count: int, device: str) -> np.ndarray:
     """`nearest_words` of the vectors in the file `path`, computed once and stored in the cache."""
-    cached = cache_folder() / "neighbours" / f"{sha256_of(path)[:16]}-{count}.npy"
+    cached = cached_file("neighbours", f"{sha256_of(path)[:16]}-{count}.npy")
     try:
         nearest = np.load(cached, allow_pickle=False)
         if nearest.ndim == 2 and len(nearest) == len(vectors):

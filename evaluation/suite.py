@@ -120,7 +120,7 @@ class Suite:
             from evaluation import recipes
 
             victim = setup.victim()
-            attack = setup.attack(victim, recipes.load(recipe, paths, setup.device))
+            attack = setup.attack(victim, recipes.load(paths, setup.device))
             folder.begin()
             bar = cli.progress_bar(len(rows), len(folder.done), "row", part, args.quiet)
             lines = attack_rows.attack_rows(setup, attack, victim, waiting, args.processes)

