@@ -20,6 +20,7 @@ METHODS=${METHODS:-plain}
 check task "$KNOWN_TASKS" "$TASKS"
 check method "$KNOWN_METHODS" "$METHODS"
 
+[ "$ATTACK" = no ] || check_resources
 for seed in $SEEDS; do
     for task in $TASKS; do
         case $task in

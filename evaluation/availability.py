@@ -4,7 +4,7 @@ This module imports nothing heavy at its top, so that a script can look before i
 """
 
 import importlib.util
-import shutil
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from evaluation.resource_table import FETCH, IN_NLTK, PACKAGES, RESOURCES
 from utils.cache import cache_folder, cached, writable_cache
 from utils.cli import UserError
 
-STOP_WORDS = "corpora/stopwords/english"
 Given = Mapping[str, str | None]  # resource -> the path that a flag gives, or None
 
 
@@ -27,7 +26,6 @@ def find(name: str, given: str | None = None) -> Path | None:
     resource = RESOURCES[name]
     if name in IN_NLTK:
         is_there = all(map(in_nltk, resource.shown_by))
-        is_there = is_there and not (name == "stop_words" and are_substitutes())
         return Path(resource.shown_by[0]) if is_there else None
     [place] = {file.place.split("/")[0] for file in resource.files}
     folders = [cached(place)]
@@ -45,32 +43,12 @@ def in_nltk(path: str) -> bool:
         return False
     import nltk
 
-    nltk.data.path += [folder for folder in _nltk_folders() if folder not in nltk.data.path]
+    folders = [str(folder / "nltk") for folder in (cache_folder(), writable_cache())]
+    nltk.data.path += [f for f in dict.fromkeys(folders) if f not in nltk.data.path]
     try:
         return bool(nltk.data.find(path))
-    except LookupError:
+    except (LookupError, zipfile.BadZipFile):
         return False
-
-
-def are_substitutes() -> bool:
-    """Whether the stop words that NLTK finds are those that `resources` wrote in their place."""
-    import nltk
-
-    return str(nltk.data.find(STOP_WORDS)) in [
-        f"{folder}/{STOP_WORDS}" for folder in _nltk_folders()
-    ]
-
-
-def remove_substitutes() -> None:
-    """Remove the substitutes of stop words that hide fetched ones."""
-    for folder in map(Path, _nltk_folders()):
-        if (folder / "corpora" / "stopwords.zip").is_file():
-            shutil.rmtree(folder / "corpora" / "stopwords", ignore_errors=True)
-
-
-def _nltk_folders() -> list[str]:
-    folders = (cache_folder(), writable_cache())
-    return list(dict.fromkeys(str(folder / "nltk_data") for folder in folders))
 
 
 def _in_the_hubs_cache() -> Path | None:

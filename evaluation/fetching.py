@@ -70,6 +70,17 @@ def addresses_of(file: File) -> list[str]:
     return mirrors + [address.replace("{hub}", hub) for address in file.addresses]
 
 
+def is_whole(file: File, folder: Path) -> bool:
+    """Whether the file is in the cache folder, and is the known one if one is known.
+
+    Raises UserError for an incomplete folder of yours at the place of an archive.
+    """
+    place = folder / file.place
+    if place.is_dir():
+        raise UserError(f"{place} is not complete; delete it and run the same command again")
+    return place.is_file() and (not file.sha256 or sha256_of(place) in file.sha256)
+
+
 def bytes_here(file: File, folder: Path) -> int:
     """Bytes of an interrupted download."""
     part = _part_of(folder / file.name)

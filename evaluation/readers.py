@@ -54,7 +54,7 @@ def read_word_vectors(path: Path) -> tuple[list[str], np.ndarray]:
         if not row.size or (rows and row.size != rows[0].size) or not np.isfinite(row).all():
             raise UserError(
                 f"{path}, line {number}, is not 'word v1 v2 ...' with finite numbers, as many as "
-                "in the first line; fetch the file again"
+                "in the first line; delete the file and fetch it again"
             )
         words.append(word)
         rows.append(row)
@@ -82,7 +82,7 @@ def _lines(path: Path) -> Iterator[str]:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, IsADirectoryError) as e:
         raise UserError(
             f"{path} is damaged, or neither a text file nor a zip of one ({type(e).__name__}); "
-            "fetch it again"
+            "delete it and fetch it again"
         ) from e
 
 
@@ -129,7 +129,9 @@ def load_sentence_encoder(path: Path) -> Callable:
     try:
         return tf.saved_model.load(str(path))
     except (OSError, ValueError, tf.errors.OpError) as e:
-        raise UserError(f"{path} is not a loadable TensorFlow SavedModel; fetch it again") from e
+        raise UserError(
+            f"{path} is not a loadable TensorFlow SavedModel; delete it and fetch it again"
+        ) from e
 
 
 def load_masked_lm(path: Path) -> tuple:

@@ -48,7 +48,7 @@ def _nltk(name: str, size: int, *sha256: str) -> File:
         f"https://raw.githubusercontent.com/nltk/nltk_data/{commit}/{path}",
         f"https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/{path}",
     )
-    return File(f"nltk_data/{name}.zip", size, sha256, addresses)
+    return File(f"nltk/{name}.zip", size, sha256, addresses)
 
 
 def _bert(name: str, size: int, sha256: str) -> File:

@@ -84,13 +84,18 @@ def provide_stop_words() -> str:
 
     If NLTK has none, scikit-learn's list is written to the cache folder in NLTK's layout.
     """
-    if not availability.in_nltk(availability.STOP_WORDS):
-        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+    folder = writable_cache() / "nltk_data"
+    substitute = folder / "corpora" / "stopwords" / "english"
+    if availability.in_nltk("corpora/stopwords/english"):
+        path = nltk.data.find("corpora/stopwords/english")
+        return "scikit-learn" if str(path) == str(substitute) else "nltk"
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-        text = "\n".join(sorted(ENGLISH_STOP_WORDS)) + "\n"
-        substitute = writable_cache() / "nltk_data" / availability.STOP_WORDS
-        write_atomically(substitute, lambda p: p.write_text(text, encoding="utf-8"))
-    return "scikit-learn" if availability.are_substitutes() else "nltk"
+    text = "\n".join(sorted(ENGLISH_STOP_WORDS)) + "\n"
+    write_atomically(substitute, lambda p: p.write_text(text, encoding="utf-8"))
+    # Not in the folder of NLTK's own packages: NLTK finds a folder before it looks into a zip.
+    nltk.data.path.append(str(folder))
+    return "scikit-learn"
 
 
 def import_textattack(device: str) -> None:

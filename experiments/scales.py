@@ -1,10 +1,10 @@
 """The scales at which the tables and figures are made, and their attacks on this machine."""
 
-import contextlib
 import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from evaluation.availability import missing
 from experiments.paper import (
     EPOCHS_FIGURE,
     FIGURE_TASKS,
@@ -150,17 +150,7 @@ def usual_recipes(target: str, scale_name: str) -> list[str]:
 
 def can_run(recipe: str) -> bool:
     """Whether the files that one of the mini scale's recipes needs are here."""
-    if recipe == "textfooler-neighbours":
-        tagger = "taggers/averaged_perceptron_tagger_eng"
-        return bool(os.environ.get("NEIGHBOURS")) and _nltk_has(tagger)
-    return recipe != "pwws" or _nltk_has("corpora/wordnet")
-
-
-def _nltk_has(package: str) -> bool:
-    with contextlib.suppress(ImportError):
-        import nltk
-
-        for name in (package, f"{package}.zip"):
-            with contextlib.suppress(LookupError):
-                return bool(nltk.data.find(name))
-    return False
+    given = {"neighbours": os.environ.get("NEIGHBOURS")}
+    if recipe == "textfooler-neighbours" and not given["neighbours"]:
+        return False
+    return not missing(recipe, given).keys() & {"tagger", "wordnet"}

@@ -97,6 +97,17 @@ failed: $what (status $status)"
     return "$status"
 }
 
+# List all that the attacks lack, before anything runs. Runs that are not attacked are still made.
+check_resources() {
+    status=0
+    "$PYTHON" "$ROOT/attack.py" --preset "$ATTACK_PRESET" --check $RECIPES \
+        ${NEIGHBOURS:+--neighbours "$NEIGHBOURS"} ${WORD_VECTORS:+--word_vectors "$WORD_VECTORS"} \
+        ${SENTENCE_ENCODER:+--sentence_encoder "$SENTENCE_ENCODER"} \
+        ${MASKED_LM:+--masked_lm "$MASKED_LM"} >/dev/null || status=$?
+    [ "$status" -lt 128 ] || exit "$status" # a signal
+    [ "$status" -eq 0 ] || echo "note: these attacks will fail; everything else runs" >&2
+}
+
 # attack_run FOLDER DEFAULT_ROWS: run every recipe on one run; attacked rows are not repeated.
 attack_run() {
     for recipe in $RECIPES; do

@@ -68,7 +68,7 @@ def main() -> None:
 
 def fetch_for(recipes: list[str], folder: Path) -> None:
     """Fetch what the recipes need and is missing. Raises UserError if any file could not be had."""
-    files = [f for f in to_fetch(recipes) if not (folder / f.place).exists()]
+    files = [file for file in to_fetch(recipes) if not fetching.is_whole(file, folder)]
     if not files:
         print("nothing to fetch")
         return
@@ -84,7 +84,6 @@ def fetch_for(recipes: list[str], folder: Path) -> None:
             continue
         checked = "as known" if facts["checked"] else "not checked: no known one"
         print(f"fetched {file.place} (SHA-256 {facts['sha256']}, {checked})", flush=True)
-    availability.remove_substitutes()
     if failures:
         raise cli.UserError(
             f"{len(failures)} of {len(files)} files were not fetched (reasons above): run the same "

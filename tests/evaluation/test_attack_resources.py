@@ -1,6 +1,7 @@
 """External resources: located or refused in one line, and passed to TextAttack (small ones)."""
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 import torch
 from attack_tools import attack_all, make_victim
 
-from evaluation import readers, resources
+from evaluation import availability, readers, resources
 from evaluation.presets import RECIPES
 from utils import process_state
 from utils.cli import UserError
 
+FETCHED = r"\(fetch with: sh scripts/fetch_attack_resources.sh"
 NOTHING = dict.fromkeys(("neighbours", "word_vectors", "sentence_encoder", "masked_lm"))
 
 
@@ -111,12 +113,12 @@ def nltk_data(tmp_path_factory):
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ("textfooler", "tagger is missing; .*nltk.downloader averaged_perceptron_tagger_eng"),
-        ("textbugger", "counter-fitted word vectors .* curl -L .*counter-fitted-vectors.txt.zip"),
-        ("bertattack", "language model .* hf download bert-base-uncased"),
-        ("bae", "tagger is missing"),
-        ("pwws", "wordnet is missing; .*nltk.downloader wordnet"),
-        ("textfooler-neighbours", "give --neighbours FILE"),
+        ("textfooler", f"word vectors, .* Encoder, NLTK's tagger {FETCHED} textfooler; or give"),
+        ("textbugger", f"word vectors, the Universal Sentence Encoder {FETCHED} textbugger;"),
+        ("bertattack", f"bert-base-uncased, .* {FETCHED} bertattack; or give --masked_lm, --sent"),
+        ("bae", f"language model .*, NLTK's tagger {FETCHED} bae; .*, NLTK_DATA"),
+        ("pwws", rf"WordNet {FETCHED} pwws; or give NLTK_DATA\)$"),
+        ("textfooler-neighbours", f"tagger {FETCHED} .*a neighbor table .give --neighbours FILE"),
     ],
 )
 def test_a_missing_resource_names_its_command(without_data, recipe, message):
@@ -124,14 +126,42 @@ def test_a_missing_resource_names_its_command(without_data, recipe, message):
         resources.locate(recipe, NOTHING, "cpu")
 
 
-def test_a_missing_sentence_encoder_names_its_command(without_data, word_vectors):
+def test_what_is_missing_for_several_recipes_is_one_line_with_one_command(
+    without_data, word_vectors
+):
+    recipes = ("deepwordbug", "textbugger", "pwws", "textfooler-neighbours")
     given = NOTHING | {"word_vectors": str(word_vectors)}
-    with pytest.raises(UserError, match="Universal Sentence Encoder .* curl -L .*tar -xz"):
-        resources.locate("textbugger", given, "cpu")
+    with pytest.raises(UserError) as error:
+        availability.check(recipes, given)
+    message = str(error.value)
+    assert message.startswith("missing for textbugger, pwws, textfooler-neighbours: ")
+    assert message.count("fetch_attack_resources.sh") == 1 and "word vectors" not in message
+    for what in ("Universal Sentence Encoder", "WordNet", "tagger", "a neighbor table"):
+        assert message.count(what) == 1
+    availability.check(["deepwordbug", "textfooler-minilm"], NOTHING)
+
+
+def test_a_resource_that_is_not_whole_is_missing(without_data, tmp_path, masked_lm):
+    (tmp_path / "cache" / "universal-sentence-encoder").mkdir(parents=True)
+    (tmp_path / "cache" / "bert-base-uncased").mkdir()
+    (tmp_path / "cache" / "bert-base-uncased" / "config.json").write_text("{}")
+    assert availability.missing("bertattack", NOTHING).keys() == {"masked_lm", "sentence_encoder"}
+    for name in ("saved_model.pb", "variables/variables.index"):
+        path = tmp_path / "cache" / "universal-sentence-encoder" / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / "cache" / "bert-base-uncased" / "model.safetensors").touch()
+    assert not availability.missing("bertattack", NOTHING)
+    # The hub's cache comes first, under either name of the model.
+    snapshot = tmp_path / "hub" / "models--google-bert--bert-base-uncased" / "snapshots" / "abc"
+    shutil.copytree(masked_lm, snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    assert availability.find("masked_lm") == snapshot
 
 
 def test_given_paths_must_exist(without_data):
-    with pytest.raises(UserError, match="missing.txt does not exist"):
+    with pytest.raises(UserError, match="missing.txt .it does not exist; check the path"):
         resources.locate("textbugger", NOTHING | {"word_vectors": "missing.txt"}, "cpu")
     assert resources.locate("deepwordbug", NOTHING, "cpu") == {}
 

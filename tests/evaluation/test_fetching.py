@@ -3,18 +3,24 @@
 import hashlib
 import io
 import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from evaluation import fetching
-from evaluation.resource_table import MIRRORS, File
+from evaluation import availability, fetching
+from evaluation.resource_table import MIRRORS, RESOURCES, File
+from utils import cli
 from utils.cli import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -219,3 +225,122 @@ def test_archives_are_unpacked_whole_or_not_at_all(server, file, tmp_path):
     file = replace(file, name="vectors.zip")
     with pytest.raises(UserError, match="BadZipFile"):
         fetching.fetch(file, tmp_path, set())
+
+
+@pytest.fixture
+def fetch_script(server, monkeypatch, tmp_path) -> Callable[..., int]:
+    """Run scripts/fetch_attack_resources.py in this process, in an empty cache; its status.
+
+    All files of the table are at the server, with contents of the right kind and their checksums.
+    """
+    contents = {
+        "nltk/taggers/averaged_perceptron_tagger_eng.zip": zip_with(
+            "averaged_perceptron_tagger_eng/averaged_perceptron_tagger_eng.weights.json"
+        ),
+        "nltk/taggers/universal_tagset.zip": zip_with("universal_tagset/en-ptb.map"),
+        "nltk/corpora/wordnet.zip": zip_with("wordnet/data.noun"),
+        "nltk/corpora/stopwords.zip": zip_with("stopwords/english"),
+        "counter-fitted-vectors.txt.zip": zip_with("vectors.txt"),
+        "universal-sentence-encoder.tar.gz": tar_of(
+            ["saved_model.pb", "variables/variables.index"]
+        ),
+    }
+    for name, resource in RESOURCES.items():
+        files = []
+        for file in resource.files:
+            content = contents.get(file.name, b"{}")
+            server.files[f"/m/{file.name}"] = content
+            known = (hashlib.sha256(content).hexdigest(),) if file.sha256 else ()
+            files.append(replace(file, sha256=known, addresses=("http://127.0.0.1:9/x",)))
+        monkeypatch.setitem(RESOURCES, name, replace(resource, files=tuple(files)))
+    monkeypatch.setattr("nltk.data.path", [])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(MIRRORS, f"{server.address}/m")
+    path = ROOT / "scripts" / "fetch_attack_resources.py"
+    main = runpy.run_path(str(path))["main"]
+
+    def run(*recipes: str) -> int:
+        server.asked.clear()
+        monkeypatch.setattr(sys, "argv", [path.name, *recipes])
+        try:
+            cli.run(main)
+        except SystemExit as e:
+            return e.code
+        return 0
+
+    return run
+
+
+def zip_with(*names: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name in names:
+            archive.writestr(name, "text\n")
+    return content.getvalue()
+
+
+NOTHING = dict.fromkeys(("neighbours", "word_vectors", "sentence_encoder", "masked_lm"))
+
+
+def test_one_command_fetches_what_recipes_need_once(fetch_script, server, tmp_path, capsys):
+    recipes = ("textfooler", "bertattack", "pwws")
+    with pytest.raises(UserError, match="missing for textfooler, bertattack, pwws"):
+        availability.check(recipes, NOTHING)
+    assert fetch_script("pwws") == 0
+    out = capsys.readouterr().out
+    assert "WordNet, 10.8 MB: missing" in out and "to fetch: 10.8 MB into" in out
+    assert "fetched nltk/corpora/wordnet.zip (SHA-256" in out and "as known)" in out
+    assert fetch_script(*recipes) == 0
+    out = capsys.readouterr().out
+    assert "WordNet, 10.8 MB: corpora/wordnet/data.noun" in out
+    assert out.index("the Universal Sentence Encoder, about 1,000.0 MB: missing") < out.index(
+        "fetched"
+    )
+    assert "counter-fitted-vectors.txt.zip (SHA-256" in out and "not checked" in out
+    assert "/m/nltk/corpora/wordnet.zip" not in [path for path, _ in server.asked]
+    availability.check(recipes, NOTHING)  # found without a flag
+    assert availability.find("masked_lm") == tmp_path / "cache" / "bert-base-uncased"
+    assert fetch_script() == 0 and not server.asked  # all recipes
+    assert "nothing to fetch" in capsys.readouterr().out
+
+
+def test_what_can_be_fetched_is_fetched_and_the_rest_is_listed(fetch_script, server, capsys):
+    del server.files["/m/counter-fitted-vectors.txt.zip"]
+    server.files["/m/nltk/taggers/universal_tagset.zip"] = b"garbage"
+    assert fetch_script("textfooler") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["warning", "warning", "error"]
+    assert "HTTP status 404" in lines[0] and "not the known file" in lines[1]
+    assert "2 of 4 files were not fetched" in lines[2] and MIRRORS in lines[2]
+    assert availability.missing("textfooler", NOTHING).keys() == {"word_vectors", "tagger"}
+    server.asked.clear()
+    assert fetch_script("textfooler") == 2
+    assert len(server.asked) == 2  # finished files are not fetched again
+
+
+def test_the_disk_is_checked_first(fetch_script, server, monkeypatch, capsys):
+    usage = shutil.disk_usage("/")._replace(free=50_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    assert fetch_script("textbugger") == 2 and not server.asked
+    assert "has 50.0 MB free, and 2,062.0 MB are needed" in capsys.readouterr().err
+    assert fetch_script("text-bugger") == 2
+    assert "unknown recipe 'text-bugger'; known are textfooler, " in capsys.readouterr().err
+
+
+def test_the_shell_script_passes_recipes_on(tmp_path):
+    done = subprocess.run(
+        ["sh", ROOT / "scripts" / "fetch_attack_resources.sh", "pwws", "bae"],
+        env={"PATH": os.environ["PATH"], "PYTHON": "echo"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.endswith("/scripts/fetch_attack_resources.py pwws bae\n")
+
+
+def test_every_address_is_in_the_table_with_a_mirror():
+    files = [file for resource in RESOURCES.values() for file in resource.files]
+    assert len({file.name for file in files}) == len(files)
+    for file in files:
+        assert len(file.addresses) >= 2 and file.size > 0
+        assert all(len(digest) == 64 for digest in file.sha256)
