@@ -24,8 +24,7 @@ def cache_folder() -> Path:
     """Where cached files are read: ROBUST_TICKETS_CACHE, or .cache/robust_tickets in the home."""
     if chosen := os.environ.get("ROBUST_TICKETS_CACHE"):
         return Path(chosen)
-    home = _home()
-    return _temporary() if home is None else home / ".cache" / "robust_tickets"
+    return (_home() or _temporary()) / ".cache" / "robust_tickets"
 
 
 def writable_cache() -> Path:
@@ -46,22 +45,23 @@ def cached(*parts: str) -> Path:
 def settle() -> list[str]:
     """Choose places for all caches at the start of a script. Returns what to warn about.
 
-    If the home folder cannot be written, sets variables that move the caches of the libraries; they
-    are read when a library is imported. A hub cache that is there is still read. Raises OSError if
-    the temporary folder cannot be written either.
+    If there is no home folder, sets HOME. If it cannot be written, sets variables that move the
+    caches of the libraries; a hub cache that is there is still read. Libraries read all of these
+    when they are imported. Raises OSError if the temporary folder cannot be written either.
     """
     warnings = []
     tempfile.gettempdir()  # raises OSError if there is none, which libraries need as well
     home = _home()
-    if home is None or not _can_hold_files(home / ".cache"):
+    if home is None:
+        os.environ["HOME"] = str(_temporary())  # NLTK cannot be imported without one
+        warnings.append(f"HOME is not set: caches go to {_temporary()}")
+    elif not _can_hold_files(home / ".cache"):
         if "XDG_CACHE_HOME" not in os.environ:  # else by you, or by the process that started this
-            what = f"the home folder {home} cannot be written" if home else "HOME is not set"
             warnings.append(
-                f"{what}: caches go to {_temporary()}; to keep them, set HOME to a folder that you "
-                "can write"
+                f"the home folder {home} cannot be written: caches go to {_temporary()}; to keep "
+                "them, set HOME to a folder that you can write"
             )
-        hub = home / ".cache" / "huggingface" if home else None
-        if hub and hub.is_dir():
+        if (hub := home / ".cache" / "huggingface").is_dir():
             os.environ.setdefault("HF_HOME", str(hub))
             os.environ.setdefault("HF_DATASETS_CACHE", str(_temporary() / "datasets"))
         for variable, name in _OF_LIBRARIES.items():

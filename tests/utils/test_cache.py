@@ -42,18 +42,22 @@ def test_a_home_that_can_be_written_is_used(monkeypatch, tmp_path):
     assert cache.cached("a") == tmp_path / "chosen/a"
 
 
-@pytest.mark.parametrize("home", [NOWHERE, "/proc/none", None])
+@pytest.mark.parametrize("home", [NOWHERE, "/proc/none"])
 def test_another_home_is_replaced_by_the_temporary_folder(monkeypatch, temporary, home):
-    if home is None:  # and no entry in the password database
-        monkeypatch.delenv("HOME", raising=False)
-        monkeypatch.setattr("pwd.getpwuid", lambda _: (_ for _ in ()).throw(KeyError()))
-    else:
-        monkeypatch.setenv("HOME", home)
+    monkeypatch.setenv("HOME", home)
     [warning] = cache.settle()
-    assert (home or "HOME is not set") in warning and f": caches go to {temporary};" in warning
+    assert f"{home} cannot be written: caches go to {temporary};" in warning
     assert cache.cached("a") == temporary / "a" and os.environ["XDG_CACHE_HOME"] == str(temporary)
     assert temporary.stat().st_mode & 0o77 == 0
     assert cache.settle() == []  # in a process that this one starts
+
+
+def test_a_user_without_a_home_gets_one(monkeypatch, temporary):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda _: (_ for _ in ()).throw(KeyError()))
+    assert cache.settle() == [f"HOME is not set: caches go to {temporary}"]
+    assert cache.cached("a") == temporary / ".cache" / "robust_tickets" / "a"
+    assert Path.home() == temporary and cache.settle() == []
 
 
 def test_a_cache_that_cannot_be_written_is_still_read(monkeypatch, temporary, tmp_path):
