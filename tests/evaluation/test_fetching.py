@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Server:
-    """What the server answers: `files` by path, the bytes before a break, and statuses."""
+    """What the server answers: `files` by path, bytes before a break, and statuses (0: none)."""
 
     address: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -49,6 +49,9 @@ def server(monkeypatch) -> Iterator[Server]:
             state.asked.append((self.path, wanted))
             content = state.files.get(self.path)
             status = state.statuses.get(self.path, [])
+            if status[:1] == [0]:  # hang up without an answer
+                status.pop(0)
+                return
             if status or content is None:
                 self.send_error(status.pop(0) if status else 404)
                 return
@@ -179,6 +182,11 @@ def test_the_next_address_is_tried(server, file, tmp_path, statuses):
 
 def test_an_overloaded_server_is_asked_again(server, file, tmp_path):
     server.statuses["/a/x.bin"] = [503, 429]
+    assert fetching.fetch(file, tmp_path, set())["address"].endswith("/a/x.bin")
+
+
+def test_a_server_that_hangs_up_is_asked_again(server, file, tmp_path):
+    server.statuses["/a/x.bin"] = [0, 0]
     assert fetching.fetch(file, tmp_path, set())["address"].endswith("/a/x.bin")
 
 
