@@ -13,6 +13,7 @@ from training.deviations import SEARCH, SearchDeviations, apply_deviations
 from training.methods import AdversarySettings
 from training.settings import (
     DataSettings,
+    MatrixSettings,
     ModelSettings,
     RunSettings,
     TicketSettings,
@@ -26,7 +27,13 @@ from utils.settings import Role, changed, parse, recipe_of, setting
 
 @dataclasses.dataclass(kw_only=True)
 class Settings(
-    ModelSettings, DataSettings, RunSettings, TrainingSettings, SearchDeviations, AdversarySettings
+    ModelSettings,
+    DataSettings,
+    MatrixSettings,
+    RunSettings,
+    TrainingSettings,
+    SearchDeviations,
+    AdversarySettings,
 ):
     """Search (the paper's Table 6; the defaults are SST-2's)."""
 
@@ -131,8 +138,7 @@ class Search:
         losses, norms = [], []
 
         def loss_at(rows: dict, shift: Tensor | None) -> Tensor:  # L(f(x + delta; m * theta), y)
-            embeddings = model.get_input_embeddings()
-            with self.accelerator.autocast(), adversary.perturbed(embeddings, shift):
+            with self.accelerator.autocast(), adversary.perturbed(model, shift):
                 logits = model(**inputs_of(rows)).logits
             losses = F.cross_entropy(logits.float(), rows["labels"], reduction="sum")
             return losses * rows["row_weight"]  # a share of the batch's mean
@@ -218,7 +224,6 @@ def measure_gates(search: Search, dev) -> dict:
     gated, args = search.gated, search.args
     scores = {name: layer.scores.detach() for name, layer in gated.items()}
     shapes = {name: tuple(layer.weight.shape) for name, layer in gated.items()}
-    kinds = encoders.matrix_kinds(list(gated))
     masks = tickets.draw(scores, shapes, args.sparsity)
     measured = {}
     for name, gates in (("soft_gates", surgery.soft_gates(gated)), ("ticket", masks)):
@@ -227,9 +232,13 @@ def measure_gates(search: Search, dev) -> dict:
             search.model, dev, 4 * args.bsz, search.accelerator
         )
     surgery.fix_gates(gated, None)
+    heads = search.model.config.num_attention_heads
+    parts = encoders.split_fused(scores, heads)
     by_kind: dict[str, list[Tensor]] = {}
-    for name, s in scores.items():
-        by_kind.setdefault(kinds[name], []).append(s)
+    for name, s in parts.items():
+        by_kind.setdefault(encoders.kinds_of(name)[0], []).append(s)
+    mask_parts = encoders.split_fused(masks, heads)
+    kinds = {name: encoders.kinds_of(name)[0] for name in mask_parts}
     shares = hard_concrete.gate_shares(list(scores.values()))
     return measured | {
         "gate_shares": shares,
@@ -239,7 +248,7 @@ def measure_gates(search: Search, dev) -> dict:
             k: float(hard_concrete.penalty(s)) for k, s in by_kind.items()
         },
         "ticket_sparsity": tickets.sparsity_of(masks),
-        "ticket_density_by_kind": tickets.density_by(masks, kinds),
+        "ticket_density_by_kind": tickets.density_by(mask_parts, kinds),
     }
 
 
@@ -287,21 +296,23 @@ def main() -> None:
         return
 
     # Data and model: stage 1's splits and checkpoint, a gate for every prunable weight.
+    models.settle_precision(args, str(checkpoint))
     accelerator = devices.make_accelerator(args)
     if args.clip_over == "accumulated" and accelerator.num_processes > 1:
         raise cli.UserError("--clip_over accumulated runs in one process: use one GPU")
     splits = load_splits(args, task, ("train", "dev"))
     tokenizer = models.load_tokenizer(str(checkpoint))
-    train, dev = (
-        encode(splits[name], tokenizer, args.max_seq_length, args.token_type_ids)
-        for name in ("train", "dev")
-    )
     model = checkpoints.load_checkpoint(
         checkpoint, splits.task, args.attn_implementation, args.dropout
     )
     models.check_length(model, args.max_seq_length)
-    models.check_tokenizer(model, tokenizer)
+    models.fit_tokenizer(model, tokenizer)
+    train, dev = (
+        encode(splits[name], tokenizer, args.max_seq_length, args.token_type_ids)
+        for name in ("train", "dev")
+    )
     with cli.explain():
+        encoders.select(model, args.matrices, args.exclude)
         gated = surgery.install_gates(model, args.mask_p, args.out_w_per_mask, args.in_w_per_mask)
     models.fit_memory(model, args.checkpoint_activations)
     model.to(accelerator.device).train()
@@ -326,6 +337,8 @@ def main() -> None:
         "recipe": recipe_of(args),
         "environment": environment(),
     }
+    if kinds := encoders.selected(model):
+        manifest["matrices"] = kinds
     about_run = {k: manifest[k] for k in ("task", "encoder", "gates", "recipe")}
     about_run |= {"label_names": splits.task.label_names, "data": splits.facts()}
     about_run["optimizer_steps"] = clocks.total_steps

@@ -8,6 +8,7 @@ from textattack.models.wrappers import ModelWrapper
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from training.loading import precision_for
 from utils.cli import UserError
 
 
@@ -32,7 +33,7 @@ class Victim(ModelWrapper):
     def __post_init__(self):
         self.model.to(self.device).eval()
         self._known: dict[tuple, torch.Tensor] = {}
-        if self.precision == "bf16":
+        if precision_for(self.model.config, self.precision) == "bf16":
             _keep_output_layer_in_fp32(self.model)
 
     def forget(self) -> None:
@@ -67,6 +68,7 @@ class Victim(ModelWrapper):
             name: nn.utils.rnn.pad_sequence(
                 [torch.tensor(row) for row in rows],
                 batch_first=True,
+                padding_side=self.tokenizer.padding_side,
                 padding_value=padding.get(name, self.tokenizer.pad_token_type_id),
             ).to(self.device)
             for name, rows in columns.items()
