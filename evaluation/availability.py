@@ -90,10 +90,10 @@ def check(recipes: Iterable[str], given: Given) -> None:
     to_fetch = [n for n, what in names.items() if n in RESOURCES and what == RESOURCES[n].what]
     parts = []
     if to_fetch:
-        whats = ", ".join(names[name] for name in to_fetch)
+        wanted = ", ".join(names[name] for name in to_fetch)
         asked = " ".join(recipe for recipe in lacking if lacking[recipe].keys() & {*to_fetch})
         flags = [f"--{name}" for name in to_fetch if name not in IN_NLTK]
         flags += ["NLTK_DATA"] * bool({*IN_NLTK} & {*to_fetch})
-        parts = [f"{whats} (fetch with: {FETCH} {asked}; or give {', '.join(flags)})"]
+        parts = [f"{wanted} (fetch with: {FETCH} {asked}; or give {', '.join(flags)})"]
     parts += [what for name, what in names.items() if name not in to_fetch]
     raise UserError(f"missing for {', '.join(lacking)}: {'; '.join(parts)}")
