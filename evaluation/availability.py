@@ -4,6 +4,7 @@ This module imports nothing heavy at its top, so that a script can look before i
 """
 
 import importlib.util
+import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ def find(name: str, given: str | None = None) -> Path | None:
     The path of NLTK's packages is the name that `nltk.data.find` finds.
     """
     if given is not None:
-        return Path(given) if Path(given).exists() else None
+        return Path(given) if os.path.exists(given) else None
     resource = RESOURCES[name]
     if name in IN_NLTK:
         is_there = all(map(in_nltk, resource.shown_by))
@@ -68,7 +69,7 @@ def missing(recipe: str, given: Given) -> dict[str, str]:
     needs = needs_of(recipe, given)
     for name in needs:
         path = given.get(name)
-        if path is not None and not Path(path).exists():
+        if path is not None and not os.path.exists(path):
             lacking[name] = f"--{name} {path} (it does not exist; check the path)"
         elif name == "neighbours" and path is None:
             lacking[name] = "a neighbor table (give --neighbours FILE; JSON: word -> list of words)"

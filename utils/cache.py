@@ -39,7 +39,8 @@ def cached(*parts: str) -> Path:
     `parts`: of the path inside the cache.
     """
     path = cache_folder().joinpath(*parts)
-    return path if path.exists() else writable_cache().joinpath(*parts)
+    # Not Path.exists, which raises an error in a folder that cannot be read.
+    return path if os.path.exists(path) else writable_cache().joinpath(*parts)
 
 
 def settle() -> list[str]:
@@ -61,8 +62,9 @@ def settle() -> list[str]:
                 f"the home folder {home} cannot be written: caches go to {_temporary()}; to keep "
                 "them, set HOME to a folder that you can write"
             )
-        if (hub := home / ".cache" / "huggingface").is_dir():
-            os.environ.setdefault("HF_HOME", str(hub))
+        hub = str(home / ".cache" / "huggingface")
+        if os.access(hub, os.R_OK | os.X_OK):
+            os.environ.setdefault("HF_HOME", hub)
             os.environ.setdefault("HF_DATASETS_CACHE", str(_temporary() / "datasets"))
         for variable, name in _OF_LIBRARIES.items():
             os.environ.setdefault(variable, str(_temporary() / name))
