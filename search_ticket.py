@@ -76,8 +76,14 @@ class Settings(
     )
     compile: bool | None = setting(
         None,
-        "compile the gates, which needs a C++ compiler or Triton (default: in bf16, where the run "
-        "is long enough to gain by it)",
+        "compile the gates, which needs a C++ compiler or Triton (default: where the run is long "
+        "enough to gain by it)",
+        role=Role.COMPUTE,
+    )
+    exact_gates: bool | None = setting(
+        None,
+        "draw the gates' noise in float32 and compute them step by step, as Eqs. 1-3 are written "
+        "(default: faster, with two random bytes per gate)",
         role=Role.COMPUTE,
     )
 
@@ -86,6 +92,8 @@ def parse_args(argv: list[str] | None = None) -> Settings:
     args = parse(Settings, __doc__.split("\n")[0], argv)
     check_task(args)
     apply_deviations(args, SEARCH)
+    if args.exact_gates and args.compile:
+        raise cli.UserError("--compile is not read with --exact_gates: leave one out")
     if args.clean_loss_weight and not args.adv_steps:
         raise cli.UserError("--clean_loss_weight is not read with --adv_steps 0: leave it out")
     if any(e != "best" and e > args.epochs for e in args.keep_scores):
@@ -252,14 +260,13 @@ def measure_gates(search: Search, dev) -> dict:
     }
 
 
-def prepare_fast_gates(gated, args: Settings, accelerator, passes: int) -> bool:
+def prepare_fast_gates(gated, args: Settings, passes: int) -> bool:
     """Whether noise is drawn in bytes, which makes gates fast; compiles them if that pays.
 
-    fp32 without --compile keeps the plain gates, bit for bit; so do weights that are not frozen. In
-    bf16 a pass over 10 million gates gains some 25 ms by compiling, which takes some 20 s.
+    Weights that are not frozen keep the plain gates. A pass over 10 million gates in bf16 gains
+    some 25 ms by compiling, which takes some 20 s.
     """
-    is_bf16 = accelerator.mixed_precision == "bf16"
-    if args.clip_over != "scores" or not (is_bf16 or args.compile):
+    if args.exact_gates or args.clip_over != "scores":
         return False
     gates = sum(layer.scores.numel() for layer in gated.values())
     if args.compile or (args.compile is None and gates * passes > 1e10):
@@ -318,7 +325,7 @@ def main() -> None:
     model.to(accelerator.device).train()
     clocks = Clocks(args, len(train), len(tokenizer.model_input_names))
     passes = clocks.total_steps * (args.adv_steps or 1)
-    in_bytes = prepare_fast_gates(gated, args, accelerator, passes)
+    in_bytes = prepare_fast_gates(gated, args, passes)
     draws = adversary.Draws(
         model.get_input_embeddings().embedding_dim,
         args,
