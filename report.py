@@ -21,7 +21,6 @@ from evaluation.settings import AttackSettings, RecordFiles
 from experiments.paper import FIGURES, TABLES
 from experiments.scales import SCALES, ChoiceOfRuns
 from experiments.study import STUDIES
-from reporting import build, summary_table
 from training.settings import FolderSettings
 from training.tasks import name_in_records
 from utils import cli
@@ -72,6 +71,8 @@ def parse_args(argv: list[str] | None = None) -> Settings:
 
 def main() -> None:
     args = parse_args()
+    from reporting import build, summary_table  # matplotlib reads its settings when it is imported
+
     folder = Path(args.output_dir)
     if args.make is None:
         attacks, files = records.read_records(args.records), records.record_files(args.records)

@@ -21,6 +21,7 @@ METHODS=${METHODS:-plain}
 check_tasks
 check method "$KNOWN_METHODS" "$METHODS"
 
+[ "$ATTACK" = no ] || check_resources
 for seed in $SEEDS; do
     for task in $TASKS; do
         case $task in

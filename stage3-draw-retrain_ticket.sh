@@ -41,6 +41,7 @@ make_scores() {
         --seed "$seed" "$@" --output_dir "$scores"
 }
 
+[ "$ATTACK" = no ] || check_resources
 for seed in $SEEDS; do
     for task in $TASKS; do
         # sparsities: those of Tables 1 and 2.

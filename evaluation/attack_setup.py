@@ -14,7 +14,7 @@ import torch
 from evaluation import calibration, checkpoints, protocol, resources
 from evaluation.checkpoints import Target
 from evaluation.minilm import SIMILARITY_THRESHOLDS
-from evaluation.presets import RECIPES
+from evaluation.presets import needs_of
 from evaluation.settings import RESOURCE_FLAGS, AttackRun
 from training import models
 from training.rows import Rows
@@ -161,7 +161,7 @@ def locate_resources(args: AttackRun, device: str) -> dict[str, Path]:
     given = {name: getattr(args, name) for name in RESOURCE_FLAGS}
     for name in RESOURCE_FLAGS:
         # Not an error: a shell script passes all resources that it has to each recipe.
-        if given[name] is not None and name not in RECIPES[args.recipe]:
+        if given[name] is not None and name not in needs_of(args.recipe, given):
             cli.warn(f"--{name} is not read by the recipe {args.recipe}")
     return resources.locate(args.recipe, given, device)
 

@@ -27,7 +27,7 @@ check_tasks() {
 KNOWN_TASKS="imdb ag_news sst2 qnli qqp mnli builtin/rotten_tomatoes builtin/imdb"
 KNOWN_METHODS="plain freelb pgd infobert"
 KNOWN_RECIPES="textfooler textbugger bertattack bertattack-released bae pwws deepwordbug \
-textfooler-minilm textbugger-minilm textfooler-neighbours"
+textfooler-minilm textbugger-minilm textfooler-neighbours textfooler-use3"
 refuse_carriage_returns PYTHON $(names_of) # each is a word
 case $* in *"$carriage_return"*) fail "a flag contains a carriage return; remove it" ;; esac
 if [ "$stage $ATTACK" = "2 yes" ]; then
@@ -110,6 +110,17 @@ attempt() {
     [ "$status" -eq 0 ] || failures="$failures
 failed: $what (status $status)"
     return "$status"
+}
+
+# List all that the attacks lack, before anything runs. Runs that are not attacked are still made.
+check_resources() {
+    status=0
+    "$PYTHON" "$ROOT/attack.py" --preset "$ATTACK_PRESET" --check $RECIPES \
+        ${NEIGHBOURS:+--neighbours "$NEIGHBOURS"} ${WORD_VECTORS:+--word_vectors "$WORD_VECTORS"} \
+        ${SENTENCE_ENCODER:+--sentence_encoder "$SENTENCE_ENCODER"} \
+        ${MASKED_LM:+--masked_lm "$MASKED_LM"} >/dev/null || status=$?
+    [ "$status" -lt 128 ] || exit "$status" # a signal
+    [ "$status" -eq 0 ] || echo "note: these attacks will fail; everything else runs" >&2
 }
 
 # attack_run FOLDER DEFAULT_ROWS: run every recipe on one run; attacked rows are not repeated.

@@ -667,3 +667,16 @@ def test_the_scales_and_the_papers_data_agree():
         named = {row.paper_method for row in table.rows}
         assert methods <= named
     assert SCALES["paper"].epochs == 3 and json.dumps(SCALES["mini"].settings)
+
+
+def test_what_the_attacks_lack_is_listed_before_anything_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("nltk.data.path", [])
+    monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    flags = ("table1", "--tasks", "sst2", "--rows", "Fine-tune", "--no-controls", "--dry_run")
+    call("reproduce", *flags, "--scale", "paper", "--runs", tmp_path / "r")
+    [warning] = [x for x in capsys.readouterr().err.splitlines() if x.startswith("warning")]
+    command = "sh scripts/fetch_attack_resources.sh bertattack bertattack-released textfooler"
+    assert command in warning and "word vectors" in warning and "these attacks fail" in warning
+    call("reproduce", *flags, "--scale", "mini", "--runs", tmp_path / "r")
+    assert "missing" not in capsys.readouterr().err

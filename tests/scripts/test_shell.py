@@ -275,6 +275,32 @@ def test_a_failed_attack_stops_nothing_but_a_signal_does(
     assert done.returncode == 143 and "textbugger" not in done.stdout and not done.stderr
 
 
+@pytest.mark.parametrize(("script", "settings"), [(STAGES[0], {"ATTACK": "yes"}), (STAGES[2], {})])
+def test_what_the_attacks_lack_is_listed_before_anything_runs(script, settings, tmp_path):
+    """The first command is attack.py --check with all recipes; its status stops nothing."""
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$*" >>{tmp_path}/calls\n'
+        'case "$*" in *"--check "*) echo "error: missing" >&2; exit 2 ;; esac\n'
+    )
+    python.chmod(0o755)
+    settings |= {"PYTHON": str(python), "TASKS": "sst2", "MASKED_LM": "a folder"}
+    settings |= {"RECIPES": "bae pwws", "ATTACK_PRESET": "released"}
+    done = shell(script, settings)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    checks = [call for call in calls if "--check " in call]
+    assert (
+        calls[0].endswith("/attack.py --preset released --check bae pwws --masked_lm a folder")
+        and checks == calls[:1]
+    )
+    assert done.returncode == 0 and sum("--recipe" in call for call in calls) == 2
+    first, second = done.stderr.splitlines()
+    assert first == "error: missing" and second.startswith("note: these attacks will fail")
+    (tmp_path / "calls").unlink()
+    shell(script, settings | {"ATTACK": "no"})
+    assert "--check " not in (tmp_path / "calls").read_text()
+
+
 def test_recipes_and_sparsities_are_checked_before_anything_runs(echo_python):
     known = re.search(r'KNOWN_RECIPES="([^"]+)"', (ROOT / "scripts" / "common.sh").read_text())[1]
     assert known.replace("\\\n", "").split() == [*RECIPES]
