@@ -23,9 +23,8 @@ from evaluation.settings import AttackSettings, RecordFiles
 from experiments.paper import FIGURES, TABLES
 from experiments.scales import SCALES, ChoiceOfRuns
 from experiments.study import STUDIES
-from reporting import build, summary_table
-from reporting.page.blocks import of_tables
 from training.settings import FolderSettings
+from training.tasks import name_in_records
 from utils import cli
 from utils.files import public_name
 from utils.settings import Role, changed, parse, setting
@@ -115,6 +114,8 @@ def main() -> None:
 
         watch(args.watch)
         return
+    from reporting import build, summary_table  # matplotlib reads its settings when it is imported
+
     folder = Path(args.output_dir)
     if args.gallery:
         from reporting.page import gallery  # here: it imports torch, which takes seconds
@@ -128,6 +129,7 @@ def main() -> None:
         names = "table.md, table.csv, figure.png, records.jsonl"
         if args.html:
             from reporting.page import report as page  # here: torch and more, which take seconds
+            from reporting.page.blocks import of_tables
 
             blocks = of_tables(summary_table.make_tables(attacks), args.title)
             names += f", {page.write(folder, args.title, blocks, args.records).name}"
@@ -136,7 +138,7 @@ def main() -> None:
     with cli.explain("--further_flags: "):
         further = tuple(shlex.split(args.further_flags))
     targets = ALL if "all" in args.make else dict.fromkeys(args.make)
-    tasks = tuple(dict.fromkeys(args.tasks)) if args.tasks else None
+    tasks = tuple(dict.fromkeys(map(name_in_records, args.tasks))) if args.tasks else None
     scale = replace(SCALES[args.scale], further_flags=further, seeds=tuple(args.seeds))
     if args.encoder:
         scale = replace(scale, encoder=public_name(args.encoder))

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Set up if needed, then run lint, format, spelling and type checks, and all tests. --fast skips the
 # tests marked slow. All other arguments go to pytest, such as --order random (tests/conftest.py).
+. "$(dirname -- "$0")/scripts/line_endings.sh" #
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 if [ "${1:-}" = --fast ]; then

@@ -4,8 +4,11 @@
 #
 # Python 3.11 on Linux x86_64 installs requirements.lock, whose packages are checked by hash. Every
 # other Python installs requirements.txt, whose indirect dependencies are not pinned.
+. "$(dirname -- "$0")/line_endings.sh" #
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+. "$ROOT/scripts/variables.sh"
+refuse_carriage_returns PYTHON
 venv_python="$ROOT/.venv/bin/python"
 stamp="$ROOT/.venv/requirements.installed"
 wanted() {
@@ -14,11 +17,6 @@ wanted() {
 if [ -x "$venv_python" ] && wanted | cmp -s - "$stamp"; then
     exit 0
 fi
-
-fail() {
-    echo "error: $1" >&2
-    exit 2
-}
 
 fits() {
     "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \

@@ -213,6 +213,25 @@ def sst2_folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def paper_hub():
+    from hub import content, server  # these import this file
+
+    with server.serving() as served:
+        content.add_paper(served)
+        yield served
+
+
+@pytest.fixture
+def hub(paper_hub):
+    """A stand-in of the hub with the paper's model and data; a test may add to it or break it."""
+    before = vars(paper_hub).copy()
+    paper_hub.repositories = before["repositories"].copy()
+    paper_hub.requests = []
+    yield paper_hub
+    vars(paper_hub).update(before)
+
+
 @pytest.fixture(scope="module")
 def textattack():
     """TextAttack, imported with one cache for all tests.

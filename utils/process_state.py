@@ -171,7 +171,7 @@ def resume_threads(earlier: int | None, what: str) -> str | None:
         why = f"{what} does not record its number of threads ({now} now)"
     elif os.environ.get("OMP_NUM_THREADS"):
         why = f"{what} began with {earlier} threads, and OMP_NUM_THREADS asks for {now}"
-    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    elif os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         why = f"{what} began with {earlier} threads in each process ({now} now)"
     else:
         torch.set_num_threads(earlier)
