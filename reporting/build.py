@@ -12,10 +12,8 @@ from experiments.scales import Scale, tables_of, tasks_of
 from experiments.study import STUDIES, STUDY, STUDY_RECORDS
 from reporting import calibration_table, figure_data, figures, search_epochs, searches, study
 from reporting.cells import Records
-from reporting.page.blocks import of_sub_tables, of_tables
 from reporting.paper_tables import SubTable, command, sub_tables
 from reporting.render import paragraphs, write_records, write_text
-from reporting.summary_table import make_tables
 from reporting.table_files import csv_text, latex, markdown
 from training.tasks import TASKS
 from utils.cli import UserError
@@ -128,30 +126,14 @@ def make(request: Request) -> list[Path]:
     if not written:
         raise NoRecords("; ".join(missing))
     if request.html:
-        written.append(_write_page(request, subs, figures))
+        from reporting.page import report as page  # here: it imports torch, which takes seconds
+
+        shown = page.write_targets(request.folder, request.targets, subs, figures, request.paths)
+        written.append(shown)
     # At the end: the reader of a pipe may close it early.
     for text in [*(text for text, _ in results), *missing]:
         print(text)
     return written
-
-
-def _write_page(
-    request: Request, subs: list[SubTable], figures: dict[str, figure_data.Shown]
-) -> Path:
-    """report.html of all targets; without a table, its models are those of the figures."""
-    from reporting.page import report as page  # here: it imports torch, which takes seconds
-
-    first, *others = request.targets
-    tables = tables_of(first)
-    title = (tables[0].title if tables else FIGURES[first]) + "".join(
-        f", {name}" for name in others
-    )
-    blocks = of_sub_tables(subs)
-    if not blocks:
-        records = list(dict.fromkeys(r for shown in figures.values() for r in shown.records))
-        blocks = of_tables(make_tables(records), title)
-    titled = {FIGURES[name]: shown for name, shown in figures.items()}
-    return page.write(request.folder, title, blocks, request.paths, titled)
 
 
 def _sub_tables(table: Table, request: Request, tasks: Iterable[str]) -> list[SubTable]:

@@ -1,7 +1,7 @@
 """The answers of a page: Aua of each model minus that of what it is compared with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from evaluation.by_class import Rate
@@ -55,22 +55,26 @@ class Answer:
 def answers_of(blocks: Sequence[Block]) -> list[Answer]:
     """Tickets are compared with their dense controls; without any, all with the first model.
 
-    `blocks`: one attack on one or several tasks.
+    `blocks`: one attack on one or several tasks. A label names the tasks if they are not all.
     """
     by_label: dict[str, dict[str, Result]] = {}
     for block in blocks:
         for result in block.results:
             by_label.setdefault(result.label, {})[block.task] = result
-    answers = []
+    answers: list[Answer] = []
     for label, lines in by_label.items():
         answers += _answers(label, lines, {name: pairs_with(lines, name) for name in CONTROLS})
-    if answers or not by_label:
-        return answers
-    base, first = next(iter(by_label.items()))
-    for label, lines in by_label.items():
-        pairs = {t: (r.records, first[t].records) for t, r in lines.items() if t in first}
-        answers += _answers(label, lines, {base: pairs}) if label != base else []
-    return answers
+    if not answers and by_label:
+        base, first = next(iter(by_label.items()))
+        for label, lines in by_label.items():
+            pairs = {t: (r.records, first[t].records) for t, r in lines.items() if t in first}
+            answers += _answers(label, lines, {base: pairs}) if label != base else []
+    return [
+        replace(a, label=f"{a.label} on {' and '.join(a.tasks)}")
+        if a.label in by_label and len(a.tasks) < len(blocks)
+        else a
+        for a in answers
+    ]
 
 
 def _answers(

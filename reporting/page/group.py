@@ -73,7 +73,10 @@ class Group:
     def _without_difference(self) -> str:
         shown = [(block.task, result) for block in self.blocks for result in block.results]
         if len(shown) > 1:
-            return "The records show no difference: no two models were attacked on the same rows."
+            return (
+                "The records show no difference: the models were attacked on other rows or with "
+                "other seeds, or the outcomes of their rows were not recorded."
+            )
         [(task, result)] = shown
         aua = render.cell(result.cell("aua_percent"), count=False)
         return f"{result.label} on {task}: Aua {aua} %. There is nothing to compare it with."

@@ -5,14 +5,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from experiments.paper import FIGURES
+from experiments.scales import tables_of
 from reporting.figure_data import Shown
 from reporting.page import curves, reliability, table, texts, tickets
-from reporting.page.blocks import Block, alike, without_repetitions
+from reporting.page.blocks import Block, alike, of_sub_tables, of_tables, without_repetitions
 from reporting.page.group import Group
 from reporting.page.plots import Plot
 from reporting.page.write import write as write_page
+from reporting.paper_tables import SubTable
 from reporting.search_epochs import NAME as SEARCH_LOG
 from reporting.searches import Runs, find_runs
+from reporting.summary_table import make_tables
 from utils.cli import UserError
 
 NAME = "report.html"
@@ -62,6 +66,28 @@ def write(
         "sections": sections,
     }
     return write_page(folder / NAME, "report.html", context)
+
+
+def write_targets(
+    folder: Path,
+    targets: Iterable[str],
+    subs: Sequence[SubTable],
+    figures: Mapping[str, Shown],
+    paths: Sequence[str],
+) -> Path:
+    """The page of tables and figures of the paper or of the study, by their names.
+
+    Without a table, its models are those of the figures.
+    """
+    first, *others = targets
+    title = next((table.title for table in tables_of(first)), FIGURES.get(first, first))
+    title = ", ".join([title, *others])
+    blocks = of_sub_tables(subs)
+    if not blocks:
+        records = list(dict.fromkeys(r for shown in figures.values() for r in shown.records))
+        blocks = of_tables(make_tables(records), title)
+    titled = {FIGURES[name]: shown for name, shown in figures.items()}
+    return write(folder, title, blocks, paths, titled)
 
 
 def _curves(

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import call, fails
@@ -680,3 +681,15 @@ def test_what_the_attacks_lack_is_listed_before_anything_runs(tmp_path, monkeypa
     assert command in warning and "word vectors" in warning and "these attacks fail" in warning
     call("reproduce", *flags, "--scale", "mini", "--runs", tmp_path / "r")
     assert "missing" not in capsys.readouterr().err
+
+
+def test_every_target_also_has_a_page(monkeypatch):
+    words = []
+
+    def run(line):
+        words.extend(line)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(reproduce.subprocess, "run", run)
+    assert reproduce.write_report(reproduce.parse_args(["table1", "--scale", "mini"])) == 0
+    assert "--html" in words

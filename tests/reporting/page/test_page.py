@@ -59,6 +59,7 @@ def test_the_answer_of_the_study_is_that_of_its_page():
     assert f"| {render.short(answer.first.difference)} |" in page
     assert group.lead.startswith("Of 6 robust tickets, 2 gain ") and "one class" in group.lead
     assert set(answer.carried) == set(STUDY.tasks)
+    assert "Rand (matched) 30 % on sst2 minus dense, same epochs: −14.5 points" in group.lead
 
 
 def test_one_seed_gives_a_p_value(tmp_path):
