@@ -27,10 +27,12 @@ class Axis:
 
     @classmethod
     def over(cls, values: Iterable[float | None], least_span: float = 0.0) -> "Axis":
-        """An axis with about five round ticks that holds all values."""
+        """An axis with about five round ticks that holds all values, and spans at least so much."""
         known = [value for value in values if value is not None] or [0.0, 1.0]
         low, high = min(known), max(known)
-        span = max(high - low, least_span) or abs(high) or 1.0
+        if high - low < least_span:
+            low, high = (low + high - least_span) / 2, (low + high + least_span) / 2
+        span = high - low or abs(high) or 1.0
         power = 10 ** math.floor(math.log10(span / 5))
         step = next(power * n for n in (1, 2, 5, 10) if span / (power * n) <= 5.5)
         low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step

@@ -86,8 +86,7 @@ def _sentences(answers: list[Answer]) -> str:
     """About models of one kind that are compared with the same."""
     first = answers[0].first
     if len(answers) == 1:
-        label = answers[0].label
-        start = f"{label[0].upper()}{label[1:]} minus {first.in_full}: "
+        start = f"{_capital(answers[0].label)} minus {first.in_full}: "
         start += f"{render.in_words(first.difference)}."
     else:
         over = f"dense models with the {first.name}" if first.is_control else first.name
@@ -126,7 +125,11 @@ def _carried(answers: list[Answer]) -> str:
     if len(answers) == 1:
         return f"But one class carries the gain: {numbers}."
     count = "all" if len(carried) == len(answers) else f"{len(carried)} of them"
-    return f"But in {count}, one class carries the gain. {largest.label}: {numbers}."
+    return f"But in {count}, one class carries the gain. {_capital(largest.label)}: {numbers}."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _data(record: AttackRecord) -> str:

@@ -51,6 +51,7 @@ def write(
     blocks = without_repetitions(blocks)
     of_first = next((block.title for block in blocks if block.results), None)
     groups = [Group(g) for g in alike(b for b in blocks if b.title == of_first)]
+    groups.sort(key=lambda group: not group.answers)  # those that answer first
     models = [result for block in blocks for result in block.results]
     records = {r for m in models for r in m.records}
     records |= {r for m in models for c in m.controls for r in c.records}

@@ -217,3 +217,8 @@ def test_an_axis_has_round_ticks_that_hold_the_values(values, ticks):
     axis = Axis.over(values)
     assert all(axis.low <= value <= axis.high for value in values)
     assert [text for _, text in axis.ticks] == ticks
+
+
+def test_an_axis_of_one_value_has_it_in_the_middle():
+    axis = Axis.over([20.0], least_span=20)
+    assert (axis.low, axis.high) == (10, 30) and axis.at(20.0) == 50
