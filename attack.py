@@ -124,7 +124,7 @@ def main() -> None:
             folder.copy_rows(finished[model])
         bar = cli.progress_bar(len(rows), len(folder.done), "row", args.recipe, args.quiet)
         waiting = [i for i, row_id in enumerate(rows.ids) if row_id not in folder.done]
-        lines = attack_rows.attack_rows(setup, attack, victim, waiting, args.processes)
+        lines = attack_rows.attack_rows(setup, victim, loaded, waiting, args.processes)
         with contextlib.closing(lines), bar:
             for line in lines:
                 folder.append(line)

@@ -110,6 +110,7 @@ def main() -> None:
         return
 
     # Data and model.
+    models.settle_precision(args, args.model_name)
     accelerator = devices.make_accelerator(args)
     check_processes(args, accelerator)
     splits = load_splits(args, task)
@@ -119,7 +120,7 @@ def main() -> None:
         args.model_name, labels, args.seed, args.dropout, args.attn_implementation
     )
     models.check_length(model, args.max_seq_length)
-    models.check_tokenizer(model, tokenizer)
+    models.fit_tokenizer(model, tokenizer)
     with cli.explain():
         fingerprint = encoders.encoder_fingerprint(model)
     encoder = models.encoder_facts(args.model_name, model, fingerprint)

@@ -14,7 +14,7 @@ that the other ticket removes at sparsity s (except one if both round a half).
 
 import dataclasses
 
-from training.settings import FolderSettings, ModelSettings, TicketSettings
+from training.settings import FolderSettings, MatrixSettings, ModelSettings, TicketSettings
 from utils import cli
 from utils.settings import REQUIRED, Role, changed, parse, setting
 
@@ -22,7 +22,7 @@ FROM_SCORES = ("random_matched", "complement")  # the other kinds come from an e
 
 
 @dataclasses.dataclass(kw_only=True)
-class Settings(FolderSettings):
+class Settings(FolderSettings, MatrixSettings):
     """Scores."""
 
     kind: str = setting(
@@ -47,6 +47,10 @@ def parse_args(argv: list[str] | None = None) -> Settings:
     unread = "model_name" if needed == "scores" else "scores"
     if getattr(args, unread) is not None:
         raise cli.UserError(f"--{unread} is not read by --kind {args.kind}: omit it")
+    if needed == "scores" and (args.matrices or args.exclude):
+        raise cli.UserError(
+            f"--kind {args.kind} ranks what --scores does: omit --matrices, --exclude"
+        )
     if args.finetuned and args.kind != "magnitude":
         raise cli.UserError("--finetuned needs --kind magnitude")
     return args
@@ -71,22 +75,26 @@ def from_encoder(args) -> tuple[dict, dict, dict]:
     """Scores, weight shapes and manifest facts from an encoder's weights."""
     model = models.load_pretrained(args.model_name, ("0", "1"), args.seed, None, "eager")
     with cli.explain():
+        encoders.select(model, args.matrices, args.exclude)
         shapes = encoders.weight_shapes(model)
         fingerprint = encoders.encoder_fingerprint(model)
-    encoder = models.encoder_facts(args.model_name, model, fingerprint)
+    facts: dict = {"encoder": models.encoder_facts(args.model_name, model, fingerprint)}
+    if encoders.selected(model):
+        facts["matrices"] = encoders.selected(model)
     if args.kind == "random":
         noise = torch.Generator().manual_seed(seed_for(args.seed, "random scores"))
         scores = {name: torch.rand(shape, generator=noise) for name, shape in shapes.items()}
-        return scores, shapes, {"encoder": encoder}
+        return scores, shapes, facts
     if args.finetuned:
-        fresh = encoders.not_pretrained(model)
+        fresh, kinds = encoders.not_pretrained(model), encoders.selected(model)
         model = checkpoints.load_checkpoint(args.finetuned, None, "eager")
         encoders.mark_not_pretrained(model, fresh)
+        encoders.select(model, kinds)
         with cli.explain(f"{args.finetuned}: "):
             encoders.check_masks_fit(model, shapes)
-    linears = encoders.prunable_linears(model)
-    scores = {name: linear.weight.detach().abs() for name, linear in linears.items()}
-    facts = {"encoder": encoder, "of": "finetuned" if args.finetuned else "pretrained"}
+    matrices = encoders.prunable_matrices(model)
+    scores = {name: matrix.weight.detach().abs() for name, matrix in matrices.items()}
+    facts["of"] = "finetuned" if args.finetuned else "pretrained"
     if args.finetuned and (Path(args.finetuned) / "checkpoint.json").is_file():
         # A search counts the fine-tuning that it starts from in the same way.
         facts["label_passes"] = checkpoints.checkpoint_facts(Path(args.finetuned))["epoch"]
@@ -122,7 +130,7 @@ def from_scores(args) -> tuple[dict, dict, dict]:
 
 def _facts(manifest: dict, path: Path, relation: str) -> dict:
     return {
-        "encoder": manifest["encoder"],
+        **{key: manifest[key] for key in ("encoder", "matrices") if key in manifest},
         relation: manifest["kind"],
         f"{relation}_sha256": sha256_of(path),
     }

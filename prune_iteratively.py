@@ -10,14 +10,20 @@ which retrain_ticket.py draws tickets of any sparsity up to --to_sparsity.
 
 import dataclasses
 
-from training.settings import ModelSettings, WeightSettings, complete, resolve_data_settings
+from training.settings import (
+    MatrixSettings,
+    ModelSettings,
+    WeightSettings,
+    complete,
+    resolve_data_settings,
+)
 from training.tasks import check_task, resolve_task
 from utils import cli, interrupts
 from utils.settings import REQUIRED, parse, recipe_of, setting
 
 
 @dataclasses.dataclass(kw_only=True)
-class Settings(ModelSettings, WeightSettings):
+class Settings(ModelSettings, WeightSettings, MatrixSettings):
     """Iterative pruning."""
 
     to_sparsity: float = setting(
@@ -72,7 +78,7 @@ def sparsities_of_rounds(to_sparsity: float, share: float, share_of: str) -> lis
 
 
 def prune(
-    linears: dict,
+    matrices: dict,
     removed_in: dict[str, Tensor],
     magnitudes: dict[str, Tensor],
     round_: int,
@@ -82,10 +88,10 @@ def prune(
 
     Writes the round into `removed_in` and the survivors' |weight| into `magnitudes`, in place.
     """
-    shapes = {name: tuple(linear.weight.shape) for name, linear in linears.items()}
-    for name, linear in linears.items():
+    shapes = {name: tuple(matrix.weight.shape) for name, matrix in matrices.items()}
+    for name, matrix in matrices.items():
         alive = removed_in[name] == 0
-        magnitudes[name][alive] = linear.weight.detach().abs().float().cpu()[alive]
+        magnitudes[name][alive] = matrix.weight.detach().abs().float().cpu()[alive]
     masks = tickets.draw(tickets.survival_scores(removed_in, magnitudes), shapes, sparsity)
     for name, mask in masks.items():
         removed_in[name][~mask & (removed_in[name] == 0)] = round_
@@ -148,21 +154,25 @@ def main() -> None:
         return
 
     # Data, and what every round starts from.
+    models.settle_precision(args, args.model_name)
     accelerator = devices.make_accelerator(args)
     check_processes(args, accelerator)
     splits = load_splits(args, task, ("train", "dev"))
     labels = splits.task.label_names
     tokenizer = models.load_tokenizer(args.model_name)
-    train, dev = (encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev"))
 
     def rewound():
-        return models.load_pretrained(
+        model = models.load_pretrained(
             args.model_name, labels, args.seed, args.dropout, args.attn_implementation
         )
+        models.fit_tokenizer(model, tokenizer)
+        with cli.explain():
+            encoders.select(model, args.matrices, args.exclude)
+        return model
 
     model = rewound()
     models.check_length(model, args.max_seq_length)
-    models.check_tokenizer(model, tokenizer)
+    train, dev = (encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev"))
     with cli.explain():
         fingerprint = encoders.encoder_fingerprint(model)
         shapes = encoders.weight_shapes(model)
@@ -208,7 +218,7 @@ def main() -> None:
             lambda model=model: prediction.accuracy_percent(model, dev, 4 * args.bsz, accelerator)
         )
         sparsity = sparsities[round_ - 1]
-        prune(encoders.prunable_linears(model), removed_in, magnitudes, round_, sparsity)
+        prune(encoders.prunable_matrices(model), removed_in, magnitudes, round_, sparsity)
         reached = tickets.sparsity_of({n: r == 0 for n, r in removed_in.items()})
         training.note_dev(round_ * args.epochs, accuracy)
         training.show(sparsity=f"{reached:.2f}")
@@ -231,6 +241,8 @@ def main() -> None:
             "recipe": recipe_of(args),
             "environment": environment(),
         }
+        if kinds := encoders.selected(model):
+            manifest["matrices"] = kinds
         scores = tickets.survival_scores(removed_in, magnitudes)
         ticket_files.save_scores(run.folder / "scores.safetensors", scores, shapes, manifest)
         finish(run, training.at, sparsities, measured)

@@ -115,7 +115,7 @@ from utils.runs import Run, environment, read_run, seed_for
 
 ABOUT_SCORES = (
     *("kind", "task", "seed", "epoch", "encoder", "of", "matched_to", "complement_of"),
-    *("sparsity_after_round", "label_passes"),
+    *("matrices", "sparsity_after_round", "label_passes"),
 )
 
 
@@ -141,6 +141,7 @@ def read_ticket(args: Settings, model) -> tuple[tickets.Masks, dict]:
         else:
             tensors, shapes, source = ticket_files.load_scores(path)
         ticket_files.check_origin(source, path)
+        encoders.select(model, source.get("matrices"))
     tensors, shapes = models.tensors_for(
         model, args.model_name, path, tensors, shapes, source["encoder"], args.allow_other_encoder
     )
@@ -165,7 +166,9 @@ def describe_ticket(args: Settings, model, masks: tickets.Masks, origin: dict) -
     fingerprint = encoders.encoder_fingerprint(model)
     return origin | {
         "rewound_to": models.encoder_facts(args.model_name, model, fingerprint),
-        "density_by_head": surgery.density_by_head(masks, model.config.num_attention_heads),
+        "density_by_head": surgery.density_by_head(
+            masks, model.config.num_attention_heads, encoders.key_value_heads(model)
+        ),
         "density_by_matrix": tickets.density_by(masks, {name: name for name in masks}),
         "environment": environment(),
     }
@@ -231,6 +234,7 @@ def main() -> None:
         return
 
     # Data and model: the pre-trained weights, a new classifier, the ticket.
+    models.settle_precision(args, args.model_name)
     accelerator = devices.make_accelerator(args)
     check_processes(args, accelerator)
     splits = load_splits(args, task)
@@ -240,7 +244,7 @@ def main() -> None:
         args.model_name, labels, args.seed, args.dropout, args.attn_implementation
     )
     models.check_length(model, args.max_seq_length)
-    models.check_tokenizer(model, tokenizer)
+    models.fit_tokenizer(model, tokenizer)
     masks, origin = read_ticket(args, model)
     manifest = describe_ticket(args, model, masks, origin)
     train, dev, test = (

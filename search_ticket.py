@@ -13,6 +13,7 @@ from training.deviations import SEARCH, SearchDeviations, apply_deviations
 from training.methods import AdversarySettings
 from training.settings import (
     DataSettings,
+    MatrixSettings,
     ModelSettings,
     RunSettings,
     TicketSettings,
@@ -26,7 +27,13 @@ from utils.settings import Role, changed, parse, recipe_of, setting
 
 @dataclasses.dataclass(kw_only=True)
 class Settings(
-    ModelSettings, DataSettings, RunSettings, TrainingSettings, SearchDeviations, AdversarySettings
+    ModelSettings,
+    DataSettings,
+    MatrixSettings,
+    RunSettings,
+    TrainingSettings,
+    SearchDeviations,
+    AdversarySettings,
 ):
     """Search (the paper's Table 6; the defaults are SST-2's)."""
 
@@ -69,8 +76,14 @@ class Settings(
     )
     compile: bool | None = setting(
         None,
-        "compile the gates, which needs a C++ compiler or Triton (default: in bf16, where the run "
-        "is long enough to gain by it)",
+        "compile the gates, which needs a C++ compiler or Triton (default: where the run is long "
+        "enough to gain by it)",
+        role=Role.COMPUTE,
+    )
+    exact_gates: bool | None = setting(
+        None,
+        "draw the gates' noise in float32 and compute them step by step, as Eqs. 1-3 are written "
+        "(default: faster, with two random bytes per gate)",
         role=Role.COMPUTE,
     )
 
@@ -79,6 +92,8 @@ def parse_args(argv: list[str] | None = None) -> Settings:
     args = parse(Settings, __doc__.split("\n")[0], argv)
     check_task(args)
     apply_deviations(args, SEARCH)
+    if args.exact_gates and args.compile:
+        raise cli.UserError("--compile is not read with --exact_gates: leave one out")
     if args.clean_loss_weight and not args.adv_steps:
         raise cli.UserError("--clean_loss_weight is not read with --adv_steps 0: leave it out")
     if any(e != "best" and e > args.epochs for e in args.keep_scores):
@@ -131,8 +146,7 @@ class Search:
         losses, norms = [], []
 
         def loss_at(rows: dict, shift: Tensor | None) -> Tensor:  # L(f(x + delta; m * theta), y)
-            embeddings = model.get_input_embeddings()
-            with self.accelerator.autocast(), adversary.perturbed(embeddings, shift):
+            with self.accelerator.autocast(), adversary.perturbed(model, shift):
                 logits = model(**inputs_of(rows)).logits
             losses = F.cross_entropy(logits.float(), rows["labels"], reduction="sum")
             return losses * rows["row_weight"]  # a share of the batch's mean
@@ -218,7 +232,6 @@ def measure_gates(search: Search, dev) -> dict:
     gated, args = search.gated, search.args
     scores = {name: layer.scores.detach() for name, layer in gated.items()}
     shapes = {name: tuple(layer.weight.shape) for name, layer in gated.items()}
-    kinds = encoders.matrix_kinds(list(gated))
     masks = tickets.draw(scores, shapes, args.sparsity)
     measured = {}
     for name, gates in (("soft_gates", surgery.soft_gates(gated)), ("ticket", masks)):
@@ -227,9 +240,13 @@ def measure_gates(search: Search, dev) -> dict:
             search.model, dev, 4 * args.bsz, search.accelerator
         )
     surgery.fix_gates(gated, None)
+    heads = search.model.config.num_attention_heads
+    parts = encoders.split_fused(scores, heads)
     by_kind: dict[str, list[Tensor]] = {}
-    for name, s in scores.items():
-        by_kind.setdefault(kinds[name], []).append(s)
+    for name, s in parts.items():
+        by_kind.setdefault(encoders.kinds_of(name)[0], []).append(s)
+    mask_parts = encoders.split_fused(masks, heads)
+    kinds = {name: encoders.kinds_of(name)[0] for name in mask_parts}
     shares = hard_concrete.gate_shares(list(scores.values()))
     return measured | {
         "gate_shares": shares,
@@ -239,18 +256,17 @@ def measure_gates(search: Search, dev) -> dict:
             k: float(hard_concrete.penalty(s)) for k, s in by_kind.items()
         },
         "ticket_sparsity": tickets.sparsity_of(masks),
-        "ticket_density_by_kind": tickets.density_by(masks, kinds),
+        "ticket_density_by_kind": tickets.density_by(mask_parts, kinds),
     }
 
 
-def prepare_fast_gates(gated, args: Settings, accelerator, passes: int) -> bool:
+def prepare_fast_gates(gated, args: Settings, passes: int) -> bool:
     """Whether noise is drawn in bytes, which makes gates fast; compiles them if that pays.
 
-    fp32 without --compile keeps the plain gates, bit for bit; so do weights that are not frozen. In
-    bf16 a pass over 10 million gates gains some 25 ms by compiling, which takes some 20 s.
+    Weights that are not frozen keep the plain gates. A pass over 10 million gates in bf16 gains
+    some 25 ms by compiling, which takes some 20 s.
     """
-    is_bf16 = accelerator.mixed_precision == "bf16"
-    if args.clip_over != "scores" or not (is_bf16 or args.compile):
+    if args.exact_gates or args.clip_over != "scores":
         return False
     gates = sum(layer.scores.numel() for layer in gated.values())
     if args.compile or (args.compile is None and gates * passes > 1e10):
@@ -287,27 +303,29 @@ def main() -> None:
         return
 
     # Data and model: stage 1's splits and checkpoint, a gate for every prunable weight.
+    models.settle_precision(args, str(checkpoint))
     accelerator = devices.make_accelerator(args)
     if args.clip_over == "accumulated" and accelerator.num_processes > 1:
         raise cli.UserError("--clip_over accumulated runs in one process: use one GPU")
     splits = load_splits(args, task, ("train", "dev"))
     tokenizer = models.load_tokenizer(str(checkpoint))
-    train, dev = (
-        encode(splits[name], tokenizer, args.max_seq_length, args.token_type_ids)
-        for name in ("train", "dev")
-    )
     model = checkpoints.load_checkpoint(
         checkpoint, splits.task, args.attn_implementation, args.dropout
     )
     models.check_length(model, args.max_seq_length)
-    models.check_tokenizer(model, tokenizer)
+    models.fit_tokenizer(model, tokenizer)
+    train, dev = (
+        encode(splits[name], tokenizer, args.max_seq_length, args.token_type_ids)
+        for name in ("train", "dev")
+    )
     with cli.explain():
+        encoders.select(model, args.matrices, args.exclude)
         gated = surgery.install_gates(model, args.mask_p, args.out_w_per_mask, args.in_w_per_mask)
     models.fit_memory(model, args.checkpoint_activations)
     model.to(accelerator.device).train()
     clocks = Clocks(args, len(train), len(tokenizer.model_input_names))
     passes = clocks.total_steps * (args.adv_steps or 1)
-    in_bytes = prepare_fast_gates(gated, args, accelerator, passes)
+    in_bytes = prepare_fast_gates(gated, args, passes)
     draws = adversary.Draws(
         model.get_input_embeddings().embedding_dim,
         args,
@@ -326,6 +344,8 @@ def main() -> None:
         "recipe": recipe_of(args),
         "environment": environment(),
     }
+    if kinds := encoders.selected(model):
+        manifest["matrices"] = kinds
     about_run = {k: manifest[k] for k in ("task", "encoder", "gates", "recipe")}
     about_run |= {"label_names": splits.task.label_names, "data": splits.facts()}
     about_run["optimizer_steps"] = clocks.total_steps

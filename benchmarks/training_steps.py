@@ -92,7 +92,7 @@ class Bench:
     def search(self) -> Callable[[int], object]:
         model, args = self._model(), self.search_args
         gated = surgery.install_gates(model, args.mask_p)
-        in_bytes = search_ticket.prepare_fast_gates(gated, args, self.accelerator, passes=10**6)
+        in_bytes = search_ticket.prepare_fast_gates(gated, args, passes=10**6)
         draws = self._draws(model, args, lambda g: surgery.draw_noise(gated, g, in_bytes))
         search = search_ticket.Search(model, gated, args, self.accelerator, draws)
 
@@ -120,7 +120,7 @@ class Bench:
     def dense_adversarial(self) -> Callable[[int], object]:
         model, args = self._model(), self.freelb_args
         model.requires_grad_(False)
-        weights = [m.weight.requires_grad_() for m in encoders.prunable_linears(model).values()]
+        weights = [m.weight.requires_grad_() for m in encoders.prunable_matrices(model).values()]
         optimizer = optim.make_adamw("torch", weights, 2e-5, 0.01)
 
         def backward(batch: dict, draws: adversary.Draws):
@@ -133,7 +133,7 @@ class Bench:
 
     def retrain(self) -> Callable[[int], object]:
         model = self._model()
-        linears = encoders.prunable_linears(model)
+        linears = encoders.prunable_matrices(model)
         scores = {n: m.weight.detach().abs() for n, m in linears.items()}
         masks = tickets.draw(scores, encoders.weight_shapes(model), self.train_args.sparsity)
         surgery.apply_ticket(model, masks)

@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
-from evaluation import resources
+from evaluation import resources, together
 from evaluation.attack_setup import Setup
 from evaluation.outcomes import FAILED, SKIPPED, SUCCESS
 from training.rows import Rows
@@ -100,24 +100,27 @@ def _columns(text, task: Task) -> dict[str, str]:
 
 
 def attack_rows(
-    setup: Setup, attack, victim, positions: list[int], processes: int
+    setup: Setup, victim, loaded, positions: list[int], processes: int = 1
 ) -> Iterator[dict]:
     """Yield the line of each row at `positions`, as soon as it is done.
 
-    One process uses `attack` and `victim`. Several processes build their own: on CUDA they take the
-    visible devices in turn, on a CPU each takes a share of the threads.
+    One process uses `victim` and `loaded` (see Setup.attack). Several processes load their own: on
+    CUDA they take the visible devices in turn, on a CPU each takes a share of the threads.
     Raises UserError if a process dies.
     """
     if processes == 1 or len(positions) < 2:
-        for position in positions:
-            yield attack_row(attack, victim, setup.task, setup.rows, position, setup.args.seed)
+        yield from together.attack_rows(attack_row, setup, victim, loaded, positions)
         return
     context = multiprocessing.get_context("spawn")  # CUDA cannot be forked
     arguments = (setup, victim.temperature, processes, context.Value("i", 0))
     pool = ProcessPoolExecutor(min(processes, len(positions)), context, _start, arguments)
+    # Rows that are attacked together come back together.
+    size = 4 * setup.rows_at_once if setup.rows_at_once > 1 else 1
+    size = max(1, min(size, len(positions) // (4 * processes)))
+    parts = [positions[i : i + size] for i in range(0, len(positions), size)]
     try:
-        for done in as_completed(_submitted(pool, positions)):
-            yield done.result()
+        for done in as_completed(_submitted(pool, parts)):
+            yield from done.result()
     except BrokenProcessPool as e:
         raise UserError(
             "a process of the attack ended before its rows were done (killed, or out of memory?); "
@@ -129,9 +132,9 @@ def attack_rows(
             process.terminate()
 
 
-def _submitted(pool: ProcessPoolExecutor, positions: list[int]) -> list[Future]:
+def _submitted(pool: ProcessPoolExecutor, parts: list[list[int]]) -> list[Future]:
     try:
-        return [pool.submit(_attack, position) for position in positions]
+        return [pool.submit(_attack, part) for part in parts]
     except (OSError, ValueError) as e:  # a process died while the next one started: closed pipes
         raise BrokenProcessPool(str(e)) from e
 
@@ -156,7 +159,7 @@ def _start(setup: Setup, temperature: float, processes: int, started) -> None:
 
     victim = setup.victim(device, temperature)
     loaded = recipes.load(setup.args.recipe, setup.paths, device)
-    _worker.update(setup=setup, attack=setup.attack(victim, loaded), victim=victim)
+    _worker.update(setup=setup, victim=victim, loaded=loaded)
 
 
 def _exit_with_parent() -> None:
@@ -165,6 +168,5 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
-def _attack(position: int) -> dict:
-    [line] = attack_rows(**_worker, positions=[position], processes=1)
-    return line
+def _attack(positions: list[int]) -> list[dict]:
+    return list(attack_rows(**_worker, positions=positions))

@@ -47,6 +47,11 @@ class Setup:
         given = self.args.similarity_threshold
         return SIMILARITY_THRESHOLDS.get(self.args.recipe) if given is None else given
 
+    @property
+    def rows_at_once(self) -> int:
+        """Rows that a process attacks at the same time: --rows_at_once, or by the device."""
+        return self.args.rows_at_once or (1 if self.device == "cpu" else 16)
+
     def victim(self, device: str | None = None, temperature: float = 1.0):
         """The checkpoint as the `Victim` that TextAttack queries."""
         from evaluation.victim import Victim

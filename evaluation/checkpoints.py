@@ -159,7 +159,7 @@ def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenize
             f"{', '.join(missing[:3])}; run finetune.py first"
         )
     tokenizer = models.load_tokenizer(str(target.folder))
-    models.check_tokenizer(model, tokenizer)
+    models.fit_tokenizer(model, tokenizer)
     return model, tokenizer
 
 

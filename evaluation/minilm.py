@@ -55,22 +55,33 @@ class MiniLM:
         self.model = AutoModel.from_pretrained(folder, trust_remote_code=False).to(device).eval()
         self.device = device
         self.batch_size = batch_size
-        self._known: dict[str, torch.Tensor] = {}
+        self.known: dict[str, torch.Tensor] = {}
 
     def forget(self) -> None:
-        self._known.clear()
+        self.known.clear()
 
     def encode(self, texts: list[str]) -> torch.Tensor:
         """Encodings as float32 (texts, 384) on the CPU."""
-        new = sorted(set(texts) - self._known.keys(), key=lambda t: (len(t), t))
-        for start in range(0, len(new), self.batch_size):  # similar lengths need little padding
-            part = new[start : start + self.batch_size]
+        new = sorted(set(texts) - self.known.keys(), key=lambda t: (len(t), t))
+        self.known.update(zip(new, self.compute(new), strict=True))
+        return torch.stack([self.known[text] for text in texts])
+
+    def compute(self, texts: list[str]) -> list[torch.Tensor]:
+        """The encoding of each text, whatever the cache holds."""
+        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
+        vectors: dict[int, torch.Tensor] = {}
+        for start in range(0, len(order), self.batch_size):  # similar lengths need little padding
+            part = order[start : start + self.batch_size]
             batch = self.tokenizer(
-                part, padding=True, truncation=True, max_length=256, return_tensors="pt"
+                [texts[i] for i in part],
+                padding=True,
+                truncation=True,
+                max_length=256,
+                return_tensors="pt",
             )
-            vectors = self._pooled(batch["input_ids"], batch["attention_mask"])
-            self._known.update(zip(part, vectors, strict=True))
-        return torch.stack([self._known[text] for text in texts])
+            pooled = self._pooled(batch["input_ids"], batch["attention_mask"])
+            vectors.update(zip(part, pooled, strict=True))
+        return [vectors[i] for i in range(len(texts))]
 
     def encode_words(self, words: list[str]) -> torch.Tensor:
         """Encodings of words of the vocabulary, as [CLS] word [SEP]: float32 (words, 384)."""

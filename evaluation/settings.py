@@ -175,6 +175,13 @@ class AttackRun(
         cli.positive_int,
         role=Role.COMPUTE,
     )
+    rows_at_once: int | None = setting(
+        None,
+        "number of rows that a process attacks at the same time, their queries in common batches",
+        cli.positive_int,
+        role=Role.COMPUTE,
+        unset="1 on a CPU, 16 on a GPU",
+    )
     precision: str = changed(RunSettings, "precision", "fp32", choices=("fp32", "bf16"))
     output_dir: str | None = changed(
         FolderSettings, "output_dir", None, unset="a folder inside the run"

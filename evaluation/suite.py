@@ -119,11 +119,10 @@ class Suite:
         if waiting:
             from evaluation import recipes
 
-            victim = setup.victim()
-            attack = setup.attack(victim, recipes.load(recipe, paths, setup.device))
+            victim, loaded = setup.victim(), recipes.load(recipe, paths, setup.device)
             folder.begin()
             bar = cli.progress_bar(len(rows), len(folder.done), "row", part, args.quiet)
-            lines = attack_rows.attack_rows(setup, attack, victim, waiting, args.processes)
+            lines = attack_rows.attack_rows(setup, victim, loaded, waiting, args.processes)
             with contextlib.closing(lines), bar:
                 for line in lines:
                     folder.append(line)

@@ -8,6 +8,7 @@ from textattack.models.wrappers import ModelWrapper
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from training.loading import precision_for
 from utils.cli import UserError
 
 
@@ -31,13 +32,13 @@ class Victim(ModelWrapper):
 
     def __post_init__(self):
         self.model.to(self.device).eval()
-        self._known: dict[tuple, torch.Tensor] = {}
-        if self.precision == "bf16":
+        self.known: dict[tuple, torch.Tensor] = {}
+        if precision_for(self.model.config, self.precision) == "bf16":
             _keep_output_layer_in_fp32(self.model)
 
     def forget(self) -> None:
         """Clear the cache. Call it before each row, so that no row affects another."""
-        self._known.clear()
+        self.known.clear()
 
     def __call__(self, texts: list[str] | list[tuple[str, ...]]) -> torch.Tensor:
         """Logits in the order of the task's labels: float64 (texts, labels) on the CPU.
@@ -52,13 +53,23 @@ class Victim(ModelWrapper):
             tuple(tuple(encoded[name][i]) for name in names if name != "attention_mask")
             for i in range(len(texts))
         ]
-        new = {key: i for i, key in enumerate(keys) if key not in self._known}
-        todo = sorted(new.values(), key=lambda i: (len(encoded["input_ids"][i]), i))
-        for start in range(0, len(todo), self.batch_size):
-            part = todo[start : start + self.batch_size]
-            logits = self._forward({name: [encoded[name][i] for i in part] for name in names})
-            self._known.update(zip((keys[i] for i in part), logits, strict=True))
-        return torch.stack([self._known[key] for key in keys])
+        new = {
+            i: key for key, i in {k: i for i, k in enumerate(keys) if k not in self.known}.items()
+        }
+        todo = sorted(new)
+        logits = self.compute([{name: encoded[name][i] for name in names} for i in todo])
+        self.known.update(zip((new[i] for i in todo), logits, strict=True))
+        return torch.stack([self.known[key] for key in keys])
+
+    def compute(self, texts: list[dict[str, list[int]]]) -> list[torch.Tensor]:
+        """Logits of each tokenized text, in batches of similar length, whatever the cache holds."""
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]["input_ids"]))
+        logits: dict[int, torch.Tensor] = {}
+        for start in range(0, len(order), self.batch_size):
+            part = order[start : start + self.batch_size]
+            columns = {name: [texts[i][name] for i in part] for name in texts[part[0]]}
+            logits.update(zip(part, self._forward(columns), strict=True))
+        return [logits[i] for i in range(len(texts))]
 
     @torch.inference_mode()
     def _forward(self, columns: dict[str, list[list[int]]]) -> torch.Tensor:
@@ -67,6 +78,7 @@ class Victim(ModelWrapper):
             name: nn.utils.rnn.pad_sequence(
                 [torch.tensor(row) for row in rows],
                 batch_first=True,
+                padding_side=self.tokenizer.padding_side,
                 padding_value=padding.get(name, self.tokenizer.pad_token_type_id),
             ).to(self.device)
             for name, rows in columns.items()

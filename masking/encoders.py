@@ -1,48 +1,41 @@
 """The prunable matrices of an encoder: their names, kinds, shapes and fingerprint.
 
-The code wraps an ordinary Hugging Face classifier and does not subclass it. It identifies the
-prunable matrices by structure, whatever the attention class is called, and counts them. An encoder
-with another structure is an error, never a half-masked model.
+The code wraps an ordinary Hugging Face classifier and does not subclass it. It finds the prunable
+matrices by what their modules are called (masking/families.py), and checks their number and shapes.
+An encoder with another structure is an error, never a half-masked model.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, cast
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from transformers.pytorch_utils import Conv1D
 
-from masking.layers import GatedLinear
+from masking.families import (
+    KINDS,
+    KINDS_OF_A_LAYER,
+    RAW,
+    RAW_NOT_TRANSPOSED,
+    WITHOUT_POOLER,
+    role_of,
+)
+from masking.layers import GatedLinear, GatedParameter, RawMatrix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# The order in which BERT, RoBERTa, DistilBERT and ELECTRA define the linears of a layer.
-# _check_shapes compares the shapes with this order.
-KINDS_OF_A_LAYER = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
+# What prunable_matrices returns: all have a `weight`, (out, in).
+Matrix = nn.Linear | RawMatrix | GatedLinear | GatedParameter
 
-# Configuration key: names of the matrices that the pre-trained checkpoint does not hold.
+# Keys of a configuration: names of the matrices that the pre-trained checkpoint does not hold, and
+# the kinds that are gated (none: all).
 NOT_PRETRAINED = "not_pretrained_matrices"
-
-
-def _layer_stack(base: nn.Module, depth: int, model_name: str) -> tuple[str, nn.ModuleList]:
-    """Name and module of the only outermost ModuleList of `depth` layers in the encoder."""
-    stacks: list[tuple[str, nn.ModuleList]] = []
-    for name, module in base.named_modules():
-        inside_another = any(name.startswith(outer + ".") for outer, _ in stacks)
-        if isinstance(module, nn.ModuleList) and len(module) == depth and not inside_another:
-            stacks.append((name, module))
-    if len(stacks) != 1:
-        raise ValueError(
-            f"{model_name} is not supported: it has {len(stacks)} stacks of {depth} layers "
-            "instead of one; choose another encoder"
-        )
-    return stacks[0]
-
-
-def _linears(module: nn.Module) -> dict[str, nn.Linear | GatedLinear]:
-    modules = module.named_modules()
-    return {name: m for name, m in modules if isinstance(m, nn.Linear | GatedLinear)}
+SELECTED = "prunable_kinds"
 
 
 def mark_not_pretrained(model: PreTrainedModel, names: list[str]) -> None:
@@ -50,10 +43,7 @@ def mark_not_pretrained(model: PreTrainedModel, names: list[str]) -> None:
 
     `names`: module paths. The model's configuration stores them, and so do its checkpoints.
     """
-    if names:
-        setattr(model.config, NOT_PRETRAINED, list(names))
-    elif hasattr(model.config, NOT_PRETRAINED):
-        delattr(model.config, NOT_PRETRAINED)
+    _set(model, NOT_PRETRAINED, list(names))
 
 
 def not_pretrained(model: PreTrainedModel) -> list[str]:
@@ -61,78 +51,235 @@ def not_pretrained(model: PreTrainedModel) -> list[str]:
     return list(getattr(model.config, NOT_PRETRAINED, []))
 
 
-def prunable_linears(
-    model: PreTrainedModel, with_not_pretrained: bool = False
-) -> dict[str, nn.Linear | GatedLinear]:
-    """Module path -> linear, for the six matrices of each layer and for the encoder's pooler.
+def select(
+    model: PreTrainedModel, only: list[str] | None, exclude: list[str] | None = None
+) -> None:
+    """Exclude the matrices of some kinds from the prunable matrices.
 
-    Each weight is (out, in). The layers come in order, and the pooler comes last. BERT-base has 73
-    matrices with 85,524,480 weights. Embeddings (with ELECTRA's projection), LayerNorms, biases
-    and all layers of the classification head are not prunable.
+    `only`: the kinds that stay prunable, None for all. `exclude`: the kinds that do not. The
+    model's configuration stores the kinds that stay. Raises ValueError for a kind that the encoder
+    does not have, for a part of a fused matrix, or if nothing stays.
+    """
+    _set(model, SELECTED, [])
+    if not only and not exclude:
+        return
+    only, exclude = only or [], exclude or []
+    matrices = {name: kinds_of(name) for name in prunable_matrices(model)}
+    present = [kind for kind in KINDS if any(kind in kinds for kinds in matrices.values())]
+    if missing := [kind for kind in (*only, *exclude) if kind not in present]:
+        raise ValueError(
+            f"{type(model).__name__} has no matrices of the kind {missing[0]!r}; it has "
+            + ", ".join(present)
+        )
+    stay = [kind for kind in present if kind in (only or present) and kind not in exclude]
+    if not stay:
+        raise ValueError("no matrix is left to prune; exclude fewer kinds")
+    for name, kinds in matrices.items():
+        if len(kinds) > 1 and 0 < len(set(kinds) & set(stay)) < len(kinds):
+            raise ValueError(
+                f"{name} holds {', '.join(kinds)} in one matrix: name all of them, or none"
+            )
+    _set(model, SELECTED, stay)
+
+
+def selected(model: PreTrainedModel) -> list[str]:
+    """The kinds that `select` chose; [] if all are prunable."""
+    return list(getattr(model.config, SELECTED, []))
+
+
+def _set(model: PreTrainedModel, key: str, value: list[str]) -> None:
+    if value:
+        setattr(model.config, key, value)
+    elif hasattr(model.config, key):
+        delattr(model.config, key)
+
+
+def prunable_matrices(
+    model: PreTrainedModel, with_not_pretrained: bool = False, of_all_kinds: bool = False
+) -> dict[str, Matrix]:
+    """Module path -> matrix, for the matrices of each layer and for the encoder's pooler.
+
+    Each weight is (out, in). The order is that of the model, with the pooler last. BERT-base has 73
+    matrices with 85,524,480 weights. Embeddings (with projections of them), norms, biases and all
+    layers of the classification head are not prunable. A layer that the encoder uses several times
+    (ALBERT) counts once.
 
     `with_not_pretrained`: include a pooler that the pre-trained checkpoint does not hold (see
-    mark_not_pretrained). Such a pooler is random and differs between seeds.
-    Raises ValueError if a layer of the encoder does not have these six matrices.
+    mark_not_pretrained). Such a pooler is random and differs between seeds. `of_all_kinds`: ignore
+    the kinds that `select` chose.
+    Raises ValueError if the structure of the encoder is not recognized.
     """
     model_name = type(model).__name__
-    base = model.base_model
-    if base is model:
+    if model.base_model is model:
         raise ValueError(f"{model_name} has no encoder apart from its head; load a classifier")
-    prefix = model.base_model_prefix
-    stack_name, stack = _layer_stack(base, model.config.num_hidden_layers, model_name)
-    prunable: dict[str, nn.Linear | GatedLinear] = {}
-    for i, layer in enumerate(stack):
-        linears = _linears(layer)
-        if len(linears) != len(KINDS_OF_A_LAYER):
+    layers: dict[str, dict[str, Matrix]] = {}
+    poolers: dict[str, Matrix] = {}
+    for name, matrix in _candidates(model):
+        role = role_of(name)
+        if role is None:
             raise ValueError(
-                f"{model_name} is not supported: layer {i} has {len(linears)} linear layers "
-                f"({', '.join(linears) or 'none'}) instead of 6 (query, key, value, "
-                "attention output, FFN in, FFN out); choose another encoder"
-            )
-        _check_shapes(list(linears.values()), f"{model_name} layer {i}")
-        prunable |= {f"{prefix}.{stack_name}.{i}.{name}": m for name, m in linears.items()}
-    for name, module in _linears(base).items():
-        full = f"{prefix}.{name}"
-        if name == "pooler.dense":
-            if with_not_pretrained or full not in not_pretrained(model):
-                prunable[full] = module
-        elif full not in prunable and not name.startswith("embeddings"):
-            raise ValueError(
-                f"{model_name} is not supported: unexpected linear layer {full}; "
+                f"{model_name} is not supported: {name} is not a known matrix of an encoder; "
                 "choose another encoder"
             )
-    return prunable
-
-
-def _check_shapes(linears: list[nn.Linear | GatedLinear], where: str) -> None:
-    hidden, ffn = linears[0].weight.shape[1], linears[4].weight.shape[0]
-    expected = [(hidden, hidden)] * 4 + [(ffn, hidden), (hidden, ffn)]
-    shapes = [tuple(m.weight.shape) for m in linears]
-    if shapes != expected:
-        raise ValueError(f"{where} is not supported: matrices of shapes {shapes}, not {expected}")
-
-
-def kind_of(position: int) -> str:
-    """Kind (query ... ffn_out) of the matrix at `position`, from 0, in prunable_linears' order."""
-    return KINDS_OF_A_LAYER[position % len(KINDS_OF_A_LAYER)]
-
-
-def matrix_kinds(names: list[str]) -> dict[str, str]:
-    """Name -> kind (query ... ffn_out, pooler). `names`: all names in prunable_linears' order."""
-    return {n: "pooler" if n.endswith("pooler.dense") else kind_of(i) for i, n in enumerate(names)}
-
-
-def matrix_layers(names: list[str]) -> dict[str, int | None]:
-    """Name -> layer from 1, None for the pooler. `names`: all names in prunable_linears' order."""
-    per_layer = len(KINDS_OF_A_LAYER)
+        if role.kinds != ("pooler",):
+            layers.setdefault(role.layer, {})[name] = matrix
+        elif model_name not in WITHOUT_POOLER:
+            poolers[name] = matrix
+    _check_layers(model, layers)
+    prunable = {name: m for group in (*layers.values(), poolers) for name, m in group.items()}
+    excluded = [] if with_not_pretrained else not_pretrained(model)
+    kinds = set() if of_all_kinds else set(selected(model))
     return {
-        n: None if n.endswith("pooler.dense") else 1 + i // per_layer for i, n in enumerate(names)
+        name: matrix
+        for name, matrix in prunable.items()
+        if name not in excluded and (not kinds or kinds & set(kinds_of(name)))
     }
+
+
+def _candidates(model: PreTrainedModel) -> Iterator[tuple[str, Matrix]]:
+    """Path and matrix of each linear of the encoder, and of what serves as one, in its order.
+
+    Projections of embeddings are not among them.
+    """
+    base, prefix = model.base_model, model.base_model_prefix
+    for inner, module in base.named_modules():
+        is_of_embeddings = any(p.startswith("embedding") for p in inner.split("."))
+        if (
+            ".parametrizations" in inner
+            or is_of_embeddings
+            or inner in ("project_in", "project_out")
+        ):
+            continue
+        name = f"{prefix}.{inner}"
+        if isinstance(module, nn.Linear | GatedLinear):
+            yield name, module
+        elif isinstance(module, Conv1D):
+            yield name, _raw_matrix(module, "weight", transposed=True)
+        else:
+            for path in RAW:
+                inside, _, parameter = path.rpartition(".")
+                if inner.endswith(inside) and _has_parameter(module, parameter):
+                    transposed = path not in RAW_NOT_TRANSPOSED
+                    yield f"{name}.{parameter}", _raw_matrix(module, parameter, transposed)
+
+
+def _has_parameter(module: nn.Module, name: str) -> bool:
+    return name in module._parameters or parametrize.is_parametrized(module, name)
+
+
+def _raw_matrix(module: nn.Module, parameter: str, transposed: bool) -> Matrix:
+    if parametrize.is_parametrized(module, parameter):
+        return cast(GatedParameter, module.get_submodule(f"parametrizations.{parameter}.0"))
+    return RawMatrix(module, parameter, transposed)
+
+
+def _check_layers(model: PreTrainedModel, layers: dict[str, dict[str, Matrix]]) -> None:
+    """Raise ValueError unless each layer has one matrix of each kind, of shapes that fit."""
+    model_name, config = type(model).__name__, model.config
+    expected = config.num_hidden_layers
+    if hasattr(config, "num_hidden_groups"):  # ALBERT uses the layers of a group several times
+        expected = config.num_hidden_groups * config.inner_group_num
+    elif config.is_encoder_decoder:
+        expected += getattr(config, "num_decoder_layers", None) or config.decoder_layers
+    if len(layers) != expected:
+        raise ValueError(
+            f"{model_name} is not supported: {len(layers)} of its {expected} layers have known "
+            "matrices; choose another encoder"
+        )
+    for layer, matrices in layers.items():
+        shapes: dict[str, list[tuple[int, int]]] = {}
+        for name, matrix in matrices.items():
+            rows, columns = matrix.weight.shape
+            kinds = kinds_of(name)
+            for kind in kinds:
+                shapes.setdefault(kind, []).append((rows // len(kinds), columns))
+        if problem := _problem_of(shapes):
+            raise ValueError(
+                f"{model_name} is not supported: layer {layer} has {problem}; choose another "
+                "encoder"
+            )
+
+
+def _problem_of(shapes: dict[str, list[tuple[int, int]]]) -> str | None:
+    """What is wrong with a layer's matrices, kind -> shapes; None if nothing is."""
+    if missing := [kind for kind in KINDS_OF_A_LAYER if kind not in shapes]:
+        return f"no {' and no '.join(missing)} matrix that is known"
+    if twice := [kind for kind, of_kind in shapes.items() if len(of_kind) > 1]:
+        return f"{len(shapes[twice[0]])} matrices that could be {twice[0]}"
+    one = {kind: of_kind[0] for kind, of_kind in shapes.items()}
+    hidden, inner = one["query"][1], one["attention_output"][1]
+    per_key = one["key"][0]  # fewer rows than query where heads share keys and values
+    fits = (
+        one["query"][0] == inner
+        and one["attention_output"][0] == hidden
+        and one["key"] == one["value"] == (per_key, hidden)
+        and inner % per_key == 0
+        and one["ffn_out"] == (hidden, one["ffn_in"][0])
+        and one["ffn_in"][1] == hidden
+        and one.get("ffn_gate", one["ffn_in"]) == one["ffn_in"]
+    )
+    return None if fits else "matrices of shapes " + ", ".join(f"{k} {s}" for k, s in one.items())
+
+
+def kinds_of(name: str) -> tuple[str, ...]:
+    """Kinds of the matrix at a module path: one, or those of the parts of a fused matrix.
+
+    An unknown path has the kind "other".
+    """
+    part = re.fullmatch(r".*\[(\w+)\]", name)  # of split_fused
+    if part:
+        return (part[1],)
+    role = role_of(name)
+    return role.kinds if role else ("other",)
+
+
+def layers_of(names: Iterable[str]) -> dict[str, int | None]:
+    """Name -> layer from 1, None for the pooler. The layers count in the order of the names."""
+    roles = {name: role_of(name.partition("[")[0]) for name in names}
+    layers = list(dict.fromkeys(role.layer for role in roles.values() if role and role.layer))
+    return {
+        name: layers.index(role.layer) + 1 if role and role.layer else None
+        for name, role in roles.items()
+    }
+
+
+def is_grouped_by_head(model: PreTrainedModel) -> bool:
+    """Whether a fused matrix has the rows of each head together, so that its parts need heads."""
+    roles = map(role_of, prunable_matrices(model, of_all_kinds=True))
+    return any(role is not None and role.by_head for role in roles)
+
+
+def key_value_heads(model: PreTrainedModel) -> int:
+    """Number of attention heads that have keys and values of their own."""
+    config = model.config
+    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+
+
+def split_fused(tensors: dict[str, Tensor], heads: int | None) -> dict[str, Tensor]:
+    """The parts of fused matrices, as "name[kind]"; all other matrices as they are.
+
+    `tensors`: name -> (rows, ...), a row per row of the matrix, or per block of rows. `heads`:
+    number of attention heads; None, if unknown, leaves matrices whose rows are grouped by head.
+    """
+    split = {}
+    for name, tensor in tensors.items():
+        role = role_of(name)
+        if role is None or len(role.kinds) == 1 or (role.by_head and not heads):
+            split[name] = tensor
+            continue
+        groups = heads if role.by_head and heads else 1
+        parts = groups * len(role.kinds)
+        if len(tensor) % parts:  # a block of rows belongs to several parts
+            tensor = tensor.repeat_interleave(parts, 0)
+        grouped = tensor.reshape(groups, len(role.kinds), -1, *tensor.shape[1:])
+        for i, kind in enumerate(role.kinds):
+            split[f"{name}[{kind}]"] = grouped[:, i].flatten(0, 1)
+    return split
 
 
 def weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, int]]:
     """Name -> (out, in) of every prunable matrix."""
-    weights = {name: m.weight for name, m in prunable_linears(model).items()}
+    weights = {name: m.weight for name, m in prunable_matrices(model).items()}
     return {name: (w.shape[0], w.shape[1]) for name, w in weights.items()}
 
 
@@ -140,12 +287,14 @@ def encoder_fingerprint(model: PreTrainedModel, with_not_pretrained: bool = Fals
     """16 hex digits of the SHA-256 of the names, shapes and values (float32) of the matrices.
 
     The fingerprint shows whether a score file was learned for this pre-trained encoder. Shapes
-    alone cannot show it. `with_not_pretrained`: compute the fingerprint of earlier versions, which
-    include a random pooler. Raises ValueError as prunable_linears does.
+    alone cannot show it. It covers the matrices of all kinds. `with_not_pretrained`: compute the
+    fingerprint of earlier versions, which include a random pooler. Raises ValueError as
+    prunable_matrices does.
     """
     digest = hashlib.sha256()
-    for name, module in prunable_linears(model, with_not_pretrained).items():
-        weight = module.weight.detach().float().cpu().contiguous()
+    matrices = prunable_matrices(model, with_not_pretrained, of_all_kinds=True)
+    for name, matrix in matrices.items():
+        weight = matrix.weight.detach().float().cpu().contiguous()
         digest.update(f"{name}{tuple(weight.shape)}".encode())
         digest.update(weight.numpy().data)
     return digest.hexdigest()[:16]

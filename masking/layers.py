@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from masking import hard_concrete
 
@@ -58,7 +59,7 @@ class _GatedWeight(torch.autograd.Function):
         product: Callable,
     ) -> Tensor:
         # Flat tensors: one compiled kernel then serves matrices of all shapes.
-        gated, slope = product(scores.view(-1), noise.flatten(1), weight.view(-1), dtype)
+        gated, slope = product(scores.view(-1), noise.flatten(1), weight.reshape(-1), dtype)
         ctx.save_for_backward(slope.view_as(weight))
         return gated.view_as(weight)
 
@@ -68,10 +69,9 @@ class _GatedWeight(torch.autograd.Function):
         return gradient.float().mul_(slope.float()), None, None, None, None
 
 
-class GatedLinear(nn.Module):
-    """y = x (m * W)^T + b, with one hard-concrete gate per block of weights.
+class _Gated(nn.Module):
+    """m * W with one hard-concrete gate per block of weights.
 
-    `weight`, (out, in), and `bias`, (out,) or None: the parameters of the wrapped linear.
     `scores`: log alpha, float32, of the shape `grid`. All scores start at `initial_score`.
     `uniform`: the noise of the current pass, U(0, 1) draws of the scores' shape or two random bytes
     per gate (uint8, (2, ...)). With bytes, frozen weights and one gate per weight, the layer uses
@@ -80,26 +80,15 @@ class GatedLinear(nn.Module):
     as the mask of a ticket (True = kept). None: not fixed.
     """
 
-    def __init__(
-        self, linear: "nn.Linear | GatedLinear", initial_score: float, grid: tuple[int, int]
-    ):
+    weight: Tensor  # (out, in)
+
+    def __init__(self, initial_score: float, grid: tuple[int, int], device: torch.device):
         super().__init__()
-        self.weight: Tensor = linear.weight
-        self.bias: nn.Parameter = linear.bias
-        self.scores = nn.Parameter(
-            torch.full(grid, initial_score, dtype=torch.float32, device=linear.weight.device)
-        )
+        scores = torch.full(grid, initial_score, dtype=torch.float32, device=device)
+        self.scores = nn.Parameter(scores)
         self.uniform: Tensor | None = None
         self.product = hard_concrete.gated_weight_and_slope
         self.fixed_gate: Tensor | None = None
-
-    @property
-    def in_features(self) -> int:
-        return self.weight.shape[1]
-
-    @property
-    def out_features(self) -> int:
-        return self.weight.shape[0]
 
     def gate(self) -> Tensor:
         """The current gates, one per weight: float, (out, in), in [0, 1]."""
@@ -111,10 +100,7 @@ class GatedLinear(nn.Module):
             per_block = hard_concrete.sample_gate(self.scores, uniform)
         else:
             per_block = hard_concrete.soft_gate(self.scores)
-        return expand_blocks(per_block, (self.out_features, self.in_features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.gated_weight(), self.bias)
+        return expand_blocks(per_block, self.weight.shape)
 
     def gated_weight(self) -> Tensor:
         """m * W: (out, in), in the weight's dtype; on the fast path, in autocast's dtype."""
@@ -128,8 +114,75 @@ class GatedLinear(nn.Module):
         return _GatedWeight.apply(self.scores, noise, self.weight, dtype, self.product)
 
 
-def fix_mask(linear: nn.Linear | GatedLinear, mask: Tensor) -> Callable[[], None]:
-    """Set the pruned weights of a linear to 0.0 and keep them at 0.0 during training.
+class GatedLinear(_Gated):
+    """y = x (m * W)^T + b, see _Gated.
+
+    `weight`, (out, in), and `bias`, (out,) or None: the parameters of the wrapped linear.
+    """
+
+    def __init__(
+        self, linear: "nn.Linear | GatedLinear", initial_score: float, grid: tuple[int, int]
+    ):
+        super().__init__(initial_score, grid, linear.weight.device)
+        self.weight = linear.weight
+        self.bias: nn.Parameter | None = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.gated_weight(), self.bias)
+
+
+class RawMatrix:
+    """A matrix that is not the weight of a linear: the weight of GPT-2's Conv1D, a bare parameter.
+
+    `parameter` of `module` has the shape (in, ...) if `transposed`, else (out, ...); the other
+    dimensions together are the other side of the matrix.
+    """
+
+    def __init__(self, module: nn.Module, parameter: str, transposed: bool):
+        self.module, self.parameter, self.transposed = module, parameter, transposed
+
+    @property
+    def weight(self) -> Tensor:
+        """A view of the parameter: (out, in). Changes in place change the parameter."""
+        return self.as_matrix(getattr(self.module, self.parameter))
+
+    def as_matrix(self, raw: Tensor) -> Tensor:
+        """(out, in) from the parameter's shape."""
+        matrix = raw.flatten(1)
+        return matrix.t() if self.transposed else matrix
+
+    def as_parameter(self, matrix: Tensor, shape: torch.Size) -> Tensor:
+        """The parameter's shape from (out, in)."""
+        return (matrix.t() if self.transposed else matrix).reshape(shape)
+
+
+class GatedParameter(_Gated):
+    """m * W in the place of a parameter, see _Gated. The module that holds it stays as it is."""
+
+    def __init__(self, matrix: RawMatrix, initial_score: float, grid: tuple[int, int]):
+        raw = getattr(matrix.module, matrix.parameter)
+        super().__init__(initial_score, grid, raw.device)
+        self.matrix = matrix
+        parametrize.register_parametrization(matrix.module, matrix.parameter, self, unsafe=True)
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        at = self.matrix
+        return at.as_matrix(at.module.get_parameter(f"parametrizations.{at.parameter}.original"))
+
+    def forward(self, raw: Tensor) -> Tensor:
+        return self.matrix.as_parameter(self.gated_weight(), raw.shape)
+
+
+def parameter_of(matrix: "nn.Linear | _Gated | RawMatrix") -> Tensor:
+    """The parameter that holds the weights of an ungated matrix, in its own shape."""
+    if isinstance(matrix, RawMatrix):
+        return getattr(matrix.module, matrix.parameter)
+    return matrix.weight
+
+
+def fix_mask(matrix: "nn.Linear | _Gated | RawMatrix", mask: Tensor) -> Callable[[], None]:
+    """Set the pruned weights of a matrix to 0.0 and keep them at 0.0 during training.
 
     `mask`: bool, (out, in), True = kept. A hook zeroes the .grad of pruned entries whenever a
     gradient is accumulated. The clip's norm then ignores them, their moments in AdamW stay 0, and
@@ -139,19 +192,22 @@ def fix_mask(linear: nn.Linear | GatedLinear, mask: Tensor) -> Callable[[], None
     Returns a function that removes the hook. Raises ValueError if the mask is not boolean or has
     another shape.
     """
-    if mask.dtype != torch.bool or mask.shape != linear.weight.shape:
+    if mask.dtype != torch.bool or mask.shape != matrix.weight.shape:
         raise ValueError(
-            f"a mask must be boolean and have the weight's shape {tuple(linear.weight.shape)}, "
+            f"a mask must be boolean and have the weight's shape {tuple(matrix.weight.shape)}, "
             f"got {mask.dtype} {tuple(mask.shape)}"
         )
-    mask = mask.to(linear.weight.device)
+    mask = mask.to(matrix.weight.device)
     with torch.no_grad():
-        linear.weight.masked_fill_(~mask, 0.0)
+        matrix.weight.masked_fill_(~mask, 0.0)
     # A product in place: on a CPU, masked_fill_ takes ten times as long.
+    parameter = parameter_of(matrix)
     factor = mask.to(torch.uint8)
+    if isinstance(matrix, RawMatrix):
+        factor = matrix.as_parameter(factor, parameter.shape)
 
     def zero_pruned(weight: nn.Parameter) -> None:
         if weight.grad is not None:
             weight.grad.mul_(factor.to(weight.grad.dtype))
 
-    return linear.weight.register_post_accumulate_grad_hook(zero_pruned).remove
+    return parameter.register_post_accumulate_grad_hook(zero_pruned).remove

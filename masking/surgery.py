@@ -8,12 +8,30 @@ import torch
 from torch import Tensor, nn
 
 from masking import hard_concrete
-from masking.encoders import KINDS_OF_A_LAYER, check_masks_fit, prunable_linears
-from masking.layers import GatedLinear, block_grid, fix_mask
+from masking.encoders import check_masks_fit, kinds_of, layers_of, prunable_matrices, split_fused
+from masking.layers import (
+    GatedLinear,
+    GatedParameter,
+    RawMatrix,
+    block_grid,
+    fix_mask,
+    parameter_of,
+)
 from masking.tickets import shapes_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+MLP_KINDS = ("attention_output", "ffn_in", "ffn_gate", "ffn_out")
+
+# Name -> matrix with gates, in prunable_matrices' order.
+Gated = dict[str, GatedLinear | GatedParameter]
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a LayerNorm, an RMSNorm or the like, whatever its family calls it."""
+    return isinstance(module, nn.LayerNorm) or "Norm" in type(module).__name__
 
 
 def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
@@ -23,25 +41,28 @@ def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
 
 def install_gates(
     model: PreTrainedModel, gate: float, out_w_per_mask: int = 1, in_w_per_mask: int = 1
-) -> dict[str, GatedLinear]:
-    """Replace each prunable linear by a GatedLinear whose test-time gates (Eq. 5) equal `gate`.
+) -> Gated:
+    """Give each prunable matrix gates whose test-time value (Eq. 5) is `gate`.
+
+    A GatedLinear replaces a linear; a GatedParameter goes in front of any other parameter.
 
     Each block of out_w_per_mask x in_w_per_mask weights has one gate; 0 means the whole side.
-    Returns name -> gated layer in prunable_linears' order. Raises ValueError unless 0 < gate < 1,
+    Returns name -> gated layer in prunable_matrices' order. Raises ValueError unless 0 < gate < 1,
     or if the blocks do not divide a matrix, or if the encoder is not supported.
     """
     score = hard_concrete.score_for_gate(gate)
-    gated = {}
-    for name, linear in prunable_linears(model).items():
-        grid = block_grid((linear.out_features, linear.in_features), out_w_per_mask, in_w_per_mask)
-        gated[name] = GatedLinear(linear, score, grid)
-        _replace(model, name, gated[name])
+    gated: Gated = {}
+    for name, matrix in prunable_matrices(model).items():
+        grid = block_grid(tuple(matrix.weight.shape), out_w_per_mask, in_w_per_mask)
+        if isinstance(matrix, RawMatrix):
+            gated[name] = GatedParameter(matrix, score, grid)
+        else:
+            gated[name] = GatedLinear(matrix, score, grid)
+            _replace(model, name, gated[name])
     return gated
 
 
-def draw_noise(
-    gated: dict[str, GatedLinear], generator: torch.Generator | None, in_bytes: bool = False
-) -> None:
+def draw_noise(gated: Gated, generator: torch.Generator | None, in_bytes: bool = False) -> None:
     """Draw the noise u of Eqs. 1-2 for each gate, in the order of the matrices.
 
     Sets `uniform` of each layer: float32, U(0, 1), of the scores' shape. `generator`: on the device
@@ -58,7 +79,9 @@ def draw_noise(
         )
 
 
-def _draw_bytes(layers: list[GatedLinear], generator: torch.Generator | None) -> None:
+def _draw_bytes(
+    layers: list[GatedLinear | GatedParameter], generator: torch.Generator | None
+) -> None:
     sizes = [2 * layer.scores.numel() for layer in layers]
     device = layers[0].scores.device
     draws = torch.empty(-(-sum(sizes) // 8), dtype=torch.int64, device=device)
@@ -68,7 +91,7 @@ def _draw_bytes(layers: list[GatedLinear], generator: torch.Generator | None) ->
         layer.uniform = part.view(2, *layer.scores.shape)
 
 
-def compile_gates(gated: dict[str, GatedLinear]) -> None:
+def compile_gates(gated: Gated) -> None:
     """Compile the fast path of all layers into one kernel.
 
     Raises any error of torch.compile, such as a missing compiler (C++ for a CPU, Triton for CUDA).
@@ -83,7 +106,7 @@ def compile_gates(gated: dict[str, GatedLinear]) -> None:
         layer.product = compiled
 
 
-def fix_gates(gated: dict[str, GatedLinear], gates: dict[str, Tensor] | None) -> None:
+def fix_gates(gated: Gated, gates: dict[str, Tensor] | None) -> None:
     """Use these gates instead of the scores; None: use the scores again.
 
     `gates`: name -> bool or float in [0, 1], (out, in) or one per block, such as a ticket's masks.
@@ -92,7 +115,7 @@ def fix_gates(gated: dict[str, GatedLinear], gates: dict[str, Tensor] | None) ->
         layer.fixed_gate = None if gates is None else gates[name].to(layer.scores.device)
 
 
-def soft_gates(gated: dict[str, GatedLinear]) -> dict[str, Tensor]:
+def soft_gates(gated: Gated) -> dict[str, Tensor]:
     """Name -> test-time gates (Eq. 5): float32, of the scores' shape, in [0, 1], no gradient."""
     return {n: hard_concrete.soft_gate(g.scores.detach()) for n, g in gated.items()}
 
@@ -104,8 +127,8 @@ def apply_ticket(model: PreTrainedModel, masks: dict[str, Tensor]) -> None:
     those of the model's prunable matrices.
     """
     check_masks_fit(model, shapes_of(masks))
-    for name, linear in prunable_linears(model).items():
-        fix_mask(linear, masks[name])
+    for name, matrix in prunable_matrices(model).items():
+        fix_mask(matrix, masks[name])
 
 
 def count_unpruned(model: PreTrainedModel, masks: dict[str, Tensor]) -> int:
@@ -113,9 +136,9 @@ def count_unpruned(model: PreTrainedModel, masks: dict[str, Tensor]) -> int:
 
     `masks`: name -> bool, (out, in), True = kept. The result should be 0.
     """
-    linears = prunable_linears(model)
+    matrices = prunable_matrices(model)
     return sum(
-        int(torch.count_nonzero(linears[n].weight[~m.to(linears[n].weight.device)]))
+        int(torch.count_nonzero(matrices[n].weight[~m.to(matrices[n].weight.device)]))
         for n, m in masks.items()
     )
 
@@ -138,8 +161,8 @@ def reinitialise(
     Raises ValueError for another `law`, or if the masks do not fit the model.
     """
     check_masks_fit(model, shapes_of(masks))
-    for name, linear in prunable_linears(model).items():
-        weight = linear.weight.detach()
+    for name, matrix in prunable_matrices(model).items():
+        weight = matrix.weight.detach()
         chosen = masks[name] if which == "ticket" else ~masks[name]
         noise = torch.randn(weight.shape, generator=generator)
         if law == "normal":
@@ -158,11 +181,15 @@ def reinitialise_the_rest_of_the_encoder(
 ) -> None:
     """Draw new values for all parameters of the encoder that are not in a prunable matrix.
 
-    Embeddings are drawn from N(0, std^2). Biases become 0. LayerNorm weights become 1.
+    Embeddings are drawn from N(0, std^2). Biases become 0. LayerNorm weights become 1; other norms
+    start as their family starts them.
     """
-    matrices = {id(linear.weight) for linear in prunable_linears(model).values()}
+    matrices = {id(parameter_of(matrix)) for matrix in prunable_matrices(model).values()}
     with torch.no_grad():
         for module in model.base_model.modules():
+            if is_norm(module) and not isinstance(module, nn.LayerNorm):
+                model._init_weights(module)
+                continue
             for name, parameter in module.named_parameters(recurse=False):
                 if isinstance(module, nn.LayerNorm):
                     parameter.fill_(1.0 if name == "weight" else 0.0)
@@ -172,19 +199,34 @@ def reinitialise_the_rest_of_the_encoder(
                     parameter.normal_(0.0, std, generator=generator)
 
 
-def density_by_head(masks: dict[str, Tensor], heads: int) -> dict[str, list]:
+def density_by_head(
+    masks: dict[str, Tensor], heads: int, key_value_heads: int | None = None
+) -> dict[str, list]:
     """The densities of Figure 3: {"heads": one per layer and head, "mlp": one per layer}.
 
-    `masks`: name -> bool, (out, in), True = kept, in prunable_linears' order. `heads`: number of
-    heads per layer. The density of a head is the mean over its rows of query, key and value. The
-    density of an MLP is the mean of the densities of attention output, FFN in and FFN out.
+    `masks`: name -> bool, (out, in), True = kept; a matrix without a mask is kept. `heads`: number
+    of heads per layer. `key_value_heads`: number of heads with keys and values of their own, which
+    the others share; None: all. The density of a head is the mean over its rows of query, key and
+    value. The density of an MLP is the mean of the densities of attention output and of the FFN's
+    matrices.
     """
-    kinds = len(KINDS_OF_A_LAYER)
-    densities = [m.float() for name, m in masks.items() if not name.endswith("pooler.dense")]
+    masks = split_fused(masks, heads)
+    layer_of = layers_of(masks)
+    layers: dict[int, dict[str, Tensor]] = {}
+    for name, mask in masks.items():
+        if (layer := layer_of[name]) is not None:
+            layers.setdefault(layer, {})[kinds_of(name)[0]] = mask.float()
+    rows_of = {"query": heads, "key": key_value_heads or heads, "value": key_value_heads or heads}
     per_layer: dict[str, list] = {"heads": [], "mlp": []}
-    for start in range(0, len(densities), kinds):
-        layer = densities[start : start + kinds]
-        rows = torch.stack(layer[:3]).mean(dim=2)  # (3, hidden): query, key, value
-        per_layer["heads"].append(rows.reshape(3, heads, -1).mean(dim=(0, 2)).tolist())
-        per_layer["mlp"].append(float(torch.stack([m.mean() for m in layer[3:]]).mean()))
+    for _, of_kind in sorted(layers.items()):
+        rows = {
+            k: of_kind[k].mean(dim=1).reshape(n, -1) for k, n in rows_of.items() if k in of_kind
+        }
+        shared = [r.repeat_interleave(heads // len(r), 0) for r in rows.values()]
+        all_kept = torch.ones(shared[0].shape if shared else (heads, 1))
+        shared += [all_kept] * (len(rows_of) - len(shared))
+        per_layer["heads"].append(torch.stack(shared).mean(dim=(0, 2)).tolist())
+        mlp = [of_kind[k].mean() for k in MLP_KINDS if k in of_kind]
+        mlp += [torch.tensor(1.0)] * (3 - len(mlp))
+        per_layer["mlp"].append(float(torch.stack(mlp).mean()))
     return per_layer

@@ -43,8 +43,8 @@ def matrices_of(bits: overlap.Packed) -> pd.DataFrame:
     """Matrices of a ticket: their names as index; kind, layer (from 1, NaN: pooler), weights."""
     names = list(bits.shapes)
     columns = {
-        "kind": encoders.matrix_kinds(names),
-        "layer": encoders.matrix_layers(names),
+        "kind": {name: "+".join(encoders.kinds_of(name)) for name in names},
+        "layer": encoders.layers_of(names),
         "weights": {name: out * into for name, (out, into) in bits.shapes.items()},
     }
     return pd.DataFrame(columns, index=pd.Index(names, name="matrix"))
@@ -104,7 +104,12 @@ def _read(paths: Iterable[str]) -> Iterator[tuple[Path, Ticket]]:
         if not isinstance(source, dict) or not isinstance(sparsity, int | float):
             raise UserError(f"{path}: its manifest does not say which scores it was drawn from")
         origin = Origin.read(source, manifest["sha256"], str(path))
-        yield path, Ticket(origin, sparsity, overlap.pack(masks))
+        yield path, Ticket(origin, sparsity, overlap.pack(_parts(masks, source)))
+
+
+def _parts(tensors: dict, source: dict) -> dict:
+    """Fused matrices in their parts, so that each counts as its kind."""
+    return encoders.split_fused(tensors, source["encoder"].get("heads"))
 
 
 def _draw(
@@ -120,14 +125,15 @@ def _draw(
             if origin.kind in GATE_KINDS:
                 functions = {"expected": open_probability, "soft_gate": soft_gate}
                 for column, f in functions.items():
-                    means = {n: f(s).mean(dtype=torch.float64) for n, s in scores.items()}
+                    parts = _parts(scores, manifest)
+                    means = {n: f(s).mean(dtype=torch.float64) for n, s in parts.items()}
                     columns[column] = {name: float(mean) for name, mean in means.items()}
             for sparsity in sparsities:
                 with explain():
                     ticket_files.check_order(manifest, sparsity, path)
-                masks = tickets.draw(scores, shapes, sparsity)
+                masks = _parts(tickets.draw(scores, shapes, sparsity), manifest)
                 columns[drawn_column(sparsity)] = tickets.density_by(masks, {n: n for n in masks})
                 yield path, Ticket(origin, sparsity, overlap.pack(masks))
             if origin.kind in GATE_KINDS:
-                densities = pd.DataFrame(columns, index=list(scores))
+                densities = pd.DataFrame(columns, index=list(_parts(scores, manifest)))
                 gates.append(Gates(origin, tuple(sparsities), densities))

@@ -41,6 +41,9 @@ def pytest_addoption(parser):
     parser.addoption(
         "--no-bf16", action="store_true", help="run as on a CPU that does not compute in bf16"
     )
+    parser.addoption(
+        "--write_tables", action="store_true", help="write the tables of docs/ that tests make"
+    )
 
 
 def pytest_configure(config):

@@ -15,6 +15,7 @@ from training.infobert import InfoBERT
 from training.methods import AdversarySettings
 from training.prediction import inputs_of
 from training.settings import WeightSettings
+from utils.cli import UserError
 from utils.runs import seed_for
 
 
@@ -56,20 +57,37 @@ def ascend(delta: Tensor, gradient: Tensor, settings: AdversarySettings) -> Tens
 
 
 @contextlib.contextmanager
-def perturbed(word_embeddings: nn.Module, delta: Tensor | None) -> Iterator[None]:
+def perturbed(model: nn.Module, delta: Tensor | None) -> Iterator[None]:
     """Inside, the word embeddings come out with delta added; None leaves them as they are.
 
     A hook on the lookup rather than inputs_embeds: the encoder is called with its token ids, as in
-    fine-tuning, and derives position and token type ids as it always does (D12).
+    fine-tuning, and derives position and token type ids as it always does (D12). Only the first
+    lookup counts: T5's decoder looks its own input up with the same weights. For one forward pass.
     """
     if delta is None:
         yield
         return
-    handle = word_embeddings.register_forward_hook(lambda _module, _ids, out: out + delta)
+    if type(model).__name__.startswith("XLNet"):  # looks tokens up as (tokens, sentences)
+        delta = delta.transpose(0, 1)
+    lookups: list[int] = []
+
+    def add(_module: nn.Module, _ids: tuple, embedded: Tensor) -> Tensor:
+        lookups.append(1)
+        return embedded + delta if len(lookups) == 1 else embedded
+
+    weight = model.get_input_embeddings().weight
+    tables = [module for module in model.modules() if getattr(module, "weight", None) is weight]
+    handles = [table.register_forward_hook(add) for table in tables]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+    if not lookups:
+        raise UserError(
+            f"{type(model).__name__} does not look words up in its input embeddings, so an "
+            "adversary cannot perturb them; choose another encoder"
+        )
 
 
 def micro_batches(
@@ -158,13 +176,12 @@ def backward(
     """
     steps = args.adv_steps
     weights = [0.0] * steps + [1.0] if args.method == "pgd" else [1 / steps] * steps
-    embeddings = model.get_input_embeddings()
     wanted = {"output_hidden_states": True} if regularizer is not None else {}
     delta = draws.delta()
     losses, delta_norms, terms = [], [], []
 
     def forward(rows: dict[str, Tensor], shift: Tensor | None):
-        with accelerator.autocast(), perturbed(embeddings, shift):
+        with accelerator.autocast(), perturbed(model, shift):
             out = model(**inputs_of(rows), **wanted)
         sum_of_losses = F.cross_entropy(out.logits.float(), rows["labels"], reduction="sum")
         return sum_of_losses * rows["row_weight"], out

@@ -23,7 +23,7 @@ class Encoded:
 
     `input_ids`, `token_type_ids`: one int32 array (tokens,) per row, cut at the maximum length.
     `token_type_ids` is None if the model has none. `labels`: positions in the task's labels.
-    `truncated_rows`: number of rows that were cut.
+    `truncated_rows`: number of rows that were cut. `padding_side`: left or right.
     """
 
     input_ids: list[np.ndarray]
@@ -31,6 +31,7 @@ class Encoded:
     labels: list[int]
     truncated_rows: int
     pad_token_id: int
+    padding_side: str = "right"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,6 +81,7 @@ def encode(rows: Rows, tokenizer, max_seq_length: int, token_types: bool = True)
         labels=rows.labels,
         truncated_rows=int(arrays["truncated_rows"][0]),
         pad_token_id=tokenizer.pad_token_id,
+        padding_side=tokenizer.padding_side,
     )
 
 
@@ -169,10 +171,11 @@ def collate(encoded: Encoded, positions: list[int]) -> dict[str, np.ndarray]:
         batch["token_type_ids"] = np.zeros(shape, int)
     for row, i in enumerate(positions):
         n = len(encoded.input_ids[i])
-        batch["input_ids"][row, :n] = encoded.input_ids[i]
-        batch["attention_mask"][row, :n] = 1
+        text = slice(longest - n, None) if encoded.padding_side == "left" else slice(n)
+        batch["input_ids"][row, text] = encoded.input_ids[i]
+        batch["attention_mask"][row, text] = 1
         if encoded.token_type_ids is not None:
-            batch["token_type_ids"][row, :n] = encoded.token_type_ids[i]
+            batch["token_type_ids"][row, text] = encoded.token_type_ids[i]
     batch["labels"] = np.array([encoded.labels[i] for i in positions])
     return batch
 

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from training import labels
-from training.loading import loading, not_loaded, set_dropout
+from training.loading import attention_for, configure, loading, not_loaded
 from training.tasks import Task
 from utils import process_state
 from utils.cli import UserError
@@ -45,14 +45,14 @@ def load_checkpoint(
     """
     with loading("checkpoint", str(folder)):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        set_dropout(config, dropout)
+        configure(config, dropout)
         order = None if task is None else labels.label_order(config, Path(folder), task)
         with process_state.logging_level(logging.ERROR, "transformers"):
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
-                attn_implementation=attention,
+                attn_implementation=attention_for(config, attention),
                 output_loading_info=True,
                 trust_remote_code=False,
             )

@@ -3,11 +3,12 @@
 import contextlib
 import importlib.util
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import constants
-from transformers import PretrainedConfig
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PretrainedConfig
 
 from training import hub
 from utils import process_state
@@ -17,15 +18,14 @@ from utils.files import sha256_of
 # SHA-256 of the published all-MiniLM-L6-v2 (22.7 M parameters, 6 layers).
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-# Configuration keys of the dropout probabilities in the encoder and before its head.
-DROPOUTS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "classifier_dropout",
-    "dropout",
-    "attention_dropout",
-    "seq_classif_dropout",
-)
+# Settings without which a family answers differently: BigBird's sparse attention depends on the
+# length of the batch; ModernBERT compiles layers, and what it compiled would keep the first gates.
+FIXED_SETTINGS: dict[str, dict] = {
+    "big_bird": {"attention_type": "original_full"},
+    "modernbert": {"reference_compile": False},
+}
+# Families whose attention overflows under bf16 autocast.
+ONLY_FP32 = ("deberta",)
 
 
 def resolve_model_name(name: str) -> str:
@@ -79,8 +79,40 @@ def not_loaded(report: dict) -> list[str]:
     return sorted({*report["missing_keys"], *mismatched})
 
 
-def set_dropout(config: PretrainedConfig, dropout: float | None) -> None:
-    """Set all dropout probabilities of a configuration. None: leave them unchanged."""
-    for key in DROPOUTS if dropout is not None else ():
-        if key in config.to_dict():
+def configure(config: PretrainedConfig, dropout: float | None) -> None:
+    """Set all dropout probabilities of a configuration, and what its family needs.
+
+    `dropout`: None leaves the probabilities unchanged.
+    """
+    for key, value in config.to_dict().items():
+        is_probability = value is None or isinstance(value, int | float) and value is not False
+        if dropout is not None and is_probability and ("dropout" in key or key.endswith("pdrop")):
             setattr(config, key, dropout)
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = config.pad_token_id
+    for key, value in FIXED_SETTINGS.get(config.model_type, {}).items():
+        setattr(config, key, value)
+
+
+def precision_for(config: PretrainedConfig, precision: str) -> str:
+    """The precision flag for this encoder: fp32 in place of auto where bf16 fails.
+
+    Raises UserError for bf16.
+    """
+    if config.model_type not in ONLY_FP32 or precision == "fp32":
+        return precision
+    if precision == "bf16":
+        raise UserError(f"{config.model_type} does not compute in bf16: pass --precision fp32")
+    return "fp32"
+
+
+def attention_for(config: PretrainedConfig, wanted: str) -> str:
+    """`wanted`, or eager where the classifier of this configuration has no sdpa attention.
+
+    Prints a line in this case.
+    """
+    kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    if wanted != "sdpa" or kind is None or kind._supports_sdpa:
+        return wanted
+    print(f"{kind.__name__} has no sdpa attention: eager attention is used", file=sys.stderr)
+    return "eager"

@@ -18,11 +18,22 @@ from transformers import (
 
 from masking import encoders
 from masking.tickets import Shapes
-from training.loading import loading, not_loaded, resolve_model_name, set_dropout
+from training.loading import (
+    attention_for,
+    configure,
+    loading,
+    not_loaded,
+    precision_for,
+    resolve_model_name,
+)
+from training.settings import RunSettings
 from utils import process_state
 from utils.cli import UserError, warn
 from utils.files import public_name
 from utils.runs import seed_for
+
+# Texts of different lengths, whose answers must not depend on each other.
+PADDED_TEXTS = ("good", "a film like no other", "one that you will not forget , so go and see it")
 
 
 def encoder_facts(name: str, model: PreTrainedModel, fingerprint: str) -> dict:
@@ -35,6 +46,10 @@ def encoder_facts(name: str, model: PreTrainedModel, fingerprint: str) -> dict:
         "architecture": type(model).__name__,
         "fingerprint": fingerprint,
     }
+    if encoders.is_grouped_by_head(model):
+        facts["heads"] = model.config.num_attention_heads
+    if not type(model)._supports_sdpa:
+        facts["attention"] = "eager"
     if fresh := encoders.not_pretrained(model):
         facts["not_pretrained"] = fresh
         print(
@@ -92,11 +107,19 @@ def tensors_for(
     )
 
 
+def settle_precision(args: RunSettings, name: str) -> None:
+    """Replace --precision auto by fp32 for an encoder that does not compute in bf16."""
+    path = resolve_model_name(name)
+    with loading("model", path):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    args.precision = precision_for(config, args.precision)
+
+
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model. It returns only inputs that the model accepts.
 
-    A tokenizer without a padding token gets the one in the model's configuration. Raises UserError
-    if there is none, or if the tokenizer cannot be loaded.
+    A tokenizer without a padding token gets the one in the model's configuration, or its token for
+    the end of a text. Raises UserError if there is neither, or if the tokenizer cannot be loaded.
     """
     path = resolve_model_name(name)
     with loading("tokenizer", path):
@@ -107,16 +130,21 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         return tokenizer  # loading the model reports it
     classifier = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
     if classifier is not None:  # BERT tokenizers return token types; DistilBERT has none
-        inputs = inspect.signature(classifier.forward).parameters
+        inputs = set(inspect.signature(classifier.forward).parameters)
+        if getattr(config, "type_vocab_size", 2) < 2:  # the second of two texts has the type 1
+            inputs.discard("token_type_ids")
         tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n in inputs]
     if tokenizer.pad_token is None:
         pad = getattr(config, "pad_token_id", None)
-        if pad is None or not 0 <= pad < len(tokenizer):
+        if pad is not None and 0 <= pad < len(tokenizer):
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+        elif tokenizer.eos_token is not None:
+            tokenizer.pad_token = tokenizer.eos_token
+        else:
             raise UserError(
                 f"the tokenizer of {name} has no padding token: name one as pad_token in its "
                 "tokenizer_config.json"
             )
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
     return tokenizer
 
 
@@ -136,7 +164,7 @@ def load_pretrained(
         config.num_labels = len(label_names)
         config.id2label = dict(enumerate(label_names))
         config.label2id = {label: i for i, label in enumerate(label_names)}
-        set_dropout(config, dropout)
+        configure(config, dropout)
         # transformers draws missing weights from the global generator.
         seeded = process_state.seeded(seed_for(seed, "classifier"))
         with seeded, process_state.logging_level(logging.ERROR, "transformers"):
@@ -144,7 +172,7 @@ def load_pretrained(
                 path,
                 config=config,
                 dtype=torch.float32,
-                attn_implementation=attention,
+                attn_implementation=attention_for(config, attention),
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 trust_remote_code=False,
@@ -158,8 +186,9 @@ def load_pretrained(
             f"{name}: {len(lost)} weights of the encoder are missing or do not have the shape in "
             f"its config.json, such as {lost[0]}; download it again"
         )
-    pooler = inside + "pooler.dense"
-    encoders.mark_not_pretrained(model, [pooler] if f"{pooler}.weight" in fresh else [])
+    poolers = [inside + "pooler.dense", inside + "pooler"]
+    encoders.mark_not_pretrained(model, [p for p in poolers if f"{p}.weight" in fresh])
+    encoders.select(model, None)
     _draw_head(model, seed)
     return model
 
@@ -177,14 +206,57 @@ def _draw_head(model: PreTrainedModel, seed: int) -> None:
                     module.bias.zero_()
 
 
-def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise UserError if the tokenizer has more tokens than the encoder has embeddings."""
-    rows = model.get_input_embeddings().num_embeddings
+def fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a tokenizer fits the model, and agree on padding: its token and its side.
+
+    Decoders classify by the last token that is not the padding token of their configuration. The
+    tokenizer's padding side stays, unless only the other side leaves the answers unchanged. Raises
+    UserError if both sides change them, or if the tokenizer has more tokens than the encoder.
+    """
+    try:
+        rows = model.get_input_embeddings().num_embeddings
+    except (NotImplementedError, AttributeError):
+        raise UserError(
+            f"{type(model).__name__} is not supported: it has no table of word embeddings, which "
+            "the adversary perturbs; choose another encoder"
+        ) from None
     if len(tokenizer) > rows:
         raise UserError(
             f"the tokenizer knows {len(tokenizer)} tokens, the encoder only {rows}; use the "
             "encoder's own tokenizer"
         )
+    pad = getattr(model.config, "pad_token_id", None)
+    if pad is None or not 0 <= pad < rows:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    other = {"left": "right", "right": "left"}[tokenizer.padding_side]
+    for side in (tokenizer.padding_side, other):
+        tokenizer.padding_side = side
+        if (problem := _change_by_padding(model, tokenizer)) is None:
+            return
+    raise UserError(f"{type(model).__name__} is not supported: {problem}; choose another encoder")
+
+
+@torch.inference_mode()
+def _change_by_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """How padding changes the model's answers to short texts; None if it does not."""
+    was_training = model.training
+    model.eval()
+    try:
+        single = torch.cat([model(**_tokens(tokenizer, [text])).logits for text in PADDED_TEXTS])
+        padded = model(**_tokens(tokenizer, list(PADDED_TEXTS))).logits
+    except (RuntimeError, ValueError, IndexError, AssertionError) as e:
+        return f"it cannot compute texts of some lengths ({' '.join(str(e).split())[:100]})"
+    finally:
+        model.train(was_training)
+    change, size = float((single - padded).abs().max()), float(single.abs().max())
+    if change <= 1e-4 * size + 1e-6:
+        return None
+    return f"its answer to a text depends on the padding (the logits change by {change:.2g})"
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, Tensor]:
+    encoded = tokenizer(texts, padding=True, truncation=True, max_length=24, return_tensors="pt")
+    return {name: encoded[name] for name in tokenizer.model_input_names if name in encoded}
 
 
 def fit_memory(model: PreTrainedModel, checkpoint_activations: bool) -> None:
@@ -215,7 +287,9 @@ def check_length(model: PreTrainedModel, max_seq_length: int) -> None:
     # RoBERTa-like encoders count positions from the padding id + 1.
     embeddings = getattr(model.base_model, "embeddings", None)
     table = getattr(embeddings, "position_embeddings", None)
-    if positions is not None and getattr(table, "padding_idx", None) is not None:
+    if positions is None or positions < 0:  # XLNet: no limit
+        return
+    if getattr(table, "padding_idx", None) is not None:
         positions -= table.padding_idx + 1
-    if positions is not None and max_seq_length > positions:
+    if max_seq_length > positions:
         raise UserError(f"--max_seq_length {max_seq_length}: the encoder has {positions} positions")

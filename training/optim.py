@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from masking.surgery import is_norm
 from utils.cli import UserError, warn
 
 
@@ -37,12 +38,12 @@ def lambda_at(count: float, total: int, amplitude: float, startup: float, warmup
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Two parameter groups: with weight decay, and without it (biases and LayerNorm weights)."""
+    """Two parameter groups: with weight decay, and without it (biases and weights of norms)."""
     no_decay = {
         id(p)
         for module in model.modules()
         for name, p in module.named_parameters(recurse=False)
-        if name == "bias" or isinstance(module, nn.LayerNorm)
+        if name.endswith("bias") or is_norm(module)
     }
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [

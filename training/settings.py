@@ -115,6 +115,27 @@ class TicketSettings:
 
 
 @dataclasses.dataclass(kw_only=True)
+class MatrixSettings:
+    """Prunable matrices."""
+
+    matrices: list[str] | None = setting(
+        None,
+        "kinds of the matrices that are gated or pruned, such as query,value; sparsity is a "
+        "fraction of their weights",
+        cli.word_list,
+        role=Role.TICKET,
+        unset="all, as in the paper",
+    )
+    exclude: list[str] | None = setting(
+        None,
+        "kinds of the matrices that are neither gated nor pruned, such as pooler",
+        cli.word_list,
+        role=Role.TICKET,
+        unset="none",
+    )
+
+
+@dataclasses.dataclass(kw_only=True)
 class FolderSettings:
     """Folder and seed."""
 

@@ -182,6 +182,14 @@ def epoch_list(text: str) -> list[int]:
     return sorted({positive_int(part) for part in text.split(",") if part.strip()})
 
 
+def word_list(text: str) -> list[str]:
+    """Type of a flag: 'query,value' -> ["query", "value"]."""
+    words = [part.strip() for part in text.split(",") if part.strip()]
+    if not words:
+        raise argparse.ArgumentTypeError("it names nothing")
+    return words
+
+
 def epochs_or_words(*words: str) -> Callable[[str], list]:
     """Type of a flag for a list like 'best,5,10' of epochs and `words`."""
 

@@ -58,6 +58,24 @@ def generators() -> Iterator[None]:
                 numpy.random.set_state(before_numpy)
 
 
+def states_of_generators() -> tuple:
+    """The states of the global generators of random, numpy and torch (on the CPU)."""
+    import numpy
+    import torch
+
+    return random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+
+
+def set_generators(states: tuple) -> None:
+    """Set the states that states_of_generators returned."""
+    import numpy
+    import torch
+
+    random.setstate(states[0])
+    numpy.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+
+
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed the global generators of random, numpy and torch, and restore them at the end."""

@@ -53,7 +53,7 @@ def test_same_tokens_tie_exactly_within_a_row(model_and_tokenizer):
     among = victim(["the movie is bad and very boring", "a good film"])[1]
     assert torch.equal(alone, among)
     victim.forget()
-    assert not victim._known
+    assert not victim.known
 
 
 def test_logits_are_in_the_order_of_the_tasks_labels(model_and_tokenizer):

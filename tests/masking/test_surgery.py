@@ -3,16 +3,14 @@
 import pytest
 import torch
 from transformers import (
-    AlbertConfig,
     AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
     ElectraConfig,
-    GPT2Config,
     RobertaConfig,
 )
 
-from masking import encoders, surgery
+from masking import encoders, families, surgery
 
 SIZES = {
     "hidden_size": 16,
@@ -49,13 +47,13 @@ def inputs(config):
 def test_six_matrices_per_layer_and_the_pooler_are_prunable_but_not_the_head(name):
     config, count = CONFIGS[name]
     model = make(config)
-    linears = encoders.prunable_linears(model)
+    linears = encoders.prunable_matrices(model)
     assert len(linears) == count
     assert all(path.startswith(model.base_model_prefix + ".") for path in linears)
     assert all(model.get_submodule(path) is linear for path, linear in linears.items())
-    kinds = list(encoders.matrix_kinds(list(linears)).values())
-    assert kinds[:6] == list(encoders.KINDS_OF_A_LAYER) and kinds.count("query") == 3
-    for path, kind in encoders.matrix_kinds(list(linears)).items():
+    kinds = [encoders.kinds_of(path)[0] for path in linears]
+    assert kinds[:6] == list(families.KINDS_OF_A_LAYER) and kinds.count("query") == 3
+    for path, kind in zip(linears, kinds, strict=True):
         letter = {"query": "q", "key": "k", "value": "v"}.get(kind)
         assert letter is None or path.rpartition(".")[2][0] == letter
 
@@ -83,37 +81,27 @@ def test_bert_base_has_the_number_of_weights_in_the_paper():
     assert len(shapes) == 73 and sum(a * b for a, b in shapes.values()) == 85_524_480
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (
-            AlbertConfig(
-                hidden_size=16,
-                num_hidden_layers=3,
-                num_attention_heads=2,
-                embedding_size=8,
-                intermediate_size=32,
-                vocab_size=50,
-            ),
-            "0 stacks of 3 layers",
-        ),
-        (GPT2Config(n_embd=16, n_layer=3, n_head=2, vocab_size=50), "layer 0 has 0 linear"),
-    ],
-)
-def test_an_unsupported_encoder_is_an_error(config, message):
-    with pytest.raises(ValueError, match=message):
-        encoders.prunable_linears(make(config))
-
-
 def test_a_layer_with_an_additional_linear_is_an_error():
     model = make(CONFIGS["bert"][0])
-    model.bert.encoder.layer[1].extra = torch.nn.Linear(16, 16)
-    with pytest.raises(ValueError, match="layer 1 has 7 linear"):
-        encoders.prunable_linears(model)
+    model.bert.encoder.layer[1].attention.self.query_proj = torch.nn.Linear(16, 16)
+    with pytest.raises(ValueError, match=r"layer.1 has 2 matrices that could be query"):
+        encoders.prunable_matrices(model)
+    for parent in ("encoder.layer.1", ""):
+        model = make(CONFIGS["bert"][0])
+        model.bert.get_submodule(parent).stray = torch.nn.Linear(16, 16)
+        with pytest.raises(ValueError, match="stray is not a known matrix of an encoder"):
+            encoders.prunable_matrices(model)
+
+
+def test_a_missing_layer_or_a_wrong_shape_is_an_error():
     model = make(CONFIGS["bert"][0])
-    model.bert.stray = torch.nn.Linear(16, 16)
-    with pytest.raises(ValueError, match="unexpected linear layer bert.stray"):
-        encoders.prunable_linears(model)
+    model.config.num_hidden_layers = 4
+    with pytest.raises(ValueError, match="3 of its 4 layers have known matrices"):
+        encoders.prunable_matrices(model)
+    model = make(CONFIGS["bert"][0])
+    model.bert.encoder.layer[1].output.dense = torch.nn.Linear(32, 8)
+    with pytest.raises(ValueError, match=r"layer.1 has matrices of shapes .*ffn_out \(8, 32\)"):
+        encoders.prunable_matrices(model)
 
 
 def test_masks_of_another_encoder_do_not_fit():
@@ -159,7 +147,7 @@ def masks_of(model):
 @pytest.mark.parametrize("law", ["normal", "matched", "shuffled"])
 def test_reinitializing_changes_only_the_selected_weights(which, law):
     model = make(BertConfig(**SIZES))
-    before = {n: m.weight.detach().clone() for n, m in encoders.prunable_linears(model).items()}
+    before = {n: m.weight.detach().clone() for n, m in encoders.prunable_matrices(model).items()}
     others = {
         n: p.detach().clone()
         for n, p in model.named_parameters()
@@ -168,7 +156,7 @@ def test_reinitializing_changes_only_the_selected_weights(which, law):
     masks = masks_of(model)
     surgery.reinitialise(model, masks, which, law, 0.5, torch.Generator().manual_seed(1))
     drawn = []
-    for name, linear in encoders.prunable_linears(model).items():
+    for name, linear in encoders.prunable_matrices(model).items():
         chosen = masks[name] if which == "ticket" else ~masks[name]
         assert torch.equal(linear.weight[~chosen], before[name][~chosen])
         assert (linear.weight[chosen] != before[name][chosen]).float().mean() > 0.9
@@ -182,7 +170,7 @@ def test_reinitializing_changes_only_the_selected_weights(which, law):
 
 def test_the_rest_of_the_encoder_is_reinitialized():
     model = make(BertConfig(**SIZES))
-    weights = encoders.prunable_linears(model)["bert.encoder.layer.0.output.dense"].weight.clone()
+    weights = encoders.prunable_matrices(model)["bert.encoder.layer.0.output.dense"].weight.clone()
     head = model.classifier.weight.clone()
     words = model.bert.embeddings.word_embeddings.weight.clone()
     torch.nn.init.normal_(model.bert.encoder.layer[1].output.LayerNorm.weight)
@@ -190,22 +178,37 @@ def test_the_rest_of_the_encoder_is_reinitialized():
     assert not torch.equal(model.bert.embeddings.word_embeddings.weight, words)
     assert (model.bert.encoder.layer[1].output.LayerNorm.weight == 1).all()
     assert (model.bert.pooler.dense.bias == 0).all() and torch.equal(model.classifier.weight, head)
-    again = encoders.prunable_linears(model)["bert.encoder.layer.0.output.dense"].weight
+    again = encoders.prunable_matrices(model)["bert.encoder.layer.0.output.dense"].weight
     assert torch.equal(again, weights)
 
 
 def test_densities_by_head_by_hand():
     """A layer of width 4 has two heads of two rows each."""
     row = {0: [True] * 4, 1: [False] * 4}
-    names = [f"layer.0.{k}" for k in encoders.KINDS_OF_A_LAYER]
-    masks = {n: torch.ones(4, 4, dtype=torch.bool) for n in names}
-    masks["layer.0.query"] = torch.tensor([row[1], row[1], row[0], row[0]])
-    masks["layer.0.key"] = torch.tensor([row[1], row[0], row[0], row[0]])
-    masks["layer.0.ffn_in"] = torch.zeros(8, 4, dtype=torch.bool)
-    masks["pooler.dense"] = torch.zeros(4, 4, dtype=torch.bool)  # does not belong to a layer
+    query, key, value, output, ffn_in, ffn_out = (
+        f"bert.encoder.layer.0.{path}"
+        for path in (
+            *("attention.self.query", "attention.self.key", "attention.self.value"),
+            *("attention.output.dense", "intermediate.dense", "output.dense"),
+        )
+    )
+    masks = {n: torch.ones(4, 4, dtype=torch.bool) for n in (query, key, value, output, ffn_out)}
+    masks[query] = torch.tensor([row[1], row[1], row[0], row[0]])
+    masks[key] = torch.tensor([row[1], row[0], row[0], row[0]])
+    masks[ffn_in] = torch.zeros(8, 4, dtype=torch.bool)
+    masks["bert.pooler.dense"] = torch.zeros(4, 4, dtype=torch.bool)  # belongs to no layer
     densities = surgery.density_by_head(masks, 2)
     assert densities["heads"] == [pytest.approx([(0 + 0.5 + 1) / 3, 1.0])]
     assert densities["mlp"] == [pytest.approx(2 / 3)]
+    del masks[value], masks[ffn_out]  # a matrix without gates is kept
+    assert surgery.density_by_head(masks, 2) == {
+        "heads": [pytest.approx([(0 + 0.5 + 1) / 3, 1.0])],
+        "mlp": [pytest.approx(2 / 3)],
+    }
+    shared = torch.tensor([row[1], row[0]])  # keys and values of one head serve both
+    masks[key] = masks[value] = shared
+    densities = surgery.density_by_head(masks, 2, key_value_heads=1)
+    assert densities["heads"] == [pytest.approx([(0 + 0.5 + 0.5) / 3, (1 + 0.5 + 0.5) / 3])]
 
 
 def test_noise_in_bytes_is_uniform_and_depends_only_on_its_generator():

@@ -49,7 +49,7 @@ def test_a_random_pooler_is_not_prunable_and_a_pretrained_one_is(bare, encoder):
     )
     assert encoders.not_pretrained(fresh) == [POOLER] and encoders.not_pretrained(whole) == []
     assert len(encoders.weight_shapes(fresh)) == 12 and POOLER in encoders.weight_shapes(whole)
-    assert POOLER in encoders.prunable_linears(fresh, with_not_pretrained=True)
+    assert POOLER in encoders.prunable_matrices(fresh, with_not_pretrained=True)
     other = models.load_pretrained(str(bare), ("a", "b"), 2, None, "eager")
     poolers = [m.get_submodule(POOLER).weight for m in (fresh, other)]
     assert not torch.equal(*poolers)
@@ -88,7 +88,7 @@ def earlier_scores(runs, bare, path, seed: int, **encoder):
     model = models.load_pretrained(str(bare), ("a", "b"), seed, None, "eager")
     old = {k: v for k, v in manifest["encoder"].items() if k != "not_pretrained"}
     old["fingerprint"] = encoders.encoder_fingerprint(model, with_not_pretrained=True)
-    pooler = encoders.prunable_linears(model, with_not_pretrained=True)[POOLER].weight.shape
+    pooler = encoders.prunable_matrices(model, with_not_pretrained=True)[POOLER].weight.shape
     ticket_files.save_scores(
         path,
         scores | {POOLER: torch.full(pooler, -9.0)},

@@ -24,7 +24,7 @@ from script_tools import (
 )
 from transformers import AutoModelForSequenceClassification
 
-from masking import encoders, ticket_files, tickets
+from masking import families, ticket_files, tickets
 from training import optim
 from utils.files import read_jsonl
 
@@ -81,7 +81,7 @@ def test_stage_2_logs_what_the_paper_plots(runs):
     assert steps[0]["penalty"] == pytest.approx(0.9611, abs=1e-4)
     dev = epochs[-1]["dev"]
     assert sum(dev["gate_shares"].values()) == pytest.approx(1)
-    assert set(dev["ticket_density_by_kind"]) == {*encoders.KINDS_OF_A_LAYER, "pooler"}
+    assert set(dev["ticket_density_by_kind"]) == {*families.KINDS_OF_A_LAYER, "pooler"}
     assert dev["ticket_sparsity"] == pytest.approx(0.3, abs=1e-3)
 
 

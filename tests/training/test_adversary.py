@@ -73,11 +73,11 @@ def test_delta_zero_equals_the_plain_model_with_padding_and_token_types(config):
         batch["token_type_ids"] = torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]])
     plain = model(**batch).logits
     delta = torch.zeros(2, 4, 16, requires_grad=True)
-    with perturbed(model.get_input_embeddings(), delta):
+    with perturbed(model, delta):
         logits = model(**batch).logits
     assert torch.equal(logits, plain)
     gradient = torch.autograd.grad(logits.logsumexp(1).sum() + logits[:, 0].sum(), delta)[0]
     assert gradient[0].abs().sum() > 0
     assert torch.equal(model(**batch).logits, plain)  # the hook is removed
-    with perturbed(model.get_input_embeddings(), torch.randn(2, 4, 16)):
+    with perturbed(model, torch.randn(2, 4, 16)):
         assert not torch.allclose(model(**batch).logits, plain)

@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import GOOD, PLAIN, call, make_tokenizer, sentences
+from conftest import GOOD, PLAIN, call, make_encoder, make_tokenizer, sentences
 from transformers import (
     AutoConfig,
+    BertForSequenceClassification,
     BertTokenizer,
     BertTokenizerFast,
     DistilBertConfig,
@@ -92,8 +93,6 @@ def test_stage_1_runs_with_a_slow_tokenizer(tmp_path, encoder, sst2_folder):
     tokenizer = phobert_in(folder)
     config = AutoConfig.from_pretrained(folder)
     config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
-    from transformers import BertForSequenceClassification
-
     torch.manual_seed(0)
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -129,6 +128,19 @@ def test_an_encoder_without_token_types_accepts_a_tokenizer_with_them(tmp_path, 
         *("--output_dir", tmp_path / "run", "--epochs", 1, "--bsz", 32, "--quiet"),
         *("--device", "cpu"),
     )
+
+
+def test_an_encoder_with_one_token_type_takes_pairs(tmp_path):
+    folder = make_encoder(tmp_path / "encoder")
+    config = AutoConfig.from_pretrained(folder)
+    config.type_vocab_size = 1
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer = models.load_tokenizer(str(folder))
+    model = models.load_pretrained(str(folder), ("a", "b"), 1, None, "sdpa")
+    models.fit_tokenizer(model, tokenizer)
+    pair = tokenizer("good film", "bad plot", return_tensors="pt")
+    assert pair.keys() == {"input_ids", "attention_mask"}
+    assert model(**pair).logits.shape == (1, 2)
 
 
 def test_a_tokenizer_without_a_padding_token(tmp_path):
