@@ -213,7 +213,7 @@ def test_a_python_that_is_missing_is_an_error(script, copied_scripts, tmp_path):
 @pytest.mark.parametrize("script", ["reproduce.sh", "scripts/setup.sh"])
 def test_a_python_of_that_name_must_exist(script, copied_scripts):
     """Neither a set-up nor another interpreter replaces it."""
-    done = shell(copied_scripts / script, {"PYTHON": "nowhere/python"}, "table1")
+    done = shell(copied_scripts / script, {"PYTHON": "nowhere/python"})
     assert done.returncode == 2 and "PYTHON=nowhere/python" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (copied_scripts / ".venv").exists()
 
