@@ -2,6 +2,7 @@
 
     python attack.py --model_name RUN_OR_CHECKPOINT --recipe textfooler-minilm --num_examples 200
     python attack.py --model_name RUN_OR_CHECKPOINT --suite standard --num_examples 200
+    python attack.py --check textfooler bertattack
 
 Every row is written as soon as it is attacked. The same command resumes an interrupted attack.
 """
@@ -9,7 +10,7 @@ Every row is written as soon as it is attacked. The same command resumes an inte
 import contextlib
 from pathlib import Path
 
-from evaluation import presets
+from evaluation import availability, presets
 from evaluation.settings import AttackRun
 from training.tasks import check_task
 from utils import cli, interrupts
@@ -18,6 +19,10 @@ from utils.settings import parse
 
 def parse_args(argv: list[str] | None = None) -> AttackRun:
     args = parse(AttackRun, __doc__.split("\n")[0], argv)
+    if args.check is not None:
+        return args
+    if args.model_name is None:
+        raise cli.UserError("--model_name is missing: give a run or checkpoint folder")
     check_task(args)
     choose_recipe(args)
     apply_preset(args)
@@ -65,7 +70,11 @@ def apply_preset(args: AttackRun) -> None:
 
 def main() -> None:
     args = parse_args()
+    if args.check is not None:
+        return check_resources(args)
     interrupts.limit_time(args.time_budget)
+    suites = [presets.SUITE_RECIPES[args.recipe]] if args.suite else []
+    availability.check([args.recipe, *suites], vars(args))
     # Imported after the arguments are checked: these imports take seconds, TextAttack's take ten.
     from evaluation import attack_setup, checkpoints, checks, outcomes, protocol, resources
     from evaluation.attack_folder import AttackFolder
@@ -105,7 +114,7 @@ def main() -> None:
     resources.import_textattack(device)
     from evaluation import attack_rows, recipes
 
-    loaded = recipes.load(args.recipe, paths, device)
+    loaded = recipes.load(paths, device)
     finished: dict[tuple, AttackFolder] = {}
     for setup, rule, folder in attacks:
         target, victim = setup.target, setup.victim()
@@ -142,6 +151,17 @@ def main() -> None:
         folder.finish(record, described)
         finished[model] = folder
         report(record, task)
+
+
+def check_resources(args: AttackRun) -> None:
+    """Print what each recipe of --check lacks. Raises UserError with the command for it."""
+    recipes = args.check or ([args.recipe] if args.recipe else [*presets.RECIPES])
+    if args.preset == "released":
+        recipes = [presets.RELEASED_RECIPES.get(recipe, recipe) for recipe in recipes]
+    for recipe in recipes:
+        lacking = availability.missing(recipe, vars(args))
+        print(f"{recipe}: {'missing: ' + '; '.join(lacking.values()) if lacking else 'ready'}")
+    availability.check(recipes, vars(args))
 
 
 def run_suite(args: AttackRun, subject) -> None:

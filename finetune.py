@@ -54,7 +54,7 @@ if __name__ == "__main__":
 import torch.nn.functional as F
 
 from masking import encoders
-from training import adversary, checkpoints, loop, models, optim, results, trajectory
+from training import adversary, checkpoints, loading, loop, models, optim, results, trajectory
 from training.batching import collate, encode
 from training.prediction import inputs_of
 from training.splits import load_splits
@@ -110,6 +110,7 @@ def main() -> None:
         return
 
     # Data and model.
+    loading.warn_if_tuned_on(args.model_name, task.name)
     models.settle_precision(args, args.model_name)
     accelerator = devices.make_accelerator(args)
     check_processes(args, accelerator)

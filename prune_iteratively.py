@@ -52,7 +52,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from masking import encoders, surgery, ticket_files, tickets
-from training import adversary, loop, models, optim, prediction
+from training import adversary, loading, loop, models, optim, prediction
 from training.batching import Encoded, collate, encode
 from training.prediction import inputs_of
 from training.splits import load_splits
@@ -154,6 +154,7 @@ def main() -> None:
         return
 
     # Data, and what every round starts from.
+    loading.warn_if_tuned_on(args.model_name, task.name)
     models.settle_precision(args, args.model_name)
     accelerator = devices.make_accelerator(args)
     check_processes(args, accelerator)

@@ -21,8 +21,8 @@ from evaluation.settings import AttackSettings, RecordFiles
 from experiments.paper import FIGURES, TABLES
 from experiments.scales import SCALES, ChoiceOfRuns
 from experiments.study import STUDIES
-from reporting import build, summary_table
 from training.settings import FolderSettings
+from training.tasks import name_in_records
 from utils import cli
 from utils.files import public_name
 from utils.settings import REQUIRED, Role, changed, parse, setting
@@ -71,6 +71,8 @@ def parse_args(argv: list[str] | None = None) -> Settings:
 
 def main() -> None:
     args = parse_args()
+    from reporting import build, summary_table  # matplotlib reads its settings when it is imported
+
     folder = Path(args.output_dir)
     if args.make is None:
         attacks, files = records.read_records(args.records), records.record_files(args.records)
@@ -80,7 +82,7 @@ def main() -> None:
     with cli.explain("--further_flags: "):
         further = tuple(shlex.split(args.further_flags))
     targets = ALL if "all" in args.make else dict.fromkeys(args.make)
-    tasks = tuple(dict.fromkeys(args.tasks)) if args.tasks else None
+    tasks = tuple(dict.fromkeys(map(name_in_records, args.tasks))) if args.tasks else None
     scale = replace(SCALES[args.scale], further_flags=further, seeds=tuple(args.seeds))
     if args.encoder:
         scale = replace(scale, encoder=public_name(args.encoder))

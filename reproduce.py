@@ -17,6 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation import availability
 from evaluation.settings import AttackSettings
 from experiments import planner, recorded
 from experiments.jobs import Job, duration
@@ -114,6 +115,17 @@ def show(jobs: list[Job], args) -> None:
     )
 
 
+def warn_about_resources(jobs: list[Job]) -> None:
+    """Warn about all that the attacks of the plan lack, before anything runs."""
+    attacks = [attack.command.args for job in jobs for attack in job.attacks if attack.missing]
+    if attacks:
+        try:
+            # The variables of the resources are the same for all attacks.
+            availability.check(dict.fromkeys(args.recipe for args in attacks), vars(attacks[0]))
+        except cli.UserError as e:
+            cli.warn(f"{e}; without it these attacks fail, and everything else runs")
+
+
 def write_report(args) -> int:
     """Tables and figures from the records; the exit status."""
     is_study = args.target in STUDIES
@@ -156,6 +168,7 @@ def main() -> None:
     interrupts.limit_time(args.time_budget)
     jobs = planner.make_plan(args)
     show(jobs, args)
+    warn_about_resources(jobs)
     if args.dry_run:
         return
     if not jobs:

@@ -103,7 +103,7 @@ import torch.nn.functional as F
 
 from masking import encoders, hard_concrete, surgery, ticket_files, tickets
 from masking.kinds import GATE_KINDS
-from training import adversary, loop, models, optim, results
+from training import adversary, loading, loop, models, optim, results
 from training.batching import collate, encode
 from training.prediction import inputs_of
 from training.settings import recipe_in
@@ -234,6 +234,7 @@ def main() -> None:
         return
 
     # Data and model: the pre-trained weights, a new classifier, the ticket.
+    loading.warn_if_tuned_on(args.model_name, task.name)
     models.settle_precision(args, args.model_name)
     accelerator = devices.make_accelerator(args)
     check_processes(args, accelerator)

@@ -61,7 +61,7 @@ def build_attacks(setup: attack_setup.Setup) -> dict[str, tuple]:
         def forget(self) -> None:
             """attack_row calls it; the stock wrapper has no cache."""
 
-    loaded = recipes.load(setup.args.recipe, setup.paths, setup.device)
+    loaded = recipes.load(setup.paths, setup.device)
     victim = setup.victim()
     stock = Stock(victim.model, victim.tokenizer)
     goals = {

@@ -158,7 +158,7 @@ def _start(setup: Setup, temperature: float, processes: int, started) -> None:
     from evaluation import recipes
 
     victim = setup.victim(device, temperature)
-    loaded = recipes.load(setup.args.recipe, setup.paths, device)
+    loaded = recipes.load(setup.paths, device)
     _worker.update(setup=setup, victim=victim, loaded=loaded)
 
 

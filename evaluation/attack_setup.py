@@ -14,7 +14,7 @@ import torch
 from evaluation import calibration, checkpoints, protocol, resources
 from evaluation.checkpoints import Target
 from evaluation.minilm import SIMILARITY_THRESHOLDS
-from evaluation.presets import RECIPES
+from evaluation.presets import needs_of
 from evaluation.settings import RESOURCE_FLAGS, AttackRun
 from training import models
 from training.rows import Rows
@@ -119,9 +119,12 @@ def resolve(args: AttackRun) -> Subject:
     """Find the models and choose the rows. Fills in `args` with what the run decides."""
     targets = checkpoints.find_targets(args.model_name, args.checkpoint, args.attack_epochs)
     task = task_of(args, targets[0])
-    orders = [checkpoints.label_order(target, task) for target in targets]
+    for target in targets if task.label_names else ():  # before the data are read
+        checkpoints.label_order(target, task)
     device = device_name(args.device)
-    split = load_splits(args, task, (args.split,))[args.split]
+    splits = load_splits(args, task, (args.split,))
+    task, split = splits.task, splits[args.split]
+    orders = [checkpoints.label_order(target, task) for target in targets]
     length = args.max_seq_length or targets[0].facts.get("max_seq_length") or task.max_seq_length
     models.check_length(checkpoints.load_classifier(targets[0])[0], length)
     args.num_examples = args.num_examples or task.paper_attacked_rows or 1000
@@ -158,7 +161,7 @@ def locate_resources(args: AttackRun, device: str) -> dict[str, Path]:
     given = {name: getattr(args, name) for name in RESOURCE_FLAGS}
     for name in RESOURCE_FLAGS:
         # Not an error: a shell script passes all resources that it has to each recipe.
-        if given[name] is not None and name not in RECIPES[args.recipe]:
+        if given[name] is not None and name not in needs_of(args.recipe, given):
             cli.warn(f"--{name} is not read by the recipe {args.recipe}")
     return resources.locate(args.recipe, given, device)
 

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from evaluation.protocol import fingerprint
-from training.batching import cache_folder
 from training.loading import MINILM_SHA256, resolve_model_name
+from utils.cache import cached
 from utils.files import write_json
 
 # TextFooler uses the 50 nearest words with a cosine of at least 0.7 (paper) or 0.5 (code) between
@@ -150,7 +150,7 @@ def neighbour_table(device: str = "cpu") -> tuple[dict[str, list[str]], Path]:
         "checks": "penn tags, vader polarity, negation affixes",
         "versions": {p: version(p) for p in ("lemminflect", "vaderSentiment", "scikit-learn")},
     }
-    path = cache_folder() / "neighbours" / f"minilm-{fingerprint(settings)}.json"
+    path = cached("neighbours", f"minilm-{fingerprint(settings)}.json")
     if not path.is_file():
         write_json(path, {"settings": settings, "neighbours": _compute_table(MiniLM(device))})
     return json.loads(path.read_text(encoding="utf-8"))["neighbours"], path

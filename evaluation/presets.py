@@ -4,6 +4,7 @@ This module imports nothing heavy, so that a script can check its arguments firs
 """
 
 import re
+from collections.abc import Mapping
 
 from utils.cli import UserError
 
@@ -20,7 +21,22 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "textfooler-minilm": ("minilm_table", "minilm"),
     "textbugger-minilm": ("minilm_table", "minilm"),
     "textfooler-neighbours": ("neighbours", "tagger", "minilm"),
+    "textfooler-use3": ("minilm_table", "use3"),
 }
+
+
+def needs_of(recipe: str, given: Mapping[str, object]) -> tuple[str, ...]:
+    """The resources of a recipe. `given`: resource -> path or None, as the flags give them.
+
+    textfooler-use3 takes given word vectors, or else a given table, in place of MiniLM's table,
+    whose words have equal parts of speech.
+    """
+    if recipe == "textfooler-use3":
+        for name in ("word_vectors", "neighbours"):
+            if given.get(name):
+                return (name, "tagger", "use3")
+    return RECIPES[recipe]
+
 
 # Values of --preset. An explicit flag overrides the preset's value.
 PRESETS = {

@@ -13,9 +13,9 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from evaluation.checkpoints import load_model
-from training.batching import cache_folder
 from training.models import load_tokenizer
 from utils import process_state
+from utils.cache import cached as cached_file
 from utils.cli import UserError
 from utils.files import sha256_of, write_atomically
 
@@ -54,7 +54,7 @@ def read_word_vectors(path: Path) -> tuple[list[str], np.ndarray]:
         if not row.size or (rows and row.size != rows[0].size) or not np.isfinite(row).all():
             raise UserError(
                 f"{path}, line {number}, is not 'word v1 v2 ...' with finite numbers, as many as "
-                "in the first line; fetch the file again"
+                "in the first line; delete the file and fetch it again"
             )
         words.append(word)
         rows.append(row)
@@ -82,7 +82,7 @@ def _lines(path: Path) -> Iterator[str]:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, IsADirectoryError) as e:
         raise UserError(
             f"{path} is damaged, or neither a text file nor a zip of one ({type(e).__name__}); "
-            "fetch it again"
+            "delete it and fetch it again"
         ) from e
 
 
@@ -104,7 +104,7 @@ def nearest_words(vectors: np.ndarray, count: int, device: str, chunk: int = 102
 
 def cached_nearest_words(path: Path, vectors: np.ndarray, count: int, device: str) -> np.ndarray:
     """`nearest_words` of the vectors in the file `path`, computed once and stored in the cache."""
-    cached = cache_folder() / "neighbours" / f"{sha256_of(path)[:16]}-{count}.npy"
+    cached = cached_file("neighbours", f"{sha256_of(path)[:16]}-{count}.npy")
     try:
         nearest = np.load(cached, allow_pickle=False)
         if nearest.ndim == 2 and len(nearest) == len(vectors):
@@ -129,7 +129,9 @@ def load_sentence_encoder(path: Path) -> Callable:
     try:
         return tf.saved_model.load(str(path))
     except (OSError, ValueError, tf.errors.OpError) as e:
-        raise UserError(f"{path} is not a loadable TensorFlow SavedModel; fetch it again") from e
+        raise UserError(
+            f"{path} is not a loadable TensorFlow SavedModel; delete it and fetch it again"
+        ) from e
 
 
 def load_masked_lm(path: Path) -> tuple:

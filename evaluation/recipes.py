@@ -18,6 +18,7 @@ from textattack.constraints.pre_transformation import (
     RepeatModification,
     StopwordModification,
 )
+from textattack.constraints.semantics import WordEmbeddingDistance
 from textattack.constraints.semantics.sentence_encoders import (
     SentenceEncoder,
     UniversalSentenceEncoder,
@@ -36,9 +37,11 @@ from evaluation.textattack_parts import (
     MiniLMSimilarity,
     NeighbourTable,
     Softmax,
+    Use3Similarity,
     WeightedSaliency,
     watch_ranking,
 )
+from evaluation.use3 import THRESHOLD, Use3
 from evaluation.victim import Victim
 from training.tasks import Task
 
@@ -51,9 +54,11 @@ class Loaded:
     sentence_encoder: Callable | None = None
     masked_lm: tuple | None = None
     minilm: MiniLM | None = None
+    use3: Use3 | None = None
+    has_tagger: bool = False
 
 
-def load(recipe: str, paths: dict[str, Path], device: str) -> Loaded:
+def load(paths: dict[str, Path], device: str) -> Loaded:
     """Read the files that `resources.locate` returned. Raises UserError for a damaged file."""
     embedding = None
     if "word_vectors" in paths:
@@ -69,7 +74,9 @@ def load(recipe: str, paths: dict[str, Path], device: str) -> Loaded:
         embedding=embedding,
         sentence_encoder=readers.load_sentence_encoder(path) if path else None,
         masked_lm=readers.load_masked_lm(lm_path) if lm_path else None,
-        minilm=MiniLM(device) if recipe in SIMILARITY_THRESHOLDS else None,
+        minilm=MiniLM(device) if "minilm" in paths else None,
+        use3=Use3() if "use3" in paths else None,
+        has_tagger="tagger" in paths,
     )
 
 
@@ -192,11 +199,7 @@ def _attack(victim: Victim, swap, search, *constraints) -> Attack:
 def _with_minilm(
     recipe: type, kept: tuple[type, ...], victim: Victim, loaded: Loaded, threshold: float
 ) -> Attack:
-    """TextAttack's recipe with a table of neighbors and MiniLM's similarity.
-
-    Its search, stop words and transformation stay, and its constraints of the types `kept`.
-    """
-    stock = _stock(recipe, victim, loaded)
+    """TextAttack's recipe with a table of neighbors and MiniLM's similarity."""
     similarity = MiniLMSimilarity(
         threshold,
         loaded.minilm,
@@ -206,6 +209,36 @@ def _with_minilm(
         # because a third of SST-2's sentences are that short.
         skip_text_shorter_than_window=False,
     )
+    return _with_similarity(recipe, kept, similarity, victim, loaded)
+
+
+def _textfooler_use3(victim: Victim, loaded: Loaded, _) -> Attack:
+    """TextFooler with the multilingual USE v3, and neighbors from given vectors or a table."""
+    similarity = Use3Similarity(
+        THRESHOLD,
+        loaded.use3,
+        window_size=15,  # code; the paper encodes whole sentences
+        compare_against_original=False,  # code: with the previous step's text; paper: the original
+        skip_text_shorter_than_window=True,  # code; the paper does not mention it
+    )
+    # Minimum word cosine: 0.7 in the paper, 0.5 in the code and here. A table has no cosines.
+    has_vectors = not isinstance(loaded.embedding, NeighbourTable)
+    kept = (WordEmbeddingDistance,) * has_vectors + (PartOfSpeech,) * loaded.has_tagger
+    return _with_similarity(attack_recipes.TextFoolerJin2019, kept, similarity, victim, loaded)
+
+
+def _with_similarity(
+    recipe: type,
+    kept: tuple[type, ...],
+    similarity: SentenceEncoder,
+    victim: Victim,
+    loaded: Loaded,
+) -> Attack:
+    """TextAttack's recipe with another sentence similarity.
+
+    Its search, stop words and transformation stay, and its constraints of the types `kept`.
+    """
+    stock = _stock(recipe, victim, loaded)
     constraints = [c for c in stock.constraints if isinstance(c, kept)]
     constraints = [*stock.pre_transformation_constraints, *constraints, similarity]
     return Attack(Softmax(victim), constraints, stock.transformation, stock.search_method)
@@ -233,4 +266,6 @@ _BUILDERS = {
     "textfooler-neighbours": partial(
         _with_minilm, attack_recipes.TextFoolerJin2019, (PartOfSpeech,)
     ),
+    # TextFooler: 50 neighbors; nouns may replace verbs and verbs nouns.
+    "textfooler-use3": _textfooler_use3,
 }

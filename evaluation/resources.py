@@ -5,117 +5,60 @@ command that fetches it. No pickle is loaded. This module imports TextAttack onl
 `import_textattack`.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
 import warnings
 from pathlib import Path
 
+import huggingface_hub  # noqa: F401  reads its cache folder before TextAttack changes it
 import nltk
-from huggingface_hub import snapshot_download  # reads the cache folder before TextAttack is there
-from huggingface_hub.errors import LocalEntryNotFoundError
 
+from evaluation import availability, use3
 from evaluation.minilm import neighbour_table
-from evaluation.presets import RECIPES
+from evaluation.presets import needs_of
 from evaluation.readers import read_neighbours
-from training.batching import cache_folder
+from evaluation.resource_table import IN_NLTK
 from training.loading import MINILM_SHA256
-from utils.cli import UserError
+from utils.cache import writable_cache
 from utils.files import sha256_of, write_atomically
 from utils.process_state import environment
 
-# Files that show whether an NLTK package is present, as a folder or a zip. The tagger is the one in
-# JSON; the older averaged_perceptron_tagger is a pickle.
-_NLTK = {
-    "tagger": (
-        "taggers/averaged_perceptron_tagger_eng/averaged_perceptron_tagger_eng.weights.json",
-        "taggers/universal_tagset/en-ptb.map",
-    ),
-    "wordnet": ("corpora/wordnet/data.noun",),
-}
-
-
-# (what it is, its default place in the cache folder or the hub, the command that fetches it there)
-_FILES = {
-    "word_vectors": (
-        "the counter-fitted word vectors",
-        "counter-fitted-vectors.txt.zip",
-        "curl -L --create-dirs -o {place} https://github.com/nmrksic/counter-fitting/raw/master/"
-        "word_vectors/counter-fitted-vectors.txt.zip",
-    ),
-    "sentence_encoder": (
-        "the Universal Sentence Encoder",
-        "universal-sentence-encoder",
-        "mkdir -p {place} && curl -L 'https://tfhub.dev/google/universal-sentence-encoder/3"
-        "?tf-hub-format=compressed' | tar -xz -C {place}",
-    ),
-    "masked_lm": (
-        "the masked language model",
-        "bert-base-uncased",
-        "hf download bert-base-uncased --include '*.json' '*.txt' 'model.safetensors'",
-    ),
-    "neighbours": ("the neighbor table", "", ""),
-}
-
 
 def locate(recipe: str, given: dict[str, str | None], device: str) -> dict[str, Path]:
-    """Paths of the recipe's resources: the given path, or the default place.
+    """Paths of the recipe's resources: the given path, or the place where it was found.
 
     `given`: a path or None for each of word_vectors, sentence_encoder, masked_lm and neighbours.
-    MiniLM's neighbor table is computed at its first use. Raises UserError for a missing resource.
+    That of NLTK's packages is a name for `nltk.data.find`, that of a package's encoder its name.
+    MiniLM's neighbor table is computed at its first use. Raises UserError for missing resources.
     """
-    needs = RECIPES[recipe]
-    if "neighbours" in needs and given.get("neighbours") is None:
-        raise UserError(
-            f"{recipe} needs a neighbor table; give --neighbours FILE (JSON: word -> list of words)"
-        )
-    for name in _NLTK.keys() & needs:
-        try:
-            for place in _NLTK[name]:
-                nltk.data.find(place)
-        except LookupError as e:
-            packages = " ".join(place.split("/")[1] for place in _NLTK[name])
-            raise UserError(
-                f"NLTK's {name} is missing; fetch it with: python -m nltk.downloader {packages} "
-                "(or set NLTK_DATA to a folder that has it)"
-            ) from e
-    paths = {name: _locate_one(name, given.get(name)) for name in needs if name in _FILES}
-    if "neighbours" in paths:
-        read_neighbours(paths["neighbours"])  # reports a damaged table before TextAttack's import
-    if "minilm_table" in needs:
-        paths["neighbours"] = neighbour_table(device)[1]
+    availability.check([recipe], given)
+    paths = {}
+    for name in needs_of(recipe, given):
+        if name == "minilm_table":
+            paths["neighbours"] = neighbour_table(device)[1]
+        elif name in ("minilm", "use3"):
+            paths[name] = Path(name)
+        else:
+            paths[name] = availability.find(name, given.get(name))
+            if name == "neighbours":
+                read_neighbours(paths[name])  # reports a damaged table before TextAttack's import
     return paths
-
-
-def _locate_one(name: str, given: str | None) -> Path:
-    what, default, command = _FILES[name]
-    place = cache_folder() / default
-    if given is not None:
-        if not Path(given).exists():
-            raise UserError(f"{what}: {given} does not exist; check the path")
-        return Path(given)
-    if name == "masked_lm":
-        place = f"{default} in the hub's cache"
-        with contextlib.suppress(LocalEntryNotFoundError):
-            return Path(snapshot_download(default, local_files_only=True))
-    elif place.exists():
-        return place
-    raise UserError(
-        f"{what} is not at {place}; fetch it with: {command.format(place=place)} (or give its path "
-        f"with --{name})"
-    )
 
 
 def describe(recipe: str, paths: dict[str, Path]) -> dict:
     """Record entries: the name of each resource and the first 16 hex digits of its SHA-256."""
-    facts = {name: {"name": path.name, "sha256": digest_of(path)} for name, path in paths.items()}
-    for name in RECIPES[recipe]:
-        if name in _NLTK:
-            with nltk.data.find(_NLTK[name][0]).open() as f:
-                facts[name] = {"name": _NLTK[name][0], "sha256": _sha256(f.read())}
+    facts: dict[str, dict] = {}
+    for name, path in paths.items():
+        if name in IN_NLTK:
+            with nltk.data.find(str(path)).open() as f:
+                facts[name] = {"name": str(path), "sha256": _sha256(f.read())}
         elif name == "minilm":
             facts[name] = {"name": "builtin/minilm", "sha256": MINILM_SHA256[:16]}
+        elif name == "use3":
+            facts[name] = use3.describe()
+        else:
+            facts[name] = {"name": path.name, "sha256": digest_of(path)}
     if recipe.startswith("textfooler"):
         return facts | {"stop_words": {"name": "textfooler"}}
     source = provide_stop_words()
@@ -141,18 +84,18 @@ def provide_stop_words() -> str:
 
     If NLTK has none, scikit-learn's list is written to the cache folder in NLTK's layout.
     """
-    folder = cache_folder() / "nltk_data"
+    folder = writable_cache() / "nltk_data"
     substitute = folder / "corpora" / "stopwords" / "english"
-    try:
+    if availability.in_nltk("corpora/stopwords/english"):
         path = nltk.data.find("corpora/stopwords/english")
         return "scikit-learn" if str(path) == str(substitute) else "nltk"
-    except LookupError:
-        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-        text = "\n".join(sorted(ENGLISH_STOP_WORDS)) + "\n"
-        write_atomically(substitute, lambda p: p.write_text(text, encoding="utf-8"))
-        nltk.data.path.append(str(folder))
-        return "scikit-learn"
+    text = "\n".join(sorted(ENGLISH_STOP_WORDS)) + "\n"
+    write_atomically(substitute, lambda p: p.write_text(text, encoding="utf-8"))
+    # Not in the folder of NLTK's own packages: NLTK finds a folder before it looks into a zip.
+    nltk.data.path.append(str(folder))
+    return "scikit-learn"
 
 
 def import_textattack(device: str) -> None:
@@ -162,7 +105,7 @@ def import_textattack(device: str) -> None:
     hub; both changes are undone. Its own settings keep the values that our recipes need.
     """
     provide_stop_words()
-    cache = cache_folder() / "textattack"
+    cache = writable_cache() / "textattack"
     cache.mkdir(parents=True, exist_ok=True)
     (cache / "post_install_check_3").touch()  # without it the import starts six downloads
     with environment(TA_CACHE_DIR=str(cache), TA_DEVICE=device), warnings.catch_warnings():

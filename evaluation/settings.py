@@ -168,6 +168,17 @@ class AttackRun(
         None,
         unset="with --suite: textfooler-neighbours with --neighbours, else textfooler-minilm",
     )
+    model_name: str | None = changed(
+        ModelSettings, "model_name", None, unset="none; needed unless --check is given"
+    )
+    check: list | None = setting(
+        None,
+        "only look for the resources of these recipes (none named: of --recipe, else of all), and "
+        "list all that is missing",
+        choices=tuple(presets.RECIPES),
+        role=Role.OUTPUT,
+        nargs="*",
+    )
     processes: int = setting(
         1,
         "number of processes that attack rows in parallel, on the visible GPUs in turn or on a "

@@ -119,7 +119,7 @@ class Suite:
         if waiting:
             from evaluation import recipes
 
-            victim, loaded = setup.victim(), recipes.load(recipe, paths, setup.device)
+            victim, loaded = setup.victim(), recipes.load(paths, setup.device)
             folder.begin()
             bar = cli.progress_bar(len(rows), len(folder.done), "row", part, args.quiet)
             lines = attack_rows.attack_rows(setup, victim, loaded, waiting, args.processes)

@@ -1,10 +1,11 @@
-"""Parts that our attacks add to TextAttack: scores, searches, a neighbor table, MiniLM similarity.
+"""Parts that our attacks add to TextAttack: scores, searches, a neighbor table, similarities.
 
 TextAttack maximizes a score; its own is 1 - p of the true label.
 """
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -17,6 +18,7 @@ from textattack.transformations import WordSwapMaskedLM
 from torch import Tensor
 
 from evaluation.minilm import MiniLM
+from evaluation.use3 import Use3
 
 
 class Softmax(UntargetedClassification):
@@ -116,8 +118,10 @@ class NeighbourTable(WordEmbedding):
 class MiniLMSimilarity(SentenceEncoder):
     """Cosine of MiniLM encodings, in the place of the Universal Sentence Encoder."""
 
-    def __init__(self, threshold: float, encoder: MiniLM, **settings):
-        super().__init__(threshold=threshold, metric="cosine", **settings)
+    def __init__(
+        self, threshold: float, encoder: MiniLM | Use3, metric: str = "cosine", **settings
+    ):
+        super().__init__(threshold=threshold, metric=metric, **settings)
         self.encoder = encoder
 
     def encode(self, sentences: list[str]) -> torch.Tensor:
@@ -126,6 +130,21 @@ class MiniLMSimilarity(SentenceEncoder):
     def clear_cache(self) -> None:
         """Forget all encodings; TextAttack calls this after each row."""
         self.encoder.forget()
+
+
+class Use3Similarity(MiniLMSimilarity):
+    """Angular similarity, 1 - angle / pi, of encodings by the multilingual USE v3."""
+
+    def __init__(self, threshold: float, encoder: Use3, **settings):
+        super().__init__(threshold, encoder, metric="angular", **settings)
+        # TextAttack's own is not a number where rounding makes the cosine of equal texts exceed 1.
+        self.sim_metric = angular_similarity
+
+
+def angular_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """1 - angle / pi of vectors (n, dimensions): 1 for the same direction, 0 for opposite ones."""
+    cosine = torch.nn.functional.cosine_similarity(a, b, dim=1)
+    return 1 - cosine.clamp(-1, 1).acos() / math.pi
 
 
 class MaskedLMSwap(WordSwapMaskedLM):

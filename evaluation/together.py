@@ -101,7 +101,9 @@ def attack_rows(
     def work(row: _Row) -> Iterator[dict]:
         # Copies with caches of their own, which share the models.
         own = _asking(victim, row)
-        resources = replace(loaded, minilm=loaded.minilm and _asking(loaded.minilm, row))
+        encoders = {"minilm": loaded.minilm, "use3": loaded.use3}
+        copies = {name: encoder and _asking(encoder, row) for name, encoder in encoders.items()}
+        resources = replace(loaded, **copies)
         attack = setup.attack(own, resources)
         for position in waiting:
             yield attack_row(attack, own, setup.task, setup.rows, position, setup.args.seed)
@@ -122,7 +124,7 @@ def attack_rows(
 
 
 def _asking(model: Any, row: _Row) -> Any:
-    """A copy of a Victim or a MiniLM that lets the row ask for its outputs."""
+    """A copy of a Victim or an encoder that lets the row ask for its outputs."""
     own, compute = copy.copy(model), model.compute
     own.known, own.compute = {}, lambda items: row.ask(compute, items)
     return own

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evaluation.presets import RECIPES
+from evaluation.presets import needs_of
 from experiments.commands import Command
 from utils.files import read_json
 from utils.runs import read_run
@@ -56,7 +56,7 @@ class Attack:
         # Only for the query budget is None a value.
         unknown = {n for n in there if n != "query_budget" and None in (planned[n], there[n])}
         differing = differences({k: v for k, v in planned.items() if k not in unknown}, there)
-        for name in RECIPES[args.recipe]:
+        for name in needs_of(args.recipe, vars(args)):
             given, held = getattr(args, name, None), (settings.get("resources") or {}).get(name)
             if given is not None and held is not None and not _is_resource(Path(given), held):
                 differing.append(f"{name} {held.get('name')} (another file), not {given}")

@@ -44,14 +44,16 @@ MINI_RECIPES = (
     "pwws",
     "deepwordbug",
 )
+# Those that a table shows if they were run: one of them only runs if you ask for it.
+OWN_RECIPES = (*MINI_RECIPES, "textfooler-use3")
 
 
-def mini_recipes(attacks: tuple[str, ...]) -> list[str]:
-    """The MINI_RECIPES that replace a table's columns: all for a table with all three."""
+def replacing(attacks: tuple[str, ...], recipes: tuple[str, ...] = MINI_RECIPES) -> list[str]:
+    """The recipes that replace a table's columns: all for a table with all three."""
     if len(attacks) == len(PAPER_ATTACKS):
-        return list(MINI_RECIPES)
+        return list(recipes)
     names = tuple(attack.lower() for attack in attacks)
-    return [recipe for recipe in MINI_RECIPES if recipe.startswith(names)]
+    return [recipe for recipe in recipes if recipe.startswith(names)]
 
 
 @dataclass(frozen=True)

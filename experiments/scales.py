@@ -1,10 +1,10 @@
 """The scales at which the tables and figures are made, and their attacks on this machine."""
 
-import contextlib
 import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from evaluation.availability import missing
 from experiments.paper import (
     EPOCHS_FIGURE,
     FIGURE_TASKS,
@@ -13,7 +13,7 @@ from experiments.paper import (
     TABLES,
     Table,
     by_name,
-    mini_recipes,
+    replacing,
 )
 from experiments.study import STUDIES, STUDY, STUDY_RECIPE, STUDY_SEARCH_EPOCHS
 from utils import cli
@@ -98,7 +98,7 @@ class ChoiceOfRuns:
     )
     tasks: list | None = setting(
         None,
-        "names of tasks, such as sst2",
+        "names of tasks, such as sst2, data sets OWNER/NAME[:CONFIG] of the hub, or local folders",
         role=Role.DATA,
         nargs="+",
         unset="those of the table or of the scale",
@@ -144,23 +144,13 @@ def usual_recipes(target: str, scale_name: str) -> list[str]:
     tables = tables_of(target)
     columns = tables[0].attacks if tables else ("TextFooler",)
     if scale_name != "paper":
-        return mini_recipes(columns)
+        return replacing(columns)
     return [recipe for column in columns for recipe in PAPER_ATTACKS[column]]
 
 
 def can_run(recipe: str) -> bool:
     """Whether the files that one of the mini scale's recipes needs are here."""
-    if recipe == "textfooler-neighbours":
-        tagger = "taggers/averaged_perceptron_tagger_eng"
-        return bool(os.environ.get("NEIGHBOURS")) and _nltk_has(tagger)
-    return recipe != "pwws" or _nltk_has("corpora/wordnet")
-
-
-def _nltk_has(package: str) -> bool:
-    with contextlib.suppress(ImportError):
-        import nltk
-
-        for name in (package, f"{package}.zip"):
-            with contextlib.suppress(LookupError):
-                return bool(nltk.data.find(name))
-    return False
+    given = {"neighbours": os.environ.get("NEIGHBOURS")}
+    if recipe == "textfooler-neighbours" and not given["neighbours"]:
+        return False
+    return not missing(recipe, given).keys() & {"tagger", "wordnet"}

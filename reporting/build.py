@@ -83,7 +83,8 @@ class Request:
             return usual
         records = self._of_study if self.asked_tasks else self.records
         further = {r.task for r in records if r.encoder == self.scale.encoder} - {"custom"}
-        return (*usual, *(task for task in TASKS if task in further - set(usual)))
+        others = [task for task in TASKS if task in further] + sorted(further - TASKS.keys())
+        return (*usual, *(task for task in others if task not in usual))
 
 
 def make(request: Request) -> list[Path]:
@@ -95,8 +96,9 @@ def make(request: Request) -> list[Path]:
     for path in map(Path, request.paths):
         if not path.exists():
             raise UserError(f"--records {path} does not exist")
-    for task in set(request.asked_tasks or ()) - (TASKS.keys() - {"custom"}):
-        raise UserError(f"unknown task {task!r}; known are {', '.join(TASKS)}")
+    if "custom" in (request.asked_tasks or ()):
+        known = ", ".join(name for name in TASKS if name != "custom")
+        raise UserError(f"unknown task 'custom': its data are not named; known are {known}")
     scale = request.scale
     missing: list[str] = []
     results: list[tuple[str, list[Path]]] = []

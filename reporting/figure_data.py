@@ -5,7 +5,7 @@ from typing import Any
 
 from evaluation.records import STRICT_COMPARISON, AttackRecord
 from experiments.models import Model, assign
-from experiments.paper import CURVES, EPOCHS_FIGURE, MINI_RECIPES, PAPER_ATTACKS, PAPER_DATASET
+from experiments.paper import CURVES, EPOCHS_FIGURE, OWN_RECIPES, PAPER_ATTACKS, PAPER_DATASET
 from experiments.scales import Scale
 from reporting import render
 from reporting.cells import Cell, Records, grouped, largest_group, one_per_seed
@@ -98,7 +98,7 @@ def _accuracies(
     keys = [key for key in STRICT_COMPARISON if (key, x_name) != ("checkpoint_rule", "epoch")]
     of_paper = [recipe for recipes in PAPER_ATTACKS.values() for recipe in recipes]
     with_curve, without = [], []
-    for recipe in of_paper if scale.name == "paper" else [*MINI_RECIPES, *of_paper]:
+    for recipe in of_paper if scale.name == "paper" else [*OWN_RECIPES, *of_paper]:
         of_recipe = [r for r in records if r in places and r.recipe == recipe]
         group, notes = largest_group(of_recipe, keys, scale.encoder)
         by_place = grouped(group, places.get)

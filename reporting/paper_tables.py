@@ -7,7 +7,7 @@ from functools import cached_property
 
 from evaluation.records import ROW_SETTINGS, STRICT_COMPARISON, AttackRecord
 from experiments.models import Model, assign
-from experiments.paper import MINI_RECIPES, PAPER_ATTACKS, TABLES, Table, mini_recipes
+from experiments.paper import OWN_RECIPES, PAPER_ATTACKS, TABLES, Table, replacing
 from experiments.scales import Scale, usual_recipes
 from experiments.study import STUDIES
 from reporting.cells import Cell, Records, largest_group, one_per_seed
@@ -168,8 +168,9 @@ def sub_tables(
         # An attack that was run for Table 1 only also has records of rows that another table
         # shares with Table 1. They do not justify a sub-table there.
         further = {r.recipe for r in in_a_row.difference(*rows_of(TABLES["table1"]).values())}
-        shown = further | set(mini_recipes(table.attacks) if table.attacks else present)
-        columns = [(None, r) for r in MINI_RECIPES if r in present & shown] + columns
+        replaced = replacing(table.attacks, OWN_RECIPES) if table.attacks else present
+        shown = further | set(replaced)
+        columns = [(None, r) for r in OWN_RECIPES if r in present & shown] + columns
     subs = [SubTable(table, task, scale, attack, recipe) for attack, recipe in columns]
     for sub in subs:
         _fill(sub, rows, records)

@@ -52,9 +52,10 @@ def orientation(task: str, encoder: str) -> str:
     other += ["another encoder"] if Path(encoder).name != paper_encoder else []
     if not other:
         return ""
+    tuned = ", MPNet-base, contrastively tuned" if encoder == "builtin/mpnet" else ""
     return (
         f"The paper's values are for BERT-base on {dataset}. This is {' and '.join(other)} "
-        f"({task}, {encoder}), so the differences are not a reproduction gap."
+        f"({task}, {encoder}{tuned}), so the differences are not a reproduction gap."
     )
 
 

@@ -13,10 +13,21 @@ check() {
     done
 }
 
+# check_tasks: every word of TASKS is a known task, a data set OWNER/NAME of the hub or a folder.
+check_tasks() {
+    for word in $TASKS; do
+        case $word in
+            builtin/*) check task "$KNOWN_TASKS" "$word" ;;
+            */*) echo "note: $word has no settings of its own; it takes those of sst2" >&2 ;;
+            *) check task "$KNOWN_TASKS OWNER/NAME ./FOLDER" "$word" ;;
+        esac
+    done
+}
+
 KNOWN_TASKS="imdb ag_news sst2 qnli qqp mnli builtin/rotten_tomatoes builtin/imdb"
 KNOWN_METHODS="plain freelb pgd infobert"
 KNOWN_RECIPES="textfooler textbugger bertattack bertattack-released bae pwws deepwordbug \
-textfooler-minilm textbugger-minilm textfooler-neighbours"
+textfooler-minilm textbugger-minilm textfooler-neighbours textfooler-use3"
 refuse_carriage_returns PYTHON $(names_of) # each is a word
 case $* in *"$carriage_return"*) fail "a flag contains a carriage return; remove it" ;; esac
 if [ "$stage $ATTACK" = "2 yes" ]; then
@@ -79,6 +90,9 @@ train_on_task() {
     script=$1
     shift
     train "$script" --task_name "$task" ${DATA:+--data_dir "$DATA"} \
+        ${TEXT_COLUMNS:+--text_columns "$TEXT_COLUMNS"} \
+        ${LABEL_COLUMN:+--label_column "$LABEL_COLUMN"} \
+        ${TRAIN_SPLIT:+--train_split "$TRAIN_SPLIT"} ${TEST_SPLIT:+--test_split "$TEST_SPLIT"} \
         --max_seq_length "${MAX_SEQ_LENGTH:-$max_seq_length}" \
         ${MAX_TRAIN_ROWS:+--max_train_rows "$MAX_TRAIN_ROWS"} \
         ${MAX_EVAL_ROWS:+--max_eval_rows "$MAX_EVAL_ROWS"} \
@@ -96,6 +110,17 @@ attempt() {
     [ "$status" -eq 0 ] || failures="$failures
 failed: $what (status $status)"
     return "$status"
+}
+
+# List all that the attacks lack, before anything runs. Runs that are not attacked are still made.
+check_resources() {
+    status=0
+    "$PYTHON" "$ROOT/attack.py" --preset "$ATTACK_PRESET" --check $RECIPES \
+        ${NEIGHBOURS:+--neighbours "$NEIGHBOURS"} ${WORD_VECTORS:+--word_vectors "$WORD_VECTORS"} \
+        ${SENTENCE_ENCODER:+--sentence_encoder "$SENTENCE_ENCODER"} \
+        ${MASKED_LM:+--masked_lm "$MASKED_LM"} >/dev/null || status=$?
+    [ "$status" -lt 128 ] || exit "$status" # a signal
+    [ "$status" -eq 0 ] || echo "note: these attacks will fail; everything else runs" >&2
 }
 
 # attack_run FOLDER DEFAULT_ROWS: run every recipe on one run; attacked rows are not repeated.
@@ -149,7 +174,11 @@ scores_of() {
     esac
 }
 
-# runs_of TASK SEED: folder of the runs of $MODEL.
+# runs_of TASK SEED: folder of the runs of $MODEL. OWNER/NAME:CONFIG is one folder in it.
 runs_of() {
-    printf '%s/%s/%s/seed%s' "$RUNS" "$(basename -- "$MODEL")" "$1" "$2"
+    case " $KNOWN_TASKS " in
+        *" $1 "*) of_task=$1 ;;
+        *) of_task=$(printf '%s' "$1" | sed 's|^[./]*||; s|/*$||; s|[/:]|--|g') ;;
+    esac
+    printf '%s/%s/%s/seed%s' "$RUNS" "$(basename -- "$MODEL")" "$of_task" "$2"
 }

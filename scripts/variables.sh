@@ -1,10 +1,14 @@
 # Environment variables of the stage scripts: name, stages that read it, meaning.
 # "1a" and "3a": the stage reads the variable when it attacks.
 VARIABLES='
-TASKS             1 2 3   tasks, such as "imdb ag_news sst2" (default)
+TASKS             1 2 3   tasks, such as "imdb ag_news sst2" (default), OWNER/NAME[:CONFIG], ./FOLDER
 SEEDS             1 2 3   seeds, such as "1 2 3" (default: 42)
 MODEL             1 2 3   hub name, local folder, or builtin/minilm (default: bert-base-uncased)
 DATA              1 2 3   folder with {train,dev,test} files instead of the hub
+TEXT_COLUMNS      1 2 3   one or two text columns of the data, with a comma
+LABEL_COLUMN      1 2 3   label column of the data
+TRAIN_SPLIT       1 2 3   training split of a data set (default: train)
+TEST_SPLIT        1 2 3   test split of a data set (default: test or validation)
 RUNS              1 2 3   folder of all runs (default: runs)
 TAG               1 2 3   appended to the names of the run folders that the stage makes
 GPUS              1 2 3   CUDA ids, such as 0 or 0,1 (default: all visible)

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from training.rows import Rows
+from utils.cache import cached
 from utils.files import sha256_of, write_atomically
 
 
@@ -41,18 +41,6 @@ class Encoded:
         return [len(ids) for ids in self.input_ids]
 
 
-def cache_folder() -> Path:
-    """ROBUST_TICKETS_CACHE, or .cache/robust_tickets in the home or the temporary folder."""
-    chosen = os.environ.get("ROBUST_TICKETS_CACHE")
-    if chosen:
-        return Path(chosen)
-    try:
-        home = Path.home()
-    except RuntimeError:  # a user without an entry in the password database, as in a container
-        home = Path(tempfile.gettempdir())
-    return home / ".cache" / "robust_tickets"
-
-
 def encode(rows: Rows, tokenizer, max_seq_length: int, token_types: bool = True) -> Encoded:
     """Tokenize rows without padding. The cache on disk holds the result for the next call.
 
@@ -66,7 +54,7 @@ def encode(rows: Rows, tokenizer, max_seq_length: int, token_types: bool = True)
         max_seq_length,
     ]
     key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
-    path = cache_folder() / "tokens" / f"{key}.safetensors"
+    path = cached("tokens", f"{key}.safetensors")
     arrays = _cached(path)
     if arrays is None:
         arrays = _tokenize(rows, tokenizer, max_seq_length)

@@ -187,7 +187,7 @@ def hub_tables(task: Task, wanted: set[str]) -> Tables:
     splits = {"train": "train", "test": task.test_split}
     for name in sorted(wanted & splits.keys()):
         try:
-            with _quiet(datasets):
+            with quiet(datasets):
                 data = datasets.load_dataset(task.hub_id, task.hub_config, split=splits[name])
         except Exception as e:  # no network, no cache, or renamed: errors of many types
             reason = " ".join(str(e).split())[:300]
@@ -198,7 +198,7 @@ def hub_tables(task: Task, wanted: set[str]) -> Tables:
 
 
 @contextlib.contextmanager
-def _quiet(datasets) -> Iterator[None]:
+def quiet(datasets) -> Iterator[None]:
     """Hide progress bars, and the reports of retries and of the cache in use."""
     were_shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()

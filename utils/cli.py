@@ -3,13 +3,14 @@
 import argparse
 import contextlib
 import errno
+import functools
 import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 
-from utils import interrupts, process_state
+from utils import cache, interrupts, process_state
 from utils.progress import make_progress
 
 
@@ -72,6 +73,7 @@ def run(main: Callable[[], None]) -> None:
     # transformers imports TensorFlow if it is installed, which takes more than ten seconds. Only
     # the attack's sentence encoder needs TensorFlow, and it imports TensorFlow itself.
     os.environ.setdefault("USE_TF", "0")
+    settle_caches()
     for stream in (sys.stdout, sys.stderr):  # for names that the terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -106,6 +108,18 @@ def run(main: Callable[[], None]) -> None:
         raise
     finally:
         interrupts.release_signals()
+
+
+@functools.cache  # a script calls `run` twice
+def settle_caches() -> None:
+    """Choose places for caches that can be written, and warn if they are not the usual ones."""
+    try:
+        warnings = cache.settle()
+    except OSError as e:
+        fail(f"no folder for temporary files can be written ({e}); set TMPDIR to one that can")
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # once, not in each process of a run
+        for message in warnings:
+            warn(message)
 
 
 @contextlib.contextmanager

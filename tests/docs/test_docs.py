@@ -73,7 +73,7 @@ def flags_of(parser: argparse.ArgumentParser) -> set[str]:
     return {name for action in parser._actions for name in action.option_strings}
 
 
-READ_BY_LIBRARIES = {"NLTK_DATA", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE"}
+READ_BY_LIBRARIES = {"NLTK_DATA", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HOME", "TMPDIR"}
 READ_BY_LIBRARIES |= {
     "LOCAL_RANK",
     "PMI_SIZE",
@@ -90,7 +90,8 @@ def known_variables() -> set[str]:
         text = path.read_text()
         found |= set(re.findall(r"\$\{?([A-Z][A-Z_]+)", text))
         found |= set(re.findall(r"^([A-Z][A-Z_]+) +[123]", text, re.MULTILINE))
-    for path in [*ROOT.glob("*.py"), *ROOT.glob("evaluation/*.py"), *ROOT.glob("training/*.py")]:
+    folders = (ROOT, *(ROOT / name for name in ("evaluation", "training", "utils")))
+    for path in (path for folder in folders for path in folder.glob("*.py")):
         found |= set(re.findall(r"environ[\w.]*[\[(]\"([A-Z_]+)\"", path.read_text()))
     return found | READ_BY_LIBRARIES
 

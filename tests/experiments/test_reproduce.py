@@ -23,6 +23,7 @@ from utils.cli import UserError
 from utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
+OF_DATA_SETS = ("TEXT_COLUMNS", "LABEL_COLUMN", "TRAIN_SPLIT", "TEST_SPLIT")
 
 
 @pytest.fixture(autouse=True)
@@ -484,8 +485,8 @@ def test_the_variables_of_the_stages_work_in_a_plan(tmp_path, monkeypatch):
     checked = 0
     for stage, name in stages.items():
         for variable in shell_variables(stage, f"{stage}a"):
-            # ATTACK is not read; COMPARED_WITH needs another preset.
-            if variable in (*planner.FLAG_OF, "ATTACK", "COMPARED_WITH"):
+            # ATTACK is not read; COMPARED_WITH needs another preset; the rest is for data sets.
+            if variable in (*planner.FLAG_OF, "ATTACK", "COMPARED_WITH", *OF_DATA_SETS):
                 continue
             run = "scores-imp" if variable.startswith("IMP_") else name
             with monkeypatch.context() as patch:
@@ -496,6 +497,20 @@ def test_the_variables_of_the_stages_work_in_a_plan(tmp_path, monkeypatch):
             )
             checked += 1
     assert checked > 40
+
+
+def test_any_data_set_is_a_task(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXT_COLUMNS", "my text")
+    monkeypatch.setenv("TEST_SPLIT", "validation")
+    jobs = plan("table1", tmp_path, "--tasks", "owner/name:config")
+    dense, ticket = (jobs[run].training.args for run in ("dense", "ticket-robust-0.3"))
+    assert Path(dense.output_dir).parts[-3:] == ("owner--name--config", "seed42", "dense")
+    for args in (dense, ticket):
+        assert args.task_name == "owner/name:config" and args.max_seq_length == 128
+        assert (args.text_columns, args.test_split) == ("my text", "validation")
+    assert jobs["dense"].training.args.text_columns == "my text"
+    jobs = plan("table1", tmp_path, "--tasks", "builtin/rotten_tomatoes")
+    assert jobs["dense"].training.args.text_columns is None  # its columns are known
 
 
 def test_the_seed_and_the_resources_of_attacks_may_be_set(monkeypatch):
@@ -652,3 +667,16 @@ def test_the_scales_and_the_papers_data_agree():
         named = {row.paper_method for row in table.rows}
         assert methods <= named
     assert SCALES["paper"].epochs == 3 and json.dumps(SCALES["mini"].settings)
+
+
+def test_what_the_attacks_lack_is_listed_before_anything_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("nltk.data.path", [])
+    monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    flags = ("table1", "--tasks", "sst2", "--rows", "Fine-tune", "--no-controls", "--dry_run")
+    call("reproduce", *flags, "--scale", "paper", "--runs", tmp_path / "r")
+    [warning] = [x for x in capsys.readouterr().err.splitlines() if x.startswith("warning")]
+    command = "sh scripts/fetch_attack_resources.sh bertattack bertattack-released textfooler"
+    assert command in warning and "word vectors" in warning and "these attacks fail" in warning
+    call("reproduce", *flags, "--scale", "mini", "--runs", tmp_path / "r")
+    assert "missing" not in capsys.readouterr().err

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.presets import RECIPES
+from training import tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["stage1-finetune.sh", "stage2-search-ticket.sh", "stage3-draw-retrain_ticket.sh"]
@@ -66,6 +67,23 @@ def test_stage_scripts_accept_each_task_and_pass_overrides(script, echo_python, 
         assert "<--epochs><7>" in line and "<--data_dir><a folder>" in line
         assert line.endswith("<--quiet>") and "/a b/bert-base-uncased/" in line
     assert sum("<--seed><2>" in line for line in lines) == 7
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_any_data_set_is_a_task(script, echo_python, tmp_path):
+    names = {"owner/name": "owner--name", "o/n:c": "o--n--c", "../a/b": "a--b", "./x/": "x"}
+    columns = {"TEXT_COLUMNS": "my text", "LABEL_COLUMN": "l", "TEST_SPLIT": "t"}
+    given = {"PYTHON": echo_python, "TASKS": " ".join(names), "RUNS": f"{tmp_path}", "ATTACK": "no"}
+    done = shell(script, given | columns)
+    assert done.returncode == 0
+    lines = [line for line in done.stdout.splitlines() if "make_scores" not in line]
+    for (name, folder), line in zip(names.items(), lines, strict=True):
+        assert f"<--task_name><{name}>" in line and f"/bert-base-uncased/{folder}/seed42/" in line
+        assert folder == tasks.folder_of(name)
+        assert "<--text_columns><my text><--label_column><l><--test_split><t>" in line
+    for wrong in ("sst3", "builtin/sst2"):
+        done = shell(script, {"PYTHON": echo_python, "TASKS": wrong})
+        assert done.returncode == 2 and f"unknown task '{wrong}'" in done.stderr
 
 
 def test_stage_2_sets_the_papers_table_6(echo_python):
@@ -255,6 +273,32 @@ def test_a_failed_attack_stops_nothing_but_a_signal_does(
     (tmp_path / "status").write_text("143")
     done = shell(script, settings)
     assert done.returncode == 143 and "textbugger" not in done.stdout and not done.stderr
+
+
+@pytest.mark.parametrize(("script", "settings"), [(STAGES[0], {"ATTACK": "yes"}), (STAGES[2], {})])
+def test_what_the_attacks_lack_is_listed_before_anything_runs(script, settings, tmp_path):
+    """The first command is attack.py --check with all recipes; its status stops nothing."""
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$*" >>{tmp_path}/calls\n'
+        'case "$*" in *"--check "*) echo "error: missing" >&2; exit 2 ;; esac\n'
+    )
+    python.chmod(0o755)
+    settings |= {"PYTHON": str(python), "TASKS": "sst2", "MASKED_LM": "a folder"}
+    settings |= {"RECIPES": "bae pwws", "ATTACK_PRESET": "released"}
+    done = shell(script, settings)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    checks = [call for call in calls if "--check " in call]
+    assert (
+        calls[0].endswith("/attack.py --preset released --check bae pwws --masked_lm a folder")
+        and checks == calls[:1]
+    )
+    assert done.returncode == 0 and sum("--recipe" in call for call in calls) == 2
+    first, second = done.stderr.splitlines()
+    assert first == "error: missing" and second.startswith("note: these attacks will fail")
+    (tmp_path / "calls").unlink()
+    shell(script, settings | {"ATTACK": "no"})
+    assert "--check " not in (tmp_path / "calls").read_text()
 
 
 def test_recipes_and_sparsities_are_checked_before_anything_runs(echo_python):

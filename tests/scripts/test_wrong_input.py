@@ -353,7 +353,7 @@ CASES = [
     ("attack", {"num_examples": 0}, "whole number >= 1"),
     ("attack", {"similarity_threshold": 0.5}, "is not read by the recipe deepwordbug"),
     ("attack", {"recipe": "textfooler-neighbours"}, "give --neighbours FILE"),
-    ("attack", {"recipe": "textfooler"}, "NLTK's tagger is missing; fetch it with"),
+    ("attack", {"recipe": "textfooler"}, "fetch_attack_resources.sh textfooler; or give"),
     ("attack", {"output_dir": "/notes"}, "is not empty and holds no attack"),
     ("attack", {"output_dir": "/notes/thesis.tex"}, "is a file"),
     ("attack", {"result_file": "/torn_run/run.json"}, "holds no records"),

@@ -1,0 +1,17 @@
+#!/bin/sh
+# Fetch the files that attack recipes need into the cache folder, where the attacks find them.
+#
+#   sh scripts/fetch_attack_resources.sh                         for all recipes
+#   sh scripts/fetch_attack_resources.sh textfooler bertattack   for these
+#
+# The same command resumes an interrupted download. docs/attacks.md describes the files.
+# evaluation/resource_table.py has sizes, checksums and addresses.
+. "$(dirname -- "$0")/line_endings.sh" #
+set -eu
+ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
+command -v "$PYTHON" >/dev/null || {
+    echo "error: $PYTHON is missing; create it: sh scripts/setup.sh" >&2
+    exit 2
+}
+exec "$PYTHON" "$ROOT/scripts/fetch_attack_resources.py" "$@"
