@@ -28,6 +28,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     path = resolve_model_name(name)
     with loading("tokenizer", path):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers 5 makes one up
+            raise ValueError("it has no tokens but special ones")
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError):

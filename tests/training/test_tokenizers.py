@@ -89,7 +89,7 @@ def phobert_in(folder):
 def test_stage_1_runs_with_a_slow_tokenizer(tmp_path, encoder, sst2_folder):
     folder = shutil.copytree(encoder, tmp_path / "slow")
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-        (folder / name).unlink()
+        (folder / name).unlink(missing_ok=True)  # transformers 5 writes two of them
     tokenizer = phobert_in(folder)
     config = AutoConfig.from_pretrained(folder)
     config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
@@ -152,7 +152,7 @@ def test_a_tokenizer_without_a_padding_token(tmp_path):
     path = folder / "tokenizer_config.json"
     settings = {k: v for k, v in json.loads(path.read_text()).items() if k != "pad_token"}
     path.write_text(json.dumps(settings))
-    (folder / "special_tokens_map.json").unlink()
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)  # of transformers 4
     assert tokenizers.load_tokenizer(str(folder)).pad_token == "[MASK]"  # the configuration's
     config = json.loads((folder / "config.json").read_text())
     for wrong in (None, 10_000):
