@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from training import labels, models
+from training import labels, models, tokenizers
 from training.batching import encode
 from training.checkpoints import checkpoint_facts
 from training.loading import loading, not_loaded
@@ -167,8 +167,8 @@ def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenize
             f"{target.folder} is not a fine-tuned classifier: it has no weights for "
             f"{', '.join(missing[:3])}; run finetune.py first"
         )
-    tokenizer = models.load_tokenizer(str(target.folder))
-    models.fit_tokenizer(model, tokenizer)
+    tokenizer = tokenizers.load_tokenizer(str(target.folder))
+    tokenizers.fit_tokenizer(model, tokenizer)
     return model, tokenizer
 
 

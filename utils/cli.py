@@ -78,7 +78,7 @@ def run(main: Callable[[], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with process_state.preserved():
+        with process_state.preserved(), process_state.without_weight_bars():
             main()
     except UserError as e:
         fail(str(e))

@@ -179,6 +179,21 @@ def resume_threads(earlier: int | None, what: str) -> str | None:
     return f"{why}: results can differ from an uninterrupted run in their last digits"
 
 
+@contextlib.contextmanager
+def without_weight_bars() -> Iterator[None]:
+    """Hide the bars with which transformers 5 reads and writes weights. Downloads keep theirs."""
+    logs, hub = map(sys.modules.get, ("transformers.utils.logging", "huggingface_hub.utils"))
+    if logs is None or hub is None or hub.are_progress_bars_disabled():
+        yield
+        return
+    logs.disable_progress_bar()  # the hub's bars, too
+    hub.enable_progress_bars()
+    try:
+        yield
+    finally:
+        logs.enable_progress_bar()
+
+
 def _used_gpus(torch) -> list[int]:
     return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from masking import encoders, ticket_files
+from masking import parts, ticket_files
 from reporting import overlap_tables
 from reporting.cells import grouped
 from reporting.render import decimals
@@ -132,8 +132,8 @@ def _by_matrix(manifest: dict) -> Grid | None:
     density = manifest.get("density_by_matrix")
     if not density:
         return None
-    kinds = {name: ", ".join(encoders.kinds_of(name)).replace("_", " ") for name in density}
-    layers = encoders.layers_of(name for name in manifest["order"] if name in density)
+    kinds = {name: ", ".join(parts.kinds_of(name)).replace("_", " ") for name in density}
+    layers = parts.layers_of(name for name in manifest["order"] if name in density)
     columns = list(dict.fromkeys(kinds[name] for name, layer in layers.items() if layer))
     values = np.full((max(layer or 0 for layer in layers.values()), len(columns)), np.nan)
     for name, layer in layers.items():

@@ -156,7 +156,7 @@ def test_commands_parse(page, line, parsers, capsys):
 @pytest.mark.parametrize("name", NAMES)
 def test_flags_exist(name, parsers):
     known = {flag for parser in parsers.values() for flag in flags_of(parser)}
-    known |= {"--fast", "--write_tables", "--nproc_per_node"}
+    known |= {"--fast", "--transformers5", "--write_tables", "--nproc_per_node"}
     known |= {"--require-hashes", "--no-deps", "--dry-run", "--ignore-installed", "--report"}  # pip
     for text in quoted(ROOT / name):
         for flag in re.findall(r"(?<![\w-])--[a-z][\w-]+", text):

@@ -52,6 +52,18 @@ def clients_of(
         patch.setattr(copies[1], "_is_offline_mode", offline, raising=False)
         at_once = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
         patch.setattr(huggingface_hub.utils._http, "time", at_once)  # between tries
-        huggingface_hub.HfFileSystem.clear_instance_cache()  # it remembers lists of files
+        _forget()
         yield
+    _forget()
+
+
+def _forget() -> None:
+    """Drop what the clients keep: lists of files, and connections, which may be offline."""
+    import huggingface_hub
+
     huggingface_hub.HfFileSystem.clear_instance_cache()
+    http = huggingface_hub.utils._http
+    if hasattr(http, "close_session"):  # from version 1 on
+        http.close_session()
+    else:
+        http.reset_sessions()

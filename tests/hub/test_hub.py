@@ -10,7 +10,7 @@ from hub.clients import clients_of
 from hub.content import COLUMNS, LABELS, bert_files
 from hub.server import MEMBER, Fault, serving
 
-from training import data_sources, models, splits
+from training import data_sources, models, splits, tokenizers
 from training.tasks import TASKS
 from utils.cli import UserError
 
@@ -26,7 +26,7 @@ def load_data(name: str):
     return data_sources.hub_tables(task, {"train", "test"})
 
 
-LOADERS = {"model": load_model, "tokenizer": models.load_tokenizer, "data set": load_data}
+LOADERS = {"model": load_model, "tokenizer": tokenizers.load_tokenizer, "data set": load_data}
 
 
 def refusal(what: str, name: str) -> str:
@@ -39,7 +39,7 @@ def refusal(what: str, name: str) -> str:
 
 def test_a_model_and_its_tokenizer_by_id(hub, tmp_path):
     with clients_of(hub, tmp_path):
-        model, tokenizer = load_model(BERT), models.load_tokenizer(BERT)
+        model, tokenizer = load_model(BERT), tokenizers.load_tokenizer(BERT)
     assert model.config.num_hidden_layers == 2
     assert tokenizer.tokenize("A film") == ["a", "film"]
     assert any(r.startswith("GET /google-bert/bert-base-uncased/resolve/") for r in hub.requests)
@@ -71,10 +71,10 @@ def test_each_task_of_the_paper_online_and_then_from_the_cache(task, hub, tmp_pa
 
 def test_a_model_from_the_cache(hub, tmp_path):
     with clients_of(hub, tmp_path):
-        online = load_model(BERT), models.load_tokenizer(BERT)
+        online = load_model(BERT), tokenizers.load_tokenizer(BERT)
     asked = len(hub.requests)
     with clients_of(hub, tmp_path, offline=True):
-        offline = load_model(BERT), models.load_tokenizer(BERT)
+        offline = load_model(BERT), tokenizers.load_tokenizer(BERT)
     assert len(hub.requests) == asked
     assert online[1].get_vocab() == offline[1].get_vocab()
     weights = (next(m.base_model.parameters()) for m in (online[0], offline[0]))
