@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 
 from utils import cache, interrupts, process_state
@@ -78,7 +79,13 @@ def run(main: Callable[[], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with process_state.preserved(), process_state.without_weight_bars():
+        with (
+            process_state.preserved(),
+            process_state.without_weight_bars(),
+            warnings.catch_warnings(),
+        ):
+            # Funnel's, in transformers: nobody who runs a script can act on it.
+            warnings.filterwarnings("ignore", "Using a non-tuple sequence", UserWarning)
             main()
     except UserError as e:
         fail(str(e))
