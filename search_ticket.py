@@ -174,6 +174,7 @@ class Search:
             scores, args.penalty_mean, lambda_reg
         )
         logged = {"penalty": penalty, "l0_grad_norm": optim.total_norm(l0_gradients)}
+        optim.check_gradients({name: layer.scores for name, layer in self.gated.items()})
         logged["score_grad_norm"] = optim.total_norm([s.grad for s in scores])
         if args.clip_over == "accumulated":  # D2: the weights' gradients of all steps; L0 after it
             clipped = [p for p in model.parameters() if p.grad is not None]

@@ -1,5 +1,6 @@
 """Finished attacks, read back from their folders: rows, texts and outcomes. No TextAttack."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from evaluation.schema import TEXTS_BY_NAME, key
 from training.rows import Rows
 from utils.cli import UserError
 from utils.files import read_json, read_jsonl
+
+# A word, or a sign, of a text whose changes are shown.
+TOKEN = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 
 
 @dataclass(frozen=True)

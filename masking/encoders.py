@@ -111,7 +111,10 @@ def prunable_matrices(
     """
     model_name = type(model).__name__
     if model.base_model is model:
-        raise ValueError(f"{model_name} has no encoder apart from its head; load a classifier")
+        raise ValueError(
+            f"{model_name} is not supported: its encoder is not a part of its own, apart from the "
+            "head; choose another encoder, or a checkpoint with a classifier"
+        )
     layers: dict[str, dict[str, Matrix]] = {}
     poolers: dict[str, Matrix] = {}
     for name, matrix in _candidates(model):
@@ -144,11 +147,8 @@ def _candidates(model: PreTrainedModel) -> Iterator[tuple[str, Matrix]]:
     base, prefix = model.base_model, model.base_model_prefix
     for inner, module in base.named_modules():
         is_of_embeddings = any(p.startswith("embedding") for p in inner.split("."))
-        if (
-            ".parametrizations" in inner
-            or is_of_embeddings
-            or inner in ("project_in", "project_out")
-        ):
+        is_of_embeddings |= inner.endswith(("project_in", "project_out"))  # OPT
+        if ".parametrizations" in inner or is_of_embeddings:
             continue
         name = f"{prefix}.{inner}"
         if isinstance(module, nn.Linear | GatedLinear):
@@ -191,6 +191,13 @@ def _check_layers(model: PreTrainedModel, layers: dict[str, dict[str, Matrix]]) 
         for name, matrix in matrices.items():
             rows, columns = matrix.weight.shape
             kinds = kinds_of(name)
+            # GPT-BigCode has GPT-2's names, with the rows in another order.
+            is_other = name.endswith("attn.c_attn") and isinstance(matrix, nn.Linear)
+            if is_other or ("query" in kinds and len(kinds) == 3 and rows != 3 * columns):
+                raise ValueError(
+                    f"{model_name} is not supported: {name}, of {rows} rows, does not hold the "
+                    f"rows of {', '.join(kinds)} in equal parts; choose another encoder"
+                )
             for kind in kinds:
                 shapes.setdefault(kind, []).append((rows // len(kinds), columns))
         if problem := _problem_of(shapes):

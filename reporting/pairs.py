@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluation.finished_attacks import AttackedRow
+from evaluation.finished_attacks import TOKEN, AttackedRow
 from evaluation.quality import Quality, RowMeasures
 from reporting import render
 from training.tasks import Task
@@ -78,7 +78,7 @@ def marked(original: str, adversarial: str) -> tuple[str, str]:
 
     Adjacent changed words share one mark.
     """
-    tokens = [list(render.TOKEN.finditer(text)) for text in (original, adversarial)]
+    tokens = [list(TOKEN.finditer(text)) for text in (original, adversarial)]
     words = [[token.group() for token in of_text] for of_text in tokens]
     steps = difflib.SequenceMatcher(None, *words, autojunk=False).get_opcodes()
     changed = [step for step in steps if step[0] != "equal"]

@@ -79,6 +79,12 @@ def pytest_collection_modifyitems(config, items):
 ATTACK_PACKAGES = {"textattack", "nltk", "tensorflow", "lemminflect", "vaderSentiment"}
 
 
+def skip_without_textattack() -> None:
+    """For tests of attack.py that end before they import anything of TextAttack's."""
+    if importlib.util.find_spec("textattack") is None:
+        pytest.skip("textattack is not installed")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
     """Without TextAttack, as with requirements-train.txt, skip the tests that need its packages."""

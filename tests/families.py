@@ -102,6 +102,11 @@ FAMILIES: dict[str, Family] = {
         {"hidden_size": 16, "num_hidden_layers": LAYERS, "num_attention_heads": 2, "ffn_dim": 32}
         | {"word_embed_proj_dim": 16, "max_position_embeddings": 132, "init_std": 0.2},
     ),
+    "OPT, embeddings of another width": Family(
+        "OPTConfig",
+        {"hidden_size": 16, "num_hidden_layers": LAYERS, "num_attention_heads": 2, "ffn_dim": 32}
+        | {"word_embed_proj_dim": 8, "max_position_embeddings": 132, "init_std": 0.2},
+    ),
     "BioGPT": _bert("BioGptConfig"),
     "BLOOM": Family("BloomConfig", {"hidden_size": 16, "n_layer": LAYERS, "n_head": 2}),
     "Llama": _llama("LlamaConfig"),
@@ -130,6 +135,10 @@ REFUSED: dict[str, tuple[Family, str]] = {
     ),
     "ConvBERT": (_bert("ConvBertConfig", embedding_size=8), "padding"),
     "FNet": (_bert("FNetConfig"), "padding"),
+    "GPT-BigCode": (
+        _gpt2("GPTBigCodeConfig", multi_query=False),
+        "does not hold the rows of query, key, value in equal parts",
+    ),
     "Longformer": (_bert("LongformerConfig", attention_window=4), "2 matrices that could be query"),
     "Mixtral": (
         _llama("MixtralConfig", num_local_experts=2, num_experts_per_tok=1),
@@ -139,6 +148,10 @@ REFUSED: dict[str, tuple[Family, str]] = {
     "Nystromformer": (
         _bert("NystromformerConfig", num_landmarks=4, segment_means_seq_len=132),
         "cannot compute texts of some lengths",
+    ),
+    "Phi-3 with grouped keys": (
+        _bert("Phi3Config", num_key_value_heads=1),
+        "does not hold the rows of query, key, value in equal parts",
     ),
     "XLM": (Family("XLMConfig", {"emb_dim": 16, "n_layers": LAYERS, "n_heads": 2}), "not a known"),
 }

@@ -23,6 +23,7 @@ from training.loading import (
     resolve_model_name,
 )
 from training.settings import RunSettings
+from training.tokenizers import load_tokenizer
 from utils import process_state
 from utils.cli import UserError, warn
 from utils.files import public_name
@@ -125,6 +126,11 @@ def load_pretrained(
         config.id2label = dict(enumerate(label_names))
         config.label2id = {label: i for i, label in enumerate(label_names)}
         configure(config, dropout)
+        if getattr(config, "pad_token_id", None) is None:
+            # RoBERTa-like encoders count positions from this id; decoders only skip it.
+            tokenizer = load_tokenizer(name)
+            if tokenizer.pad_token_id != tokenizer.eos_token_id:
+                config.pad_token_id = tokenizer.pad_token_id
         # transformers draws missing weights from the global generator.
         seeded = process_state.seeded(seed_for(seed, "classifier"))
         with seeded, process_state.logging_level(logging.ERROR, "transformers"):

@@ -149,6 +149,16 @@ def total_norm(tensors: list[Tensor]) -> Tensor:
     return torch.nn.utils.get_total_norm(tensors)
 
 
+def check_gradients(tensors: dict[str, Tensor]) -> None:
+    """Raise UserError if a tensor, by the name of its matrix, got no gradient."""
+    without = [name for name, tensor in tensors.items() if tensor.grad is None]
+    if without:
+        raise UserError(
+            f"the loss does not depend on {without[0]} ({len(without)} such matrices), so its "
+            "gates cannot be learned: choose another encoder, or see --exclude"
+        )
+
+
 def clip(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     """Scale the gradients in place to a total norm of at most max_norm; 0: do not scale.
 

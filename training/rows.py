@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 
 from training import labels
 from training.tasks import Task
-from utils.cli import UserError
+from utils.cli import UserError, warn
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,11 @@ def rows_of(
     find = labels.finder(task.label_names)
     positions = [find(labels.label_text(value)) for value in values]
     unlabeled = [i for i, v in enumerate(values) if task.is_open and not labels.is_label(v)]
+    if unlabeled:
+        warn(
+            f"{source}: {len(unlabeled)} of {len(values)} rows have no label and are dropped (in "
+            "csv files of a data set, texts such as NA and None count as missing)"
+        )
     unknown = [i for i, position in enumerate(positions) if position is None]
     unknown = sorted({*unknown} - {*unlabeled})
     if unknown:

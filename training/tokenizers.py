@@ -30,6 +30,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers 5 makes one up
             raise ValueError("it has no tokens but special ones")
+        tokenizer("a word and ☃")  # some fail at the first unknown word only
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError):
@@ -92,7 +93,7 @@ def _change_by_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
     try:
         single = torch.cat([model(**_tokens(tokenizer, [text])).logits for text in PADDED_TEXTS])
         padded = model(**_tokens(tokenizer, list(PADDED_TEXTS))).logits
-    except (RuntimeError, ValueError, IndexError, AssertionError) as e:
+    except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as e:
         return f"it cannot compute texts of some lengths ({' '.join(str(e).split())[:100]})"
     finally:
         model.train(was_training)

@@ -43,6 +43,8 @@ def check() -> None:
             )
     if announced() and not os.environ.get("MASTER_ADDR"):
         raise UserError(f"no MASTER_ADDR in the environment, but {how_to_leave()}")
+    if announced() and os.environ.get("WORLD_SIZE") and not os.environ.get("RANK"):
+        raise UserError(f"no RANK in the environment, but {how_to_leave()}")
 
 
 def how_to_leave() -> str:

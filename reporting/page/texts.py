@@ -10,12 +10,11 @@ from itertools import accumulate, product
 from pathlib import Path
 from typing import Any
 
-from evaluation.finished_attacks import AttackedRow, FinishedAttack, read_attack
+from evaluation.finished_attacks import TOKEN, AttackedRow, FinishedAttack, read_attack
 from evaluation.outcomes import LETTERS
 from evaluation.records import AttackRecord
 from reporting.cells import grouped
 from reporting.page.blocks import ROBUST, Block, kind_of
-from reporting.render import TOKEN
 from training.tasks import TASKS
 from utils.cli import UserError
 from utils.files import read_json

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import call, fails, log_lines, words_of
+from conftest import call, fails, log_lines, skip_without_textattack, words_of
 from script_tools import Killed, at_call, finetune, retrain, search, without_times
 
 from training import optim, prediction
@@ -341,6 +341,7 @@ def test_overwrite_deletes_runs_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("name", ["last", "best"])
 def test_an_altered_checkpoint_is_named(name, whole, tmp_path, capsys):
+    skip_without_textattack()
     shutil.copytree(whole / "finetune", tmp_path / "d")
     path = tmp_path / "d" / name / "model.safetensors"
     data = bytearray(path.read_bytes())

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import call, fails, make_encoder, sentences, words_of, write_tsv
+from conftest import (
+    call,
+    fails,
+    make_encoder,
+    sentences,
+    skip_without_textattack,
+    words_of,
+    write_tsv,
+)
 
 from evaluation import readers
 from masking import ticket_files, tickets
@@ -398,6 +406,8 @@ def test_every_script_has_a_case():
 def test_one_line_status_2_nothing_written(
     place, tmp_path, capsys, monkeypatch, script, changes, message
 ):
+    if script == "attack":
+        skip_without_textattack()
     monkeypatch.delenv("NLTK_DATA", raising=False)
     before = contents(place)
     line = fails(capsys, script, *arguments(place, tmp_path / "out", script, changes))
@@ -415,6 +425,10 @@ LAUNCHES = [  # variables, and those that the line tells to unset
     ({"WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": ""}, "WORLD_SIZE LOCAL_RANK"),
     ({"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "RANK": "first"}, "WORLD_SIZE"),
     ({"LOCAL_RANK": ""}, "LOCAL_RANK"),
+    (
+        {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"},
+        "WORLD_SIZE",
+    ),
     ({"WORLD_SIZE": "2\r"}, "WORLD_SIZE"),
     ({"ACCELERATE_USE_DEEPSPEED": "true"}, "ACCELERATE_USE_DEEPSPEED"),
 ]

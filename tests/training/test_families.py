@@ -30,7 +30,7 @@ def stored(model) -> dict[int, int]:
     found = {}
     for name, module in model.base_model.named_modules():
         is_pooler = name == "pooler" and type(model).__name__.startswith("BigBird")
-        if "embedding" in name or is_pooler:
+        if "embedding" in name or "project_" in name or is_pooler:
             continue
         if isinstance(module, nn.Linear | Conv1D):
             found[id(module.weight)] = module.weight.numel()

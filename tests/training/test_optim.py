@@ -8,6 +8,7 @@ from torch import nn
 
 import search_ticket
 from training import optim
+from utils.cli import UserError
 
 
 def test_linear_schedule():
@@ -91,3 +92,11 @@ def test_the_length_of_the_schedule():
     assert [search_ticket.Clocks(released, 10, 3).lr(step) for step in (1, 6)] == [1, 0]
     released = search_ticket.parse_args([*flags, "--schedule_length", "examples"])
     assert released.lambda_clock == "steps" and search_ticket.Clocks(released, 10, 3).lr(6) == 0
+
+
+def test_matrices_without_a_gradient_are_named():
+    used, unused = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    used.sum().backward()
+    optim.check_gradients({"a": used})
+    with pytest.raises(UserError, match=r"does not depend on b \(1 such matrices\)"):
+        optim.check_gradients({"a": used, "b": unused})

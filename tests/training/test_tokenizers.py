@@ -15,6 +15,8 @@ from transformers import (
     DistilBertConfig,
     DistilBertForSequenceClassification,
     PhobertTokenizer,
+    RobertaConfig,
+    RobertaForSequenceClassification,
 )
 
 from training import batching, models, tokenizers
@@ -131,6 +133,29 @@ def test_an_encoder_without_token_types_accepts_a_tokenizer_with_them(tmp_path, 
         *("--output_dir", tmp_path / "run", "--epochs", 1, "--bsz", 32, "--quiet"),
         *("--device", "cpu"),
     )
+
+
+def test_a_roberta_whose_configuration_names_no_padding_token(tmp_path):
+    """Its positions count from the id of the padding token, which the tokenizer knows."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = RobertaConfig(vocab_size=50, intermediate_size=32, pad_token_id=0, **sizes)
+    RobertaForSequenceClassification(config).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text()) | {"pad_token_id": None}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    model = models.load_pretrained(str(tmp_path), ("a", "b"), 1, None, "sdpa")
+    tokenizers.fit_tokenizer(model, tokenizers.load_tokenizer(str(tmp_path)))
+    assert model.config.pad_token_id == 0
+
+
+def test_a_tokenizer_that_cannot_encode_an_unknown_word_is_refused(tmp_path):
+    folder = distilbert_in(tmp_path / "distilbert")
+    make_tokenizer().save_pretrained(folder)
+    written = json.loads((folder / "tokenizer.json").read_text())
+    written["model"]["unk_token"] = "<none>"
+    (folder / "tokenizer.json").write_text(json.dumps(written))
+    with pytest.raises(UserError, match="no tokenizer that transformers can load"):
+        tokenizers.load_tokenizer(str(folder))
 
 
 def test_an_encoder_with_one_token_type_takes_pairs(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attack_tools
 import pytest
+from conftest import skip_without_textattack
 from script_tools import finetune
 
 from utils import cache, cli, process_state
@@ -96,6 +97,7 @@ def test_stage_1_runs_without_a_home(monkeypatch, encoder, sst2_folder, tmp_path
 
 @pytest.mark.slow
 def test_an_attack_and_its_table_need_no_home(tmp_path):
+    skip_without_textattack()
     data = attack_tools.write_rows(tmp_path / "test.tsv", attack_tools.SENTENCES)
     run = attack_tools.fake_run(tmp_path / "run", data, ticket=None)
     environment = {"PATH": os.environ["PATH"], "HOME": NOWHERE, "ROBUST_TICKETS_CACHE": NOWHERE}
