@@ -4,10 +4,11 @@
 
 Prints a plan first. Finished runs are reused, also by other tables, and interrupted runs resume. An
 environment variable such as LR or SEARCH_EPOCHS overrides a setting of the scripts
-(experiments/commands.py).
+(experiments/commands.py). With --cluster slurm, Slurm runs the plan (docs/cluster.md).
 """
 
 import argparse
+import hashlib
 import os
 import re
 import shlex
@@ -19,12 +20,14 @@ from pathlib import Path
 
 from evaluation import availability
 from evaluation.settings import AttackSettings
-from experiments import planner, recorded
+from experiments import cluster_status, planner, prefetch, recorded, slurm, submission
+from experiments.batch_scripts import BatchScripts, ClusterSettings
 from experiments.jobs import Job, duration
 from experiments.paper import FIGURES, TABLES
 from experiments.runner import execute
 from experiments.scales import SCALES, ChoiceOfRuns, tables_of, tasks_of
 from experiments.study import STUDIES, STUDY_RECORDS
+from experiments.units import cost_of, units_of
 from training.settings import FolderSettings, SessionSettings
 from utils import cli, interrupts
 from utils.settings import add_flags, changed, setting
@@ -33,7 +36,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 @dataclass(kw_only=True)
-class Settings(ChoiceOfRuns):
+class Settings(ChoiceOfRuns, ClusterSettings):
     """Runs."""
 
     rows: list | None = setting(None, "names of the rows of a table", nargs="+", unset="all")
@@ -59,7 +62,10 @@ class Settings(ChoiceOfRuns):
     )
     jobs: int = setting(1, "number of parallel runs on a CPU", cli.positive_int)
     time_budget: float | None = changed(SessionSettings, "time_budget", None)
-    dry_run: bool = setting(False, "only print the plan")
+    dry_run: bool = setting(
+        False, "only print the plan; for a cluster, also write and print the scripts of the jobs"
+    )
+    only_report: bool = setting(False, "run nothing, and write the table from what is finished")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -68,6 +74,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("target", choices=targets, help="table, figure or study to make")
     add_flags(parser, Settings)
     args = parser.parse_args(argv)
+    check_cluster_flags(args)
     if args.rows and not tables_of(args.target):
         raise cli.UserError(f"--rows chooses rows of a table, but {args.target} has none")
     is_study = args.target in STUDIES
@@ -92,6 +99,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def check_cluster_flags(args: argparse.Namespace) -> None:
+    """Raise UserError for flags of which only one of cluster and this machine reads one."""
+    fields = Settings.__dataclass_fields__
+    names = fields if args.cluster else ClusterSettings.__dataclass_fields__
+    given = [name for name in names if getattr(args, name) != fields[name].default]
+    if not args.cluster and given:
+        raise cli.UserError(f"--{given[0]} is for a cluster: add --cluster slurm, or leave it out")
+    for name in ("gpus", "jobs", "time_budget", "only_report"):
+        if name in given:
+            raise cli.UserError(f"--{name} is not for a cluster: leave it out (docs/cluster.md)")
+    if args.status + args.cancel + args.dry_run > 1 and args.cluster:
+        raise cli.UserError("give one of --status, --cancel and --dry_run")
+    try:
+        shlex.split(args.sbatch_args or "")
+    except ValueError as e:
+        raise cli.UserError(f"--sbatch_args {args.sbatch_args}: {e}") from e
+
+
 def show(jobs: list[Job], args) -> None:
     """The plan: every run, its state, and its expected time."""
     recorded_attacks = recorded.attacks_of(args) if args.target in STUDIES else {}
@@ -113,6 +138,9 @@ def show(jobs: list[Job], args) -> None:
         f"{len(jobs)} runs, {len(jobs) - len(missing)} finished; the others take about "
         f"{total} one after the other"
     )
+    if args.cluster:
+        cost = cost_of(units_of(jobs, Path(args.runs)), args.gpus_per_job, SCALES[args.scale].size)
+        print(f"on the cluster: {cost}")
 
 
 def warn_about_resources(jobs: list[Job]) -> None:
@@ -163,12 +191,62 @@ def compare_kept_tickets(folder: Path) -> int:
     ).returncode
 
 
+def report_words(args: argparse.Namespace) -> list[str]:
+    """The arguments of reproduce.py that make the report of this plan."""
+    words = [args.target, "--only_report", "--scale", args.scale, "--tasks", *args.tasks]
+    words += ["--seeds", *map(str, args.seeds)]
+    words += ["--rows", *args.rows] if args.rows else []
+    words += [] if args.controls else ["--no-controls"]
+    return words + args.further_flags
+
+
+def on_cluster(args: argparse.Namespace, jobs: list[Job]) -> int:
+    """Submit the plan to Slurm, or show its state, or cancel it; the exit status."""
+    words, runs = report_words(args), Path(args.runs)
+    digest = hashlib.sha256(shlex.join(words).encode()).hexdigest()[:8]
+    line = [sys.executable, str(ROOT / "reproduce.py"), *words]
+    scripts = BatchScripts(args, runs)
+    plan = submission.Submission(
+        scripts, units_of(jobs, runs), f"report-{args.target}-{digest}", line
+    )
+    if args.dry_run:
+        for path in submission.write_scripts(plan):
+            print(f"\n# {path}\n{path.read_text()}", end="")
+        return 0
+    slurm.check_here()
+    missing = [job for job in jobs if not job.finished]
+    if not missing and not (args.status or args.cancel):
+        return write_report(args)
+    try:
+        with plan.opened():
+            if args.status:
+                cluster_status.show_status(plan)
+            elif args.cancel:
+                print(f"cancelled {cluster_status.cancel(plan)} jobs")
+            else:
+                if args.target in STUDIES:
+                    recorded.check_inputs(missing)
+                slurm.check_places([runs, ROOT, Path(sys.prefix)], args.partition)
+                prefetch.prefetch(jobs, runs)
+                recorded.drop_epochs(jobs)
+                count = submission.submit(plan)
+                print(f"{count} jobs submitted; add --status to this command to see their state")
+    except slurm.Refused as e:
+        raise cli.UserError(str(e)) from e
+    return 0
+
+
 def main() -> None:
     args = parse_args()
+    if args.only_report:
+        sys.exit(write_report(args))
     interrupts.limit_time(args.time_budget)
     jobs = planner.make_plan(args)
-    show(jobs, args)
-    warn_about_resources(jobs)
+    if not args.status and not args.cancel:
+        show(jobs, args)
+        warn_about_resources(jobs)
+    if args.cluster:
+        sys.exit(on_cluster(args, jobs))
     if args.dry_run:
         return
     if not jobs:
