@@ -92,6 +92,7 @@ if [ "${{SLURM_RESTART_COUNT:-0}}" -ge {max_resubmits} ]; then
     exit 1
 fi
 echo "=== resubmitted"
+trap 'exit 143' TERM
 scontrol requeue "$id" || exit 1
 sleep 60 &  # Slurm ends this script
 wait $!
