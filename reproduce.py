@@ -139,8 +139,10 @@ def show(jobs: list[Job], args) -> None:
         f"{total} one after the other"
     )
     if args.cluster:
-        cost = cost_of(units_of(jobs, Path(args.runs)), args.gpus_per_job, SCALES[args.scale].size)
-        print(f"on the cluster: {cost}")
+        units, size = units_of(jobs, Path(args.runs)), SCALES[args.scale].size
+        count, hours, gigabytes = cost_of(units, size)
+        what = "GPU hours" if args.gpus_per_job else "hours"
+        print(f"on the cluster: {count} jobs, {hours:.1f} {what}, {gigabytes:.1f} GB on the disk")
 
 
 def warn_about_resources(jobs: list[Job]) -> None:
@@ -206,9 +208,7 @@ def on_cluster(args: argparse.Namespace, jobs: list[Job]) -> int:
     digest = hashlib.sha256(shlex.join(words).encode()).hexdigest()[:8]
     line = [sys.executable, str(ROOT / "reproduce.py"), *words]
     scripts = BatchScripts(args, runs)
-    plan = submission.Submission(
-        scripts, units_of(jobs, runs), f"report-{args.target}-{digest}", line
-    )
+    plan = submission.Submission(scripts, jobs, f"report-{args.target}-{digest}", line)
     if args.dry_run:
         for path in submission.write_scripts(plan):
             print(f"\n# {path}\n{path.read_text()}", end="")
@@ -218,19 +218,21 @@ def on_cluster(args: argparse.Namespace, jobs: list[Job]) -> int:
     if not missing and not (args.status or args.cancel):
         return write_report(args)
     try:
-        with plan.opened():
-            if args.status:
-                cluster_status.show_status(plan)
-            elif args.cancel:
+        if args.status:
+            plan.look()
+            cluster_status.show_status(plan)
+        elif args.cancel:
+            with plan.opened():
                 print(f"cancelled {cluster_status.cancel(plan)} jobs")
-            else:
-                if args.target in STUDIES:
-                    recorded.check_inputs(missing)
-                slurm.check_places([runs, ROOT, Path(sys.prefix)], args.partition)
-                prefetch.prefetch(jobs, runs)
-                recorded.drop_epochs(jobs)
+        else:
+            if args.target in STUDIES:
+                recorded.check_inputs(missing)
+            slurm.check_places([runs, ROOT, Path(sys.prefix)], args.partition)
+            prefetch.prefetch(jobs, runs)
+            recorded.drop_epochs(jobs)
+            with plan.opened():
                 count = submission.submit(plan)
-                print(f"{count} jobs submitted; add --status to this command to see their state")
+            print(f"{count} jobs submitted; add --status to this command to see their state")
     except slurm.Refused as e:
         raise cli.UserError(str(e)) from e
     return 0

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from experiments import slurm
 from experiments.batch_scripts import BatchScripts
+from experiments.jobs import Job
 from experiments.slurm import QueuedJob
-from experiments.units import Array, Unit, arrays_of
+from experiments.units import Array, Unit, arrays_of, units_of
 from utils.cli import UserError
 from utils.files import lock_folder, read_json, write_json
 
@@ -26,11 +27,15 @@ class Submission:
     """A plan and its jobs. `report`: the key of the report's job. `report_line`: its command."""
 
     scripts: BatchScripts
-    units: list[Unit]
+    planned: list[Job]
     report: str
     report_line: list[str]
+    units: list[Unit] = field(init=False)
     jobs: dict[str, dict] = field(init=False, default_factory=dict)  # of all plans, by key
     states: dict[str, QueuedJob] = field(init=False, default_factory=dict)  # by key
+
+    def __post_init__(self) -> None:
+        self.units = units_of(self.planned, self.scripts.runs)
 
     @property
     def file(self) -> Path:
@@ -38,16 +43,20 @@ class Submission:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """Read what was submitted and what has become of it, while no other process changes it."""
+        """As `look`, while no other process changes what was submitted."""
         with lock_folder(self.scripts.folder, "submit.lock"):
             self.look()
             yield
 
     def look(self) -> None:
+        """Read what was submitted, and what has become of it."""
         self.jobs = read_json(self.file).get("jobs", {}) if self.file.is_file() else {}
         queued = slurm.queue() if self.jobs else {}
         if queued is None:
             queued = {job["id"]: QueuedJob("PENDING") for job in self.jobs.values()}
+        for job in self.planned:  # after Slurm's answer: what has left the queue may be finished
+            job.look()
+        self.units = units_of(self.planned, self.scripts.runs)
         known = [*(unit.key for unit in self.units), self.report]
         ids = {key: self.jobs[key]["id"] for key in known if key in self.jobs}
         gone = slurm.ended([number for number in ids.values() if number not in queued])

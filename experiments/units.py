@@ -104,13 +104,10 @@ def arrays_of(units: Iterable[Unit], unfinished: set[str]) -> list[Array]:
     return arrays
 
 
-def cost_of(units: Iterable[Unit], gpus_per_job: int, size: str) -> str:
-    """Jobs with that of the report, expected hours and disk of the units that are not finished.
-
-    The processes of a training share its work: more GPUs take no more GPU hours.
-    """
+def cost_of(units: Iterable[Unit], size: str) -> tuple[int, float, float]:
+    """Of the units that are not finished: jobs with that of the report, expected hours, and
+    gigabytes on the disk."""
     left = [unit for unit in units if not unit.finished]
     hours = sum(unit.seconds for unit in left) / 3600
-    disk = sum(estimates.disk_bytes(u.command.script, u.command.args, size) for u in left) / 1e9
-    what = "GPU hours" if gpus_per_job else "hours"
-    return f"{len(left) + 1} jobs, {hours:.1f} {what}, {disk:.1f} GB on the disk"
+    disk = sum(estimates.disk_bytes(u.command.script, u.command.args, size) for u in left)
+    return len(left) + 1, hours, disk / 1e9

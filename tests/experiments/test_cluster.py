@@ -13,6 +13,7 @@ from fake_slurm import FakeSlurm
 
 import reproduce
 from experiments import batch_scripts, planner, slurm
+from experiments.paper import FIGURES, TABLES
 from experiments.units import Unit, arrays_of, cost_of, units_of
 from utils.files import write_json
 
@@ -101,7 +102,8 @@ def test_what_is_finished_is_not_a_job(place):
         job.look()
     units = units_of(jobs, place / "runs")
     assert {unit.kind for unit in units if not unit.finished} == {"attack"}
-    assert "5 jobs" in cost_of(units, 1, "mini")  # four attacks and the report
+    count, hours, gigabytes = cost_of(units, "mini")
+    assert count == 5 and hours > 0 == gigabytes  # four attacks and the report
 
 
 def unit(key: str, *needs: str, kind: str = "attack", seconds: float = 60) -> Unit:
@@ -449,3 +451,30 @@ def test_a_node_that_does_not_see_the_folder_says_so(batch_job, place):
     script.unlink()
     done = subprocess.run(["bash", "-c", text], capture_output=True, text=True)
     assert done.returncode == 2 and "does not see" in done.stderr
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "cluster.md"
+
+
+def costs(target: str) -> str:
+    """The row of a target on the page, for one and for five seeds."""
+    cells = [target]
+    for seeds in ("42", "1 2 3 4 5"):
+        flags = f"{target} --scale paper --cluster slurm --runs /nowhere --seeds {seeds}".split()
+        args = reproduce.parse_args(flags)
+        units = units_of(planner.make_plan(args), Path(args.runs))
+        count, hours, gigabytes = cost_of(units, "paper")
+        cells += [f"{count:,}", f"{hours:,.0f}", f"{gigabytes:,.0f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_costs_of_the_page_are_those_of_the_planner(request):
+    rows = "\n".join(costs(target) for target in [*TABLES, *FIGURES])
+    before, start, rest = PAGE.read_text().partition(
+        "| --- | --- | --- | --- | --- | --- | --- |\n"
+    )
+    written, end, after = rest.partition("\n\n")
+    if request.config.getoption("--write_tables"):
+        PAGE.write_text(before + start + rows + end + after)
+    else:
+        assert written == rows, "run the tests with --write_tables"
