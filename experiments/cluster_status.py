@@ -32,10 +32,11 @@ def show_status(plan: Submission) -> None:
     is_written = plan.report in plan.states and plan.states[plan.report].state == "COMPLETED"
     rows.append((plan.report, state_of(plan, plan.report, is_written), _number(plan, plan.report)))
     width = max(len(key) for key, *_ in rows)
-    print(f"{'job':{width}} {'state':13} {'id':10} expected end")
+    print(f"{'job':{width}} {'state':13} {'id':10} expected end     waits for")
     for key, state, number in rows:
         end = f"{ends[key]:%Y-%m-%d %H:%M}" if key in ends else "-"
-        print(f"{key:{width}} {state:13} {number:10} {end}")
+        reason = plan.states[key].reason if state == "waiting" else ""
+        print(f"{key:{width}} {state:13} {number:10} {end:16} {reason}".rstrip())
     for unit in plan.failed:
         print(f"failed  {unit.key}: {plan.why(unit)}")
     states = [state for _, state, _ in rows]
