@@ -8,7 +8,6 @@ environment variable such as LR or SEARCH_EPOCHS overrides a setting of the scri
 """
 
 import argparse
-import hashlib
 import os
 import re
 import shlex
@@ -20,8 +19,8 @@ from pathlib import Path
 
 from evaluation import availability
 from evaluation.settings import AttackSettings
-from experiments import cluster_status, planner, prefetch, recorded, slurm, submission
-from experiments.batch_scripts import BatchScripts, ClusterSettings
+from experiments import cluster, planner, recorded
+from experiments.cluster_settings import ClusterSettings, check_flags
 from experiments.jobs import Job, duration
 from experiments.paper import FIGURES, TABLES
 from experiments.runner import execute
@@ -74,7 +73,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("target", choices=targets, help="table, figure or study to make")
     add_flags(parser, Settings)
     args = parser.parse_args(argv)
-    check_cluster_flags(args)
+    check_flags(args, Settings)
     if args.rows and not tables_of(args.target):
         raise cli.UserError(f"--rows chooses rows of a table, but {args.target} has none")
     is_study = args.target in STUDIES
@@ -97,24 +96,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     of_encoder = f"-{Path(args.encoder).name}" if is_study and args.encoder else ""
     args.output_dir = args.output_dir or str(ROOT / "results" / (args.scale + of_encoder))
     return args
-
-
-def check_cluster_flags(args: argparse.Namespace) -> None:
-    """Raise UserError for flags of which only one of cluster and this machine reads one."""
-    fields = Settings.__dataclass_fields__
-    names = fields if args.cluster else ClusterSettings.__dataclass_fields__
-    given = [name for name in names if getattr(args, name) != fields[name].default]
-    if not args.cluster and given:
-        raise cli.UserError(f"--{given[0]} is for a cluster: add --cluster slurm, or leave it out")
-    for name in ("gpus", "jobs", "time_budget", "only_report"):
-        if name in given:
-            raise cli.UserError(f"--{name} is not for a cluster: leave it out (docs/cluster.md)")
-    if args.status + args.cancel + args.dry_run > 1 and args.cluster:
-        raise cli.UserError("give one of --status, --cancel and --dry_run")
-    try:
-        shlex.split(args.sbatch_args or "")
-    except ValueError as e:
-        raise cli.UserError(f"--sbatch_args {args.sbatch_args}: {e}") from e
 
 
 def show(jobs: list[Job], args) -> None:
@@ -202,42 +183,6 @@ def report_words(args: argparse.Namespace) -> list[str]:
     return words + args.further_flags
 
 
-def on_cluster(args: argparse.Namespace, jobs: list[Job]) -> int:
-    """Submit the plan to Slurm, or show its state, or cancel it; the exit status."""
-    words, runs = report_words(args), Path(args.runs)
-    digest = hashlib.sha256(shlex.join(words).encode()).hexdigest()[:8]
-    line = [sys.executable, str(ROOT / "reproduce.py"), *words]
-    scripts = BatchScripts(args, runs)
-    plan = submission.Submission(scripts, jobs, f"report-{args.target}-{digest}", line)
-    if args.dry_run:
-        for path in submission.write_scripts(plan):
-            print(f"\n# {path}\n{path.read_text()}", end="")
-        return 0
-    slurm.check_here()
-    missing = [job for job in jobs if not job.finished]
-    if not missing and not (args.status or args.cancel):
-        return write_report(args)
-    try:
-        if args.status:
-            plan.look()
-            cluster_status.show_status(plan)
-        elif args.cancel:
-            with plan.opened():
-                print(f"cancelled {cluster_status.cancel(plan)} jobs")
-        else:
-            if args.target in STUDIES:
-                recorded.check_inputs(missing)
-            slurm.check_places([runs, ROOT, Path(sys.prefix)], args.partition)
-            prefetch.prefetch(jobs, runs)
-            recorded.drop_epochs(jobs)
-            with plan.opened():
-                count = submission.submit(plan)
-            print(f"{count} jobs submitted; add --status to this command to see their state")
-    except slurm.Refused as e:
-        raise cli.UserError(str(e)) from e
-    return 0
-
-
 def main() -> None:
     args = parse_args()
     if args.only_report:
@@ -247,8 +192,9 @@ def main() -> None:
     if not args.status and not args.cancel:
         show(jobs, args)
         warn_about_resources(jobs)
-    if args.cluster:
-        sys.exit(on_cluster(args, jobs))
+    is_left = any(not job.finished for job in jobs)
+    if args.cluster and (is_left or args.status or args.cancel or args.dry_run):
+        return cluster.run(args, jobs, report_words(args))
     if args.dry_run:
         return
     if not jobs:

@@ -47,8 +47,8 @@ class Array:
 def units_of(jobs: list[Job], runs: Path) -> list[Unit]:
     """The units of a plan, each after those that it needs.
 
-    What needs a run needs its trained model, not its attacks. Scores that several tickets share are one
-    unit, because two processes cannot write them at the same time.
+    What needs a run needs its trained model, not its attacks. Scores that several tickets share
+    are one unit, because two processes cannot write them at the same time.
     """
     by_name = {job.name: job for job in jobs}
     units: dict[str, Unit] = {}
