@@ -15,6 +15,7 @@ import reproduce
 from experiments import batch_scripts, cluster_settings, planner, slurm
 from experiments.paper import FIGURES, TABLES
 from experiments.units import Unit, arrays_of, cost_of, units_of
+from utils.cli import UserError
 from utils.files import write_json
 
 
@@ -358,6 +359,34 @@ def test_wrong_flags(place, fake, capsys, flags, message):
 def test_flags_of_a_cluster_need_one(tmp_path, capsys):
     flags = ("table1", "--scale", "mini", "--runs", tmp_path, "--partition", "gpu", "--dry_run")
     assert "--partition is for a cluster" in fails(capsys, "reproduce", *flags)
+
+
+def test_data_and_models_are_fetched_once_before_anything_is_submitted(
+    place, fake, capsys, monkeypatch
+):
+    fetched = []
+
+    def refuse(task, wanted):
+        fetched.append((task.name, sorted(wanted)))
+        raise UserError("cannot load nyu-mll/glue")
+
+    monkeypatch.setattr("training.data_sources.hub_tables", refuse)
+    flags = [word for word in words(place) if word not in ("--data", str(place / "data"))]
+    assert "cannot load" in fails(capsys, "reproduce", *flags)
+    assert not fake.calls and fetched == [("sst2", ["test", "train"])]
+    monkeypatch.setattr("training.data_sources.hub_tables", lambda *_: fetched.append("data"))
+    for name in ("load_tokenizer", "load_pretrained"):
+        monkeypatch.setattr(f"training.models.{name}", lambda *given: fetched.append(given[0]))
+    flags[flags.index("--encoder") + 1] = "some/encoder"
+    call("reproduce", *flags)
+    assert fetched[1:] == ["data", "some/encoder", "some/encoder"] and fake.calls
+    # A finished training needs nothing.
+    fetched.clear()
+    args = reproduce.parse_args(flags)
+    for job in planner.make_plan(args):
+        finish(job)
+    call("reproduce", *flags)
+    assert not fetched
 
 
 @pytest.fixture
