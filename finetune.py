@@ -54,7 +54,17 @@ if __name__ == "__main__":
 import torch.nn.functional as F
 
 from masking import encoders
-from training import adversary, checkpoints, loading, loop, models, optim, results, trajectory
+from training import (
+    adversary,
+    checkpoints,
+    loading,
+    loop,
+    models,
+    optim,
+    results,
+    tokenizers,
+    trajectory,
+)
 from training.batching import collate, encode
 from training.prediction import inputs_of
 from training.splits import load_splits
@@ -116,12 +126,12 @@ def main() -> None:
     check_processes(args, accelerator)
     splits = load_splits(args, task)
     labels = splits.task.label_names
-    tokenizer = models.load_tokenizer(args.model_name)
+    tokenizer = tokenizers.load_tokenizer(args.model_name)
     model = models.load_pretrained(
         args.model_name, labels, args.seed, args.dropout, args.attn_implementation
     )
     models.check_length(model, args.max_seq_length)
-    models.fit_tokenizer(model, tokenizer)
+    tokenizers.fit_tokenizer(model, tokenizer)
     with cli.explain():
         fingerprint = encoders.encoder_fingerprint(model)
     encoder = models.encoder_facts(args.model_name, model, fingerprint)

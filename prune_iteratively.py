@@ -52,7 +52,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from masking import encoders, surgery, ticket_files, tickets
-from training import adversary, loading, loop, models, optim, prediction
+from training import adversary, loading, loop, models, optim, prediction, tokenizers
 from training.batching import Encoded, collate, encode
 from training.prediction import inputs_of
 from training.splits import load_splits
@@ -160,13 +160,13 @@ def main() -> None:
     check_processes(args, accelerator)
     splits = load_splits(args, task, ("train", "dev"))
     labels = splits.task.label_names
-    tokenizer = models.load_tokenizer(args.model_name)
+    tokenizer = tokenizers.load_tokenizer(args.model_name)
 
     def rewound():
         model = models.load_pretrained(
             args.model_name, labels, args.seed, args.dropout, args.attn_implementation
         )
-        models.fit_tokenizer(model, tokenizer)
+        tokenizers.fit_tokenizer(model, tokenizer)
         with cli.explain():
             encoders.select(model, args.matrices, args.exclude)
         return model

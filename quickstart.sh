@@ -6,8 +6,11 @@
 #   PRESET=hour sh quickstart.sh      all 8,530 sentences
 #
 # If it was interrupted, the same command resumes it.
+. "$(dirname -- "$0")/scripts/line_endings.sh" #
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+. "$ROOT/scripts/variables.sh"
+refuse_carriage_returns PRESET
 PRESET=${PRESET:-minutes}
 case $PRESET in
     minutes)
@@ -19,8 +22,7 @@ case $PRESET in
         max_eval_rows= results=quickstart-hour
         ;;
     *)
-        echo "error: unknown PRESET '$PRESET'; known are minutes, hour" >&2
-        exit 2
+        fail "unknown PRESET '$PRESET'; known are minutes, hour"
         ;;
 esac
 
@@ -55,7 +57,6 @@ if [ -f "$done_file" ] && cmp -s "$0" "$done_file"; then
 fi
 
 # Settings of the caller's shell must not change the result.
-. "$ROOT/scripts/variables.sh"
 for name in $(names_of); do
     unset "$name" $(misspelled_as "$name") # each is a word
 done

@@ -9,7 +9,9 @@ The script reads every records.jsonl below the given folders, and single record 
 task, encoder, attack and set of attacked rows has its own table; records of two are never compared.
 With --make it writes tables and figures of the paper, with the paper's values next to ours, and
 prints the command for what was not run. With --checkpoint both, those of the checkpoints with the
-best dev accuracy go to the folder best in --output_dir.
+best dev accuracy go to the folder best in --output_dir. --html adds report.html, one page to look
+at. With --gallery it writes a gallery of tickets (tickets.md and tickets.html) instead. With
+--watch it only shows the runs below folders while they are going.
 """
 
 import shlex
@@ -22,9 +24,10 @@ from experiments.paper import FIGURES, TABLES
 from experiments.scales import SCALES, ChoiceOfRuns
 from experiments.study import STUDIES
 from training.settings import FolderSettings
+from training.tasks import name_in_records
 from utils import cli
 from utils.files import public_name
-from utils.settings import REQUIRED, Role, changed, parse, setting
+from utils.settings import Role, changed, parse, setting
 
 ALL = (*TABLES, *FIGURES)
 
@@ -55,33 +58,87 @@ class PaperSettings:
 
 
 @dataclass(kw_only=True)
-class Settings(RecordFiles, PaperSettings):
+class PageSettings:
+    """Pages to look at."""
+
+    html: bool = setting(
+        False, "also write report.html, one page to look at and to send", role=Role.OUTPUT
+    )
+    gallery: list | None = setting(
+        None,
+        "ticket files, or folders of them: write a gallery of these tickets, tickets.md and "
+        "tickets.html, instead of a table",
+        role=Role.PLACE,
+        nargs="+",
+        unset="no gallery",
+    )
+    watch: list | None = setting(
+        None,
+        "folders of runs: only show a table of their stage, progress, last loss, dev accuracy and "
+        "expected end, and refresh it until Ctrl-C",
+        role=Role.PLACE,
+        nargs="+",
+        metavar="RUNS",
+        unset="no watching",
+    )
+
+
+@dataclass(kw_only=True)
+class Settings(RecordFiles, PaperSettings, PageSettings):
     """Report."""
 
-    output_dir: str = changed(FolderSettings, "output_dir", REQUIRED)
+    records: list = changed(RecordFiles, "records", [], unset="none; required without --watch")
+    output_dir: str | None = changed(
+        FolderSettings, "output_dir", None, unset="none; required without --watch"
+    )
     title: str = setting(
         "Accuracy under attack", "title of the table without --make", role=Role.OUTPUT
     )
 
 
 def parse_args(argv: list[str] | None = None) -> Settings:
-    return parse(Settings, __doc__.split("\n")[0], argv)
+    args = parse(Settings, __doc__.split("\n")[0], argv)
+    for name in ("records", "output_dir"):
+        if not args.watch and not getattr(args, name):
+            raise cli.UserError(f"the following arguments are required: --{name}")
+    for name in ("make", "html"):
+        if args.gallery and getattr(args, name):
+            raise cli.UserError(f"--gallery writes a gallery only: leave out --{name}")
+    return args
 
 
 def main() -> None:
     args = parse_args()
+    if args.watch:
+        from reporting.watch import watch
+
+        watch(args.watch)
+        return
     from reporting import build, summary_table  # matplotlib reads its settings when it is imported
 
     folder = Path(args.output_dir)
+    if args.gallery:
+        from reporting.page import gallery  # here: it imports torch, which takes seconds
+
+        paths = gallery.write(folder, args.gallery, records.read_records(args.records))
+        print(f"written to {folder}: {', '.join(path.name for path in paths)}")
+        return
     if args.make is None:
         attacks, files = records.read_records(args.records), records.record_files(args.records)
         print(summary_table.write(folder, args.title, attacks, files))
-        print(f"written to {folder}: table.md, table.csv, figure.png, records.jsonl")
+        names = "table.md, table.csv, figure.png, records.jsonl"
+        if args.html:
+            from reporting.page import report as page  # here: torch and more, which take seconds
+            from reporting.page.blocks import of_tables
+
+            blocks = of_tables(summary_table.make_tables(attacks), args.title)
+            names += f", {page.write(folder, args.title, blocks, args.records).name}"
+        print(f"written to {folder}: {names}")
         return
     with cli.explain("--further_flags: "):
         further = tuple(shlex.split(args.further_flags))
     targets = ALL if "all" in args.make else dict.fromkeys(args.make)
-    tasks = tuple(dict.fromkeys(args.tasks)) if args.tasks else None
+    tasks = tuple(dict.fromkeys(map(name_in_records, args.tasks))) if args.tasks else None
     scale = replace(SCALES[args.scale], further_flags=further, seeds=tuple(args.seeds))
     if args.encoder:
         scale = replace(scale, encoder=public_name(args.encoder))
@@ -89,7 +146,8 @@ def main() -> None:
         raise cli.UserError("the study has a scale of its own: give --scale study")
     for rule in ("last", "best") if args.checkpoint == "both" else (args.checkpoint,):
         into = folder / "best" if args.checkpoint == "both" and rule == "best" else folder
-        paths = build.make(build.Request(targets, args.records, scale, into, tasks, rule))
+        request = build.Request(targets, args.records, scale, into, tasks, rule, args.html)
+        paths = build.make(request)
         print(f"written to {into}: {', '.join(path.name for path in paths)}")
 
 

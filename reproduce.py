@@ -147,7 +147,7 @@ def write_report(args) -> int:
         if (output / STUDY_RECORDS).is_file():
             runs = [args.runs] if Path(args.runs).is_dir() else []
             places = [str(output / STUDY_RECORDS), *runs]
-    words = ["--make", args.target, "--scale", args.scale, "--tasks", *tasks]
+    words = ["--html", "--make", args.target, "--scale", args.scale, "--tasks", *tasks]
     words += ["--records", *places, "--output_dir", args.output_dir]
     words += ["--checkpoint", os.environ.get("CHECKPOINT") or "last"]
     words += ["--encoder", args.encoder] if args.encoder else []

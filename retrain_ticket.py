@@ -103,7 +103,7 @@ import torch.nn.functional as F
 
 from masking import encoders, hard_concrete, surgery, ticket_files, tickets
 from masking.kinds import GATE_KINDS
-from training import adversary, loading, loop, models, optim, results
+from training import adversary, loading, loop, models, optim, results, tokenizers
 from training.batching import collate, encode
 from training.prediction import inputs_of
 from training.settings import recipe_in
@@ -240,12 +240,12 @@ def main() -> None:
     check_processes(args, accelerator)
     splits = load_splits(args, task)
     labels = splits.task.label_names
-    tokenizer = models.load_tokenizer(args.model_name)
+    tokenizer = tokenizers.load_tokenizer(args.model_name)
     model = models.load_pretrained(
         args.model_name, labels, args.seed, args.dropout, args.attn_implementation
     )
     models.check_length(model, args.max_seq_length)
-    models.fit_tokenizer(model, tokenizer)
+    tokenizers.fit_tokenizer(model, tokenizer)
     masks, origin = read_ticket(args, model)
     manifest = describe_ticket(args, model, masks, origin)
     train, dev, test = (

@@ -108,9 +108,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from masking import encoders, hard_concrete, surgery, ticket_files, tickets
+from masking import encoders, hard_concrete, parts, surgery, ticket_files, tickets
 from masking.layers import GatedLinear
-from training import adversary, checkpoints, loop, models, optim, prediction
+from training import adversary, checkpoints, loop, models, optim, prediction, tokenizers
 from training.batching import collate, encode
 from training.prediction import inputs_of
 from training.splits import load_splits
@@ -241,12 +241,12 @@ def measure_gates(search: Search, dev) -> dict:
         )
     surgery.fix_gates(gated, None)
     heads = search.model.config.num_attention_heads
-    parts = encoders.split_fused(scores, heads)
+    score_parts = parts.split_fused(scores, heads)
     by_kind: dict[str, list[Tensor]] = {}
-    for name, s in parts.items():
-        by_kind.setdefault(encoders.kinds_of(name)[0], []).append(s)
-    mask_parts = encoders.split_fused(masks, heads)
-    kinds = {name: encoders.kinds_of(name)[0] for name in mask_parts}
+    for name, s in score_parts.items():
+        by_kind.setdefault(parts.kinds_of(name)[0], []).append(s)
+    mask_parts = parts.split_fused(masks, heads)
+    kinds = {name: parts.kinds_of(name)[0] for name in mask_parts}
     shares = hard_concrete.gate_shares(list(scores.values()))
     return measured | {
         "gate_shares": shares,
@@ -308,12 +308,12 @@ def main() -> None:
     if args.clip_over == "accumulated" and accelerator.num_processes > 1:
         raise cli.UserError("--clip_over accumulated runs in one process: use one GPU")
     splits = load_splits(args, task, ("train", "dev"))
-    tokenizer = models.load_tokenizer(str(checkpoint))
+    tokenizer = tokenizers.load_tokenizer(str(checkpoint))
     model = checkpoints.load_checkpoint(
         checkpoint, splits.task, args.attn_implementation, args.dropout
     )
     models.check_length(model, args.max_seq_length)
-    models.fit_tokenizer(model, tokenizer)
+    tokenizers.fit_tokenizer(model, tokenizer)
     train, dev = (
         encode(splits[name], tokenizer, args.max_seq_length, args.token_type_ids)
         for name in ("train", "dev")

@@ -11,13 +11,14 @@
 # Each block below holds the hyper-parameters of a task. EPOCHS, BSZ, LR, WEIGHT_DECAY and
 # MAX_SEQ_LENGTH override all blocks. STOP_AT_LOSS ends training at a loss, or at that of the run of
 # a ticket. scripts/variables.sh lists all variables. Further flags go to finetune.py.
+. "$(dirname -- "$0")/scripts/line_endings.sh" #
 set -eu
 stage=1
 ATTACK=${ATTACK:-no}
 . "$(dirname -- "$0")/scripts/common.sh"
-TASKS=${TASKS:-imdb ag_news sst2} # also: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
+TASKS=${TASKS:-imdb ag_news sst2} # also: qnli qqp mnli builtin/imdb OWNER/NAME ...
 METHODS=${METHODS:-plain}
-check task "$KNOWN_TASKS" "$TASKS"
+check_tasks
 check method "$KNOWN_METHODS" "$METHODS"
 
 [ "$ATTACK" = no ] || check_resources
@@ -31,10 +32,6 @@ for seed in $SEEDS; do
             ag_news)
                 epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
                 max_seq_length=256 attacked_rows=1000
-                ;;
-            sst2)
-                epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
-                max_seq_length=128 attacked_rows=872
                 ;;
             qnli)
                 epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
@@ -51,6 +48,10 @@ for seed in $SEEDS; do
             builtin/rotten_tomatoes) # ours, for the small encoder
                 epochs=3 bsz=32 lr=5e-5 weight_decay=1e-2
                 max_seq_length=64 attacked_rows=250
+                ;;
+            sst2 | *) # also any other data set
+                epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
+                max_seq_length=128 attacked_rows=872
                 ;;
         esac
         for method in $METHODS; do

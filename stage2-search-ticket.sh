@@ -16,14 +16,14 @@
 # Each block below holds the hyper-parameters of a task. SEARCH_EPOCHS, BSZ, ADV_LR, MASK_LR,
 # LAMBDA, ADV_INIT, ADV_STEPS and MAX_SEQ_LENGTH override all blocks. scripts/variables.sh lists all
 # variables. Further flags go to the Python script.
+. "$(dirname -- "$0")/scripts/line_endings.sh" #
 set -eu
 stage=2
-[ "${ATTACK:-no}" = no ] || echo "note: stage 2 does not attack" >&2
-ATTACK=no
+ATTACK=${ATTACK:-no}
 . "$(dirname -- "$0")/scripts/common.sh"
-TASKS=${TASKS:-imdb ag_news sst2} # also: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
+TASKS=${TASKS:-imdb ag_news sst2} # also: qnli qqp mnli builtin/imdb OWNER/NAME ...
 KINDS=${KINDS:-robust}
-check task "$KNOWN_TASKS" "$TASKS"
+check_tasks
 check kind "robust no_adversary imp imp_freelb imp_pgd imp_infobert" "$KINDS"
 
 for seed in $SEEDS; do
@@ -39,11 +39,6 @@ for seed in $SEEDS; do
             ag_news)
                 adv_lr=0.03 mask_lr=0.05 lambda=0.5 adv_init=0.05 adv_steps=5 weight_decay=1e-6
                 epochs=20 bsz=32 max_seq_length=256 sparsity=0.4
-                imp_share=0.1 imp_epochs=3 imp_bsz=32 imp_lr=2e-5
-                ;;
-            sst2)
-                adv_lr=0.03 mask_lr=0.1 lambda=0.5 adv_init=0.05 adv_steps=5 weight_decay=1e-6
-                epochs=20 bsz=32 max_seq_length=128 sparsity=0.3
                 imp_share=0.1 imp_epochs=3 imp_bsz=32 imp_lr=2e-5
                 ;;
             qnli)
@@ -65,6 +60,11 @@ for seed in $SEEDS; do
                 adv_lr=0.03 mask_lr=0.1 lambda=0.5 adv_init=0.05 adv_steps=3 weight_decay=1e-6
                 epochs=6 bsz=32 max_seq_length=64 sparsity=0.3
                 imp_share=0.1 imp_epochs=3 imp_bsz=32 imp_lr=5e-5
+                ;;
+            sst2 | *) # also any other data set
+                adv_lr=0.03 mask_lr=0.1 lambda=0.5 adv_init=0.05 adv_steps=5 weight_decay=1e-6
+                epochs=20 bsz=32 max_seq_length=128 sparsity=0.3
+                imp_share=0.1 imp_epochs=3 imp_bsz=32 imp_lr=2e-5
                 ;;
         esac
         runs=$(runs_of "$task" "$seed")

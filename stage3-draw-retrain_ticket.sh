@@ -14,15 +14,16 @@
 # Each block below holds the hyper-parameters of a task. EPOCHS, BSZ, LR, WEIGHT_DECAY and
 # MAX_SEQ_LENGTH override all blocks. scripts/variables.sh lists all variables. Further flags go to
 # retrain_ticket.py.
+. "$(dirname -- "$0")/scripts/line_endings.sh" #
 set -eu
 stage=3
 ATTACK=${ATTACK:-yes}
 . "$(dirname -- "$0")/scripts/common.sh"
-TASKS=${TASKS:-imdb ag_news sst2} # also: qnli qqp mnli builtin/rotten_tomatoes builtin/imdb
+TASKS=${TASKS:-imdb ag_news sst2} # also: qnli qqp mnli builtin/imdb OWNER/NAME ...
 KINDS=${KINDS:-robust}
 REINIT=${REINIT:-nothing}
 SCORES_TAG=${SCORES_TAG:-} # the TAG of stage 2
-check task "$KNOWN_TASKS" "$TASKS"
+check_tasks
 check kind "robust no_adversary imp imp_freelb imp_pgd imp_infobert random random_matched \
 magnitude magnitude_finetuned complement" "$KINDS"
 check start "nothing ticket rest" "$REINIT"
@@ -53,10 +54,6 @@ for seed in $SEEDS; do
                 sparsities=0.4 epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
                 max_seq_length=256 attacked_rows=1000
                 ;;
-            sst2)
-                sparsities=0.3 epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
-                max_seq_length=128 attacked_rows=872
-                ;;
             qnli)
                 sparsities=0.3 epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
                 max_seq_length=256 attacked_rows=1000
@@ -72,6 +69,10 @@ for seed in $SEEDS; do
             builtin/rotten_tomatoes) # ours, for the small encoder
                 sparsities=0.3 epochs=3 bsz=32 lr=5e-5 weight_decay=1e-2
                 max_seq_length=64 attacked_rows=250
+                ;;
+            sst2 | *) # also any other data set
+                sparsities=0.3 epochs=3 bsz=32 lr=2e-5 weight_decay=1e-2
+                max_seq_length=128 attacked_rows=872
                 ;;
         esac
         runs=$(runs_of "$task" "$seed")

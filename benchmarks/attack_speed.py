@@ -25,7 +25,7 @@ import common
 
 import attack
 from evaluation import attack_setup, checkpoints, protocol, resources
-from training import models
+from training import tokenizers
 from training.splits import load_splits
 from utils import cli
 
@@ -178,7 +178,7 @@ def main() -> None:
         if args.model_name == "bert-base":  # random weights, and uncased BERT's tokenizer
             chosen = Path(folder)
             common.load_model("bert-base", "cpu").save_pretrained(folder)
-            models.load_tokenizer("builtin/minilm").save_pretrained(folder)
+            tokenizers.load_tokenizer("builtin/minilm").save_pretrained(folder)
         record = measure(args, chosen)
     common.publish(args.output_dir, "attack_speed", record, rows_of)
 

@@ -22,7 +22,7 @@ import pandas
 import training_steps
 
 import finetune
-from training import models
+from training import tokenizers
 from training.batching import collate, encode, epoch_batches
 from training.splits import load_splits
 from training.tasks import resolve_task
@@ -62,7 +62,7 @@ def share(args: argparse.Namespace) -> dict:
     task = resolve_task(training)
     length = training.max_seq_length or task.max_seq_length
     rows = load_splits(training, task, ("train",))["train"]
-    tokenizer = models.load_tokenizer(args.encoder)
+    tokenizer = tokenizers.load_tokenizer(args.encoder)
     accelerator = devices.make_accelerator(training)
 
     def all_batches() -> None:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Check correctness, speed and memory on the device that is here: sh benchmarks/gpu.sh --help
 # Takes PYTHON, else .venv, else python3. Nothing is fetched.
+. "$(dirname -- "$0")/../scripts/line_endings.sh" #
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 if [ -z "${PYTHON:-}" ]; then

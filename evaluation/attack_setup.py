@@ -119,9 +119,12 @@ def resolve(args: AttackRun) -> Subject:
     """Find the models and choose the rows. Fills in `args` with what the run decides."""
     targets = checkpoints.find_targets(args.model_name, args.checkpoint, args.attack_epochs)
     task = task_of(args, targets[0])
-    orders = [checkpoints.label_order(target, task) for target in targets]
+    for target in targets if task.label_names else ():  # before the data are read
+        checkpoints.label_order(target, task)
     device = device_name(args.device)
-    split = load_splits(args, task, (args.split,))[args.split]
+    splits = load_splits(args, task, (args.split,))
+    task, split = splits.task, splits[args.split]
+    orders = [checkpoints.label_order(target, task) for target in targets]
     length = args.max_seq_length or targets[0].facts.get("max_seq_length") or task.max_seq_length
     models.check_length(checkpoints.load_classifier(targets[0])[0], length)
     args.num_examples = args.num_examples or task.paper_attacked_rows or 1000

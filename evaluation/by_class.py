@@ -10,15 +10,13 @@ record per seed, on the same rows. Without those keys (records of earlier versio
 or None.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import fisher_exact, ttest_ind
-from scipy.stats import t as student_t
 
-from evaluation.intervals import crossed_difference, crossed_interval
+from evaluation.intervals import crossed_difference, crossed_interval, mean_over_rows
 from evaluation.outcomes import COUNTED, decode_labels
 from training.metrics import wilson_interval
 
@@ -87,7 +85,7 @@ def gain_by_class(records: list[dict], baseline: list[dict]) -> dict[str, Rate]:
     for label in np.unique(labels):
         pair = a[:, labels == label], b[:, labels == label]
         is_crossed = len(a) > 1 and pair[0].shape[1] > 1
-        gain = Rate(*crossed_difference(pair)) if is_crossed else _over_rows(_gains(*pair))
+        gain = Rate(*(crossed_difference(pair) if is_crossed else mean_over_rows(_gains(*pair))))
         gains[_name(records[0], label)] = gain
     return gains
 
@@ -133,7 +131,7 @@ def one_class_carries(records: list[dict], baseline: list[dict]) -> str | None:
     if len(counts) < 2 or min(counts) < 2:
         return None
     leader, inside, outside, p = _leading_class(labels, _gains(a, b), _welch)
-    if leader is None or _over_rows(inside).low <= 0 or _over_rows(outside).low > 0:
+    if leader is None or mean_over_rows(inside)[1] <= 0 or mean_over_rows(outside)[1] > 0:
         return None
     return (
         f"the gain is {100 * inside.mean():+.1f} points on {_name(records[0], leader)} rows and "
@@ -172,16 +170,6 @@ def _welch(inside: np.ndarray, outside: np.ndarray) -> float:
 def _gains(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(rows,) means of a - b over seeds; `a`, `b`: bool (seeds, rows)."""
     return (a.astype(float) - b).mean(axis=0)
-
-
-def _over_rows(gains: np.ndarray) -> Rate:
-    """Mean of (rows,) gains in points with Student's 95 % interval over rows."""
-    mean = 100 * float(gains.mean())
-    if len(gains) < 2:
-        return Rate(mean, -100.0, 100.0)
-    error = 100 * float(gains.std(ddof=1)) / math.sqrt(len(gains))
-    half = float(student_t.ppf(0.975, len(gains) - 1)) * error
-    return Rate(mean, mean - half, mean + half)
 
 
 def _name(record: dict, label: int) -> str:

@@ -49,15 +49,22 @@ def measures(logits: np.ndarray, labels: np.ndarray) -> dict:
 
     `logits`: float64 (rows, labels); `labels`: (rows,). ECE sorts rows into ECE_BINS bins by their
     top probability and averages |accuracy - mean top probability| of the bins over rows. A row is
-    saturated if its top probability is exactly 1.0 in float32.
+    saturated if its top probability is exactly 1.0 in float32. `reliability`: for each bin that has
+    rows, [rows, mean top probability in percent, accuracy in percent].
     """
     probabilities = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
     ranked_by = softmax(logits.astype(np.float32), axis=1)  # by an attack with TextAttack's score
     top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins = np.minimum((top * ECE_BINS).astype(int), ECE_BINS - 1)
     gaps = [abs((right[bins == b] - top[bins == b]).sum()) for b in range(ECE_BINS)]
+    reliability = [
+        [int(rows.sum()), 100 * float(top[rows].mean()), 100 * float(right[rows].mean())]
+        for b in range(ECE_BINS)
+        if (rows := bins == b).any()
+    ]
     return {
         "ece_percent": 100 * float(sum(gaps)) / len(labels),
+        "reliability": reliability,
         "mean_top_probability_percent": 100 * float(top.mean()),
         "saturated_percent": 100 * float((ranked_by.max(axis=1) == 1).mean()),
     }

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from training import labels, models
+from training import labels, models, tokenizers
 from training.batching import encode
 from training.checkpoints import checkpoint_facts
 from training.loading import loading, not_loaded
@@ -25,7 +25,7 @@ from training.prediction import predict
 from training.rows import Rows
 from training.settings import data_settings_in
 from training.splits import load_splits
-from training.tasks import Task
+from training.tasks import Task, resolve_task
 from utils.cli import UserError
 from utils.files import read_json, sha256_of
 from utils.process_state import logging_level
@@ -60,7 +60,7 @@ class Target:
         A run adds the accuracy on its whole test split and its last training loss.
         """
         architecture = (_config(self).architectures or [None])[0]
-        facts = {"stage": None, "label_names": task.label_names}
+        facts = {"stage": None, "label_names": None}
         facts |= {"encoder": {"name": None, "architecture": architecture}}
         facts |= dict.fromkeys(("ticket", "seed", "protocol", "epochs", "epoch")) | self.facts
         path = self.home / "result.json"
@@ -69,7 +69,8 @@ class Target:
             facts["clean_full_test_percent"] = evaluated.get(self.name, {}).get("clean_percent")
             # The loss at the end of the run, for every checkpoint: --stop_at_loss compares it.
             facts["last_training_loss"] = evaluated.get("last", {}).get("mean_training_loss")
-        return facts | {"task": task.name}
+        # The checkpoint may have the task's labels in another order; rows have the task's.
+        return facts | {"task": task.name, "label_names": list(task.label_names)}
 
 
 def find_targets(model_name: str, checkpoint: str, epochs: list[int] | None) -> list[Target]:
@@ -141,12 +142,20 @@ def weights_digest(target: Target) -> str:
 
 
 def rows_it_was_made_with(target: Target, task: Task) -> dict[str, Rows | None]:
-    """Train and dev rows of the target's run; None without a run, or if its data are gone."""
+    """Train and dev rows of the target's run; None without a run, or if its data are gone.
+
+    Also None if the run was made with another data set than an open task's: labels could differ.
+    """
     names = ("train", "dev")
     with contextlib.suppress(UserError):
         if target.run is not None:
-            splits = load_splits(data_settings_in(target.run.get("args", {})), task, names)
-            return {name: splits[name] for name in names}
+            settings = data_settings_in(target.run.get("args", {}))
+            own = resolve_task(settings)
+            if own.name == task.name or not (own.is_open or task.is_open):
+                if own.is_open:  # its own splits, whichever are attacked
+                    task = with_checkpoint_labels(own, target)
+                splits = load_splits(settings, task, names)
+                return {name: splits[name] for name in names}
     return dict.fromkeys(names)
 
 
@@ -158,8 +167,8 @@ def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenize
             f"{target.folder} is not a fine-tuned classifier: it has no weights for "
             f"{', '.join(missing[:3])}; run finetune.py first"
         )
-    tokenizer = models.load_tokenizer(str(target.folder))
-    models.fit_tokenizer(model, tokenizer)
+    tokenizer = tokenizers.load_tokenizer(str(target.folder))
+    tokenizers.fit_tokenizer(model, tokenizer)
     return model, tokenizer
 
 

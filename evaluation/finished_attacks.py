@@ -25,6 +25,7 @@ class AttackedRow:
     perturbed: dict[str, str] | None = key(TEXTS_BY_NAME, None)
     predicted_before: int | None = None
     predicted_after: int | None = None
+    queries: int | None = None
     words_changed: int | None = None
     words_total: int | None = None
 

@@ -12,7 +12,7 @@ from nltk.util import everygrams, ngrams
 from transformers import AutoModelForCausalLM
 
 from evaluation import checkpoints
-from training import models
+from training import tokenizers
 from utils.cli import UserError
 
 
@@ -70,7 +70,7 @@ class CausalModel:
 
     def __init__(self, folder: str, device: str):
         target = checkpoints.Target(Path(folder), Path(folder).resolve().name)
-        self.tokenizer = models.load_tokenizer(folder)
+        self.tokenizer = tokenizers.load_tokenizer(folder)
         self.model, missing = checkpoints.load_model(
             AutoModelForCausalLM, target.folder, "language model"
         )

@@ -63,6 +63,14 @@ def crossed_difference(*pairs: Pair) -> Estimate:
     return _estimate(mean, *crossed_variance(*differences))
 
 
+def mean_over_rows(gains: np.ndarray) -> Estimate:
+    """Mean of (rows,) gains of one model over another, for new rows only; one row tells nothing."""
+    mean = 100 * float(gains.mean())
+    if len(gains) < 2:
+        return mean, -100.0, 100.0
+    return _estimate(mean, gains.var(ddof=1) / len(gains), len(gains) - 1)
+
+
 def mean_difference(pairs: Sequence[Pair]) -> Estimate:
     """Mean of a - b over data sets, with the wider of two intervals.
 

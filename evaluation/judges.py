@@ -1,5 +1,6 @@
 """Judges of adversarial texts, models that were not attacked, and what they are fitted to."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from evaluation.settings import TrainingTexts
 from training.rows import Rows, without
 from training.settings import DataSettings, data_settings_in
 from training.splits import load_splits
-from training.tasks import Task
+from training.tasks import Task, resolve_task
 from utils.cli import UserError, explain
 from utils.runs import read_run
 
@@ -72,8 +73,9 @@ def data_settings(args: TrainingTexts, attack: FinishedAttack) -> DataSettings:
     """The data settings of the run whose model was attacked, replaced by those that are given."""
     run = read_run(attack.run_folder) or {}
     settings = data_settings_in(run.get("args", {}))
-    if (settings.task_name or settings.dataset_name) != attack.task:  # it attacked another task
-        settings = data_settings_in({})
+    is_named = settings.task_name or settings.dataset_name
+    if not is_named or resolve_task(settings).name != attack.task:  # it attacked another task
+        settings = replace(data_settings_in({}), task_name=attack.task)
     if args.data_dir or args.train_file:
         settings = replace(settings, **dict.fromkeys(SOURCES))
     given = {n: getattr(args, n) for n in ("data_dir", "train_file", "label_column")}
@@ -83,9 +85,7 @@ def data_settings(args: TrainingTexts, attack: FinishedAttack) -> DataSettings:
         # All training rows, however few the run used: the attacks on two runs have the same judge.
         max_train_rows=args.max_train_rows,
         max_eval_rows=None,
-        dataset_name=None,
-        task_name=attack.task,
-        text_columns=",".join(attack.rows[0].original),
+        text_columns=json.dumps(list(attack.rows[0].original)),
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from evaluation.checkpoints import load_model
-from training.models import load_tokenizer
+from training.tokenizers import load_tokenizer
 from utils import process_state
 from utils.cache import cached as cached_file
 from utils.cli import UserError

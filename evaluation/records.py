@@ -13,7 +13,17 @@ from typing import Any
 from evaluation import schema
 from evaluation.outcomes import COUNTED, LETTERS, check_labels
 from evaluation.protocol import protocol_versions
-from evaluation.schema import COUNT, ENCODER, INTERVALS, LABELS, PAIR_OF_TEXTS, PERCENT, SHARE, key
+from evaluation.schema import (
+    BINS,
+    COUNT,
+    ENCODER,
+    INTERVALS,
+    LABELS,
+    PAIR_OF_TEXTS,
+    PERCENT,
+    SHARE,
+    key,
+)
 from masking.kinds import GATE_KINDS
 from training.settings import recipe_in
 from utils.cli import UserError, explain
@@ -183,6 +193,7 @@ class AttackRecord:
     ece_percent: float | None = None
     saturated_percent: float | None = None
     mean_top_probability_percent: float | None = None
+    reliability: list[list[float]] | None = key(BINS, None)  # calibration.measures
     dev_accuracy_percent: float | None = None
     clean_full_test_percent: float | None = None
     mean_training_loss: float | None = None  # of the checkpoint's epoch

@@ -29,6 +29,11 @@ def _is_interval(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_finite, value))
 
 
+def _is_bin(value: Any) -> bool:
+    is_triple = isinstance(value, list) and len(value) == 3 and all(map(_is_finite, value))
+    return is_triple and value[0] > 0
+
+
 def _are(kind: type, values: Iterable) -> bool:
     return all(isinstance(value, kind) for value in values)
 
@@ -52,6 +57,16 @@ ENCODER = Rule(
 INTERVALS = Rule(
     "an object of pairs of numbers",
     lambda v: MAPPING.admits(v) and all(x is None or _is_interval(x) for x in v.values()),
+)
+
+BINS = Rule(
+    "a list of [rows, top probability, accuracy]",
+    lambda v: (
+        isinstance(v, list)
+        and all(
+            isinstance(b, list) and len(b) == 3 and all(map(_is_finite, b)) and b[0] > 0 for b in v
+        )
+    ),
 )
 
 

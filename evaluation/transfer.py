@@ -125,8 +125,8 @@ def answers(
     target, first = victim.target, (victim.attacks or attacks)[0]
     length = None if victim.attacks else target.facts.get("max_seq_length")
     length = length or first.settings["max_seq_length"]
-    task = TASKS[first.task]
-    if not task.label_names:  # a custom task
+    task = TASKS.get(first.task or "") or replace(TASKS["custom"], name=str(first.task))
+    if not task.label_names:  # a custom task or an open data set
         task = replace(task, label_names=attacks[0].label_names)
     labels_of = checkpoints.labeler(target, task, length, batch_size, accelerator)
 

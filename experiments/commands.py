@@ -82,6 +82,12 @@ def make(script: str, planned: dict[str, Any], tuned: dict[str, Any] | None = No
             variables[name] = given[0]
     if not variables:
         return Command(script, words, args)
+    for variable in variables.values():
+        if "\r" in os.environ[variable]:
+            raise UserError(
+                f"{variable} in the environment: it contains a carriage return (Windows line "
+                "endings?); remove it"
+            )
     words = words_of(settings | {name: _given(args, name, v) for name, v in variables.items()})
     try:
         return Command(script, words, parse(script, words))

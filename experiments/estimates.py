@@ -18,6 +18,7 @@ ROWS_AND_TOKENS = {  # training rows, and tokens of a mean row
     "builtin/rotten_tomatoes": (6_700, 27),
     "builtin/imdb": (19_600, 230),
 }
+ANY_OTHER = ROWS_AND_TOKENS["sst2"]  # a data set is not read for a plan
 SECONDS_PER_TOKEN = {  # to train on it, and to attack it
     ("cpu", "mini"): (7e-4, 0.02),
     ("cuda", "mini"): (2e-5, 0.01),
@@ -35,8 +36,8 @@ def training_rows(task: str, folder: Path | None) -> int:
 
     Raises UserError if the folder has no training file.
     """
-    if not folder:
-        return ROWS_AND_TOKENS[task][0]
+    if not folder or task not in TASKS:
+        return ROWS_AND_TOKENS.get(task, ANY_OTHER)[0]
     from training.data_sources import files_in, read_table  # here: this import takes seconds
 
     files = files_in(folder, TASKS[task])
@@ -53,7 +54,8 @@ def seconds_per_row(task: str, size: str, device: str | None = None) -> tuple[fl
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
     to_train, to_attack = SECONDS_PER_TOKEN[device, size]
-    return ROWS_AND_TOKENS[task][1] * to_train, ROWS_AND_TOKENS[task][1] * to_attack
+    tokens = ROWS_AND_TOKENS.get(task, ANY_OTHER)[1]
+    return tokens * to_train, tokens * to_attack
 
 
 def disk_bytes(script: str, args: Any, size: str) -> int:

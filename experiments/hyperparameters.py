@@ -90,3 +90,8 @@ HYPERPARAMETERS = {
         pruning=Pruning(lr=5e-5),
     ),
 }
+
+
+def hyperparameters_of(task: str) -> Hyperparameters:
+    """Any other data set has those of SST-2 (our choice), as in the blocks of the stage scripts."""
+    return HYPERPARAMETERS.get(task, HYPERPARAMETERS["sst2"])

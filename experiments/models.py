@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from experiments.hyperparameters import HYPERPARAMETERS
+from experiments.hyperparameters import hyperparameters_of
 from masking.kinds import GATE_KINDS
 from training import deviations
 from training.settings import recipe_in
@@ -92,8 +92,7 @@ class Model:
         """The same model; a ticket without a sparsity gets the task's."""
         if self.kind is None or self.sparsity is not None:
             return self
-        tuned = HYPERPARAMETERS.get(task)
-        return replace(self, sparsity=tuned.sparsity if tuned else 0.3)
+        return replace(self, sparsity=hyperparameters_of(task).sparsity)
 
 
 DENSE = Model()

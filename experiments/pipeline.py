@@ -7,11 +7,12 @@ from typing import Any
 
 from experiments import commands, estimates
 from experiments.commands import Command
-from experiments.hyperparameters import HYPERPARAMETERS
+from experiments.hyperparameters import hyperparameters_of
 from experiments.jobs import Attack, Job
 from experiments.models import DENSE, Model
 from experiments.scales import Scale
 from masking.kinds import GATE_KINDS
+from training.tasks import TASKS, folder_of, name_in_records
 from utils.cli import UserError
 from utils.runs import read_run
 
@@ -42,7 +43,7 @@ class Pipeline:
 
     def data_of(self, task: str) -> Path | None:
         """The task's folder in the data, if there is one; built-in tasks need none."""
-        folder = Path(self.data or "") / task
+        folder = Path(self.data or "") / folder_of(task)
         return folder if self.data and folder.is_dir() else None
 
     def training_rows(self, task: str, training: Command) -> int:
@@ -57,8 +58,9 @@ class Place:
 
     def __init__(self, pipeline: Pipeline, task: str, seed: int):
         self.pipeline, self.task, self.seed = pipeline, task, seed
-        self.scale, self.tuned = pipeline.scale, HYPERPARAMETERS[task]
-        self.folder = pipeline.runs / Path(self.scale.encoder).name / task / f"seed{seed}"
+        self.scale, self.tuned = pipeline.scale, hyperparameters_of(task)
+        of_task = pipeline.runs / Path(self.scale.encoder).name / folder_of(task)
+        self.folder = of_task / f"seed{seed}"
 
     def name(self, run: str) -> str:
         return f"{self.task}/seed{self.seed}/{run}"
@@ -216,7 +218,9 @@ class Place:
         settings = {"max_seq_length": self.tuned.max_seq_length} | asdict(tuned)
         settings |= asdict(self.tuned.adversary(method)) if method != "plain" else {}
         settings |= self.scale.settings.get("all", {}) | self.scale.settings.get(script, {})
-        unused = dict.fromkeys(("dataset_name", "text_columns", "label_column", "overwrite"))
+        unused = dict.fromkeys(("dataset_name", "dataset_config", "overwrite"))
+        if self.task in TASKS:
+            unused |= dict.fromkeys(("text_columns", "label_column", "train_split", "test_split"))
         of_place = {"task_name": self.task, "data_dir": self.pipeline.data_of(self.task)}
         of_place |= {"seed": self.seed, "output_dir": folder}
         return commands.make(script, unused | of_place | planned, settings)
@@ -243,6 +247,6 @@ class Place:
         attack_seconds = estimates.START_SECONDS + self._attacked_rows * to_attack
         folder = Path(training.args.output_dir)
         name = self.name(folder.name)
-        facts = (name, self.task, self.seed, folder, training, seconds)
+        facts = (name, name_in_records(self.task), self.seed, folder, training, seconds)
         self.pipeline.jobs[name] = Job(*facts, attack_seconds=attack_seconds, **more)
         return name

@@ -14,6 +14,7 @@ from experiments.paper import CURVES, EPOCHS_FIGURE, LAMBDAS, Row, Table
 from experiments.pipeline import Pipeline, Place
 from experiments.scales import SCALES, can_run, tables_of, usual_recipes
 from experiments.study import STUDIES
+from training.tasks import TASKS, known_or_open
 from utils.cli import UserError
 from utils.runs import read_run
 
@@ -82,8 +83,11 @@ def check(args: Namespace) -> None:
         if os.environ.get(name):
             raise UserError(f"{name} is set in the environment: unset it, and give {flag}")
     for task in args.tasks:
-        if task not in HYPERPARAMETERS:
-            raise UserError(f"unknown task {task!r}; known are {', '.join(HYPERPARAMETERS)}")
+        if task not in HYPERPARAMETERS and (task in TASKS or not known_or_open(task)):
+            raise UserError(
+                f"unknown task {task!r}; known are {', '.join(HYPERPARAMETERS)}, data sets of the "
+                "hub as OWNER/NAME, and local folders"
+            )
     for recipe in args.recipes or []:
         if recipe not in RECIPES:
             raise UserError(f"unknown recipe {recipe!r}; known are {', '.join(RECIPES)}")
@@ -92,7 +96,8 @@ def check(args: Namespace) -> None:
     if not Path(args.data).is_dir():
         raise UserError(f"--data {args.data}: no folder there")
     for task in args.tasks:
-        if not task.startswith(BUILTIN) and not (Path(args.data) / task).is_dir():
+        has_blocks = task in HYPERPARAMETERS and not task.startswith(BUILTIN)
+        if has_blocks and not (Path(args.data) / task).is_dir():
             raise UserError(f"--data {args.data}: no folder {task} in it")
 
 

@@ -103,7 +103,7 @@ class ChoiceOfRuns:
     )
     tasks: list | None = setting(
         None,
-        "names of tasks, such as sst2",
+        "names of tasks, such as sst2, data sets OWNER/NAME[:CONFIG] of the hub, or local folders",
         role=Role.DATA,
         nargs="+",
         unset="those of the table or of the scale",

@@ -8,11 +8,10 @@ An encoder with another structure is an error, never a half-masked model.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
 
@@ -25,6 +24,7 @@ from masking.families import (
     role_of,
 )
 from masking.layers import GatedLinear, GatedParameter, RawMatrix
+from masking.parts import kinds_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -221,28 +221,6 @@ def _problem_of(shapes: dict[str, list[tuple[int, int]]]) -> str | None:
     return None if fits else "matrices of shapes " + ", ".join(f"{k} {s}" for k, s in one.items())
 
 
-def kinds_of(name: str) -> tuple[str, ...]:
-    """Kinds of the matrix at a module path: one, or those of the parts of a fused matrix.
-
-    An unknown path has the kind "other".
-    """
-    part = re.fullmatch(r".*\[(\w+)\]", name)  # of split_fused
-    if part:
-        return (part[1],)
-    role = role_of(name)
-    return role.kinds if role else ("other",)
-
-
-def layers_of(names: Iterable[str]) -> dict[str, int | None]:
-    """Name -> layer from 1, None for the pooler. The layers count in the order of the names."""
-    roles = {name: role_of(name.partition("[")[0]) for name in names}
-    layers = list(dict.fromkeys(role.layer for role in roles.values() if role and role.layer))
-    return {
-        name: layers.index(role.layer) + 1 if role and role.layer else None
-        for name, role in roles.items()
-    }
-
-
 def is_grouped_by_head(model: PreTrainedModel) -> bool:
     """Whether a fused matrix has the rows of each head together, so that its parts need heads."""
     roles = map(role_of, prunable_matrices(model, of_all_kinds=True))
@@ -253,28 +231,6 @@ def key_value_heads(model: PreTrainedModel) -> int:
     """Number of attention heads that have keys and values of their own."""
     config = model.config
     return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-
-
-def split_fused(tensors: dict[str, Tensor], heads: int | None) -> dict[str, Tensor]:
-    """The parts of fused matrices, as "name[kind]"; all other matrices as they are.
-
-    `tensors`: name -> (rows, ...), a row per row of the matrix, or per block of rows. `heads`:
-    number of attention heads; None, if unknown, leaves matrices whose rows are grouped by head.
-    """
-    split = {}
-    for name, tensor in tensors.items():
-        role = role_of(name)
-        if role is None or len(role.kinds) == 1 or (role.by_head and not heads):
-            split[name] = tensor
-            continue
-        groups = heads if role.by_head and heads else 1
-        parts = groups * len(role.kinds)
-        if len(tensor) % parts:  # a block of rows belongs to several parts
-            tensor = tensor.repeat_interleave(parts, 0)
-        grouped = tensor.reshape(groups, len(role.kinds), -1, *tensor.shape[1:])
-        for i, kind in enumerate(role.kinds):
-            split[f"{name}[{kind}]"] = grouped[:, i].flatten(0, 1)
-    return split
 
 
 def weight_shapes(model: PreTrainedModel) -> dict[str, tuple[int, int]]:

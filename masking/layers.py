@@ -207,7 +207,9 @@ def fix_mask(matrix: "nn.Linear | _Gated | RawMatrix", mask: Tensor) -> Callable
         factor = matrix.as_parameter(factor, parameter.shape)
 
     def zero_pruned(weight: nn.Parameter) -> None:
+        nonlocal factor
         if weight.grad is not None:
+            factor = factor.to(weight.grad.device)  # the model may have moved since
             weight.grad.mul_(factor.to(weight.grad.dtype))
 
     return parameter.register_post_accumulate_grad_hook(zero_pruned).remove

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from masking import hard_concrete
-from masking.encoders import check_masks_fit, kinds_of, layers_of, prunable_matrices, split_fused
+from masking.encoders import check_masks_fit, prunable_matrices
 from masking.layers import (
     GatedLinear,
     GatedParameter,
@@ -17,6 +17,7 @@ from masking.layers import (
     fix_mask,
     parameter_of,
 )
+from masking.parts import kinds_of, layers_of, split_fused
 from masking.tickets import shapes_of
 
 if TYPE_CHECKING:

@@ -41,6 +41,16 @@ def _load(path: Path, what: str) -> tuple[dict[str, Tensor], dict]:
     return tensors, manifest
 
 
+def read_manifest(path: Path) -> dict | None:
+    """The manifest of a score or ticket file, without its tensors; None for any other file."""
+    try:
+        with safe_open(path, framework="pt") as f:
+            manifest = json.loads((f.metadata() or {})["manifest"])
+    except (SafetensorError, KeyError, json.JSONDecodeError, OSError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
 def _checksum(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):

@@ -12,7 +12,7 @@ from experiments.scales import Scale, tables_of, tasks_of
 from experiments.study import STUDIES, STUDY, STUDY_RECORDS
 from reporting import calibration_table, figure_data, figures, search_epochs, searches, study
 from reporting.cells import Records
-from reporting.paper_tables import command, sub_tables
+from reporting.paper_tables import SubTable, command, sub_tables
 from reporting.render import paragraphs, write_records, write_text
 from reporting.table_files import csv_text, latex, markdown
 from training.tasks import TASKS
@@ -41,6 +41,7 @@ class Request:
     """What to make, from what, and where. What lies below `paths` is read when first used.
 
     `targets`: names of TABLES, FIGURES and STUDIES. `asked_tasks`: None for those of each target.
+    `html`: also write report.html.
     """
 
     targets: Collection[str]
@@ -49,6 +50,7 @@ class Request:
     folder: Path
     asked_tasks: tuple[str, ...] | None
     checkpoint: str
+    html: bool = False
 
     @cached_property
     def kept(self) -> list[Path]:
@@ -83,7 +85,8 @@ class Request:
             return usual
         records = self._of_study if self.asked_tasks else self.records
         further = {r.task for r in records if r.encoder == self.scale.encoder} - {"custom"}
-        return (*usual, *(task for task in TASKS if task in further - set(usual)))
+        others = [task for task in TASKS if task in further] + sorted(further - TASKS.keys())
+        return (*usual, *(task for task in others if task not in usual))
 
 
 def make(request: Request) -> list[Path]:
@@ -95,18 +98,25 @@ def make(request: Request) -> list[Path]:
     for path in map(Path, request.paths):
         if not path.exists():
             raise UserError(f"--records {path} does not exist")
-    for task in set(request.asked_tasks or ()) - (TASKS.keys() - {"custom"}):
-        raise UserError(f"unknown task {task!r}; known are {', '.join(TASKS)}")
+    if "custom" in (request.asked_tasks or ()):
+        known = ", ".join(name for name in TASKS if name != "custom")
+        raise UserError(f"unknown task 'custom': its data are not named; known are {known}")
     scale = request.scale
     missing: list[str] = []
     results: list[tuple[str, list[Path]]] = []
+    subs: list[SubTable] = []
+    figures: dict[str, figure_data.Shown] = {}
     for target in request.targets:
         its_tasks = request.tasks(target)
         try:
             for table in tables_of(target):
-                results.append(_make_table(table, request, its_tasks))
+                of_table = _sub_tables(table, request, its_tasks)
+                results.append(_make_table(table, of_table, request, its_tasks))
+                subs += of_table
             if target in FIGURES:
-                results.append(_make_figure(target, request, its_tasks))
+                shown = _shown(target, its_tasks, request)
+                results.append(_make_figure(target, shown, request, its_tasks))
+                figures[target] = shown
         except NoRecords as e:
             missing.append(f"{target} not made: {e}; run: {command(target, scale, its_tasks)}")
     written = [path for _, of_target in results for path in of_target]
@@ -115,18 +125,28 @@ def make(request: Request) -> list[Path]:
         written += search_epochs.write(request.runs, scale, its_tasks, request.folder)
     if not written:
         raise NoRecords("; ".join(missing))
+    if request.html:
+        from reporting.page import report as page  # here: it imports torch, which takes seconds
+
+        shown = page.write_targets(request.folder, request.targets, subs, figures, request.paths)
+        written.append(shown)
     # At the end: the reader of a pipe may close it early.
     for text in [*(text for text, _ in results), *missing]:
         print(text)
     return written
 
 
-def _make_table(table: Table, request: Request, tasks: Iterable[str]) -> tuple[str, list[Path]]:
-    scale, folder, records = request.scale, request.folder, request.records
-    is_study = table.name in STUDIES
-    if is_study:  # before anything can fail
-        study.keep_records(records, tasks, scale.encoder, folder)
-    subs = [s for t in tasks for s in sub_tables(table, t, scale, records, request.checkpoint)]
+def _sub_tables(table: Table, request: Request, tasks: Iterable[str]) -> list[SubTable]:
+    scale, records = request.scale, request.records
+    if table.name in STUDIES:  # before anything can fail
+        study.keep_records(records, tasks, scale.encoder, request.folder)
+    return [s for t in tasks for s in sub_tables(table, t, scale, records, request.checkpoint)]
+
+
+def _make_table(
+    table: Table, subs: list[SubTable], request: Request, tasks: Iterable[str]
+) -> tuple[str, list[Path]]:
+    scale, folder, is_study = request.scale, request.folder, table.name in STUDIES
     used = [r for sub in subs for r in sub.records]
     trainings = f"{scale.epochs} epochs, {request.checkpoint} checkpoint"
     text = markdown(table, subs, "" if used else f"{NONE_USED} ({trainings}).")
@@ -160,26 +180,34 @@ def _candidates(table: Table, request: Request, tasks: Iterable[str]) -> Records
     return [r for r in of_rule if r in chosen]
 
 
-def _shown(target: str, task: str, request: Request) -> figure_data.Shown:
+def _shown(target: str, tasks: Iterable[str], request: Request) -> figure_data.Shown:
+    """What a figure shows. NoRecords if that is nothing."""
+    shown = figure_data.Shown()
+    for task in tasks:
+        of_task = _shown_of(target, task, request)
+        if not of_task.rows:
+            of_task.lacking.append(f"{task}: {NEEDS[target]}")
+        shown += of_task
+    if not shown.rows:
+        raise NoRecords(NEEDS[target])
+    return shown
+
+
+def _shown_of(target: str, task: str, request: Request) -> figure_data.Shown:
     scale = request.scale
     if target == "figure2":
         return figure_data.over_sparsity(request.records, task, scale, request.checkpoint)
     if target == "figure4":
         return figure_data.over_epochs(request.records, task, scale)
     if target == "figure3":
-        return searches.heat_maps(request.runs, task, scale)
-    return searches.over_steps(request.runs, task, scale, lambdas=target == "figure5")
+        return searches.heat_maps(request.runs, task, scale.encoder)
+    return searches.over_steps(request.runs, task, scale.encoder, lambdas=target == "figure5")
 
 
-def _make_figure(target: str, request: Request, tasks: Iterable[str]) -> tuple[str, list[Path]]:
-    folder, shown = request.folder, figure_data.Shown()
-    for task in tasks:
-        of_task = _shown(target, task, request)
-        if not of_task.rows:
-            of_task.lacking.append(f"{task}: {NEEDS[target]}")
-        shown += of_task
-    if not shown.rows:
-        raise NoRecords(NEEDS[target])
+def _make_figure(
+    target: str, shown: figure_data.Shown, request: Request, tasks: Iterable[str]
+) -> tuple[str, list[Path]]:
+    folder = request.folder
     spread = f"{SPREADS.get(target, 'Thin lines: single seeds')}, where there are several."
     remarks = [*shown.remarks, spread, *(f"Missing: {text}." for text in shown.lacking)]
     caption = "\n".join(f"- {remark}" for remark in remarks)

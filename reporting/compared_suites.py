@@ -8,7 +8,12 @@ import numpy as np
 import pandas as pd
 
 from evaluation.by_class import Rate
-from evaluation.intervals import crossed_difference, mcnemar, mean_difference
+from evaluation.intervals import (
+    crossed_difference,
+    mcnemar,
+    mean_difference,
+    mean_over_rows,
+)
 from evaluation.margins import (
     Margins,
     aua_by_threshold,
@@ -122,13 +127,12 @@ def shifted_reference(model: SuiteRecord, reference: SuiteRecord) -> np.ndarray:
 def difference(a: np.ndarray, b: np.ndarray) -> Rate:
     """Mean of a - b in points with its 95 % interval; a, b: bool (seeds, rows).
 
-    One seed: the normal approximation over rows, which covers new rows only.
+    One seed: Student's interval over rows, which covers new rows only.
     """
-    if len(a) > 1:
-        return Rate(*crossed_difference((a, b)))
-    gains = 100 * (a[0].astype(float) - b[0])
-    half = 1.96 * gains.std(ddof=1) / np.sqrt(len(gains))
-    return Rate(gains.mean(), gains.mean() - half, gains.mean() + half)
+    one_seed = len(a) == 1
+    return Rate(
+        *(mean_over_rows(a[0].astype(float) - b[0]) if one_seed else crossed_difference((a, b)))
+    )
 
 
 def compare(suites: Sequence[SuiteRecord], reference: Sequence[SuiteRecord]) -> dict:

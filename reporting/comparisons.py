@@ -186,6 +186,9 @@ class Result:
     def first(self) -> AttackRecord:
         return self.records[0]
 
+    def cell(self, measure: str) -> Cell:
+        return Cell.of(self.records, measure)
+
     @cached_property
     def by_class(self) -> dict[str, Cell]:
         """Aua of each class, by its name."""

@@ -99,13 +99,16 @@ class SubTable:
         """What fills the rows that lack seeds or controls, one command per set of seeds."""
         rows: dict[tuple[int, ...], list[str]] = {}
         for line in self.lines:
-            complete = {r.seed for r in line.records}
-            for control in line.controls:
-                complete &= {r.seed for r in control.records}
-            lacking = tuple(sorted(set(self.seeds) - complete))
-            if lacking:
+            if lacking := self.lacking_seeds(line):
                 rows.setdefault(lacking, []).append(line.label)
         return [self.command(seeds, labels) for seeds, labels in rows.items()]
+
+    def lacking_seeds(self, line: Line) -> tuple[int, ...]:
+        """The seeds of which a line lacks its own record, or that of a control."""
+        complete = {r.seed for r in line.records}
+        for control in line.controls:
+            complete &= {r.seed for r in control.records}
+        return tuple(sorted(set(self.seeds) - complete))
 
     def command(self, seeds: Iterable[int], labels: Iterable[str]) -> str:
         return command(self.table.name, self.scale, [self.task], seeds, labels, self.recipe)

@@ -57,20 +57,38 @@ def cell(value: Cell, interval: bool = True, count: bool = True) -> str:
     return text + f" (n={value.n})" * count
 
 
-def short(value: Difference) -> str:
+def short(value: Difference, bold: bool = True) -> str:
     """The points with their interval or p-value; bold if distinguishable from noise."""
     points = number(value.points, "+.1f")
-    certainty = bounds(*value.bounds) or f"p = {number(value.tests[0][2], '.2g')}"
+    certainty = bounds(*value.bounds) or f"p = {p_value(value)}"
     seeds = f" ({_seeds(value)} only)" if value.lacking else ""
-    return f"{points if value.is_noise else f'**{points}**'} {certainty}{seeds}"
+    return f"{f'**{points}**' if bold and not value.is_noise else points} {certainty}{seeds}"
 
 
-def rate(value: Rate | None) -> str:
+def in_points(value: Difference) -> str:
+    """The points with their interval or p-value, for a sentence."""
+    certainty = bounds(*value.bounds) or f"(McNemar's p = {p_value(value)})"
+    return f"{number(value.points, '+.1f')} points {certainty}"
+
+
+def in_words(value: Difference) -> str:
+    """The same, and whether it is distinguishable from noise."""
+    seeds = f" ({_seeds(value)} only)" if value.lacking else ""
+    noise = "not distinguishable from noise" if value.is_noise else "beyond noise"
+    return f"{in_points(value)}{seeds}, {noise}"
+
+
+def p_value(value: Difference) -> str:
+    """Of the first seed, the only one of a difference without an interval."""
+    return number(value.tests[0][2], ".2g")
+
+
+def rate(value: Rate | None, bold: bool = True) -> str:
     """A gain in points with its interval; bold if the interval excludes zero."""
     if value is None:
         return NONE
     points = number(value.percent, "+.1f")
-    points = points if value.low <= 0 <= value.high else f"**{points}**"
+    points = points if value.low <= 0 <= value.high or not bold else f"**{points}**"
     return f"{points} {bounds(value.low, value.high)}"
 
 

@@ -18,7 +18,7 @@ from experiments.scales import Scale
 from experiments.study import STUDIES, STUDY
 from masking.kinds import GATE_KINDS
 from reporting import figures, render
-from reporting.cells import Cell, largest_group, one_per_seed
+from reporting.cells import Cell, grouped, largest_group, one_per_seed
 from reporting.figure_data import Shown, csv_text
 from reporting.render import write_text
 from reporting.searches import PENALTY, Runs, reading
@@ -85,15 +85,22 @@ def update(path: Path, runs: Runs, encoder: str, tasks: Iterable[str]) -> list[S
 
     The log is not written if the runs hold no such search.
     """
-    lines = read_jsonl(path) if path.is_file() else []
-    known = [Search.read(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
-    added = [_of_run(folder, run) for folder, run in runs if run.get("stage") == "search"]
-    added = [s for s in added if s.encoder == encoder and s.task in tasks]
-    searches = list({search.identity: search for search in [*known, *added]}.values())
+    searches, added = read(path, runs, encoder, tasks)
     if added:
         texts = [json.dumps(asdict(s), ensure_ascii=False) + "\n" for s in searches]
         write_text(path, "".join(texts))
     return searches
+
+
+def read(
+    path: Path, runs: Runs, encoder: str, tasks: Iterable[str]
+) -> tuple[list[Search], list[Search]]:
+    """(searches of the log and of the runs, those of the runs)."""
+    lines = read_jsonl(path) if path.is_file() else []
+    known = [Search.read(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    added = [_of_run(folder, run) for folder, run in runs if run.get("stage") == "search"]
+    added = [s for s in added if s.encoder == encoder and s.task in tasks]
+    return list({search.identity: search for search in [*known, *added]}.values()), added
 
 
 def _of_run(folder: Path, run: dict) -> Search:
@@ -119,16 +126,11 @@ def _of_run(folder: Path, run: dict) -> Search:
     return Search.read(raw, f"the run in {folder}")
 
 
-def write(runs: Runs, scale: Scale, tasks: Iterable[str], folder: Path) -> list[Path]:
-    """Add the runs' searches to the folder's log, and show all of these tasks; the paths written.
-
-    The log is NAME.jsonl; NAME.png, .pdf, .csv and .md show its searches with the scale's encoder.
-    """
-    tasks = list(tasks)
-    searches = update(folder / f"{NAME}.jsonl", runs, scale.encoder, tasks)
-    shown, tables = Shown(), []
+def shown_epochs(searches: Iterable[Search], encoder: str, tasks: Iterable[str]) -> Shown:
+    """R(m) and dev accuracy of the searches with this encoder, by epoch."""
+    searches, shown = list(searches), Shown()
     for task in tasks:
-        of_task = [s for s in searches if s.encoder == scale.encoder and s.task == task]
+        of_task = [s for s in searches if s.encoder == encoder and s.task == task]
         by_row, notes = _by_row(of_task, task)
         rows = [
             {"task": task, "recipe": None, "quantity": quantity, "curve": name}
@@ -142,7 +144,19 @@ def write(runs: Runs, scale: Scale, tasks: Iterable[str], folder: Path) -> list[
             if epoch.epoch == number
         ]
         shown += Shown(rows, remarks=[f"{task}: {note}" for note in notes])
-        tables += [f"## {task}", _table(rows)] if rows else []
+    return shown
+
+
+def write(runs: Runs, scale: Scale, tasks: Iterable[str], folder: Path) -> list[Path]:
+    """Add the runs' searches to the folder's log, and show all of these tasks; the paths written.
+
+    The log is NAME.jsonl; NAME.png, .pdf, .csv and .md show its searches with the scale's encoder.
+    """
+    tasks = list(tasks)
+    searches = update(folder / f"{NAME}.jsonl", runs, scale.encoder, tasks)
+    shown, tables = shown_epochs(searches, scale.encoder, tasks), []
+    for task, rows in grouped(shown.rows, lambda row: row["task"]).items():
+        tables += [f"## {task}", _table(rows)]
     if not shown.rows:
         return []
     text = [

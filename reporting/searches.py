@@ -10,7 +10,6 @@ import numpy as np
 
 from experiments.models import ROBUST
 from experiments.paper import LAMBDAS
-from experiments.scales import Scale
 from reporting.cells import largest_group
 from reporting.figure_data import Shown
 from training.settings import recipe_in
@@ -18,6 +17,7 @@ from utils.cli import UserError
 from utils.files import read_json, read_jsonl
 
 PENALTY, DECIDED = "R(m)", "gates at 0 or 1"
+AT_ZERO, AT_ONE = "gates at 0", "gates at 1"
 MLP = "MLP"
 MOST_POINTS = 200  # on a curve over optimizer steps; a column of print shows no more
 Runs = list[tuple[Path, dict]]
@@ -46,15 +46,22 @@ def curve_of_lambda(amplitude: float) -> str:
     return f"λ = {amplitude:g}"
 
 
-def over_steps(runs: Runs, task: str, scale: Scale, lambdas: bool) -> Shown:
+def over_steps(
+    runs: Runs,
+    task: str,
+    encoder: str,
+    lambdas: bool,
+    quantities: tuple[str, ...] = (PENALTY, DECIDED),
+) -> Shown:
     """Figures 1 and 5: R(m) and the share of decided gates over the search.
 
-    `lambdas`: show a curve for every lambda, not only the search with the usual one.
+    `encoder`: its searches come first. `lambdas`: show a curve for every lambda, not only the
+    search with the usual one.
     """
     pattern = r"search-robust(-lambda.*)?" if lambdas else "search-robust"
     of_task = [(f, r) for f, r in runs if (r.get("stage"), r.get("task")) == ("search", task)]
     candidates = [_search(f, run) for f, run in of_task if re.fullmatch(pattern, f.name)]
-    searches, shown = _alike(candidates, task, scale, "search run", *["lambda_amp"] * lambdas)
+    searches, shown = _alike(candidates, task, encoder, "search run", *["lambda_amp"] * lambdas)
     by_lambda: dict[float, dict[int, dict]] = {}  # lambda -> seed -> log
     for search in sorted(searches, key=lambda s: (s.settings["lambda_amp"], s.seed)):
         by_lambda.setdefault(search.settings["lambda_amp"], {})[search.seed] = _log(search.folder)
@@ -66,7 +73,7 @@ def over_steps(runs: Runs, task: str, scale: Scale, lambdas: bool) -> Shown:
     if lambdas and by_lambda:
         missing = [a for a in LAMBDAS if a not in by_lambda]
         shown.lacking += [f"{task}: no search at {curve_of_lambda(a)}" for a in missing]
-    for quantity in (PENALTY, DECIDED):
+    for quantity in quantities:
         panel = {"task": task, "recipe": None, "quantity": quantity}
         for amplitude, logs in by_lambda.items():
             place = panel | {"curve": curve_of_lambda(amplitude), "x_name": "optimizer_step"}
@@ -80,7 +87,7 @@ def over_steps(runs: Runs, task: str, scale: Scale, lambdas: bool) -> Shown:
 
 
 def _alike(
-    candidates: list[Source], task: str, scale: Scale, noun: str, *may_differ: str
+    candidates: list[Source], task: str, encoder: str, noun: str, *may_differ: str
 ) -> tuple[list[Source], Shown]:
     """The largest group whose encoder and settings agree, except `may_differ`; remarks."""
     items = [
@@ -89,7 +96,7 @@ def _alike(
         for c in candidates
     ]
     keys = sorted({key for item in items for key in item} - {"source", *may_differ})
-    group, notes = largest_group(items, keys, scale.encoder, noun)
+    group, notes = largest_group(items, keys, encoder, noun)
     return [item["source"] for item in group], Shown(remarks=[f"{task}: {n}" for n in notes])
 
 
@@ -112,7 +119,7 @@ def _search(folder: Path, run: dict) -> Source:
 
 def _log(folder: Path) -> dict[str, dict[int, float]]:
     """Quantity -> optimizer step -> value; of a step, then of the epoch that ends with it."""
-    values: dict[str, dict[int, float]] = {PENALTY: {}, DECIDED: {}}
+    values: dict[str, dict[int, float]] = {name: {} for name in (PENALTY, DECIDED, AT_ZERO, AT_ONE)}
     for number, line in enumerate(read_jsonl(folder / "log.jsonl"), 1):
         with reading(f"{folder}/log.jsonl, line {number},"):
             step = line["optimizer_step"]
@@ -120,6 +127,7 @@ def _log(folder: Path) -> dict[str, dict[int, float]]:
                 values[PENALTY][step] = line["penalty"]
             shares = line.get("gate_shares") or line.get("dev", {}).get("gate_shares")
             if shares:
+                values[AT_ZERO][step], values[AT_ONE][step] = shares["at_zero"], shares["at_one"]
                 values[DECIDED][step] = shares["at_zero"] + shares["at_one"]
     return values
 
@@ -133,13 +141,13 @@ def _thinned(steps: set[int]) -> list[int]:
     return [ordered[round(i * apart)] for i in range(MOST_POINTS)]
 
 
-def heat_maps(runs: Runs, task: str, scale: Scale) -> Shown:
+def heat_maps(runs: Runs, task: str, encoder: str) -> Shown:
     """Figure 3: what the robust tickets at the task's sparsity keep of each head and MLP."""
     sparsity = ROBUST.at(task).sparsity
     folders = [f for f, run in runs if run.get("task") == task and (f / "ticket.json").is_file()]
     robust = [t for folder in folders if (t := _robust_ticket(folder, sparsity))]
     known = [ticket for ticket in robust if ticket.density]
-    tickets, shown = _alike(known, task, scale, "ticket")
+    tickets, shown = _alike(known, task, encoder, "ticket")
     if len(known) < len(robust):
         shown.remarks.append(
             f"{task}: Skipped: {len(robust) - len(known)} without density_by_head in ticket.json "

@@ -12,7 +12,7 @@ from reporting.cells import Cell, Records
 from reporting.comparisons import SAME_EPOCHS, SAME_LOSS, SAME_PASSES
 from reporting.paper_tables import Line, SubTable
 from reporting.render import write_records, write_text
-from reporting.style import legend, save
+from reporting.style import class_letters, legend, save
 from reporting.summary_table import point
 
 # Okabe and Ito's colors, each with its own marker and legend.
@@ -62,7 +62,7 @@ def _figure(subs: list[SubTable]) -> Figure:
 
 
 def _panel(axes, sub: SubTable, lines: list[Line]) -> None:
-    letters = _letters(sub.classes)
+    letters = class_letters(sub.classes)
     for y, line in enumerate(lines):
         _point(axes, line.records, y, MODEL)
         for name, cell in line.by_class.items():
@@ -78,14 +78,6 @@ def _panel(axes, sub: SubTable, lines: list[Line]) -> None:
     title += "".join(f"; {letter}: {name}" for name, letter in letters.items())
     axes.set_title(title, loc="left")
     axes.grid(axis="y", visible=False)
-
-
-def _letters(classes: list[str]) -> dict[str, str]:
-    """A marker per class: its initial, or its number if two classes share one."""
-    initials = [name[0] for name in classes]
-    unique = len(set(initials)) == len(classes)
-    marks = initials if unique else map(str, range(1, len(classes) + 1))
-    return dict(zip(classes, marks, strict=True))
 
 
 def _point(axes, records: Records, y: float, look: tuple[str, str, str]) -> None:

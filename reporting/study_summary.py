@@ -1,11 +1,19 @@
 """The study's main table in short, for the pages that quote it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from reporting import costs, render
 from reporting.cells import Cell, Records, grouped, worst_class
-from reporting.comparisons import CONTROLS, Control, Pair, difference, interaction, mean_difference
+from reporting.comparisons import (
+    CONTROLS,
+    Control,
+    Pair,
+    Result,
+    difference,
+    interaction,
+    mean_difference,
+)
 from reporting.grids import carried_by_one_class
 from reporting.paper_tables import Line, SubTable
 
@@ -144,18 +152,25 @@ def _over_tasks(subs: list[SubTable]) -> list[str]:
     return parts
 
 
+def pairs_with(lines: Mapping[str, Result], name: str) -> dict[str, Pair]:
+    """Task -> records of a ticket and of its control of this name, where that was run.
+
+    `lines`: the ticket on each task.
+    """
+    controls = {t: c for t, line in lines.items() for c in line.controls if c.name == name}
+    return {t: (lines[t].records, c.records) for t, c in controls.items() if c.records}
+
+
 def _mean_row(alike: list[SubTable], label: str) -> list[str]:
     """A ticket's mean differences from its controls; empty if there are none."""
     lines = {sub.task: line for sub in alike for line in _run(sub) if line.label == label}
     cells = []
     for name in CONTROLS:
-        of_name = {t: c for t, line in lines.items() for c in line.controls if c.name == name}
-        run: dict[str, Pair] = {
-            task: (lines[task].records, c.records) for task, c in of_name.items() if c.records
-        }
+        run = pairs_with(lines, name)
         mean = mean_difference(list(run.values())) if len(run) > 1 else None
         tasks = f" ({', '.join(run)})" if len(run) < len(alike) else ""
-        without = NOT_RUN if of_name else ""
+        has_control = any(c.name == name for line in lines.values() for c in line.controls)
+        without = NOT_RUN if has_control else ""
         cells.append(render.short(mean) + tasks if mean else without)
     longest = max((line.marks for line in lines.values()), key=len)
     return [label + longest, *cells] if set(cells) - {NOT_RUN, ""} else []

@@ -84,3 +84,11 @@ def without_frame(axes: Axes) -> None:
     """Axes of a heat map: neither grid nor frame."""
     axes.grid(False)
     axes.spines[:].set_visible(False)
+
+
+def class_letters(classes: list[str]) -> dict[str, str]:
+    """A marker per class: its initial, or its number if two classes share one."""
+    initials = [name[0] for name in classes]
+    unique = len(set(initials)) == len(classes)
+    marks = initials if unique else map(str, range(1, len(classes) + 1))
+    return dict(zip(classes, marks, strict=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from masking import encoders, overlap, ticket_files, tickets
+from masking import overlap, parts, ticket_files, tickets
 from masking.hard_concrete import open_probability, soft_gate
 from masking.kinds import GATE_KINDS
 from reporting.ticket_names import Origin
@@ -43,8 +43,8 @@ def matrices_of(bits: overlap.Packed) -> pd.DataFrame:
     """Matrices of a ticket: their names as index; kind, layer (from 1, NaN: pooler), weights."""
     names = list(bits.shapes)
     columns = {
-        "kind": {name: "+".join(encoders.kinds_of(name)) for name in names},
-        "layer": encoders.layers_of(names),
+        "kind": {name: "+".join(parts.kinds_of(name)) for name in names},
+        "layer": parts.layers_of(names),
         "weights": {name: out * into for name, (out, into) in bits.shapes.items()},
     }
     return pd.DataFrame(columns, index=pd.Index(names, name="matrix"))
@@ -109,7 +109,7 @@ def _read(paths: Iterable[str]) -> Iterator[tuple[Path, Ticket]]:
 
 def _parts(tensors: dict, source: dict) -> dict:
     """Fused matrices in their parts, so that each counts as its kind."""
-    return encoders.split_fused(tensors, source["encoder"].get("heads"))
+    return parts.split_fused(tensors, source["encoder"].get("heads"))
 
 
 def _draw(
@@ -125,8 +125,8 @@ def _draw(
             if origin.kind in GATE_KINDS:
                 functions = {"expected": open_probability, "soft_gate": soft_gate}
                 for column, f in functions.items():
-                    parts = _parts(scores, manifest)
-                    means = {n: f(s).mean(dtype=torch.float64) for n, s in parts.items()}
+                    of_kinds = _parts(scores, manifest)
+                    means = {n: f(s).mean(dtype=torch.float64) for n, s in of_kinds.items()}
                     columns[column] = {name: float(mean) for name, mean in means.items()}
             for sparsity in sparsities:
                 with explain():

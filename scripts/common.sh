@@ -3,11 +3,6 @@
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 . "$ROOT/scripts/variables.sh"
 
-fail() {
-    echo "error: $1" >&2
-    exit 2
-}
-
 # check WHAT KNOWN GIVEN: every given word is a known one; checked before anything runs.
 check() {
     for word in $3; do
@@ -18,10 +13,27 @@ check() {
     done
 }
 
+# check_tasks: every word of TASKS is a known task, a data set OWNER/NAME of the hub or a folder.
+check_tasks() {
+    for word in $TASKS; do
+        case $word in
+            builtin/*) check task "$KNOWN_TASKS" "$word" ;;
+            */*) echo "note: $word has no settings of its own; it takes those of sst2" >&2 ;;
+            *) check task "$KNOWN_TASKS OWNER/NAME ./FOLDER" "$word" ;;
+        esac
+    done
+}
+
 KNOWN_TASKS="imdb ag_news sst2 qnli qqp mnli builtin/rotten_tomatoes builtin/imdb"
 KNOWN_METHODS="plain freelb pgd infobert"
 KNOWN_RECIPES="textfooler textbugger bertattack bertattack-released bae pwws deepwordbug \
 textfooler-minilm textbugger-minilm textfooler-neighbours textfooler-use3"
+refuse_carriage_returns PYTHON $(names_of) # each is a word
+case $* in *"$carriage_return"*) fail "a flag contains a carriage return; remove it" ;; esac
+if [ "$stage $ATTACK" = "2 yes" ]; then
+    echo "note: stage 2 does not attack" >&2
+    ATTACK=no
+fi
 check ATTACK "yes no" "$ATTACK"
 check_variables "$stage" "$ATTACK"
 
@@ -78,6 +90,9 @@ train_on_task() {
     script=$1
     shift
     train "$script" --task_name "$task" ${DATA:+--data_dir "$DATA"} \
+        ${TEXT_COLUMNS:+--text_columns "$TEXT_COLUMNS"} \
+        ${LABEL_COLUMN:+--label_column "$LABEL_COLUMN"} \
+        ${TRAIN_SPLIT:+--train_split "$TRAIN_SPLIT"} ${TEST_SPLIT:+--test_split "$TEST_SPLIT"} \
         --max_seq_length "${MAX_SEQ_LENGTH:-$max_seq_length}" \
         ${MAX_TRAIN_ROWS:+--max_train_rows "$MAX_TRAIN_ROWS"} \
         ${MAX_EVAL_ROWS:+--max_eval_rows "$MAX_EVAL_ROWS"} \
@@ -159,7 +174,11 @@ scores_of() {
     esac
 }
 
-# runs_of TASK SEED: folder of the runs of $MODEL.
+# runs_of TASK SEED: folder of the runs of $MODEL. OWNER/NAME:CONFIG is one folder in it.
 runs_of() {
-    printf '%s/%s/%s/seed%s' "$RUNS" "$(basename -- "$MODEL")" "$1" "$2"
+    case " $KNOWN_TASKS " in
+        *" $1 "*) of_task=$1 ;;
+        *) of_task=$(printf '%s' "$1" | sed 's|^[./]*||; s|/*$||; s|[/:]|--|g') ;;
+    esac
+    printf '%s/%s/%s/seed%s' "$RUNS" "$(basename -- "$MODEL")" "$of_task" "$2"
 }

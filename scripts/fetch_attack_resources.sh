@@ -6,6 +6,7 @@
 #
 # The same command resumes an interrupted download. docs/attacks.md describes the files.
 # evaluation/resource_table.py has sizes, checksums and addresses.
+. "$(dirname -- "$0")/line_endings.sh" #
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}

@@ -7,8 +7,11 @@
 # DATA (default: data) holds sst2/{train,dev}.tsv and ag_news/{train,test}.tsv.gz, NEIGHBOURS the
 # table of neighbors (docs/attacks.md). RUNS (default: runs/second-half) gets the run folders. SEEDS
 # (default: 11 12 13) are the seeds. TRAIN_ONLY=yes leaves out the attacks. The same command resumes.
+. "$(dirname -- "$0")/line_endings.sh" #
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+. "$ROOT/scripts/variables.sh"
+refuse_carriage_returns PYTHON DATA RUNS RECORDS SEEDS NEIGHBOURS DRY_RUN TRAIN_ONLY
 PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
 DATA=${DATA:-data}
 RUNS=${RUNS:-runs/second-half}
@@ -16,11 +19,6 @@ RECORDS=${RECORDS:-$ROOT/results/study/second-half}
 SEEDS=${SEEDS:-11 12 13}
 MODEL=builtin/minilm
 [ $# -gt 0 ] || { sed -n 2,10p "$0"; exit 2; }
-
-fail() {
-    echo "error: $1" >&2
-    exit 2
-}
 
 # do_or_show COMMAND...: run a command, or print it with DRY_RUN.
 do_or_show() {

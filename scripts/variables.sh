@@ -1,10 +1,14 @@
 # Environment variables of the stage scripts: name, stages that read it, meaning.
 # "1a" and "3a": the stage reads the variable when it attacks.
 VARIABLES='
-TASKS             1 2 3   tasks, such as "imdb ag_news sst2" (default)
+TASKS             1 2 3   tasks, such as "imdb ag_news sst2" (default), OWNER/NAME[:CONFIG], ./FOLDER
 SEEDS             1 2 3   seeds, such as "1 2 3" (default: 42)
 MODEL             1 2 3   hub name, local folder, or builtin/minilm (default: bert-base-uncased)
 DATA              1 2 3   folder with {train,dev,test} files instead of the hub
+TEXT_COLUMNS      1 2 3   one or two text columns of the data, with a comma
+LABEL_COLUMN      1 2 3   label column of the data
+TRAIN_SPLIT       1 2 3   training split of a data set (default: train)
+TEST_SPLIT        1 2 3   test split of a data set (default: test or validation)
 RUNS              1 2 3   folder of all runs (default: runs)
 TAG               1 2 3   appended to the names of the run folders that the stage makes
 GPUS              1 2 3   CUDA ids, such as 0 or 0,1 (default: all visible)
@@ -71,6 +75,23 @@ value_of() {
     eval "printf '%s' \"\${$1-}\""
 }
 
+fail() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+# refuse_carriage_returns NAME...: error for a variable from a file with Windows line endings.
+refuse_carriage_returns() {
+    carriage_return=$(printf '\r')
+    for name in "$@"; do
+        case $(value_of "$name") in
+            *"$carriage_return"*)
+                fail "$name contains a carriage return (Windows line endings?); remove it"
+                ;;
+        esac
+    done
+}
+
 # includes LIST NAME: whether a list of words includes a name.
 includes() {
     case " $1 " in *" $2 "*) ;; *) return 1 ;; esac
@@ -102,7 +123,6 @@ misspelled_as() {
 check_variables() {
     of_stage=$(names_of "$1")
     of_attacks=$(names_of 1a)
-    carriage_return=$(printf '\r')
     unread=
     for name in $(names_of); do
         for misspelled in $(misspelled_as "$name"); do
@@ -111,12 +131,7 @@ check_variables() {
                 fail "stage $1 does not read $misspelled${hint:- (the variable is $name)}; unset it"
             }
         done
-        case $(value_of "$name") in
-            '') continue ;;
-            *"$carriage_return"*)
-                fail "$name contains a carriage return (Windows line endings?); remove it"
-                ;;
-        esac
+        [ -n "$(value_of "$name")" ] || continue
         if includes "$of_stage" "$name"; then
             continue
         elif includes "$of_attacks" "$name"; then

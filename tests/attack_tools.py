@@ -33,6 +33,33 @@ SENTENCES = [
     ("the movie is bad and very boring", 0),
 ]
 
+ODD_TEXTS = [
+    "good film \U0001f600 \U0001f44d\U0001f3fd great \u2764\ufe0f",  # emoji
+    "\U0001f600",
+    "\u0647\u0630\u0627 \u0641\u064a\u0644\u0645 good \u062c\u064a\u062f",  # Arabic
+    "\u202b\u05e1\u05e8\u05d8 \u05d8\u05d5\u05d1\u202c great \u200f",  # Hebrew, with marks
+    "cafe\u0301 gre\u0301at Z\u0351\u0312a\u0310 good",  # combining marks
+    "\u0301\u0308",
+    "it\u02bcs a good film don\u02bct miss the cast\u02bcs plot",
+    "it\u2019s a good film don\u2019t miss the cast\u2019s plot",
+    "rock\u2019n\u2019roll \u02bcgood\u02bc 'film' \u2019 o\u02bcclock",
+    "<br /><b>good</b> film &amp; <a href='http://x.org/?a=b&c=d'>great</a>",
+    "good film [SEP] great [CLS] [PAD] [MASK] </s>",
+    "[SEP]",
+    "good",
+    "!",
+    "!!! ??? --- ...",
+    "\u8fd9\u90e8\u7535\u5f71\u5f88\u597d good \u6545\u4e8b",  # Chinese
+    "\u0445\u043e\u0440\u043e\u0448\u0438\u0439 film",  # Cyrillic
+    "\u0e2b\u0e19\u0e31\u0e07\u0e14\u0e35 good",  # Thai
+    "\u0130yi \ufb01lm \uff47\uff4f\uff4f\uff44 \u00bd good",
+    "go\u200bod\u00a0film\u3000great\u2028story \ufeff",  # invisible characters and odd spaces
+    "\ufeff",
+    "{good} %s \\n 'film' \"great\" $x^2$",
+    "good and " + "the , " * 60 + "end",  # longer than the model takes
+    "a" * 40 + " good",
+]
+
 # A small replacement of the counter-fitted neighbors.
 TABLE = {
     "good": ["great", "fine", "bad"],

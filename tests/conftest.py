@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-import importlib
+import importlib.util
 import json
 import os
 import random
@@ -15,6 +15,7 @@ os.environ.setdefault("USE_TF", "0")  # as cli.run does before a script imports 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
+import sklearn  # noqa: F401  (its import sets variables of the environment)
 import torch
 from accelerate.state import AcceleratorState
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -73,6 +74,23 @@ def pytest_collection_modifyitems(config, items):
             by_file.setdefault(item.path, []).append(item)
         files = draw.sample(list(by_file.values()), len(by_file))
         items[:] = [item for tests in files for item in draw.sample(tests, len(tests))]
+
+
+ATTACK_PACKAGES = {"textattack", "nltk", "tensorflow", "lemminflect", "vaderSentiment"}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    """Without TextAttack, as with requirements-train.txt, skip the tests that need its packages."""
+    try:
+        return (yield)
+    except ModuleNotFoundError as e:
+        if e.name not in ATTACK_PACKAGES or importlib.util.find_spec("textattack"):
+            raise
+        pytest.skip(f"{e.name} is not installed")
+
+
+pytest_runtest_call = pytest_runtest_setup
 
 
 def pytest_collection_finish():
@@ -211,6 +229,25 @@ def sst2_folder(tmp_path_factory) -> Path:
     write_tsv(folder / "train.tsv", sentences(240, 1))
     write_tsv(folder / "dev.tsv", sentences(60, 2))
     return folder
+
+
+@pytest.fixture(scope="session")
+def paper_hub():
+    from hub import content, server  # these import this file
+
+    with server.serving() as served:
+        content.add_paper(served)
+        yield served
+
+
+@pytest.fixture
+def hub(paper_hub):
+    """A stand-in of the hub with the paper's model and data; a test may add to it or break it."""
+    before = vars(paper_hub).copy()
+    paper_hub.repositories = before["repositories"].copy()
+    paper_hub.requests = []
+    yield paper_hub
+    vars(paper_hub).update(before)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import transformers
 from conftest import make_tokenizer
 from transformers import AutoModelForSequenceClassification
 
-from masking import encoders
-from training import models
+from masking import encoders, parts
+from training import models, tokenizers
 from utils import process_state
 
 LAYERS = 2
@@ -158,15 +158,15 @@ def build(family: Family, folder: Path) -> Path:
 
 def load(folder: Path):
     """Model and tokenizer as the stages load them."""
-    tokenizer = models.load_tokenizer(str(folder))
+    tokenizer = tokenizers.load_tokenizer(str(folder))
     model = models.load_pretrained(str(folder), ("negative", "positive"), 1, None, "sdpa")
-    models.fit_tokenizer(model, tokenizer)
+    tokenizers.fit_tokenizer(model, tokenizer)
     return model.eval(), tokenizer
 
 
 def describe(model, tokenizer) -> list[str]:
     """Cells of a family's row in docs/encoders.md; the last depends on transformers."""
     names = encoders.prunable_matrices(model)
-    kinds = dict.fromkeys(" + ".join(encoders.kinds_of(name)) for name in names)
+    kinds = dict.fromkeys(" + ".join(parts.kinds_of(name)) for name in names)
     attention = "sdpa" if type(model)._supports_sdpa else "eager"
     return [f"`{type(model).__name__}`", ", ".join(kinds), tokenizer.padding_side, attention]

@@ -45,7 +45,8 @@ def files_in(folder: Path, task: Task) -> dict[str, Path]:
         ("test", ("test",)),
     ):
         paths = [p for p in tables if p.name.startswith(names)]
-        stems = {p: p.name.split(".")[0] for p in paths}
+        # "train-00000-of-00001" is the only part of a file on the hub.
+        stems = {p: p.name.split(".")[0].removesuffix("-00000-of-00001") for p in paths}
         exact = [p for p in paths if stems[p] in names]
         candidates = exact or [p for p in paths if stems[p].endswith("_matched")] or paths
         if len(candidates) > 1:
@@ -180,30 +181,29 @@ def hub_tables(task: Task, wanted: set[str]) -> Tables:
     """
     import datasets  # takes a second to import, and only this function needs it
 
+    from training import hub
+
     frames: Tables = {}
     splits = {"train": "train", "test": task.test_split}
     for name in sorted(wanted & splits.keys()):
         try:
-            with _quiet(datasets):
+            with quiet(datasets):
                 data = datasets.load_dataset(task.hub_id, task.hub_config, split=splits[name])
         except Exception as e:  # no network, no cache, or renamed: errors of many types
-            config = f"{task.hub_config}/*" if task.hub_config else "*"
-            raise UserError(
-                f"cannot load {task.hub_id} ({type(e).__name__}): without a network, give local "
-                f"files with --data_dir; with one, run: hf download {task.hub_id} "
-                f"--repo-type dataset --include '{config}'"
-            ) from e
+            reason = " ".join(str(e).split())[:300]
+            why = hub.why_not_loaded(e, str(task.hub_id), "dataset") or reason
+            raise UserError(f"cannot load the data set {task.hub_id}: {why}") from e
         frames[name] = (data.to_pandas(), f"hub:{task.hub_id}/{splits[name]}")
     return frames
 
 
 @contextlib.contextmanager
-def _quiet(datasets) -> Iterator[None]:
-    """Hide progress bars, and the many reports of retries that appear without a network."""
+def quiet(datasets) -> Iterator[None]:
+    """Hide progress bars, and the reports of retries and of the cache in use."""
     were_shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        with process_state.logging_level(logging.ERROR, "huggingface_hub"):
+        with process_state.logging_level(logging.CRITICAL, "huggingface_hub", "datasets"):
             yield
     finally:
         if were_shown:

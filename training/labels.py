@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 WHOLE_NUMBER = re.compile(r"\+?(-?[1-9][0-9]*|0)(?:\.0+)?|(-0)(?:\.0+)?")
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 MOST_SHOWN = 20  # labels in an error message
+MOST_FRACTIONS = 10  # labels such as 0.5 and 1.5; more are targets of a regression
 
 
 def is_label(value: object) -> bool:
@@ -39,13 +40,13 @@ def label_text(value: object) -> str:
     """The label in a cell, without surrounding spaces. Whole numbers: 1, 1.0 and "+1.00" -> "1".
 
     pandas reads a column of whole numbers with an empty cell as floats. "v1.0", "01" and 0.5 do not
-    change.
+    change. Characters are composed (NFC), because editors write the same letter in two ways.
     """
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
     if isinstance(value, numbers.Real) and float(value).is_integer():
         return str(int(value))
-    text = str(value).strip()
+    text = unicodedata.normalize("NFC", str(value)).strip()
     whole = WHOLE_NUMBER.fullmatch(text)
     return (whole[1] or "0") if whole else text
 
@@ -58,6 +59,22 @@ def ordered(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(distinct)
 
 
+def check_classes(labels: list[str]) -> None:
+    """Raise ValueError if the labels of all rows are targets of a regression, or name rows."""
+    distinct = set(labels)
+    is_regression = len(distinct) > MOST_FRACTIONS and all(map(NUMBER.fullmatch, distinct))
+    if is_regression and not all(map(WHOLE_NUMBER.fullmatch, distinct)):
+        raise ValueError(
+            f"{len(distinct)} different numbers with fractions, so this is a regression, which is "
+            "not supported: name a column of classes with --label_column, or round the numbers"
+        )
+    if len(distinct) > max(MOST_SHOWN, len(labels) / 2):
+        raise ValueError(
+            f"{len(distinct)} different values in {len(labels)} rows are not classes: name another "
+            "column with --label_column"
+        )
+
+
 def shown(names: Iterable[str]) -> str:
     """Label names for a message: the first MOST_SHOWN, and the number of the others."""
     names = list(names)
@@ -68,9 +85,9 @@ def shown(names: Iterable[str]) -> str:
 def finder(names: tuple[str, ...]) -> Callable[[str], int | None]:
     """A function from the text of a label to its position in `names`, or None if it has none.
 
-    It tries the exact name, then the name in another letter case if only one fits, then the
-    position as a number. If a name is a number, it does not try positions: "2" of 1, 2, 3 is the
-    name.
+    The one rule for cells of a table and for the labels of a checkpoint: first the exact name, then
+    the name in another letter case if only one fits, then the position as a number. If a name is a
+    number, it does not try positions: "2" of 1, 2, 3 is the name.
     """
     exact = {name: i for i, name in enumerate(names)}
     count = Counter(_folded(name) for name in names)
@@ -81,11 +98,12 @@ def finder(names: tuple[str, ...]) -> Callable[[str], int | None]:
 
 
 def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    """A name without its letter case. Separators between letters are equal: not-good, Not_Good.
 
-
-def _letters_and_digits(name: str) -> str:
-    return re.sub(r"[\W_]", "", _folded(name))
+    Other characters count: c, c++ and c# differ, and so do -1 and 1.
+    """
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return re.sub(r"(?<=[^\W\d_])[\s_-]+(?=[^\W\d_])", " ", folded)
 
 
 def names_in(config: PretrainedConfig) -> list[str]:
@@ -102,7 +120,7 @@ def task_with_labels_of(task: Task, config: PretrainedConfig, facts: dict) -> Ta
     if task.label_names:
         return task
     names = [str(name) for name in facts.get("label_names") or ()] or names_in(config)
-    if "label_names" not in facts and all(re.fullmatch(r"LABEL_\d+", name) for name in names):
+    if "label_names" not in facts and names == [f"LABEL_{i}" for i in range(len(names))]:
         names = [str(i) for i in range(len(names))]
     return replace(task, label_names=tuple(map(label_text, names)))
 
@@ -110,24 +128,24 @@ def task_with_labels_of(task: Task, config: PretrainedConfig, facts: dict) -> Ta
 def label_order(config: PretrainedConfig, folder: Path, task: Task) -> list[int]:
     """order[i] is the index of the logit for the task's label i.
 
-    Compares the checkpoint's label names with the task's: first exactly, then in any letter case,
-    then only by letters and digits. Names such as LABEL_0 mean the task's order, and so do numbers,
-    unless the task's labels are numbers. Raises UserError if the labels do not match.
+    The checkpoint's label names must be the task's by the rule of `finder`. LABEL_0, LABEL_1 ...
+    name no label and mean the task's order. Positions are never permuted: a checkpoint whose names
+    are 1, 0 contradicts them. Raises UserError if the labels do not match.
     """
-    names, wanted = names_in(config), list(task.label_names)
+    names, wanted = names_in(config), task.label_names
     if len(names) != len(wanted):
         raise UserError(
             f"{folder} has {len(names)} labels, {task.name} has {len(wanted)} ({shown(wanted)})"
         )
-    for form in (label_text, _folded, _letters_and_digits):
-        of_model, of_task = [form(name) for name in names], [form(name) for name in wanted]
-        if len(set(of_model)) == len(of_model) and sorted(of_model) == sorted(of_task):
-            return [of_model.index(name) for name in of_task]
-    any_number = any(NUMBER.fullmatch(name) for name in wanted)
-    unnamed = r"LABEL_(\d+)" if any_number else r"(?:LABEL_)?(\d+)"
-    places = [re.fullmatch(unnamed, name) for name in names]
-    if all(places):
-        return sorted(range(len(names)), key=lambda i: int(places[i][1]))
+    find = finder(wanted)
+    texts = [label_text(name) for name in names]
+    found = [find(text) for text in texts]
+    in_order = list(range(len(names)))
+    by_name = {_folded(text) for text in texts} == {_folded(name) for name in wanted}
+    if set(found) == set(in_order) and (by_name or found == in_order):
+        return [found.index(i) for i in in_order]
+    if names == [f"LABEL_{i}" for i in in_order]:
+        return in_order
     raise UserError(
         f"{folder} names its labels {shown(n or '?' for n in names)}; {task.name} has "
         f"{shown(wanted)}: rename them in its config.json (id2label)"

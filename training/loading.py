@@ -3,14 +3,15 @@
 import contextlib
 import importlib.util
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub import constants
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PretrainedConfig
 
+from training import hub
 from utils import process_state
 from utils.cache import cached
 from utils.cli import UserError, warn
@@ -97,7 +98,6 @@ def warn_if_tuned_on(name: str, task: str) -> None:
 @contextlib.contextmanager
 def loading(what: str, name: str) -> Iterator[None]:
     """Turn each error of loading `what` from `name` into a UserError of one line."""
-    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
     try:
         # Without a network, the hub's client reports many retries.
         with process_state.logging_level(logging.ERROR, "huggingface_hub"):
@@ -110,11 +110,11 @@ def loading(what: str, name: str) -> Iterator[None]:
             raise UserError(f"{name} holds no {what} that transformers can load: {reason}") from e
         if Path(name).is_absolute() or name.startswith("."):
             raise UserError(f"no folder {name}; check the path") from e
-        raise UserError(
-            f"cannot load the {what} {name!r}: it is neither a local folder nor "
-            + ("in the cache, and the hub is switched off" if offline else "available from the hub")
-            + f" ({type(e).__name__}); with a network, run: hf download {name}"
-        ) from e
+        place = "in the cache" if constants.HF_HUB_OFFLINE else "on the hub"
+        why = hub.why_not_loaded(e, name, "model") or (
+            f"transformers cannot load its files {place} ({type(e).__name__}: {reason})"
+        )
+        raise UserError(f"cannot load the {what} {name!r}: {why}") from e
 
 
 def not_loaded(report: dict) -> list[str]:

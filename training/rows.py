@@ -1,10 +1,18 @@
-"""Rows of a split: their texts, labels and ids, and how to draw a sample of them."""
+"""Rows of a split: their texts, labels and ids, and how to read, divide and sample them."""
 
 import hashlib
 import json
+import math
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+
+from training import labels
+from training.tasks import Task
+from utils.cli import UserError
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,57 @@ class Rows:
         return digest.hexdigest()[:16]
 
 
+def rows_of(
+    table: pd.DataFrame, task: Task, split: str, source: str
+) -> tuple[Rows, dict[str, int]]:
+    """Check the columns, texts and labels of a table. Ids contain its row numbers, from 0.
+
+    Returns the rows, and the numbers of rows that were dropped: those with an empty text and, of an
+    open data set, which nobody here can correct, those without a label.
+    """
+    for column in (*task.text_columns, task.label_column):
+        if column not in table:
+            raise UserError(
+                f"{source}: no column {column!r} for the task {task.name} (columns: "
+                f"{', '.join(map(str, table.columns))}); see --text_columns and --label_column"
+            )
+    values = list(table[task.label_column])
+    find = labels.finder(task.label_names)
+    positions = [find(labels.label_text(value)) for value in values]
+    unlabeled = [i for i, v in enumerate(values) if task.is_open and not labels.is_label(v)]
+    unknown = [i for i, position in enumerate(positions) if position is None]
+    unknown = sorted({*unknown} - {*unlabeled})
+    if unknown:
+        raise UserError(
+            f"{source}: label {str(values[unknown[0]])!r} in row {unknown[0]} "
+            f"({len(unknown)} such rows) is not a label of the task {task.name}, which has "
+            f"{labels.shown(task.label_names)}"
+        )
+    texts = [
+        tuple(_text(v, source) for v in row)
+        for row in zip(*(table[c] for c in task.text_columns), strict=True)
+    ]
+    ids = [f"{split}:{i}" for i in range(len(positions))]
+    rows = Rows(texts, [-1 if i is None else i for i in positions], ids, source)
+    empty = [i for i, text in enumerate(texts) if not all(part.strip() for part in text)]
+    is_allowed = task.is_open or split == "train" and len(task.text_columns) > 1
+    if empty and not is_allowed:  # the hub's QQP has two training pairs with an empty question
+        raise UserError(f"{source}: the text in row {empty[0]} is empty")
+    dropped = {"empty": len(empty)} | ({"without_label": len(unlabeled)} if task.is_open else {})
+    gone = {*empty, *unlabeled}
+    return rows.take(sorted(set(range(len(rows))) - gone)) if gone else rows, dropped
+
+
+def _text(value: object, source: str) -> str:
+    """The text of a cell. None and NaN, which pandas writes for an empty cell, become ""."""
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return ""
+    if not isinstance(value, str | int | float):
+        raise UserError(f"{source}: a text is of type {type(value).__name__}, not a string")
+    # Neither is a character of a text, and some libraries use them as internal marks.
+    return str(value).replace("\x00", " ").replace("\uffff", " ")
+
+
 def without(train: Rows, other: Rows) -> tuple[Rows, int]:
     """Remove the rows of `train` whose texts are in `other`, whatever their letter case and spaces.
 
@@ -74,3 +133,33 @@ def sample_balanced(rows: Rows, limit: int, seed: int) -> Rows:
             if queue and len(chosen) < limit:
                 chosen.append(queue.pop())
     return rows.take(sorted(chosen))
+
+
+def split_off(rows: Rows, share: float, split_seed: int, name: str) -> tuple[Rows, Rows]:
+    """Split off the fraction `share` of the rows, stratified. Both parts keep the file's order.
+
+    At least one row of each class is split off, except of a class that has only one row.
+    """
+    counts = Counter(rows.labels)
+    several = [i for i, label in enumerate(rows.labels) if counts[label] > 1]
+    classes = len({rows.labels[i] for i in several})
+    size = max(math.ceil(share * len(several)), classes)
+    try:
+        if classes < 2 <= len(counts):
+            raise ValueError("fewer than two classes have two rows")
+        _, second = train_test_split(
+            np.array(several, int),
+            test_size=size,
+            random_state=split_seed,
+            stratify=[rows.labels[i] for i in several],
+        )
+    except ValueError as e:
+        raise UserError(
+            f"{rows.source}: {len(rows)} rows are too few to split off {100 * share:g}% for {name} "
+            f"({e}); give more rows"
+        ) from e
+    part = rows.take(sorted(second.tolist()))
+    first = sorted({*range(len(rows))} - {*second.tolist()})
+    return rows.take(first), replace(
+        part, source=f"{100 * share:g}% of {rows.source}, split seed {split_seed}"
+    )

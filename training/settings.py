@@ -17,7 +17,15 @@ class DataSettings:
     """Data."""
 
     dataset_name: str | None = setting(
-        None, "glue, imdb, ag_news, builtin/NAME or custom", role=Role.DATA
+        None,
+        "glue, imdb, ag_news, builtin/NAME or custom; any other classification data set: an id "
+        "OWNER/NAME of the hub, or a local folder",
+        role=Role.DATA,
+    )
+    dataset_config: str | None = setting(
+        None,
+        "configuration of a data set that has several (also OWNER/NAME:CONFIG)",
+        role=Role.DATA,
     )
     task_name: str | None = setting(
         None, "sst2, qnli, qqp, mnli, or the same as --dataset_name", role=Role.DATA
@@ -36,10 +44,19 @@ class DataSettings:
     )
     test_file: str | None = setting(None, "local test file", role=Role.DATA_PLACE)
     text_columns: str | None = setting(
-        None, "names of one or two text columns in local files, with a comma", role=Role.DATA
+        None,
+        "names of one or two text columns in local files or any data set, with a comma, or as a "
+        "JSON list",
+        role=Role.DATA,
     )
     label_column: str | None = setting(
-        None, "name of the label column in local files", role=Role.DATA
+        None, "name of the label column in local files or any data set", role=Role.DATA
+    )
+    train_split: str | None = setting(
+        None, "training split of any data set", role=Role.DATA, unset="train"
+    )
+    test_split: str | None = setting(
+        None, "split of any data set that is the test", role=Role.DATA, unset="test or validation"
     )
     split_seed: int | None = setting(
         None,

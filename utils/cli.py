@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 
 from utils import cache, interrupts, process_state
@@ -37,6 +38,8 @@ class Parser(argparse.ArgumentParser):
         for word in sys.argv[1:] if args is None else args:
             if not word.isascii() and any("\ud800" <= c <= "\udfff" for c in word):
                 self.error(f"{word!r} is not UTF-8")
+            if "\r" in word:
+                self.error(f"{word!r} contains a carriage return (Windows line endings?)")
         return super().parse_args(args, namespace)
 
     def error(self, message: str):
@@ -76,7 +79,13 @@ def run(main: Callable[[], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with process_state.preserved():
+        with (
+            process_state.preserved(),
+            process_state.without_weight_bars(),
+            warnings.catch_warnings(),
+        ):
+            # Funnel's, in transformers: nobody who runs a script can act on it.
+            warnings.filterwarnings("ignore", "Using a non-tuple sequence", UserWarning)
             main()
     except UserError as e:
         fail(str(e))

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from utils import launch
 from utils.cli import UserError
 
 
@@ -18,16 +19,26 @@ def make_accelerator(args: argparse.Namespace) -> Accelerator:
     """An accelerator for one process or several (torchrun).
 
     Reads device, precision and deterministic of `args`. Raises UserError for --device cuda without
-    a CUDA device. Deterministic kernels are a setting of the whole process. Call this function
-    inside `cli.run` or `process_state.preserved`, which restore the setting.
+    a CUDA device, and if the processes that the environment announces cannot be joined.
+    Deterministic kernels are a setting of the whole process. Call this function inside `cli.run` or
+    `process_state.preserved`, which restore the setting.
     """
+    launch.check()
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda, but torch sees no CUDA device here; pass --device cpu")
     cpu = args.device == "cpu" or not torch.cuda.is_available()
     bf16 = args.precision == "bf16" or (args.precision == "auto" and computes_in_bf16(cpu))
     if args.deterministic or (args.deterministic is None and cpu):
         use_deterministic_kernels()
-    return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
+    try:
+        return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
+    except Exception as e:  # of several types
+        if not launch.announced():
+            raise
+        reason = " ".join(str(e).split())[:200]
+        raise UserError(
+            f"the processes cannot be joined ({reason}): {launch.how_to_leave()}"
+        ) from e
 
 
 def use_deterministic_kernels() -> None:

@@ -132,6 +132,15 @@ def lock_folder(folder: Path, name: str) -> IO:
     return lock
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock on the file, by the kernel's list; no lock is tried."""
+    try:
+        inode, locks = path.stat().st_ino, Path("/proc/locks").read_text(encoding="ascii")
+    except OSError:
+        return False
+    return any(f":{inode}" == field[-len(f":{inode}") :] for field in locks.split())
+
+
 def public_name(name: str) -> str:
     """The name of an encoder for records: of a folder, only the last part of its path."""
     return Path(name).resolve().name if Path(name).is_dir() else name

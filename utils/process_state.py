@@ -171,12 +171,27 @@ def resume_threads(earlier: int | None, what: str) -> str | None:
         why = f"{what} does not record its number of threads ({now} now)"
     elif os.environ.get("OMP_NUM_THREADS"):
         why = f"{what} began with {earlier} threads, and OMP_NUM_THREADS asks for {now}"
-    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    elif os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         why = f"{what} began with {earlier} threads in each process ({now} now)"
     else:
         torch.set_num_threads(earlier)
         return None
     return f"{why}: results can differ from an uninterrupted run in their last digits"
+
+
+@contextlib.contextmanager
+def without_weight_bars() -> Iterator[None]:
+    """Hide the bars with which transformers 5 reads and writes weights. Downloads keep theirs."""
+    logs, hub = map(sys.modules.get, ("transformers.utils.logging", "huggingface_hub.utils"))
+    if logs is None or hub is None or hub.are_progress_bars_disabled():
+        yield
+        return
+    logs.disable_progress_bar()  # the hub's bars, too
+    hub.enable_progress_bars()
+    try:
+        yield
+    finally:
+        logs.enable_progress_bar()
 
 
 def _used_gpus(torch) -> list[int]:

@@ -100,5 +100,5 @@ def test_other_rows_and_other_records_are_refused(tmp_path, capsys):
 def test_the_interval_of_one_seed_covers_rows(b):
     a = np.array([[True, True, True, False]])
     gain = compared_suites.difference(a, np.array([b]))
-    half = 1.96 * 100 * np.std([0, 1, 0, 0], ddof=1) / 2
+    half = 3.182446 * 100 * np.std([0, 1, 0, 0], ddof=1) / 2
     assert gain == pytest.approx((25, 25 - half, 25 + half))

@@ -14,6 +14,8 @@ from attack_tools import attack_all, make_victim
 
 from evaluation import availability, readers, resources, use3
 from evaluation.presets import RECIPES, needs_of
+from training.rows import Rows
+from training.tasks import TASKS
 from utils import process_state
 from utils.cli import UserError
 
@@ -479,3 +481,58 @@ def test_pwws_ranks_by_probabilities(model_and_tokenizer, nltk_data):
         assert any(line["words_changed"] for line in lines)
         outcomes.append([(x["outcome"], x["perturbed"], x["queries"]) for x in lines])
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.fixture(scope="module")
+def stubborn(tmp_path_factory):
+    """A model that no text fools, so that an attack tries everything on each word."""
+    model, tokenizer = tools.load(tools.tiny_bert(tmp_path_factory.mktemp("stubborn")))
+    with torch.no_grad():
+        model.classifier.weight.mul_(1e-2)
+        model.classifier.bias.copy_(torch.tensor([0.0, 5.0]))
+    return model, tokenizer
+
+
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(r, marks=[needs_use3] * ("use3" in RECIPES[r])) for r in RECIPES]
+)
+def test_every_recipe_takes_texts_in_any_script(
+    recipe, stubborn, word_vectors, sentence_encoder, masked_lm, nltk_data, tmp_path
+):
+    from evaluation import recipes
+    from evaluation.minilm import MiniLM
+    from evaluation.textattack_parts import NeighbourTable
+
+    (tmp_path / "table.json").write_text(json.dumps(tools.TABLE))
+    given = {"word_vectors": word_vectors, "sentence_encoder": sentence_encoder}
+    given |= {"masked_lm": masked_lm, "neighbours": tmp_path / "table.json"}
+    needs = RECIPES[recipe] if "use3" not in RECIPES[recipe] else ("word_vectors",)
+    given = {name: path for name, path in given.items() if name in needs}
+    victim = make_victim(stubborn)
+    if "minilm_table" in needs:  # takes seconds to compute
+        loaded = recipes.Loaded(embedding=NeighbourTable(tools.TABLE), minilm=MiniLM())
+        attack = recipes.build(recipe, victim, tools.SST2, loaded)
+    else:
+        attack, _ = build(recipe, victim, given)
+    rows = tools.sst2_rows([(text, 1) for text in tools.ODD_TEXTS])
+    lines = attack_all(attack, victim, rows=rows)
+    assert [line["original"]["sentence"] for line in lines] == tools.ODD_TEXTS
+    assert {line["outcome"] for line in lines} == {"failed"}
+    for line in lines:
+        if not line["words_changed"]:
+            assert line["perturbed"] == line["original"]
+        if not line["words_total"]:  # symbols alone
+            assert line["perturbed"] == line["original"] and line["queries"] == 1
+
+
+def test_odd_texts_of_a_pair_stay_in_their_column(stubborn):
+    from evaluation import recipes
+
+    qqp, victim = TASKS["qqp"], make_victim(stubborn)
+    labels = [1] * len(tools.ODD_TEXTS)
+    pairs = [("a good film", text) for text in tools.ODD_TEXTS]
+    rows = Rows(pairs, labels, [f"test:{i}" for i in range(len(pairs))], "made")
+    attack = recipes.build("deepwordbug", victim, qqp, recipes.Loaded())
+    lines = attack_all(attack, victim, qqp, rows)
+    assert [tuple(line["original"].values()) for line in lines] == pairs
+    assert all(line["perturbed"]["question1"] == "a good film" for line in lines)

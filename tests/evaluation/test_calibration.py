@@ -54,6 +54,9 @@ def test_measures_by_hand():
     assert measures["ece_percent"] == pytest.approx(100 * (2 * 0.4 + 2 * 0.4) / 4)
     assert measures["mean_top_probability_percent"] == pytest.approx(75)
     assert measures["saturated_percent"] == 0
+    assert [rows for rows, _, _ in measures["reliability"]] == [2, 2]
+    assert measures["reliability"][0] == pytest.approx([2, 60, 100])
+    assert measures["reliability"][1] == pytest.approx([2, 90, 50])
     # In float32 the largest number below 1 is 1 - 2^-24: margins above log(2^25) saturate.
     edge = np.array([[17.4, 0.0], [16.5, 0.0]])
     assert calibration.measures(edge, np.array([0, 0]))["saturated_percent"] == 50

@@ -20,7 +20,7 @@ from utils.files import write_json
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def ground(tmp_path, monkeypatch):
     """A folder whose name has spaces, quotes and a percent sign, with data and an encoder."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     folder = tmp_path / 'it\'s "my" 100% folder'
@@ -35,27 +35,27 @@ def fake(tmp_path, monkeypatch) -> FakeSlurm:
     return FakeSlurm(tmp_path / "bin", monkeypatch)
 
 
-def words(place: Path, *more: object, rows: tuple = ("RobustT", "Rand (global)")) -> list[str]:
+def words(ground: Path, *more: object, rows: tuple = ("RobustT", "Rand (global)")) -> list[str]:
     flags = ["table1", "--scale", "mini", "--tasks", "sst2", "--rows", *rows, "--no-controls"]
-    flags += ["--data", place / "data", "--encoder", place / "tiny", "--runs", place / "runs"]
-    flags += ["--recipes", "deepwordbug", "pwws", "--output_dir", place / "out"]
+    flags += ["--data", ground / "data", "--encoder", ground / "tiny", "--runs", ground / "runs"]
+    flags += ["--recipes", "deepwordbug", "pwws", "--output_dir", ground / "out"]
     return [str(word) for word in [*flags, "--cluster", "slurm", *more]]
 
 
-def run(capsys, place: Path, *more: object, **options) -> str:
+def run(capsys, ground: Path, *more: object, **options) -> str:
     """What the command prints."""
     capsys.readouterr()
-    call("reproduce", *words(place, *more, **options))
+    call("reproduce", *words(ground, *more, **options))
     return capsys.readouterr().out
 
 
-def scripts_of(place: Path) -> dict[str, str]:
-    folder = place / "runs" / "slurm"
+def scripts_of(ground: Path) -> dict[str, str]:
+    folder = ground / "runs" / "slurm"
     return {path.name: path.read_text() for path in folder.glob("*.sh")}
 
 
-def jobs_of(place: Path, **options) -> list:
-    return planner.make_plan(reproduce.parse_args(words(place, **options)))
+def jobs_of(ground: Path, **options) -> list:
+    return planner.make_plan(reproduce.parse_args(words(ground, **options)))
 
 
 def finish(job, attacks: bool = False) -> None:
@@ -71,9 +71,9 @@ def finish(job, attacks: bool = False) -> None:
 FIRST = "tiny/sst2/seed42/"
 
 
-def test_training_attacks_and_shared_scores_are_units(place):
+def test_training_attacks_and_shared_scores_are_units(ground):
     rows = ("Rand (global)", "RobustT")
-    units = units_of(jobs_of(place, rows=rows), place / "runs")
+    units = units_of(jobs_of(ground, rows=rows), ground / "runs")
     keys = [unit.key.removeprefix(FIRST) for unit in units]
     assert keys[:2] == ["scores-random", "ticket-random-0.3"]
     assert [key.split("_")[0] for key in keys[2:4]] == [
@@ -88,18 +88,18 @@ def test_training_attacks_and_shared_scores_are_units(place):
     for unit in units:
         assert all(order.index(need) < order.index(unit.key) for need in unit.needs)
     # Tickets at several sparsities share their scores.
-    flags = [word if word != "table1" else "figure2" for word in words(place)]
+    flags = [word if word != "table1" else "figure2" for word in words(ground)]
     flags = [w for w in flags if w not in ("--rows", "RobustT", "Rand (global)")]
-    figure = units_of(planner.make_plan(reproduce.parse_args(flags)), place / "runs")
+    figure = units_of(planner.make_plan(reproduce.parse_args(flags)), ground / "runs")
     assert len({unit.key for unit in figure}) == len(figure)
 
 
-def test_what_is_finished_is_not_a_job(place):
-    jobs = jobs_of(place)
+def test_what_is_finished_is_not_a_job(ground):
+    jobs = jobs_of(ground)
     for job in jobs:
         finish(job)
         job.look()
-    units = units_of(jobs, place / "runs")
+    units = units_of(jobs, ground / "runs")
     assert {unit.kind for unit in units if not unit.finished} == {"attack"}
     count, hours, gigabytes = cost_of(units, "mini")
     assert count == 5 and hours > 0 == gigabytes  # four attacks and the report
@@ -125,10 +125,10 @@ def test_short_units_of_one_kind_that_wait_for_the_same_form_an_array():
     assert [len(array.units) for array in many] == [1000, 1000, 500]
 
 
-def test_dry_run_writes_and_prints_the_scripts_and_submits_nothing(place, fake, capsys):
+def test_dry_run_writes_and_prints_the_scripts_and_submits_nothing(ground, fake, capsys):
     out = run(
         capsys,
-        place,
+        ground,
         "--dry_run",
         "--time",
         "08:00:00",
@@ -142,7 +142,7 @@ def test_dry_run_writes_and_prints_the_scripts_and_submits_nothing(place, fake, 
         7,
     )
     assert not fake.calls and "on the cluster: 10 jobs" in out
-    scripts = scripts_of(place)
+    scripts = scripts_of(ground)
     assert all(text in out for text in scripts.values())
     text = scripts["tiny-sst2-seed42-search-robust.sh"]
     head = [line for line in text.splitlines() if line.startswith("#SBATCH")]
@@ -161,12 +161,12 @@ def test_dry_run_writes_and_prints_the_scripts_and_submits_nothing(place, fake, 
     assert "After these jobs: tiny/sst2/seed42/dense" in text and "HF_HUB_OFFLINE=1" in text
     assert any("--array=0-1%7" in text for text in scripts.values())
     for name in scripts:
-        subprocess.run(["bash", "-n", place / "runs" / "slurm" / name], check=True)
+        subprocess.run(["bash", "-n", ground / "runs" / "slurm" / name], check=True)
 
 
-def test_several_gpus_of_a_job_are_for_its_training(place, fake, capsys):
-    run(capsys, place, "--dry_run", "--gpus_per_job", 4, "--time", "2")
-    scripts = scripts_of(place)
+def test_several_gpus_of_a_job_are_for_its_training(ground, fake, capsys):
+    run(capsys, ground, "--dry_run", "--gpus_per_job", 4, "--time", "2")
+    scripts = scripts_of(ground)
     dense = scripts["tiny-sst2-seed42-dense.sh"]
     assert "--gres=gpu:4" in dense and "--nproc_per_node 4" in dense
     assert "--signal=B:TERM@30" in dense  # of two minutes
@@ -174,8 +174,8 @@ def test_several_gpus_of_a_job_are_for_its_training(place, fake, capsys):
     assert "--gres=gpu:1" in attack and "nproc" not in attack
     [report] = [text for name, text in scripts.items() if name.startswith("report")]
     assert "--gres" not in report and "--only_report" in report
-    run(capsys, place, "--dry_run", "--gpus_per_job", 0)
-    assert not any("--gres" in text for text in scripts_of(place).values())
+    run(capsys, ground, "--dry_run", "--gpus_per_job", 0)
+    assert not any("--gres" in text for text in scripts_of(ground).values())
 
 
 @pytest.mark.parametrize(
@@ -186,10 +186,10 @@ def test_time_limits_as_slurm_reads_them(time, seconds):
     assert cluster_settings.seconds_of(cluster_settings.slurm_time(time)) == seconds
 
 
-def test_jobs_wait_for_what_they_need_and_the_report_for_all(place, fake, capsys):
-    out = run(capsys, place)
+def test_jobs_wait_for_what_they_need_and_the_report_for_all(ground, fake, capsys):
+    out = run(capsys, ground)
     assert "9 jobs submitted" in out
-    state = json.loads((place / "runs/slurm/submitted.json").read_text())["jobs"]
+    state = json.loads((ground / "runs/slurm/submitted.json").read_text())["jobs"]
     ids = {key.removeprefix(FIRST): job["id"] for key, job in state.items()}
     calls = {Path(words[-1]).stem: words for words in fake.calls}
     after = {name: [w for w in words if "dep" in w] for name, words in calls.items()}
@@ -199,7 +199,7 @@ def test_jobs_wait_for_what_they_need_and_the_report_for_all(place, fake, capsys
         words for name, words in calls.items() if "ticket-robust" in name and "more" in name
     )
     assert f"--dependency=afterok:{ids['ticket-robust-0.3']}" in array
-    folder = str(place / "runs/slurm/logs").replace("%", "%%")
+    folder = str(ground / "runs/slurm/logs").replace("%", "%%")
     [output] = [word for word in array if word.startswith("--output=")]
     assert output.startswith(f"--output={folder}/") and output.endswith("-%a.log")
     attacks = [number for key, number in ids.items() if "ticket-robust-0.3/attacks" in key]
@@ -210,64 +210,64 @@ def test_jobs_wait_for_what_they_need_and_the_report_for_all(place, fake, capsys
     assert set(report.split(":")[1:]) == {
         n.split("_")[0] for k, n in ids.items() if "report" not in k
     }
-    assert (place / "runs/slurm/logs").is_dir()
+    assert (ground / "runs/slurm/logs").is_dir()
 
 
-def test_a_submission_that_fails_is_completed_by_the_same_command(place, fake, capsys):
+def test_a_submission_that_fails_is_completed_by_the_same_command(ground, fake, capsys):
     fake.fail_at(4, "sbatch: error: Batch job submission failed: Socket timed out on send/recv\n")
-    line = fails(capsys, "reproduce", *words(place))
+    line = fails(capsys, "reproduce", *words(ground))
     assert "Socket timed out" in line and "same command submits the others" in line
     fake.fail_at(0, "")
     first = [words[-1] for words in fake.calls[:3]]
     fake.queue("1 RUNNING", "2 PENDING", "3_0 PENDING", "3_1 PENDING")
-    run(capsys, place)
+    run(capsys, ground)
     again = [words[-1] for words in fake.calls[4:]]
     assert fake.calls[3][-1] == again[0] and not {*first} & {*again}
-    assert len({*first, *again}) == len(scripts_of(place)) - 4  # without the tasks of two arrays
+    assert len({*first, *again}) == len(scripts_of(ground)) - 4  # without the tasks of two arrays
     everything = [
         f"{job['id']} PENDING"
-        for job in json.loads((place / "runs/slurm/submitted.json").read_text())["jobs"].values()
+        for job in json.loads((ground / "runs/slurm/submitted.json").read_text())["jobs"].values()
     ]
     fake.queue(*everything)
     before = len(fake.calls)
-    assert "0 jobs submitted" in run(capsys, place) and len(fake.calls) == before
+    assert "0 jobs submitted" in run(capsys, ground) and len(fake.calls) == before
 
 
-def test_a_plan_larger_than_the_limit_leaves_nothing(place, fake, capsys):
+def test_a_plan_larger_than_the_limit_leaves_nothing(ground, fake, capsys):
     fake.write("limit", "\n8\n")
-    line = fails(capsys, "reproduce", *words(place))
+    line = fails(capsys, "reproduce", *words(ground))
     assert "the plan has 10 jobs, but Slurm lets you submit 8" in line and not fake.calls
     fake.write("limit", "")
     limit = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
     fake.fail_at(3, f"sbatch: error: Batch job submission failed: {limit}\n")
-    line = fails(capsys, "reproduce", *words(place))
+    line = fails(capsys, "reproduce", *words(ground))
     assert "job submit limit" in line and "none is submitted" in line
     assert fake.cancelled == ["1", "2"]
-    assert json.loads((place / "runs/slurm/submitted.json").read_text()) == {"jobs": {}}
+    assert json.loads((ground / "runs/slurm/submitted.json").read_text()) == {"jobs": {}}
 
 
-def test_slurms_own_message_is_the_error(place, fake, capsys):
+def test_slurms_own_message_is_the_error(ground, fake, capsys):
     fake.fail_at(
         1,
         "sbatch: error: invalid partition specified: nope\n"
         "sbatch: error: Batch job submission failed: Invalid partition name specified\n",
     )
-    line = fails(capsys, "reproduce", *words(place, "--partition", "nope"))
+    line = fails(capsys, "reproduce", *words(ground, "--partition", "nope"))
     assert line.endswith("Invalid partition name specified")
 
 
-def test_what_failed_is_listed_and_submitted_again(place, fake, capsys):
-    run(capsys, place)
-    logs = place / "runs/slurm/logs"
+def test_what_failed_is_listed_and_submitted_again(ground, fake, capsys):
+    run(capsys, ground)
+    logs = ground / "runs/slurm/logs"
     (logs / "tiny-sst2-seed42-dense.log").write_text("=== job\nerror: the disk is full\n\n")
-    state = json.loads((place / "runs/slurm/submitted.json").read_text())["jobs"]
+    state = json.loads((ground / "runs/slurm/submitted.json").read_text())["jobs"]
     ids = {key.removeprefix(FIRST): job["id"] for key, job in state.items()}
     random = {key: number for key, number in ids.items() if "random" in key}
     # The dependants wait in vain, until Slurm notices it.
     stale = [ids["search-robust"], ids["ticket-robust-0.3"]]
     fake.queue(f"{ids['dense']} FAILED", *(f"{n} PENDING" for n in [*random.values(), *stale]))
     before = len(fake.calls)
-    out = run(capsys, place)
+    out = run(capsys, ground)
     assert "dense: job" in out and "FAILED: error: the disk is full" in out
     assert set(stale) <= {*fake.cancelled}
     again = [Path(words[-1]).stem for words in fake.calls[before:]]
@@ -276,69 +276,69 @@ def test_what_failed_is_listed_and_submitted_again(place, fake, capsys):
     ]
     assert len(again) == 5  # with an array of attacks and the report
     # A finished run needs no job, whatever became of its job.
-    jobs = {job.folder.name: job for job in jobs_of(place)}
+    jobs = {job.folder.name: job for job in jobs_of(ground)}
     finish(jobs["dense"])
     before = len(fake.calls)
-    out = run(capsys, place)
+    out = run(capsys, ground)
     assert "seed42/dense:" not in out
     assert not any("dense" in words[-1] for words in fake.calls[before:])
 
 
-def test_status(place, fake, capsys):
-    assert "10 not submitted" in run(capsys, place, "--status")
-    run(capsys, place)
-    jobs = {job.folder.name: job for job in jobs_of(place)}
+def test_status(ground, fake, capsys):
+    assert "10 not submitted" in run(capsys, ground, "--status")
+    run(capsys, ground)
+    jobs = {job.folder.name: job for job in jobs_of(ground)}
     finish(jobs["ticket-random-0.3"])
-    state = json.loads((place / "runs/slurm/submitted.json").read_text())["jobs"]
+    state = json.loads((ground / "runs/slurm/submitted.json").read_text())["jobs"]
     ids = {key.removeprefix(FIRST): job["id"] for key, job in state.items()}
     fake.queue(f"{ids['dense']} RUNNING", f"{ids['search-robust']} PENDING")
-    out = run(capsys, place, "--status").splitlines()
+    out = run(capsys, ground, "--status").splitlines()
     shown = {line.split()[0].removeprefix(FIRST): line.split()[1] for line in out[1:]}
     assert shown["dense"] == "running" and shown["search-robust"] == "waiting"
     assert shown["ticket-random-0.3"] == "finished" and shown["ticket-robust-0.3"] == "failed"
     assert "1 running, 1 waiting" in out[-1] and "expected end 20" in out[-1]
 
 
-def test_cancel_ends_what_this_plan_submitted_and_no_other_plan_needs(place, fake, capsys):
-    run(capsys, place, rows=("RobustT",))
-    state = json.loads((place / "runs/slurm/submitted.json").read_text())["jobs"]
+def test_cancel_ends_what_this_plan_submitted_and_no_other_plan_needs(ground, fake, capsys):
+    run(capsys, ground, rows=("RobustT",))
+    state = json.loads((ground / "runs/slurm/submitted.json").read_text())["jobs"]
     first = {job["id"] for job in state.values()}
     fake.queue(*(f"{number} PENDING" for number in first))
-    run(capsys, place, rows=("Fine-tune",))  # its training is in the queue, its attacks are not
-    state = json.loads((place / "runs/slurm/submitted.json").read_text())["jobs"]
+    run(capsys, ground, rows=("Fine-tune",))  # its training is in the queue, its attacks are not
+    state = json.loads((ground / "runs/slurm/submitted.json").read_text())["jobs"]
     fake.queue("999 RUNNING", *(f"{job['id']} PENDING" for job in state.values()))
-    assert f"cancelled {len(first) - 1} jobs" in run(capsys, place, "--cancel", rows=("RobustT",))
+    assert f"cancelled {len(first) - 1} jobs" in run(capsys, ground, "--cancel", rows=("RobustT",))
     assert {*fake.cancelled} == first - {state[f"{FIRST}dense"]["id"]}
-    run(capsys, place, "--cancel", rows=("Fine-tune",))
+    run(capsys, ground, "--cancel", rows=("Fine-tune",))
     assert {*fake.cancelled} == {job["id"] for job in state.values()}
-    assert "cancelled 0 jobs" in run(capsys, place, "--cancel", rows=("Fine-tune",))
+    assert "cancelled 0 jobs" in run(capsys, ground, "--cancel", rows=("Fine-tune",))
 
 
-def test_a_queued_job_with_other_settings_is_refused(place, fake, capsys, monkeypatch):
-    run(capsys, place)
-    state = json.loads((place / "runs/slurm/submitted.json").read_text())["jobs"]
+def test_a_queued_job_with_other_settings_is_refused(ground, fake, capsys, monkeypatch):
+    run(capsys, ground)
+    state = json.loads((ground / "runs/slurm/submitted.json").read_text())["jobs"]
     fake.queue(*(f"{job['id']} PENDING" for job in state.values()))
     monkeypatch.setenv("LR", "0.5")
-    line = fails(capsys, "reproduce", *words(place))
+    line = fails(capsys, "reproduce", *words(ground))
     assert "in the queue with other settings" in line
 
 
 def test_a_run_folder_on_a_local_disk_of_another_machine_is_refused(
-    place, fake, capsys, monkeypatch
+    ground, fake, capsys, monkeypatch
 ):
     fake.write("nodes", "localhost\nnode17\n")
     monkeypatch.setattr(slurm, "file_system", lambda _: "ext4")
-    line = fails(capsys, "reproduce", *words(place))
+    line = fails(capsys, "reproduce", *words(ground))
     assert "is on a local disk (ext4), which the node node17 does not see" in line
     assert not fake.calls
     monkeypatch.setattr(slurm, "file_system", lambda _: "nfs4")
-    run(capsys, place)
+    run(capsys, ground)
 
 
-def test_without_sbatch(place, capsys, monkeypatch):
-    monkeypatch.setenv("PATH", str(place))
-    assert "no sbatch on the PATH" in fails(capsys, "reproduce", *words(place))
-    assert not (place / "runs").exists()
+def test_without_sbatch(ground, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(ground))
+    assert "no sbatch on the PATH" in fails(capsys, "reproduce", *words(ground))
+    assert not (ground / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -351,9 +351,9 @@ def test_without_sbatch(place, capsys, monkeypatch):
         (["--sbatch_args", "it's"], "--sbatch_args it's: No closing quotation"),
     ],
 )
-def test_wrong_flags(place, fake, capsys, flags, message):
-    assert message in fails(capsys, "reproduce", *words(place, *flags))
-    assert not fake.calls and not (place / "runs").exists()
+def test_wrong_flags(ground, fake, capsys, flags, message):
+    assert message in fails(capsys, "reproduce", *words(ground, *flags))
+    assert not fake.calls and not (ground / "runs").exists()
 
 
 def test_flags_of_a_cluster_need_one(tmp_path, capsys):
@@ -362,21 +362,21 @@ def test_flags_of_a_cluster_need_one(tmp_path, capsys):
 
 
 def test_data_and_models_are_fetched_once_before_anything_is_submitted(
-    place, fake, capsys, monkeypatch
+    ground, fake, capsys, monkeypatch
 ):
     fetched = []
 
-    def refuse(task, wanted):
-        fetched.append((task.name, sorted(wanted)))
+    def refuse(args, task):
+        fetched.append((task.name, args.max_train_rows))
         raise UserError("cannot load nyu-mll/glue")
 
-    monkeypatch.setattr("training.data_sources.hub_tables", refuse)
-    flags = [word for word in words(place) if word not in ("--data", str(place / "data"))]
+    monkeypatch.setattr("training.splits.load_splits", refuse)
+    flags = [word for word in words(ground) if word not in ("--data", str(ground / "data"))]
     assert "cannot load" in fails(capsys, "reproduce", *flags)
-    assert not fake.calls and fetched == [("sst2", ["test", "train"])]
-    monkeypatch.setattr("training.data_sources.hub_tables", lambda *_: fetched.append("data"))
-    for name in ("load_tokenizer", "load_pretrained"):
-        monkeypatch.setattr(f"training.models.{name}", lambda *given: fetched.append(given[0]))
+    assert not fake.calls and fetched == [("sst2", 2000)]
+    monkeypatch.setattr("training.splits.load_splits", lambda *_: fetched.append("data"))
+    for name in ("tokenizers.load_tokenizer", "models.load_pretrained"):
+        monkeypatch.setattr(f"training.{name}", lambda *given: fetched.append(given[0]))
     flags[flags.index("--encoder") + 1] = "some/encoder"
     call("reproduce", *flags)
     assert fetched[1:] == ["data", "some/encoder", "some/encoder"] and fake.calls
@@ -390,10 +390,10 @@ def test_data_and_models_are_fetched_once_before_anything_is_submitted(
 
 
 @pytest.fixture
-def batch_job(place, tmp_path, monkeypatch):
+def batch_job(ground, tmp_path, monkeypatch):
     """Starts the script of a unit whose command is a small program."""
-    args = reproduce.parse_args(words(place))
-    scripts = batch_scripts.BatchScripts(args, place / "runs")
+    args = reproduce.parse_args(words(ground))
+    scripts = batch_scripts.BatchScripts(args, ground / "runs")
     commands = tmp_path / "commands"
     commands.mkdir()
     log = tmp_path / "requeued"
@@ -468,12 +468,12 @@ def test_a_job_waits_for_a_process_that_still_holds_the_lock(batch_job, tmp_path
     assert out.endswith("free\n") and time.monotonic() - begin < 20
 
 
-def test_a_node_that_does_not_see_the_folder_says_so(batch_job, place):
+def test_a_node_that_does_not_see_the_folder_says_so(batch_job, ground):
     start, _ = batch_job
     job = start("exit 0")
     job.communicate()
     assert job.returncode == 0
-    script = place / "runs/slurm/a-job.sh"
+    script = ground / "runs/slurm/a-job.sh"
     text = script.read_text()
     script.unlink()
     done = subprocess.run(["bash", "-c", text], capture_output=True, text=True)

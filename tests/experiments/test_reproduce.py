@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import call, fails
@@ -23,6 +24,7 @@ from utils.cli import UserError
 from utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
+OF_DATA_SETS = ("TEXT_COLUMNS", "LABEL_COLUMN", "TRAIN_SPLIT", "TEST_SPLIT")
 
 
 @pytest.fixture(autouse=True)
@@ -451,6 +453,8 @@ def test_an_attack_without_its_settings_is_not_finished(tmp_path):
         ("SEARCH_EPOCHS", "0", "whole number >= 1"),
         ("LAMBDA", "x", "not a number >= 0"),
         ("GROUP_BY_LENGTH", "maybe", "yes or no"),
+        ("LAMBDA", "0.5\r", "contains a carriage return"),
+        ("PRECISION", "fp32\r", "contains a carriage return"),
     ],
 )
 def test_nonsense_in_the_environment_is_refused_by_its_name(
@@ -482,8 +486,8 @@ def test_the_variables_of_the_stages_work_in_a_plan(tmp_path, monkeypatch):
     checked = 0
     for stage, name in stages.items():
         for variable in shell_variables(stage, f"{stage}a"):
-            # ATTACK is not read; COMPARED_WITH needs another preset.
-            if variable in (*planner.FLAG_OF, "ATTACK", "COMPARED_WITH"):
+            # ATTACK is not read; COMPARED_WITH needs another preset; the rest is for data sets.
+            if variable in (*planner.FLAG_OF, "ATTACK", "COMPARED_WITH", *OF_DATA_SETS):
                 continue
             run = "scores-imp" if variable.startswith("IMP_") else name
             with monkeypatch.context() as patch:
@@ -494,6 +498,20 @@ def test_the_variables_of_the_stages_work_in_a_plan(tmp_path, monkeypatch):
             )
             checked += 1
     assert checked > 40
+
+
+def test_any_data_set_is_a_task(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXT_COLUMNS", "my text")
+    monkeypatch.setenv("TEST_SPLIT", "validation")
+    jobs = plan("table1", tmp_path, "--tasks", "owner/name:config")
+    dense, ticket = (jobs[run].training.args for run in ("dense", "ticket-robust-0.3"))
+    assert Path(dense.output_dir).parts[-3:] == ("owner--name--config", "seed42", "dense")
+    for args in (dense, ticket):
+        assert args.task_name == "owner/name:config" and args.max_seq_length == 128
+        assert (args.text_columns, args.test_split) == ("my text", "validation")
+    assert jobs["dense"].training.args.text_columns == "my text"
+    jobs = plan("table1", tmp_path, "--tasks", "builtin/rotten_tomatoes")
+    assert jobs["dense"].training.args.text_columns is None  # its columns are known
 
 
 def test_the_seed_and_the_resources_of_attacks_may_be_set(monkeypatch):
@@ -663,3 +681,15 @@ def test_what_the_attacks_lack_is_listed_before_anything_runs(tmp_path, monkeypa
     assert command in warning and "word vectors" in warning and "these attacks fail" in warning
     call("reproduce", *flags, "--scale", "mini", "--runs", tmp_path / "r")
     assert "missing" not in capsys.readouterr().err
+
+
+def test_every_target_also_has_a_page(monkeypatch):
+    words = []
+
+    def run(line):
+        words.extend(line)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(reproduce.subprocess, "run", run)
+    assert reproduce.write_report(reproduce.parse_args(["table1", "--scale", "mini"])) == 0
+    assert "--html" in words

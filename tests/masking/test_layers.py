@@ -134,3 +134,12 @@ def test_layers_outside_the_fast_path_use_the_plain_path(settings):
         output_and_gradients(fast, False), output_and_gradients(plain, False), strict=True
     ):
         assert torch.equal(actual, expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_mask_follows_its_layer_to_a_gpu():
+    linear, mask = nn.Linear(3, 2, bias=False), torch.tensor([[True, False, True], [False] * 3])
+    fix_mask(linear, mask)
+    linear.to("cuda")(torch.ones(1, 3, device="cuda")).sum().backward()
+    assert linear.weight.grad.tolist() == mask.float().tolist()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from masking import encoders
+from masking import parts
 from masking.families import role_of
 
 
@@ -41,23 +41,23 @@ def test_a_name_that_says_nothing_or_two_things_has_no_role(name):
 
 def test_parts_of_fused_matrices_by_hand():
     rows = torch.arange(12)[:, None].expand(12, 4)
-    thirds = encoders.split_fused({"h.0.attn.c_attn": rows}, heads=2)
+    thirds = parts.split_fused({"h.0.attn.c_attn": rows}, heads=2)
     assert [(n, t[:, 0].tolist()) for n, t in thirds.items()] == [
         ("h.0.attn.c_attn[query]", [0, 1, 2, 3]),
         ("h.0.attn.c_attn[key]", [4, 5, 6, 7]),
         ("h.0.attn.c_attn[value]", [8, 9, 10, 11]),
     ]
-    by_head = encoders.split_fused({"layers.0.attention.query_key_value": rows}, heads=2)
+    by_head = parts.split_fused({"layers.0.attention.query_key_value": rows}, heads=2)
     assert [t[:, 0].tolist() for t in by_head.values()] == [
         [0, 1, 6, 7],
         [2, 3, 8, 9],
         [4, 5, 10, 11],
     ]
-    assert [encoders.kinds_of(n) for n in by_head] == [("query",), ("key",), ("value",)]
-    assert set(encoders.layers_of(by_head).values()) == {1}
+    assert [parts.kinds_of(n) for n in by_head] == [("query",), ("key",), ("value",)]
+    assert set(parts.layers_of(by_head).values()) == {1}
     whole = torch.tensor([[0.5]])  # one block for the whole matrix
-    parts = encoders.split_fused({"h.0.attn.c_attn": whole}, heads=2)
-    assert [t.tolist() for t in parts.values()] == [[[0.5]]] * 3
-    assert encoders.split_fused({"layers.0.attention.query_key_value": rows}, None).keys() == {
+    blocks = parts.split_fused({"h.0.attn.c_attn": whole}, heads=2)
+    assert [t.tolist() for t in blocks.values()] == [[[0.5]]] * 3
+    assert parts.split_fused({"layers.0.attention.query_key_value": rows}, None).keys() == {
         "layers.0.attention.query_key_value"
     }

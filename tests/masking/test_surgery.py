@@ -10,7 +10,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from masking import encoders, families, surgery
+from masking import encoders, families, parts, surgery
 
 SIZES = {
     "hidden_size": 16,
@@ -51,7 +51,7 @@ def test_six_matrices_per_layer_and_the_pooler_are_prunable_but_not_the_head(nam
     assert len(linears) == count
     assert all(path.startswith(model.base_model_prefix + ".") for path in linears)
     assert all(model.get_submodule(path) is linear for path, linear in linears.items())
-    kinds = [encoders.kinds_of(path)[0] for path in linears]
+    kinds = [parts.kinds_of(path)[0] for path in linears]
     assert kinds[:6] == list(families.KINDS_OF_A_LAYER) and kinds.count("query") == 3
     for path, kind in zip(linears, kinds, strict=True):
         letter = {"query": "q", "key": "k", "value": "v"}.get(kind)

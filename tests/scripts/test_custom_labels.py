@@ -1,10 +1,16 @@
-"""Unusual labels in stages 1, 2 and 3, in an attack, and in the replay of its texts."""
+"""Unusual labels in stages 1, 2 and 3, in an attack, and in the replay of its texts.
 
+The last set is that of a data set with label names of its own, in a local folder.
+"""
+
+import itertools
 import json
 import random
 
+import datasets
 import pandas as pd
 import pytest
+from attack_tools import ODD_TEXTS
 from conftest import BAD, GOOD, PLAIN, call, fails
 
 from utils.files import read_json, read_jsonl
@@ -17,6 +23,7 @@ SETS = {
     "parquet": ([5.0, 4.0, 3.0, 2.0, 1.0], ["1", "2", "3", "4", "5"]),
     "jsonl": (["c++", "c", "c#", "C"], ["C", "c", "c#", "c++"]),
     "tsv": (["10", "other", "2", "v1.0", "v1"], ["10", "2", "other", "v1", "v1.0"]),
+    "data": ([0, 1, 2, 3], ["2", "1", "👍", "好评"]),
 }
 TRAIN = ("--quiet", "--bsz", 16, "--lr", "1e-2", "--device", "cpu")
 
@@ -40,16 +47,37 @@ def write(path, labels: list, count: int, seed: int) -> None:
         table.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
 
 
+def write_data_set(path, names: list[str], count: int, seed: int) -> None:
+    """A file whose metadata hold the label names, as a data set of the hub has it.
+
+    A quarter of the texts have odd characters. A text and a label are missing.
+    """
+    path.parent.mkdir(exist_ok=True)
+    write(path, list(range(len(names))), count * len(names), seed)
+    typed = {"body": datasets.Value("string"), "class": datasets.ClassLabel(names=names)}
+    table = pd.read_parquet(path)
+    odd = itertools.cycle(ODD_TEXTS)
+    table["body"] = [f"{next(odd)} {x}" if i % 4 == 0 else x for i, x in enumerate(table["body"])]
+    table.loc[0, "body"] = None
+    table.loc[1, "class"] = -1
+    datasets.Dataset.from_pandas(table, datasets.Features(typed)).to_parquet(path)
+
+
 @pytest.fixture(scope="module", params=SETS)
 def runs(request, encoder, tmp_path_factory):
     """Stages 1 (dense), 2 (search) and 3 (ticket) in one folder, with one set of labels."""
     folder = tmp_path_factory.mktemp(request.param)
     labels, names = SETS[request.param]
     for split, count, seed in (("train", 40, 1), ("test", 12, 2)):
-        write(folder / f"{split}.{request.param}", labels, count * len(labels), seed)
+        if request.param == "data":
+            write_data_set(folder / "data" / f"{split}.parquet", names, count, seed)
+        else:
+            write(folder / f"{split}.{request.param}", labels, count * len(labels), seed)
     data = ("--task_name", "custom", "--text_columns", "body", "--label_column", "class")
     files = [("--train_file", "train"), ("--test_file", "test")]
     files = [x for flag, split in files for x in (flag, folder / f"{split}.{request.param}")]
+    if request.param == "data":
+        data, files = ("--dataset_name", folder / "data"), []
     first = ("--model_name", encoder, "--output_dir", folder / "dense", *data, *files)
     call("finetune", *first, "--epochs", 8, *TRAIN)
     call(
@@ -112,16 +140,41 @@ def test_attack_and_replay_take_the_labels_from_the_checkpoint(runs):
         assert result["clean_percent"] == pytest.approx(summary["clean_percent"])
 
 
+@pytest.mark.parametrize("runs", ["data"], indirect=True)
+def test_any_data_set_in_the_other_scripts(runs, encoder):
+    folder, _, names = runs
+    data = ("--dataset_name", folder / "data", "--device", "cpu", "--quiet")
+    pruned, ticket = folder / "pruned", folder / "ticket"
+    steps = ("--to_sparsity", 0.2, "--share_per_round", 0.2, "--epochs", 1, "--bsz", 16)
+    call("prune_iteratively", "--model_name", encoder, "--output_dir", pruned, *data, *steps)
+    assert read_run(pruned)["label_names"] == names and read_run(pruned)["task"] == "./data"
+    quick = ("--recipe", "deepwordbug", "--num_examples", 8, "--quiet")
+    call("attack", "--model_name", ticket, *quick, "--output_dir", ticket / "attacks" / "few")
+    call(
+        *("analysis.text_quality", "--attacks", ticket / "attacks" / "few"),
+        *("--output_dir", folder / "quality", "--device", "cpu"),
+    )
+    quality = read_json(folder / "quality" / "quality.json")
+    assert (quality["task"], quality["column"]) == ("./data", "body")
+    other = ("--model_name", ticket, "--dataset_name", folder / "data", "--test_split", "train")
+    call("attack", *other, *quick, "--output_dir", folder / "train")  # another split of the data
+    record = read_jsonl(ticket / "records.jsonl")[-1]
+    in_train, in_dev = record["attacked_rows_in_train"], record["attacked_rows_in_dev"]
+    assert in_train and in_train + in_dev == 8 and record["label_names"] == names
+
+
 def test_a_label_of_a_test_file_that_training_does_not_have(runs, encoder, capsys):
     folder, labels, names = runs
     path = folder / "more.jsonl"
-    lines = [{"body": "the film", "class": x} for x in [*labels, "unknown label"]]
+    lines = [{"body": "the film", "class": x} for x in [*names, "unknown label"]]
     path.write_text("\n".join(map(json.dumps, lines)) + "\n")
     message = f"label 'unknown label' in row {len(labels)} (1 such rows)"
     attack = ("attack", "--model_name", folder / "ticket", "--recipe", "deepwordbug")
     line = fails(capsys, *attack, "--test_file", path)
     assert message in line and line.endswith(", ".join(names))
     data = ("--task_name", "custom", "--text_columns", "body", "--label_column", "class")
+    if (folder / "data").is_dir():
+        return
     [train] = folder.glob("train.*")
     files = ("--train_file", train, "--test_file", path)
     first = ("--model_name", encoder, "--output_dir", folder / "refused", *data, *files)

@@ -9,7 +9,7 @@ from families import FAMILIES, build
 from script_tools import finetune, retrain, search
 
 from masking import encoders, ticket_files
-from training import models
+from training import models, tokenizers
 from utils.files import read_json, read_jsonl
 
 STEP = {"epochs": 1, "bsz": 32, "max_train_rows": 64, "max_eval_rows": 32}
@@ -110,9 +110,9 @@ def test_a_decoder_whose_tokenizer_has_no_padding_token(tmp_path):
         settings = read_json(folder / name)
         (folder / name).write_text(json.dumps(settings | change))
     (folder / "special_tokens_map.json").unlink(missing_ok=True)
-    tokenizer = models.load_tokenizer(str(folder))
+    tokenizer = tokenizers.load_tokenizer(str(folder))
     model = models.load_pretrained(str(folder), ("a", "b"), 1, None, "sdpa").eval()
-    models.fit_tokenizer(model, tokenizer)
+    tokenizers.fit_tokenizer(model, tokenizer)
     assert tokenizer.pad_token == "[SEP]" and model.config.pad_token_id == 3
     texts = ["good", "a bad film with a plot"]
     with torch.inference_mode():
@@ -125,8 +125,8 @@ def test_a_decoder_with_absolute_positions_is_padded_on_the_right(tmp_path):
     """A tokenizer that pads on the left, as for generation, is corrected; Llama keeps its side."""
     for name, side in (("GPT-2", "right"), ("Llama", "left")):
         folder = build(FAMILIES[name], tmp_path / name)
-        tokenizer = models.load_tokenizer(str(folder))
+        tokenizer = tokenizers.load_tokenizer(str(folder))
         tokenizer.padding_side = "left"
         model = models.load_pretrained(str(folder), ("a", "b"), 1, None, "sdpa")
-        models.fit_tokenizer(model, tokenizer)
+        tokenizers.fit_tokenizer(model, tokenizer)
         assert tokenizer.padding_side == side

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.presets import RECIPES
+from training import tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["stage1-finetune.sh", "stage2-search-ticket.sh", "stage3-draw-retrain_ticket.sh"]
@@ -66,6 +67,23 @@ def test_stage_scripts_accept_each_task_and_pass_overrides(script, echo_python, 
         assert "<--epochs><7>" in line and "<--data_dir><a folder>" in line
         assert line.endswith("<--quiet>") and "/a b/bert-base-uncased/" in line
     assert sum("<--seed><2>" in line for line in lines) == 7
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_any_data_set_is_a_task(script, echo_python, tmp_path):
+    names = {"owner/name": "owner--name", "o/n:c": "o--n--c", "../a/b": "a--b", "./x/": "x"}
+    columns = {"TEXT_COLUMNS": "my text", "LABEL_COLUMN": "l", "TEST_SPLIT": "t"}
+    given = {"PYTHON": echo_python, "TASKS": " ".join(names), "RUNS": f"{tmp_path}", "ATTACK": "no"}
+    done = shell(script, given | columns)
+    assert done.returncode == 0
+    lines = [line for line in done.stdout.splitlines() if "make_scores" not in line]
+    for (name, folder), line in zip(names.items(), lines, strict=True):
+        assert f"<--task_name><{name}>" in line and f"/bert-base-uncased/{folder}/seed42/" in line
+        assert folder == tasks.folder_of(name)
+        assert "<--text_columns><my text><--label_column><l><--test_split><t>" in line
+    for wrong in ("sst3", "builtin/sst2"):
+        done = shell(script, {"PYTHON": echo_python, "TASKS": wrong})
+        assert done.returncode == 2 and f"unknown task '{wrong}'" in done.stderr
 
 
 def test_stage_2_sets_the_papers_table_6(echo_python):
@@ -213,7 +231,7 @@ def test_a_python_that_is_missing_is_an_error(script, copied_scripts, tmp_path):
 @pytest.mark.parametrize("script", ["reproduce.sh", "scripts/setup.sh"])
 def test_a_python_of_that_name_must_exist(script, copied_scripts):
     """Neither a set-up nor another interpreter replaces it."""
-    done = shell(copied_scripts / script, {"PYTHON": "nowhere/python"}, "table1")
+    done = shell(copied_scripts / script, {"PYTHON": "nowhere/python"})
     assert done.returncode == 2 and "PYTHON=nowhere/python" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (copied_scripts / ".venv").exists()
 
@@ -398,16 +416,55 @@ def test_misspelled_variables_are_errors_that_name_the_right_one(script, echo_py
         assert done.stderr == f"error: stage {stage} does not read {name} ({hint}); unset it\n"
 
 
-@pytest.mark.parametrize("script", STAGES)
-def test_carriage_returns_are_named(script, echo_python):
-    settings = {"PYTHON": echo_python, "TASKS": "sst2"}
-    for name in ("TASKS", "SEEDS", "MODEL"):
-        done = shell(script, settings | {name: "sst2\r"})
+@pytest.mark.parametrize(
+    ("script", "names"),
+    [
+        *((script, ["TASKS", "SEEDS", "MODEL", "PYTHON", "ATTACK", "LAMBDA"]) for script in STAGES),
+        ("reproduce.sh", ["PYTHON"]),
+        ("quickstart.sh", ["PRESET"]),
+        ("scripts/setup.sh", ["PYTHON"]),
+        ("scripts/second_half.sh", ["DATA", "RUNS", "NEIGHBOURS", "DRY_RUN", "PYTHON", "SEEDS"]),
+    ],
+)
+def test_carriage_returns_in_variables_are_named(script, names, echo_python, copied_scripts):
+    usual = {"PYTHON": echo_python, "TASKS": "sst2", "NEIGHBOURS": "n.json"}
+    before = sorted(copied_scripts.rglob("*"))
+    for name in names:
+        done = shell(str(copied_scripts / script), usual | {name: usual.get(name, "") + "\r"}, "1")
         assert done.returncode == 2 and not done.stdout
-        assert done.stderr.startswith(f"error: {name} contains a carriage return")
-    done = shell(script, settings | {"ATTACK": "true"})
-    assert done.returncode in (0, 2) and "attack.py" not in done.stdout
-    assert len(done.stderr.splitlines()) == 1
+        line = f"error: {name} contains a carriage return (Windows line endings?); remove it\n"
+        assert done.stderr == line
+    assert sorted(copied_scripts.rglob("*")) == before
+
+
+@pytest.mark.parametrize("script", STAGES)
+def test_carriage_returns_in_flags_are_refused(script, echo_python):
+    done = shell(
+        script, {"PYTHON": echo_python, "KINDS": "" if "1" in script else "robust"}, "-q\r"
+    )
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr == "error: a flag contains a carriage return; remove it\n"
+
+
+def every_script() -> list[str]:
+    paths = [*ROOT.glob("*.sh"), *ROOT.glob("benchmarks/*.sh"), *ROOT.glob("scripts/*.sh")]
+    sourced = {"common.sh", "variables.sh", "line_endings.sh"}
+    return sorted(str(path.relative_to(ROOT)) for path in paths if path.name not in sourced)
+
+
+@pytest.mark.parametrize("script", every_script())
+@pytest.mark.parametrize("converted", ["all", "the script"])
+def test_windows_line_endings_are_named(script, converted, copied_scripts):
+    shutil.copytree(ROOT / "benchmarks", copied_scripts / "benchmarks")
+    path = copied_scripts / script
+    for file in [path] if converted == "the script" else copied_scripts.rglob("*.sh"):
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    done = shell(str(path))
+    assert done.returncode == 2 and not done.stdout
+    remedy = f"error: Windows line endings; remove them: sed -i 's/\\r//' {path}"
+    assert done.stderr.startswith(remedy) and done.stderr.count("\n") == 1
+    subprocess.run(["sh", "-c", done.stderr.partition("them: ")[2]], check=True)
+    assert b"\r" not in path.read_bytes()
 
 
 def test_stage_3_reads_the_scores_of_a_tagged_search(echo_python):
@@ -492,6 +549,84 @@ def test_wrong_phases(env, phases, part, echo_python):
     done = shell("scripts/second_half.sh", {"PYTHON": echo_python, **env}, *phases)
     assert done.returncode == 2 and part in done.stderr + done.stdout
     assert "<" not in done.stdout
+
+
+@pytest.fixture
+def pythons(tmp_path, copied_scripts) -> Path:
+    """A folder of Pythons that write what they do to `done`. Those named in `old` do not fit."""
+    for file in ROOT.glob("requirements*"):
+        shutil.copy(file, copied_scripts)
+    folder = tmp_path / "pythons"
+    folder.mkdir()
+    (folder / "old").touch()
+    for name in ("python3", "python3.11", "python3.12", "python3.13"):
+        (folder / name).write_text(
+            f"""#!/bin/sh
+case "$1 $2" in
+    "-c "*) ! grep -qx "$(basename "$0")" {folder}/old ;;
+    "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && echo "{name} $3" >>{folder}/done ;;
+    *) echo "$*" >>{folder}/done ;;
+esac
+"""
+        )
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def set_up(checkout: Path, pythons: Path, *words, **settings) -> list[str]:
+    env = {"PATH": f"{pythons}:{os.environ['PATH']}"} | settings
+    done = shell(str(checkout / "scripts" / "setup.sh"), env, *words)
+    assert done.returncode == 0 and not done.stderr
+    log = pythons / "done"
+    lines = log.read_text().splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    return lines
+
+
+def test_set_up_takes_the_newest_python_that_fits(copied_scripts, pythons):
+    venv = copied_scripts / ".venv"
+    for old, chosen in (
+        ("", "python3.13"),
+        ("python3.13", "python3.12"),
+        ("python3.13\npython3.12", "python3.11"),
+        ("python3.13\npython3.12\npython3.11", "python3"),
+    ):
+        (pythons / "old").write_text(old)
+        created, *installed = set_up(copied_scripts, pythons)
+        assert created == f"{chosen} {venv}" and installed[-1].endswith("/requirements.txt")
+        assert set_up(copied_scripts, pythons) == []  # done already
+        shutil.rmtree(venv)
+    (pythons / "old").write_text("")
+    assert set_up(copied_scripts, pythons, PYTHON="python3.12")[0] == f"python3.12 {venv}"
+    shutil.rmtree(venv)
+    (pythons / "old").write_text("python3.13")
+    done = shell(str(copied_scripts / "scripts/setup.sh"), {"PYTHON": str(pythons / "python3.13")})
+    assert done.returncode == 2 and "python3.13 is not a Python 3.11, 3.12 or 3.13" in done.stderr
+
+
+def test_set_up_for_transformers_5_installs_the_training_half(copied_scripts, pythons):
+    venv = copied_scripts / ".venv-transformers5"
+    created, installed = set_up(copied_scripts, pythons, "--transformers5")
+    assert created == f"python3.13 {venv}" and installed.endswith(f"{venv}/requirements.txt")
+    lines = [
+        line.partition("#")[0] for line in (venv / "requirements.txt").read_text().splitlines()
+    ]
+    wanted = {re.split("[=><]", line)[0]: line for line in lines if line.strip()}
+    assert wanted["transformers"] == "transformers>=5,<6"
+    assert {"torch", "datasets", "matplotlib", "pytest"} < wanted.keys()
+    assert not {"textattack", "tensorflow", "nltk"} & wanted.keys()
+    assert set_up(copied_scripts, pythons, "--transformers5") == []
+    assert not (copied_scripts / ".venv").exists()
+    done = shell(str(copied_scripts / "scripts/setup.sh"), {}, "--transformers6")
+    assert done.returncode == 2 and "unknown argument '--transformers6'" in done.stderr
+
+
+def test_each_locked_package_has_a_file_for_each_python():
+    """One hash for a package that all Pythons share, or at least one for each of the three."""
+    text = (ROOT / "requirements.lock").read_text()
+    packages = re.split(r"\n(?=[A-Za-z])", text.partition("\nabsl-py")[2])
+    counts = {package.count("--hash=sha256:") for package in packages}
+    assert len(packages) > 140 and counts <= {1, 3, 4}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from conftest import call, fails, make_encoder, sentences, words_of, write_tsv
 from evaluation import readers
 from masking import ticket_files, tickets
 from training.data_sources import read_table
-from utils import files
+from utils import files, launch
 from utils.cli import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -210,6 +210,7 @@ CASES = [
     ("finetune", {"method": "freelb", "adv_steps": 0}, "needs --adv_steps and --adv_lr above 0"),
     ("finetune", {"method": "pgd", "info_beta": 1}, "not read by --method pgd"),
     ("finetune", {"method": "infobert", "anchor_low": 0.95}, "must be below --anchor_high"),
+    ("finetune", {"lr": "5e-5\r"}, r"'5e-5\r' contains a carriage return"),
     ("finetune", {"time_budget": "90"}, "'90' is not a time such as 45m or 8h"),
     ("attack", {"time_budget": "0h"}, "'0' is not a number > 0"),
     ("finetune", {"micro_bsz": 0}, "'0' is not a whole number >= 1"),
@@ -404,6 +405,37 @@ def test_one_line_status_2_nothing_written(
     assert "\n" not in line and len(line) < 700
     assert not (tmp_path / "out").exists() and contents(place) == before
     assert not (place / "RAN").exists()  # the code in a folder is never run
+
+
+LAUNCHES = [  # variables, and those that the line tells to unset
+    ({"PMI_SIZE": "2"}, "PMI_SIZE"),
+    ({"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}, "LOCAL_RANK"),
+    ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1"}, "OMPI_COMM_WORLD_SIZE"),
+    ({"MV2_COMM_WORLD_SIZE": "4", "MASTER_PORT": "29500"}, "MV2_COMM_WORLD_SIZE"),
+    ({"WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": ""}, "WORLD_SIZE LOCAL_RANK"),
+    ({"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "RANK": "first"}, "WORLD_SIZE"),
+    ({"LOCAL_RANK": ""}, "LOCAL_RANK"),
+    ({"WORLD_SIZE": "2\r"}, "WORLD_SIZE"),
+    ({"ACCELERATE_USE_DEEPSPEED": "true"}, "ACCELERATE_USE_DEEPSPEED"),
+]
+
+
+@pytest.mark.parametrize(("variables", "named"), LAUNCHES, ids=[" ".join(v) for v, _ in LAUNCHES])
+@pytest.mark.parametrize(
+    "script", ["finetune", "search_ticket", "prune_iteratively", "retrain_ticket"]
+)
+def test_variables_that_a_launcher_left_behind(
+    place, tmp_path, capsys, monkeypatch, script, variables, named
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    line = fails(capsys, script, *arguments(place, tmp_path / "out", script, {}))
+    assert f"unset {named}" in line and list(variables)[0] + "=" in line
+    assert not (tmp_path / "out").exists()
+    for name in named.split():  # the remedy
+        monkeypatch.delenv(name)
+    launch.check()
+    assert not launch.announced()
 
 
 SHELL = [

@@ -16,7 +16,7 @@ from training.optim import decay_groups
 from utils.cli import UserError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "encoders.md"
-HEAD = ["encoder", "classifier", "kinds of matrices", "padding", "4.57", "5"]
+HEAD = ["encoder", "classifier", "kinds of matrices", "padding", "4.57", "5.17"]
 TEXTS = ("good", "a film " * 4 + "good", "the plot of a bad film " * 40)  # 1, 9 and many words
 
 
@@ -120,13 +120,15 @@ def test_a_ticket_survives_training_saving_and_loading(family, tmp_path):
 
 def test_the_page_describes_the_family(family, request):
     """With --write_tables, the row is written instead. A column belongs to a version."""
+    version = ".".join(transformers.__version__.split(".")[:2])
+    if version not in HEAD:
+        pytest.skip(f"the page has no column for transformers {version}")
     name = request.node.callspec.params["family"]
     *cells, attention = describe(*family[1:])
-    column = 4 if transformers.__version__.startswith("4.") else 5
     rows = {row[0]: row for row in table_of_page()}
     old = rows.get(name, [""] * len(HEAD))
     expected = [name, *cells, *old[4:]]
-    expected[column] = attention
+    expected[HEAD.index(version)] = attention
     if request.config.getoption("--write_tables"):
         write_table([*(rows | {name: expected}).values()])
     else:

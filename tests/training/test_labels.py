@@ -43,6 +43,7 @@ from utils.cli import UserError
         ("01.0", "01.0"),
         ("1.0.0", "1.0.0"),
         (" c++ ", "c++"),
+        ("e\u0301te\u0301", "\u00e9t\u00e9"),
         ("9" * 5000, "9" * 5000),
     ],
 )
@@ -104,6 +105,12 @@ def order_of(names, task_names):
         (["0", "1"], ["negative", "positive"], [0, 1]),
         (["CONTRADICTION", "Entailment", "neutral"], TASKS["mnli"].label_names, [1, 2, 0]),
         (["Not-Entailment", "entailment"], TASKS["qnli"].label_names, [1, 0]),
+        (["1", "0"], ["0", "1"], [1, 0]),
+        (["Нет", "да"], ["да", "нет"], [1, 0]),
+        (["差评", "好评"], ["好评", "差评"], [1, 0]),
+        (["👎", "👍"], ["👍", "👎"], [1, 0]),
+        (["E\u0301te\u0301", "hiver"], ["hiver", "\u00e9t\u00e9"], [1, 0]),
+        (["01", "1", "001"], ["001", "01", "1"], [2, 0, 1]),
     ],
 )
 def test_logits_of_a_checkpoint(names, task_names, order):
@@ -115,6 +122,12 @@ def test_logits_of_a_checkpoint(names, task_names, order):
     [
         (["1", "2", "3"], ["0", "1", "2"]),
         (["c", "d"], ["c", "c++"]),
+        (["c++", "d"], ["c#", "d"]),
+        (["-1", "2"], ["1", "2"]),
+        (["👍", "👎"], ["😀", "😢"]),
+        (["1", "0"], ["negative", "positive"]),  # numbers that contradict the positions
+        (["LABEL_1", "LABEL_0"], ["negative", "positive"]),
+        (["1", "negative"], ["negative", "positive"]),
         (["a", "LABEL_1"], ["a", "b"]),
     ],
 )
@@ -132,6 +145,7 @@ def test_a_custom_task_takes_the_labels_of_a_checkpoint():
 
     assert taken(["1", "2", "3"], {}) == ("1", "2", "3")
     assert taken(["LABEL_0", "LABEL_1"], {}) == ("0", "1")
+    assert taken(["1", "0"], {}) == ("1", "0")
     names = ["LABEL_0", "LABEL_1"]  # labels of a user in checkpoint.json
     assert taken(names, {"label_names": names}) == ("LABEL_0", "LABEL_1")
     assert labels.task_with_labels_of(TASKS["sst2"], None, {}) is TASKS["sst2"]

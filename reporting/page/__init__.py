@@ -1,0 +1,1 @@
+"""The report as one HTML page: report.html, and the gallery of tickets as tickets.html."""
