@@ -21,8 +21,6 @@ COLUMNS += ["judge_before", "judge_after", "context", "original", "adversarial"]
 COLUMNS += ["words_changed", "words_total", "similarity", "perplexity_ratio"]
 FOR_A_PERSON = ["same_label", "reads_well"]  # columns to be filled in
 
-TOKEN = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
-
 _STYLE = """
 body { font: 15px/1.45 sans-serif; margin: 1.5em; max-width: 75em; }
 table { border-collapse: collapse; width: 100%; }
@@ -80,7 +78,7 @@ def marked(original: str, adversarial: str) -> tuple[str, str]:
 
     Adjacent changed words share one mark.
     """
-    tokens = [list(TOKEN.finditer(text)) for text in (original, adversarial)]
+    tokens = [list(render.TOKEN.finditer(text)) for text in (original, adversarial)]
     words = [[token.group() for token in of_text] for of_text in tokens]
     steps = difflib.SequenceMatcher(None, *words, autojunk=False).get_opcodes()
     changed = [step for step in steps if step[0] != "equal"]

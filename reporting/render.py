@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from reporting.comparisons import Difference, Result, difference
 from utils.files import write_atomically
 
 NONE = "—"
+# A word, or a sign, of a text whose changes are shown.
+TOKEN = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 # Sentences that the legends of several tables share.
 OF_MEASURES = (
     "Clean: accuracy before the attack. Aua: accuracy under attack. Both are shares of all "

@@ -24,7 +24,7 @@ wanted() {
         cat "$ROOT/requirements.txt" "$ROOT/requirements-train.txt" "$ROOT/requirements.lock"
     else
         sed 's/^transformers==.*/transformers>=5,<6/' "$ROOT/requirements-train.txt"
-        grep -E '^(matplotlib|pytest)==' "$ROOT/requirements.txt"
+        grep -E '^(jinja2|matplotlib|pytest|rich)==' "$ROOT/requirements.txt"
     fi
 }
 if [ -x "$venv/bin/python" ] && wanted | cmp -s - "$stamp"; then

@@ -15,7 +15,7 @@ from evaluation.outcomes import LETTERS
 from evaluation.records import AttackRecord
 from reporting.cells import grouped
 from reporting.page.blocks import ROBUST, Block, kind_of
-from reporting.pairs import TOKEN
+from reporting.render import TOKEN
 from training.tasks import TASKS
 from utils.cli import UserError
 from utils.files import read_json
