@@ -4,7 +4,7 @@
 
 Prints a plan first. Finished runs are reused, also by other tables, and interrupted runs resume. An
 environment variable such as LR or SEARCH_EPOCHS overrides a setting of the scripts
-(experiments/commands.py).
+(experiments/commands.py). With --cluster slurm, Slurm runs the plan (docs/cluster.md).
 """
 
 import argparse
@@ -19,12 +19,14 @@ from pathlib import Path
 
 from evaluation import availability
 from evaluation.settings import AttackSettings
-from experiments import planner, recorded
+from experiments import cluster, planner, recorded
+from experiments.cluster_settings import ClusterSettings, check_flags
 from experiments.jobs import Job, duration
 from experiments.paper import FIGURES, TABLES
 from experiments.runner import execute
 from experiments.scales import SCALES, ChoiceOfRuns, tables_of, tasks_of
 from experiments.study import STUDIES, STUDY_RECORDS
+from experiments.units import cost_of, units_of
 from training.settings import FolderSettings, SessionSettings
 from utils import cli, interrupts
 from utils.settings import add_flags, changed, setting
@@ -33,7 +35,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 @dataclass(kw_only=True)
-class Settings(ChoiceOfRuns):
+class Settings(ChoiceOfRuns, ClusterSettings):
     """Runs."""
 
     rows: list | None = setting(None, "names of the rows of a table", nargs="+", unset="all")
@@ -59,7 +61,10 @@ class Settings(ChoiceOfRuns):
     )
     jobs: int = setting(1, "number of parallel runs on a CPU", cli.positive_int)
     time_budget: float | None = changed(SessionSettings, "time_budget", None)
-    dry_run: bool = setting(False, "only print the plan")
+    dry_run: bool = setting(
+        False, "only print the plan; for a cluster, also write and print the scripts of the jobs"
+    )
+    only_report: bool = setting(False, "run nothing, and write the table from what is finished")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -68,6 +73,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("target", choices=targets, help="table, figure or study to make")
     add_flags(parser, Settings)
     args = parser.parse_args(argv)
+    check_flags(args, Settings)
     if args.rows and not tables_of(args.target):
         raise cli.UserError(f"--rows chooses rows of a table, but {args.target} has none")
     is_study = args.target in STUDIES
@@ -113,6 +119,11 @@ def show(jobs: list[Job], args) -> None:
         f"{len(jobs)} runs, {len(jobs) - len(missing)} finished; the others take about "
         f"{total} one after the other"
     )
+    if args.cluster:
+        units, size = units_of(jobs, Path(args.runs)), SCALES[args.scale].size
+        count, hours, gigabytes = cost_of(units, size)
+        what = "GPU hours" if args.gpus_per_job else "hours"
+        print(f"on the cluster: {count} jobs, {hours:.1f} {what}, {gigabytes:.1f} GB on the disk")
 
 
 def warn_about_resources(jobs: list[Job]) -> None:
@@ -163,12 +174,27 @@ def compare_kept_tickets(folder: Path) -> int:
     ).returncode
 
 
+def report_words(args: argparse.Namespace) -> list[str]:
+    """The arguments of reproduce.py that make the report of this plan."""
+    words = [args.target, "--only_report", "--scale", args.scale, "--tasks", *args.tasks]
+    words += ["--seeds", *map(str, args.seeds)]
+    words += ["--rows", *args.rows] if args.rows else []
+    words += [] if args.controls else ["--no-controls"]
+    return words + args.further_flags
+
+
 def main() -> None:
     args = parse_args()
+    if args.only_report:
+        sys.exit(write_report(args))
     interrupts.limit_time(args.time_budget)
     jobs = planner.make_plan(args)
-    show(jobs, args)
-    warn_about_resources(jobs)
+    if not args.status and not args.cancel:
+        show(jobs, args)
+        warn_about_resources(jobs)
+    is_left = any(not job.finished for job in jobs)
+    if args.cluster and (is_left or args.status or args.cancel or args.dry_run):
+        return cluster.run(args, jobs, report_words(args))
     if args.dry_run:
         return
     if not jobs:

@@ -2,6 +2,7 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 from training.tasks import TASKS
 from utils.cli import UserError
@@ -25,6 +26,8 @@ SECONDS_PER_TOKEN = {  # to train on it, and to attack it
     ("cuda", "paper"): (2e-5, 0.02),
 }
 START_SECONDS = 12  # imports and loading, per script
+# Of a checkpoint, and of the scores of its prunable weights: 109.5 and 22.7 M parameters.
+BYTES = {"mini": (91_000_000, 43_000_000), "paper": (438_000_000, 342_000_000)}
 
 
 @functools.cache
@@ -43,11 +46,24 @@ def training_rows(task: str, folder: Path | None) -> int:
     return len(read_table(files["train"]))
 
 
-def seconds_per_row(task: str, size: str) -> tuple[float, float]:
-    """To train on a row once, and to attack it. `size`: of the encoder, mini or paper."""
-    import torch
+def seconds_per_row(task: str, size: str, device: str | None = None) -> tuple[float, float]:
+    """To train on a row once, and to attack it. `size`: of the encoder, mini or paper. `device`:
+    cpu or cuda; None: that of this machine."""
+    if device is None:
+        import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     to_train, to_attack = SECONDS_PER_TOKEN[device, size]
     tokens = ROWS_AND_TOKENS.get(task, ANY_OTHER)[1]
     return tokens * to_train, tokens * to_attack
+
+
+def disk_bytes(script: str, args: Any, size: str) -> int:
+    """What a script leaves on the disk: the last and the best checkpoint and the kept ones, or
+    scores."""
+    checkpoint, scores = BYTES[size]
+    if script == "attack":
+        return 0  # a megabyte at most
+    if script in ("finetune", "retrain_ticket"):
+        return (2 + len(args.keep_epochs)) * checkpoint
+    return (1 + len(getattr(args, "keep_scores", ()))) * scores

@@ -28,6 +28,7 @@ class Pipeline:
     `data`: folder with a folder per task, or None. `num_examples`: attacked rows, None for the
     task's own number. `known_rows`: numbers of training rows, for the estimates of tasks without
     local data. `keep_search_epochs`: keep the scores of every epoch of the default search.
+    `device`: that of the estimates, cpu or cuda; None: that of this machine.
     """
 
     scale: Scale
@@ -37,6 +38,7 @@ class Pipeline:
     num_examples: int | None = None
     known_rows: dict[str, int | None] = field(default_factory=dict)
     keep_search_epochs: bool = False
+    device: str | None = None
     jobs: dict[str, Job] = field(init=False, default_factory=dict)
 
     def data_of(self, task: str) -> Path | None:
@@ -238,8 +240,8 @@ class Place:
 
     def _add(self, training: Command, passes: float, **more: Any) -> str:
         """Plan a run. `passes`: over the training rows, for its expected time."""
-        size = "paper" if self.scale.name == "paper" else "mini"
-        to_train, to_attack = estimates.seconds_per_row(self.task, size)
+        device = self.pipeline.device
+        to_train, to_attack = estimates.seconds_per_row(self.task, self.scale.size, device)
         rows = self.pipeline.training_rows(self.task, training)
         seconds = estimates.START_SECONDS + rows * passes * to_train
         attack_seconds = estimates.START_SECONDS + self._attacked_rows * to_attack

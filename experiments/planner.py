@@ -57,6 +57,7 @@ def make_plan(args: Namespace) -> list[Job]:
         args.num_examples,
         {r.task: r.training_rows for r in records.values() if r.training_rows},
         keep_search_epochs=is_study,
+        device="cuda" if args.cluster and args.gpus_per_job else None,
     )
     for seed in args.seeds:
         for task in args.tasks:

@@ -42,6 +42,11 @@ class Scale:
     further_flags: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
 
+    @property
+    def size(self) -> str:
+        """Of the encoder, for estimates: mini or paper."""
+        return "paper" if self.name == "paper" else "mini"
+
 
 SCALES = by_name(
     Scale(

@@ -122,8 +122,13 @@ def lock_folder(folder: Path, name: str) -> IO:
     lock = open(folder / name, "w")  # noqa: SIM115  closing the file releases the lock
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
+    except BlockingIOError as e:
         raise UserError(f"another process is at work in {folder}; wait until it ends") from e
+    except OSError as e:  # of a network file system that is mounted without locks
+        raise UserError(
+            f"{folder} cannot be locked ({e.strerror}): choose a file system that has locks; mount "
+            "Lustre with -o flock"
+        ) from e
     return lock
 
 

@@ -158,6 +158,7 @@ def test_flags_exist(name, parsers):
     known = {flag for parser in parsers.values() for flag in flags_of(parser)}
     known |= {"--fast", "--transformers5", "--write_tables", "--nproc_per_node"}
     known |= {"--require-hashes", "--no-deps", "--dry-run", "--ignore-installed", "--report"}  # pip
+    known |= {"--cpus-per-task", "--mem"}  # sbatch
     for text in quoted(ROOT / name):
         for flag in re.findall(r"(?<![\w-])--[a-z][\w-]+", text):
             assert flag in known, f"{name} names {flag}, which no script has"
