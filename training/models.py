@@ -1,5 +1,6 @@
 """Load pre-trained encoders and tokenizers, and check that they fit data, scores and each other."""
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -127,10 +128,12 @@ def load_pretrained(
         config.label2id = {label: i for i, label in enumerate(label_names)}
         configure(config, dropout)
         if getattr(config, "pad_token_id", None) is None:
-            # RoBERTa-like encoders count positions from this id; decoders only skip it.
-            tokenizer = load_tokenizer(name)
-            if tokenizer.pad_token_id != tokenizer.eos_token_id:
-                config.pad_token_id = tokenizer.pad_token_id
+            # RoBERTa-like encoders count positions from this id; decoders only skip it. A model
+            # that cannot be loaded may have no tokenizer either: the line below reports the model.
+            with contextlib.suppress(UserError):
+                tokenizer = load_tokenizer(name)
+                if tokenizer.pad_token_id != tokenizer.eos_token_id:
+                    config.pad_token_id = tokenizer.pad_token_id
         # transformers draws missing weights from the global generator.
         seeded = process_state.seeded(seed_for(seed, "classifier"))
         with seeded, process_state.logging_level(logging.ERROR, "transformers"):
