@@ -108,8 +108,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from masking import encoders, hard_concrete, parts, surgery, ticket_files, tickets
-from masking.layers import GatedLinear
+from masking import encoders, hard_concrete, surgery, ticket_files, tickets
+from masking.parts import kinds_of, split_fused
 from training import adversary, checkpoints, loop, models, optim, prediction, tokenizers
 from training.batching import collate, encode
 from training.prediction import inputs_of
@@ -121,7 +121,7 @@ from utils.runs import Run, environment, read_run
 class Search:
     """The gated model, the optimizer of its scores, and the noise of its steps."""
 
-    def __init__(self, model, gated: dict[str, GatedLinear], args: Settings, accelerator, draws):
+    def __init__(self, model, gated: surgery.Gated, args: Settings, accelerator, draws):
         self.model, self.gated, self.args = model, gated, args
         self.accelerator, self.draws = accelerator, draws
         self.scores = [layer.scores for layer in gated.values()]
@@ -242,12 +242,12 @@ def measure_gates(search: Search, dev) -> dict:
         )
     surgery.fix_gates(gated, None)
     heads = search.model.config.num_attention_heads
-    score_parts = parts.split_fused(scores, heads)
+    score_parts = split_fused(scores, heads)
     by_kind: dict[str, list[Tensor]] = {}
     for name, s in score_parts.items():
-        by_kind.setdefault(parts.kinds_of(name)[0], []).append(s)
-    mask_parts = parts.split_fused(masks, heads)
-    kinds = {name: parts.kinds_of(name)[0] for name in mask_parts}
+        by_kind.setdefault(kinds_of(name)[0], []).append(s)
+    mask_parts = split_fused(masks, heads)
+    kinds = {name: kinds_of(name)[0] for name in mask_parts}
     shares = hard_concrete.gate_shares(list(scores.values()))
     return measured | {
         "gate_shares": shares,
