@@ -53,12 +53,10 @@ class Victim(ModelWrapper):
             tuple(tuple(encoded[name][i]) for name in names if name != "attention_mask")
             for i in range(len(texts))
         ]
-        new = {
-            i: key for key, i in {k: i for i, k in enumerate(keys) if k not in self.known}.items()
-        }
-        todo = sorted(new)
+        new = {key: i for i, key in enumerate(keys) if key not in self.known}
+        todo = sorted(new.values())
         logits = self.compute([{name: encoded[name][i] for name in names} for i in todo])
-        self.known.update(zip((new[i] for i in todo), logits, strict=True))
+        self.known.update(zip((keys[i] for i in todo), logits, strict=True))
         return torch.stack([self.known[key] for key in keys])
 
     def compute(self, texts: list[dict[str, list[int]]]) -> list[torch.Tensor]:
