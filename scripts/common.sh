@@ -37,12 +37,7 @@ fi
 check ATTACK "yes no" "$ATTACK"
 check_variables "$stage" "$ATTACK"
 
-if [ -n "${PYTHON:-}" ]; then # a path, or a name on PATH
-    command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON is not a program"
-else
-    PYTHON=$ROOT/.venv/bin/python
-    [ -x "$PYTHON" ] || fail "$ROOT/.venv is missing; create it: sh scripts/setup.sh"
-fi
+find_python
 
 MODEL=${MODEL:-bert-base-uncased}
 DATA=${DATA:-}

@@ -9,9 +9,6 @@
 . "$(dirname -- "$0")/line_endings.sh" #
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
-PYTHON=${PYTHON:-$ROOT/.venv/bin/python}
-command -v "$PYTHON" >/dev/null || {
-    echo "error: $PYTHON is missing; create it: sh scripts/setup.sh" >&2
-    exit 2
-}
+. "$ROOT/scripts/variables.sh"
+find_python
 exec "$PYTHON" "$ROOT/scripts/fetch_attack_resources.py" "$@"

@@ -55,6 +55,16 @@ SENTENCE_ENCODER  1a 3a   Universal Sentence Encoder, a SavedModel folder
 MASKED_LM         1a 3a   folder of a masked language model
 '
 
+# find_python: set PYTHON, unless it names a program, to that of .venv.
+find_python() {
+    if [ -n "${PYTHON:-}" ]; then # a path, or a name on PATH
+        command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON is not a program"
+    else
+        PYTHON=$ROOT/.venv/bin/python
+        [ -x "$PYTHON" ] || fail "$ROOT/.venv is missing; create it: sh scripts/setup.sh"
+    fi
+}
+
 # names_of STAGE...: variables that one of these stages reads; without stages all of them.
 names_of() {
     printf '%s' "$VARIABLES" | while read -r name words; do
