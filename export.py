@@ -207,7 +207,7 @@ def describe(args: Settings, target: Target, model, found) -> model_card.Export:
     matrices = encoders.prunable_matrices(model, of_all_kinds=True).values()
     zeros = sum(int((m.weight == 0).sum()) for m in matrices)
     return model_card.Export(
-        name=Path(args.output_dir).resolve().name,
+        name=args.push_to_hub or Path(args.output_dir).resolve().name,
         format=args.to,
         architecture=type(model).__name__,
         parameters=sum(p.numel() for p in model.parameters()),

@@ -8,6 +8,7 @@ from evaluation.records import AttackRecord, NoRecords, read_records
 from reporting import cells, render
 from reporting.cells import Cell
 from reporting.compared_suites import SuiteRecord, measures
+from training.loading import BUILTIN
 from training.metrics import wilson_interval
 from utils.files import read_json, read_jsonl
 
@@ -110,7 +111,8 @@ def card(export: Export, home: Path) -> str:
 
 
 def _encoder(export: Export) -> str:
-    return export.facts.get("encoder", {}).get("name") or "which is not recorded"
+    name = export.facts.get("encoder", {}).get("name") or "which is not recorded"
+    return BUILTIN[name].published_as if name in BUILTIN else name
 
 
 def _table(rows: dict[str, object]) -> str:
