@@ -77,3 +77,55 @@ def read_table(path: str | Path) -> LatencyTable:
             f"{path} is not a latency table ({e}); measure one with benchmarks/latency_table.py"
         ) from e
     return table
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One model in one runtime: quartiles over the repeats.
+
+    `seconds`: of one forward pass. `speedup`: of the first (dense) model in the same runtime,
+    divided by this one, in the same repeat.
+    """
+
+    model: str
+    runtime: str
+    seconds: dict[str, float]
+    speedup: dict[str, float]
+
+
+@dataclass(frozen=True)
+class LatencyRecord:
+    """Models in several runtimes, timed side by side on one device."""
+
+    row: dict[str, Any]
+    models: list[str]
+    device: str
+    threads: int
+    batch: int
+    length: int
+    repeats: int
+    timed: list[Timed]
+    torch: str | None = None
+    versions: dict[str, Any] | None = None
+    commit: str | None = None
+
+
+@dataclass(frozen=True)
+class Size:
+    """What one model in one runtime takes. `peak_bytes`: of memory, None where not measured."""
+
+    model: str
+    runtime: str
+    disk_bytes: int
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class SizeRecord:
+    """Sizes of models in several runtimes; memory for `batch` rows of `length` tokens."""
+
+    row: dict[str, Any]
+    device: str
+    batch: int
+    length: int
+    sizes: list[Size]

@@ -96,6 +96,8 @@ def load_onnx(path: Path, threads: int) -> Callable[[dict[str, np.ndarray]], np.
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Idle threads would take the cores from whatever else runs in this process.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda batch: session.run(["logits"], batch)[0]
 
