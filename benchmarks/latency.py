@@ -29,6 +29,7 @@ from utils import cli, devices, files, process_state
 
 CALL_SECONDS = 0.02  # shorter passes are repeated to reach this time
 MOST_CALLS = 50
+LONGEST_START = 5.0  # seconds; a longer first pass compiled
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -145,7 +146,10 @@ class Bench:
         return {pair: [s / calls[pair] for s in of_pair] for pair, of_pair in spent.items()}
 
     def _calls(self, run, batch) -> int:
-        run(batch)  # compiles, allocates
+        """Passes per measurement. The first one compiles and allocates."""
+        first = common.seconds_of(lambda: run(batch), self.args.device)
+        if CALL_SECONDS < first < LONGEST_START:
+            return 1  # it does not get slower
         seconds = common.seconds_of(lambda: run(batch), self.args.device)
         return max(1, min(MOST_CALLS, round(CALL_SECONDS / seconds)))
 

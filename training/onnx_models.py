@@ -5,6 +5,7 @@ The packages of requirements-export.txt are imported by these functions only: tr
 
 import contextlib
 import importlib.util
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -108,8 +109,14 @@ def _quietly() -> Iterator[None]:
     handler = logging.NullHandler()  # logging.warning would add one, and leave it
     logging.getLogger().addHandler(handler)
     loggers = ("root", "torch.onnx", "onnxscript", "onnx_ir")
+    dropped = io.StringIO()  # torch.export prints the whole graph of a model that it refuses
     try:
-        with warnings.catch_warnings(), logging_level(logging.ERROR, *loggers):
+        with (
+            warnings.catch_warnings(),
+            logging_level(logging.ERROR, *loggers),
+            contextlib.redirect_stdout(dropped),
+            contextlib.redirect_stderr(dropped),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
