@@ -4,13 +4,14 @@
 
 Times whole models and the parts inside them (random weights, fp32, eager), one model per number of
 neurons, side by side. Writes latency_table.json, which a search for a given speed reads
-(evaluation/latency.py), with the difference between each measured model and the sum of its parts.
+(training/latency.py), with the difference between each measured model and the sum of its parts.
 """
 
 import argparse
 import functools
 import time
 from collections import defaultdict
+from dataclasses import asdict
 
 import common
 import numpy as np
@@ -18,7 +19,7 @@ import shapes
 import torch
 from torch import nn
 
-from evaluation.latency import LatencyTable, read_table
+from evaluation.latency import FeedForward, TableRecord
 from masking import encoders
 from masking.families import role_of
 from utils import cli, files, process_state
@@ -124,37 +125,52 @@ def measure(args: argparse.Namespace, progress) -> dict[int, list[dict[str, floa
     return found
 
 
-def table_of(args: argparse.Namespace, found: dict[int, list[dict[str, float]]]) -> dict:
-    """The record: medians over the repeats; attention and rest are the same for all models."""
-    facts = common.device_facts(args.device)
+def table_of(args: argparse.Namespace, found: dict[int, list[dict[str, float]]]) -> TableRecord:
+    """Medians over the repeats; attention and rest are the same for all models."""
 
     def median(part: str, of: list[dict[str, float]]) -> float:
         return float(np.median([parts[part] for parts in of]))
 
     every = [parts for of_number in found.values() for parts in of_number]
-    return {
-        "model": files.public_name(args.encoder),
-        "device": facts.pop("device"),
-        "threads": facts.pop("threads"),
-        "batch": args.batch,
-        "length": args.length,
-        "layers": int(every[0]["layers"]),
-        "ffn": {"neurons": [*found], "seconds": [median("ffn", of) for of in found.values()]},
-        "attention_seconds": median("attention", every),
-        "rest_seconds": max(1e-9, median("rest", every)),
-        "measured_seconds": {str(n): median("whole", of) for n, of in found.items()},
-        "repeats": len(every) // len(found),
-        **facts,
-    }
+    layers = int(every[0]["layers"])
+    ffn = {number: median("ffn", of) for number, of in found.items()}
+    whole = {number: median("whole", of) for number, of in found.items()}
+    attention, rest = median("attention", every), max(1e-9, median("rest", every))
+    sums = {number: rest + layers * (attention + seconds) for number, seconds in ffn.items()}
+    return TableRecord(
+        model=files.public_name(args.encoder),
+        batch=args.batch,
+        length=args.length,
+        layers=layers,
+        ffn=FeedForward([0, *ffn], [0.0, *ffn.values()]),
+        attention_seconds=attention,
+        rest_seconds=rest,
+        measured_seconds={str(n): seconds for n, seconds in whole.items()},
+        difference_percent={str(n): 100 * (sums[n] / whole[n] - 1) for n in whole},
+        repeats=len(every) // len(found),
+        **common.device_facts(args.device),
+    )
 
 
-def with_differences(record: dict, table: LatencyTable) -> dict:
-    """The record, and by how much the sum of the parts differs from each measured model."""
-    differences = {
-        number: 100 * (table.total_seconds([float(number)] * table.layers) / seconds - 1)
-        for number, seconds in record["measured_seconds"].items()
-    }
-    return record | {"difference_percent": differences}
+def report(record: TableRecord) -> None:
+    *_, dense = record.ffn.seconds
+    for neurons, seconds in zip(record.ffn.neurons, record.ffn.seconds, strict=True):
+        total, full = (
+            record.rest_seconds + record.layers * (record.attention_seconds + of_ffn)
+            for of_ffn in (seconds, dense)
+        )
+        print(
+            f"{neurons:6d} neurons: {1e3 * seconds:8.2f} ms per FFN, {1e3 * total:8.1f} ms in all, "
+            f"{full / total:.2f} times as fast"
+        )
+    print(
+        f"attention {1e3 * record.attention_seconds:.2f} ms per layer, rest "
+        f"{1e3 * record.rest_seconds:.2f} ms; {common.device_in_words(asdict(record))}"
+    )
+    worst = max(map(abs, record.difference_percent.values()))
+    print(f"the sum of the parts differs from the measured whole models by at most {worst:.1f} %")
+    if worst > LARGEST_DIFFERENCE:
+        cli.warn(f"that is above {LARGEST_DIFFERENCE:g} %: the machine is busy; measure again")
 
 
 def main() -> None:
@@ -163,25 +179,8 @@ def main() -> None:
     with process_state.threads(args.threads or torch.get_num_threads()), bar:
         record = table_of(args, measure(args, bar))
     path = args.output_dir / "latency_table.json"
-    files.write_json(path, record)
-    table = read_table(path)
-    record = with_differences(record, table)
-    files.write_json(path, record)
-    full = table.total_seconds([float(table.ffn.neurons[-1])] * table.layers)
-    for neurons, seconds in zip(table.ffn.neurons, table.ffn.seconds, strict=True):
-        total = table.total_seconds([float(neurons)] * table.layers)
-        print(
-            f"{neurons:6d} neurons: {1e3 * seconds:8.2f} ms per FFN, {1e3 * total:8.1f} ms in all, "
-            f"{full / total:.2f} times as fast"
-        )
-    print(
-        f"attention {1e3 * table.attention_seconds:.2f} ms per layer, rest "
-        f"{1e3 * table.rest_seconds:.2f} ms; {common.device_in_words(record)}"
-    )
-    worst = max(map(abs, record["difference_percent"].values()))
-    print(f"the sum of the parts differs from the measured whole models by at most {worst:.1f} %")
-    if worst > LARGEST_DIFFERENCE:
-        cli.warn(f"that is above {LARGEST_DIFFERENCE:g} %: the machine is busy; measure again")
+    files.write_json(path, asdict(record))
+    report(record)
     print(f"written to {path}")
 
 

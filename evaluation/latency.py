@@ -1,27 +1,18 @@
-"""The latency table of an encoder on a device: what each part of its forward pass costs.
-
-`python benchmarks/latency_table.py` measures it. A search for a given speed reads it.
-"""
+"""Records of speed: the latency table of an encoder, and models compared in several runtimes."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
+from evaluation.schema import COUNT, FINITE, Rule, key
 
-from evaluation import schema
-from evaluation.schema import COUNT, Rule, key
-from utils.cli import UserError
-from utils.files import read_json
-
-POSITIVE = Rule("a number above 0", lambda v: schema.FINITE.admits(v) and v > 0)
-COUNTS = Rule(
-    "a list of rising whole numbers above 0",
-    lambda v: isinstance(v, list) and all(map(COUNT.admits, v)) and v == sorted(set(v)) != [],
+POSITIVE = Rule("a number above 0", lambda v: FINITE.admits(v) and v > 0)
+RISING = Rule(
+    "a list of rising whole numbers",
+    lambda v: isinstance(v, list) and all(type(n) is int for n in v) and v == sorted({*v}),
 )
 SECONDS = Rule(
-    "a list of numbers above 0",
-    lambda v: isinstance(v, list) and all(map(POSITIVE.admits, v)),
+    "a list of numbers of at least 0",
+    lambda v: isinstance(v, list) and all(FINITE.admits(s) and s >= 0 for s in v),
 )
 
 
@@ -29,54 +20,36 @@ SECONDS = Rule(
 class FeedForward:
     """Seconds of one layer's feed-forward network, from its first product to its last one."""
 
-    neurons: list[int] = key(COUNTS)
+    neurons: list[int] = key(RISING)
     seconds: list[float] = key(SECONDS)
 
 
 @dataclass(frozen=True)
-class LatencyTable:
-    """Seconds of one forward pass: rest + layers * (attention + feed-forward network).
+class TableRecord:
+    """What the parts of an encoder's forward pass cost on one device (benchmarks/latency_table.py).
 
-    `attention_seconds`: of one layer, everything but the products of its feed-forward network.
-    `rest_seconds`: embeddings, pooler, classifier. `measured_seconds`: of whole models, by neurons.
-    `difference_percent`: of the sum of the parts from these.
+    A pass takes rest + layers * (attention + feed-forward network) seconds; a search for a given
+    speed reads them (training/latency.py). `attention_seconds`: of one layer, everything but the
+    products of its feed-forward network. `rest_seconds`: embeddings, pooler, classifier.
+    `measured_seconds`: of whole models, by neurons. `difference_percent`: of the sum of the parts
+    from these.
     """
 
     model: str
     device: str
+    ffn: FeedForward
+    threads: int = key(COUNT)
     batch: int = key(COUNT)
     length: int = key(COUNT)
     layers: int = key(COUNT)
     attention_seconds: float = key(POSITIVE)
     rest_seconds: float = key(POSITIVE)
-    ffn: FeedForward = key()
-    threads: int = key(COUNT)
-    measured_seconds: dict[str, Any] | None = None
-    difference_percent: dict[str, Any] | None = None
+    measured_seconds: dict[str, float] = key()
+    difference_percent: dict[str, float] = key()
+    repeats: int = key(COUNT)
     torch: str | None = None
-
-    def ffn_seconds(self, neurons: float) -> float:
-        """Of one layer with this number of neurons; 0 for none, linear between the grid's."""
-        grid = self.ffn
-        return float(np.interp(neurons, [0, *grid.neurons], [0.0, *grid.seconds]))
-
-    def total_seconds(self, neurons: list[float]) -> float:
-        """Of the whole model, by the neurons of each layer."""
-        of_layers = sum(self.attention_seconds + self.ffn_seconds(n) for n in neurons)
-        return self.rest_seconds + of_layers
-
-
-def read_table(path: str | Path) -> LatencyTable:
-    """UserError if the file is not a latency table."""
-    try:
-        table = schema.read(LatencyTable, read_json(path))
-        if len(table.ffn.neurons) != len(table.ffn.seconds):
-            raise ValueError("ffn.seconds must have a number for each of ffn.neurons")
-    except ValueError as e:
-        raise UserError(
-            f"{path} is not a latency table ({e}); measure one with benchmarks/latency_table.py"
-        ) from e
-    return table
+    versions: dict[str, Any] | None = None
+    commit: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,46 +10,11 @@ import torch
 from conftest import call, fails
 from families import FAMILIES, build
 
-from evaluation.latency import LatencyTable, read_table
+from evaluation import schema
+from evaluation.latency import TableRecord
 from training import onnx_models
-from utils.cli import UserError
-from utils.files import read_json, read_jsonl, write_json
-
-TABLE = {
-    "model": "tiny",
-    "device": "CPU",
-    "threads": 1,
-    "batch": 32,
-    "length": 64,
-    "layers": 2,
-    "ffn": {"neurons": [10, 20], "seconds": [0.3, 0.4]},
-    "attention_seconds": 0.5,
-    "rest_seconds": 0.25,
-}
-
-
-def test_the_sum_of_a_table_by_hand(tmp_path):
-    write_json(tmp_path / "t.json", TABLE)
-    table = read_table(tmp_path / "t.json")
-    assert [table.ffn_seconds(n) for n in (0, 5, 10, 15, 20)] == pytest.approx(
-        [0.0, 0.15, 0.3, 0.35, 0.4]
-    )
-    assert table.total_seconds([20, 10]) == pytest.approx(0.25 + 2 * 0.5 + 0.4 + 0.3)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"ffn": {"neurons": [20, 10], "seconds": [0.3, 0.4]}},
-        {"ffn": {"neurons": [10, 20], "seconds": [0.3]}},
-        {"attention_seconds": -1},
-        {"layers": "two"},
-    ],
-)
-def test_what_is_no_table_is_one_line(wrong, tmp_path):
-    write_json(tmp_path / "t.json", TABLE | wrong)
-    with pytest.raises(UserError, match=r"is not a latency table \(.*; measure one with"):
-        read_table(tmp_path / "t.json")
+from training.latency import LatencyTable
+from utils.files import read_json, read_jsonl
 
 
 @pytest.mark.parametrize("name", ["BERT", "GPT-2", "ALBERT", "mT5"])  # Conv1D; shared; gated
@@ -77,14 +42,19 @@ def test_the_parts_of_a_model_add_up(name, tmp_path, monkeypatch):
 def test_a_table_of_a_tiny_encoder(encoder, tmp_path, capsys):
     flags = {"encoder": encoder, "batch": 2, "length": 8, "threads": 1, "repeats": 3, "points": 4}
     call("latency_table", **flags, output_dir=tmp_path)
-    table = read_table(tmp_path / "latency_table.json")
-    assert isinstance(table, LatencyTable) and table.ffn.neurons == [8, 16, 24, 32]
-    assert (table.model, table.layers, table.threads) == ("tiny-bert", 2, 1)
-    record = read_json(tmp_path / "latency_table.json")
-    for number, percent in record["difference_percent"].items():
-        total = table.total_seconds([float(number)] * 2)
-        assert percent == pytest.approx(100 * (total / record["measured_seconds"][number] - 1))
+    raw = read_json(tmp_path / "latency_table.json")
+    record = schema.read(TableRecord, raw)
+    assert record.ffn.neurons == [0, 8, 16, 24, 32] and record.ffn.seconds[0] == 0.0
+    assert (record.model, record.layers, record.threads) == ("tiny-bert", 2, 1)
+    table = LatencyTable(tmp_path / "latency_table.json")  # as the search reads it
+    for number, percent in record.difference_percent.items():
+        of_ffn = float(table.ffn(torch.tensor(float(number))))
+        total = table.rest + 2 * (table.attention + of_ffn)
+        measured = record.measured_seconds[number]
+        assert percent == pytest.approx(100 * (total / measured - 1), abs=1e-3)
     assert "the sum of the parts differs from the measured" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="ffn.neurons must be a list of rising"):
+        schema.read(TableRecord, raw | {"ffn": raw["ffn"] | {"neurons": [8, 0]}})
 
 
 @pytest.fixture
