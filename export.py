@@ -82,10 +82,13 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from evaluation import checkpoints
 from evaluation.checkpoints import Target
-from masking import encoders
+from masking import encoders, removal, structures, surgery, ticket_files
+from masking.parts import layers_of
+from masking.tickets import Masks, shapes_of
 from reporting import model_card
 from training import models, onnx_models
 from training.batching import Encoded, collate, encode
@@ -130,6 +133,42 @@ def batches_of(encoded: Encoded) -> list[Batch]:
     return [inputs_of(collate(encoded, group)) for group in groups]
 
 
+def without_removed_units(target: Target, model) -> tuple[PreTrainedModel, dict]:
+    """A model without the neurons, heads and layers that a structured ticket removes, and the facts
+    of its checkpoint, which then say so. The model itself where nothing is left to remove."""
+    path = target.home / "ticket.safetensors"
+    if not (target.facts.get("ticket") or {}).get("structure") or not path.is_file():
+        return model, target.facts
+    with cli.explain():
+        masks, manifest = ticket_files.load_ticket(path)
+        structure = manifest["source"]["structure"]
+        earlier = target.facts.get("removed", {})
+        if "layers" in earlier:
+            masks = masks_after_layers(masks)
+        # Smaller already; or a dense model, in which the removed weights start from noise.
+        is_smaller = shapes_of(masks) != encoders.weight_shapes(model)
+        if is_smaller or surgery.count_unpruned(model, masks):
+            return model, target.facts
+        units = structures.find(model, [name for name in structure if name != "layers"])
+        smaller, removed = removal.smaller(model, units, masks)
+    return smaller, target.facts | {"removed": earlier | removed}
+
+
+def masks_after_layers(masks: Masks) -> Masks:
+    """The masks of the layers that are left, under the names that these have without the others."""
+    layers = layers_of(masks)
+    left = sorted({layers[name] for name, mask in masks.items() if layers[name] and mask.any()})
+    renamed = {}
+    for name, mask in masks.items():
+        if layers[name] is None:
+            renamed[name] = mask
+        elif layers[name] in left:
+            names = [n for n in masks if layers[n] == left.index(layers[name]) + 1]
+            same = [n for n in masks if layers[n] == layers[name]]
+            renamed[names[same.index(name)]] = mask
+    return renamed
+
+
 def logits_of(model) -> Classifier:
     """The model as a function from a batch to its logits."""
 
@@ -140,10 +179,10 @@ def logits_of(model) -> Classifier:
     return run
 
 
-def write(args: Settings, model, tokenizer, target: Target, batches: list[Batch], folder: Path):
+def write(args: Settings, model, tokenizer, facts: dict, batches: list[Batch], folder: Path):
     """Write the export's files to a folder. Returns the loaded export."""
     if args.to == "safetensors":
-        write_checkpoint(folder, model, tokenizer, target.facts)
+        write_checkpoint(folder, model, tokenizer, facts)
         return logits_of(load_checkpoint(folder, None, "sdpa").eval())
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -202,7 +241,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def describe(args: Settings, target: Target, model, found) -> model_card.Export:
+def describe(args: Settings, target: Target, facts: dict, model, found) -> model_card.Export:
     """What the card and export.json say."""
     matrices = encoders.prunable_matrices(model, of_all_kinds=True).values()
     zeros = sum(int((m.weight == 0).sum()) for m in matrices)
@@ -215,7 +254,7 @@ def describe(args: Settings, target: Target, model, found) -> model_card.Export:
         label_names=[str(model.config.id2label[i]) for i in range(model.config.num_labels)],
         checkpoint=target.name,
         checkpoint_sha256=checkpoints.weights_digest(target),
-        facts=target.facts,
+        facts=facts,
         compared=found,
         environment=environment(),
     )
@@ -260,17 +299,20 @@ def main() -> None:
     model, tokenizer = checkpoints.load_classifier(target)
     models.check_length(model, args.max_seq_length or 8)
     batches = compared_batches(args, target, tokenizer)
+    smaller, facts = without_removed_units(target, model)
     folder = Path(args.output_dir)
     with new_folder(folder) as place:
-        exported = write(args, model, tokenizer, target, batches, place)
+        exported = write(args, smaller, tokenizer, facts, batches, place)
         found = compare(logits_of(model), exported, batches, is_exact=args.to != "onnx-int8")
         ticket = target.home / "ticket.safetensors"
         if target.facts.get("ticket") and ticket.is_file():
             shutil.copyfile(ticket, place / ticket.name)
-        export = describe(args, target, model, found)
+        export = describe(args, target, facts, smaller, found)
         sums = {p.name: sha256_of(p) for p in sorted(place.iterdir())}
         write_json(place / FACTS, asdict(export) | {"sha256": sums})
         (place / "README.md").write_text(model_card.card(export, target.home), encoding="utf-8")
+    if removed := facts.get("removed"):
+        print(f"removed units of the ticket: the export has {model_card.in_words(removed)}")
     print(f"{folder}: {found.in_words()}")
     if args.push_to_hub is not None:
         push(folder, args.push_to_hub)

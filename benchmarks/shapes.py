@@ -7,10 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig
 
 from masking import encoders
+from masking.removal import NEURONS
 from training.loading import configure, loading, resolve_model_name
-
-# The number of neurons, in the names of the families.
-NEURONS = ("intermediate_size", "hidden_dim", "n_inner", "d_ff", "ffn_dim", "d_inner")
 
 
 def config_of(encoder: str) -> PretrainedConfig:

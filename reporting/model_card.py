@@ -66,8 +66,7 @@ class Comparison:
 class Export:
     """What an export is. `facts`: checkpoint.json of its checkpoint, {} for a foreign one.
 
-    `zero_percent`: of the weights of the prunable matrices. `removed`: what a structured ticket
-    took out of the model; None where nothing was removed.
+    `zero_percent`: of the weights of the prunable matrices.
     """
 
     name: str
@@ -81,7 +80,6 @@ class Export:
     facts: dict[str, Any]
     compared: Comparison
     environment: dict[str, Any]
-    removed: dict[str, Any] | None = None
 
 
 def card(export: Export, home: Path) -> str:
@@ -133,9 +131,20 @@ def _what(export: Export) -> dict[str, object]:
     if ticket:
         percent = f"{100 * ticket['sparsity']:.1f} %"
         rows["ticket"] = f"{ticket['kind']}, {percent} removed, in `ticket.safetensors`"
-    if export.removed is not None:
-        rows["removed from the model"] = ", ".join(f"{k}: {v}" for k, v in export.removed.items())
+    if removed := export.facts.get("removed"):
+        rows["after removing the ticket's units"] = in_words(removed)
     return rows
+
+
+def in_words(removed: dict[str, Any]) -> str:
+    """What a model has from which units were removed (masking/removal.py)."""
+    numbers = {k: v for k, v in removed.items() if k != "zeroed"}
+    parts = [
+        f"{v} {k.replace('_', ' ').replace('per layer', 'in each layer')}"
+        for k, v in numbers.items()
+    ]
+    parts += [f"zeros in place of some {name.replace('_', ' ')}" for name in removed["zeroed"]]
+    return ", ".join(parts) or "nothing less"
 
 
 def _how(export: Export) -> dict[str, object]:

@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import call, fails
+from conftest import call, fails, make_encoder
 from hub.clients import clients_of
 from hub.server import MEMBER
-from script_tools import finetune, retrain, search
+from script_tools import SMALL, finetune, retrain, search
 from test_commands import attack_record
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import export
 from evaluation import checkpoints
-from training import onnx_models
+from masking import encoders, structures, ticket_files
+from training import models, onnx_models
 from utils.files import append_jsonl, read_json, write_json
 
 TEXTS = ["a good film", "the plot was very dull and the actor was sad", "bad"]
@@ -91,6 +92,42 @@ def test_onnx_files_without_transformers(runs, tmp_path, sst2_folder, capsys):
     got = session.run(["logits"], batch)[0]
     expected = logits_of(runs / "dense" / "best", TEXTS)
     assert np.abs(got - expected).max() < 0.2 * np.abs(expected).max()
+
+
+def ticket_of_units(encoder: Path, path: Path) -> Path:
+    """A ticket without the second of three layers and without half of the neurons of the others."""
+    model = models.load_pretrained(str(encoder), ("a", "b"), 1, None, "sdpa")
+    units = structures.find(model, ["ffn_neurons", "layers"])
+    kept = {unit.name: torch.ones(unit.count, 1, dtype=torch.bool) for unit in units}
+    for i, name in enumerate(n for n in kept if "ffn_neurons" in n):
+        kept[name][i % 2 :: 2] = False
+    kept[[n for n in kept if "layers" in n][1]][:] = False
+    masks = structures.masks_of(units, kept, encoders.weight_shapes(model))
+    fingerprint = encoders.encoder_fingerprint(model)
+    source = {"kind": "robust", "seed": 1, "structure": ["ffn_neurons", "layers"], "recipe": {}}
+    source |= {"encoder": models.encoder_facts(str(encoder), model, fingerprint), "sha256": "x"}
+    ticket_files.save_ticket(path, masks, {"source": source})
+    return path
+
+
+def test_units_that_a_ticket_removes_are_not_exported(sst2_folder, tmp_path, capsys):
+    encoder = make_encoder(tmp_path / "encoder", layers=3)
+    data = {"model_name": encoder, "task_name": "sst2", "data_dir": sst2_folder, "epochs": 1}
+    data |= SMALL | {"ticket": ticket_of_units(encoder, tmp_path / "t.safetensors")}
+    for flag in ("--no-shrink", "--shrink"):
+        run = tmp_path / flag
+        call("retrain_ticket", flag, **data, output_dir=run)
+        capsys.readouterr()
+        call("export", run, to="safetensors", output_dir=tmp_path / f"out{flag}")
+        out, folder = capsys.readouterr().out, tmp_path / f"out{flag}"
+        config = read_json(folder / "config.json")
+        assert (config["num_hidden_layers"], config["intermediate_size"]) == (2, 16)
+        assert "the export has 2 layers, 16 neurons in each layer\n" in out
+        assert "| 2 layers, 16 neurons in each layer |" in (folder / "README.md").read_text()
+        off = np.abs(logits_of(folder, TEXTS) - logits_of(run / "last", TEXTS)).max()
+        assert off < 1e-5
+    before = read_json(tmp_path / "--no-shrink" / "last" / "config.json")
+    assert (before["num_hidden_layers"], before["intermediate_size"]) == (2, 32)
 
 
 def test_an_export_that_differs_leaves_nothing(runs, tmp_path, monkeypatch, capsys):
