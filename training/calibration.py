@@ -47,7 +47,7 @@ def weights_times_gradients(model: PreTrainedModel, encoded: Encoded) -> dict[st
         # In float64, the loss of a row that the model is sure of still has a gradient.
         loss = F.cross_entropy(model(**inputs_of(row)).logits.double(), row["labels"])
         for total, gradient in zip(totals, torch.autograd.grad(loss, parameters), strict=True):
-            total += gradient / len(encoded)
+            total.add_(gradient, alpha=1 / len(encoded))
     gradients = zip(matrices.items(), totals, strict=True)
     return {name: m.weight.detach() * _as_matrix(m, total) for (name, m), total in gradients}
 
