@@ -83,7 +83,7 @@ def input_norms(model: PreTrainedModel, encoded: Encoded) -> dict[str, Tensor]:
         kinds = list(dict.fromkeys(kind for name in unseen for kind in kinds_of(name)))
         raise ValueError(
             f"the inputs of {len(unseen)} matrices of {type(model).__name__} cannot be measured, "
-            f"such as {unseen[0]}: leave out their kinds ({','.join(kinds)})"
+            f"such as {unseen[0]}: pass --exclude {','.join(kinds)}"
         )
     return {name: squares[name].sqrt() for name in matrices}
 
