@@ -1,5 +1,6 @@
 """Each family of encoders that docs/encoders.md lists works, and the page says how."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,10 @@ from masking import (
     tickets,
     unit_gates,
 )
+from masking.layers import RawMatrix, parameter_of
+from training import calibration
 from training.adversary import perturbed
+from training.batching import Encoded
 from training.optim import decay_groups
 from utils.cli import UserError
 
@@ -124,6 +128,45 @@ def test_a_ticket_survives_training_saving_and_loading(family, tmp_path):
     for name, matrix in encoders.prunable_matrices(stock).items():
         changed = matrix.weight.detach() != before[name]
         assert changed[masks[name]].float().mean() > 0.5 and not changed[~masks[name]].any()
+
+
+def row_of(rows: Encoded, i: int) -> Encoded:
+    types = rows.token_type_ids and [rows.token_type_ids[i]]
+    ids, labels = [rows.input_ids[i]], [rows.labels[i]]
+    return replace(rows, input_ids=ids, token_type_ids=types, labels=labels)
+
+
+def test_values_from_rows_are_those_of_a_padded_batch_without_its_padding(family):
+    """Wanda's and Taylor's, row by row, against gradients and inputs of all rows together."""
+    _, model, tokenizer = family
+    batch = tokens(tokenizer, list(TEXTS))
+    labels, mask = [0, 1, 1], batch["attention_mask"].bool()
+
+    def without_padding(name: str) -> list:
+        return [row[kept].numpy() for row, kept in zip(batch[name], mask, strict=True)]
+
+    types = without_padding("token_type_ids") if "token_type_ids" in batch else None
+    more = (0, tokenizer.pad_token_id, tokenizer.padding_side)
+    rows = Encoded(without_padding("input_ids"), types, labels, *more)
+    norms = calibration.input_norms(model, rows)
+    parts = [calibration.input_norms(model, row_of(rows, i)) for i in range(len(rows))]
+    matrices = encoders.prunable_matrices(model)
+    for name, matrix in matrices.items():
+        assert norms[name].shape == matrix.weight.shape[1:] and norms[name].isfinite().all()
+        squares = sum(part[name].square() for part in parts)
+        torch.testing.assert_close(norms[name].square(), squares)
+    assert len(norms) == len(matrices)
+
+    found = calibration.weights_times_gradients(model, rows)
+    loss = nn.functional.cross_entropy(model(**batch).logits, torch.tensor(labels))
+    loss.backward()
+    for name, matrix in matrices.items():
+        parameter = parameter_of(matrix)
+        product = (parameter * parameter.grad).detach()
+        if isinstance(matrix, RawMatrix):
+            product = matrix.as_matrix(product)
+        torch.testing.assert_close(found[name], product, rtol=1e-3, atol=1e-6)
+    model.zero_grad()
 
 
 def test_the_page_describes_the_family(family, request):
