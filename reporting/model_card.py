@@ -129,7 +129,7 @@ def _what(export: Export) -> dict[str, object]:
     }
     ticket = export.facts.get("ticket")
     if ticket:
-        percent = f"{100 * ticket['sparsity']:.1f} %"
+        percent = f"{100 * ticket.get('sparsity', ticket['sparsity_asked']):.1f} %"
         rows["ticket"] = f"{ticket['kind']}, {percent} removed, in `ticket.safetensors`"
     if removed := export.facts.get("removed"):
         rows["after removing the ticket's units"] = in_words(removed)
@@ -148,26 +148,30 @@ def in_words(removed: dict[str, Any]) -> str:
 
 
 def _how(export: Export) -> dict[str, object]:
+    """Checkpoints of earlier versions lack some of these facts."""
     facts = export.facts
     trained = {"finetune": "all weights fine-tuned", "retrain": "drawn ticket, rewound, fine-tuned"}
+    stage, count = facts.get("stage"), facts.get("training_rows")
+    deviations = facts.get("deviations") or facts.get("protocol")
     rows: dict[str, object] = {
-        "training": trained.get(facts["stage"], facts["stage"]),
-        "task": f"{facts['task']}, {facts['training_rows']:,} rows",
-        "method": f"{facts['method']}, deviations {facts['deviations']}, seed {facts['seed']}",
-        "checkpoint": f"{export.checkpoint}, after epoch {facts['epoch']} of {facts['epochs']}",
-        "settings": _settings(facts["training"]),
+        "training": trained.get(str(stage), stage),
+        "task": f"{facts.get('task')}, {count:,} rows" if count else facts.get("task"),
+        "method": f"{facts.get('method', 'plain')}, deviations {deviations}",
+        "seed": facts.get("seed"),
+        "checkpoint": f"{export.checkpoint}, epoch {facts.get('epoch')} of {facts.get('epochs')}",
+        "settings": _settings(facts.get("training") or {}),
     }
     ticket = facts.get("ticket")
     if ticket:
         epoch = ticket.get("scores_epoch")
         of_epoch = f", epoch {epoch}" if epoch else ""
         rows["scores of the ticket"] = (
-            f"{ticket['kind']}, seed {ticket['scores_seed']}{of_epoch}, SHA-256 "
-            f"{ticket['scores_sha256']}"
+            f"{ticket['kind']}, seed {ticket.get('scores_seed')}{of_epoch}, SHA-256 "
+            f"{ticket.get('scores_sha256')}"
         )
         rows["settings of the scores"] = _settings(ticket.get("search") or {})
-        rows["passes over the labels"] = facts["label_passes"]
-    return rows
+        rows["passes over the labels"] = facts.get("label_passes")
+    return {name: render.NONE if value is None else value for name, value in rows.items()}
 
 
 def _settings(recipe: dict[str, Any]) -> str:
