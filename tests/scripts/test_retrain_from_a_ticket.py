@@ -80,7 +80,7 @@ def test_each_committed_ticket_can_be_retrained(path, sst2_folder, tmp_path):
     "flags, part",
     [
         ((), "give --scores and --sparsity, or --ticket"),
-        (("--scores", "x"), "give --scores and --sparsity, or --ticket"),
+        (("--scores", "SCORES"), "give --sparsity"),
         (("--ticket", "TICKET", "--sparsity", 0.3), "--ticket is drawn already"),
         (("--ticket", "nowhere"), "there is no ticket file at nowhere"),
         (("--ticket", "SCORES"), "is not a ticket file"),

@@ -11,7 +11,15 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
-from masking import encoders, surgery, ticket_files, tickets
+from masking import (
+    encoders,
+    removal,
+    structures,
+    surgery,
+    ticket_files,
+    tickets,
+    unit_gates,
+)
 from masking.layers import RawMatrix, parameter_of
 from training import calibration
 from training.adversary import perturbed
@@ -200,3 +208,62 @@ def test_other_structures_are_refused_in_one_line(name, tmp_path):
         encoders.prunable_matrices(load(tmp_path / "encoder")[0])
     assert reason in str(e.value) and "\n" not in str(e.value)
     assert name in PAGE.read_text().partition("These are refused")[2]
+
+
+# What the configuration of a family cannot say: fewer neurons; fewer layers, or one less.
+ALL_NEURONS_STAY = {"BLOOM"}
+ALL_LAYERS_STAY = {"ALBERT", "Funnel", "ModernBERT", "T5", "mT5"}
+FEWER_HEADS = {"Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Gemma 2", "Phi", "Phi-3"}
+
+
+def without_units(family, structure, sparsity):
+    """The masked model, the smaller one, what was removed, and inputs."""
+    folder, _, tokenizer = family
+    model = load(folder)[0]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0.0, 0.1, generator=generator)
+    units = structures.find(model, structure)
+    encoders.select(model, structures.covered_kinds(units))
+    scores = {u.name: torch.rand(u.count, 1, generator=generator) for u in units}
+    kept = structures.draw(units, scores, sparsity)
+    masks = structures.masks_of(units, kept, encoders.weight_shapes(model))
+    batch = tokens(tokenizer, list(TEXTS))
+    gated = load(folder)[0]
+    gated.load_state_dict(model.state_dict())
+    surgery.fix_gates(unit_gates.install_unit_gates(gated, units, 0.9), kept)
+    surgery.apply_ticket(model, masks)
+    unit_gates.hold_at_zero(model, units, masks)
+    with torch.inference_mode():
+        torch.testing.assert_close(gated(**batch).logits, model(**batch).logits)
+    return model, *removal.smaller(model, units, masks), batch
+
+
+def test_units_are_removed_as_far_as_the_family_can_express(family, request, tmp_path):
+    name = request.node.callspec.params["family"]
+    cases = {"ffn_neurons": 0.3, "heads": 0.5} | (
+        {} if name in ALL_LAYERS_STAY else {"layers": 0.5}
+    )
+    for structure, sparsity in cases.items():
+        model, smaller, facts, batch = without_units(family, [structure], sparsity)
+        smaller.save_pretrained(tmp_path / structure)
+        again = AutoModelForSequenceClassification.from_pretrained(tmp_path / structure).eval()
+        with torch.inference_mode():
+            expected = model(**batch).logits
+            for other in (smaller, again):
+                torch.testing.assert_close(other(**batch).logits, expected, rtol=1e-4, atol=1e-5)
+        if structure == "ffn_neurons":
+            assert ("neurons_per_layer" in facts) is (name not in ALL_NEURONS_STAY)
+        if structure == "layers":
+            assert facts["layers"] == again.config.num_hidden_layers == 1
+        if structure == "heads" and "heads_per_layer" in facts:
+            assert name in FEWER_HEADS
+
+
+@pytest.mark.parametrize("family", sorted(ALL_LAYERS_STAY), indirect=True)
+def test_layers_that_a_family_cannot_lose_are_refused_before_a_search(family):
+    model = family[1]
+    with pytest.raises(ValueError, match=r"(uses the same layer|can be removed alone|not alike)"):
+        removal.check_layers(model, structures.find(model, ["layers"]))
