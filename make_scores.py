@@ -17,6 +17,8 @@ random: noise. random_matched: the scores of another file, permuted within each 
 sparsity, both tickets keep the same number of weights of each matrix.
 complement: the reversed ranking of another file; at sparsity 1 - s, the ticket keeps the weights
 that the other ticket removes at sparsity s (except one if both round a half).
+--structure: a score per neuron, head or layer: the L2 norm of its weights (magnitude), the first-
+order change of the loss without it (taylor), or noise (random).
 """
 
 import dataclasses
@@ -28,7 +30,9 @@ from training.settings import (
     FolderSettings,
     MatrixSettings,
     ModelSettings,
+    StructureSettings,
     TicketSettings,
+    check_structure,
     resolve_data_settings,
 )
 from training.tasks import check_task, resolve_task
@@ -42,7 +46,7 @@ CALIBRATION_ROWS = 128  # Wanda's number of samples
 
 
 @dataclasses.dataclass(kw_only=True)
-class Settings(FolderSettings, MatrixSettings, DataSettings):
+class Settings(FolderSettings, MatrixSettings, StructureSettings, DataSettings):
     """Scores."""
 
     kind: str = setting(
@@ -75,9 +79,15 @@ def parse_args(argv: list[str] | None = None) -> Settings:
     unread = "model_name" if needed == "scores" else "scores"
     if getattr(args, unread) is not None:
         raise cli.UserError(f"--{unread} is not read by --kind {args.kind}: omit it")
-    if needed == "scores" and (args.matrices or args.exclude):
+    if needed == "scores" and (args.matrices or args.exclude or args.structure):
         raise cli.UserError(
-            f"--kind {args.kind} ranks what --scores does: omit --matrices, --exclude"
+            f"--kind {args.kind} ranks what --scores does: omit --matrices, --exclude, --structure"
+        )
+    check_structure(args)
+    if args.structure and args.kind == "wanda":
+        raise cli.UserError(
+            "--kind wanda compares the weights within a row, so it ranks no units: choose "
+            "--kind magnitude, taylor or random"
         )
     if args.finetuned and args.kind not in OF_FINETUNED:
         raise cli.UserError(f"--finetuned needs --kind {', '.join(OF_FINETUNED)}")
@@ -99,7 +109,8 @@ if __name__ == "__main__":
 import torch
 from transformers import PreTrainedModel
 
-from masking import encoders, ticket_files, tickets
+from masking import encoders, structures, ticket_files, tickets
+from masking.structures import Units
 from masking.tickets import Shapes
 from training import calibration, checkpoints, models, tokenizers
 from training.batching import Encoded, encode
@@ -118,47 +129,59 @@ def finetuned_checkpoint(args: Settings) -> Path:
     return folder / "best" if (folder / "run.json").is_file() else folder
 
 
-def pretrained_encoder(args: Settings) -> tuple[PreTrainedModel, Shapes, dict]:
-    """The model of --model_name, its weight shapes, and what a manifest says of them."""
+def pretrained_encoder(args: Settings) -> tuple[PreTrainedModel, list[Units], dict]:
+    """The model of --model_name, the units of --structure, and what a manifest says of them."""
     model = models.load_pretrained(args.model_name, ("0", "1"), args.seed, None, "eager")
+    units: list[Units] = []
     with cli.explain():
-        encoders.select(model, args.matrices, args.exclude)
-        shapes = encoders.weight_shapes(model)
+        if args.structure:
+            units = structures.find(model, args.structure)
+            encoders.select(model, structures.covered_kinds(units))
+        else:
+            encoders.select(model, args.matrices, args.exclude)
         fingerprint = encoders.encoder_fingerprint(model)
     facts: dict = {"encoder": models.encoder_facts(args.model_name, model, fingerprint)}
+    if args.structure:
+        facts["structure"] = args.structure
     if encoders.selected(model):
         facts["matrices"] = encoders.selected(model)
-    return model, shapes, facts
+    return model, units, facts
 
 
 def finetuned_model(
-    args: Settings, pretrained: PreTrainedModel, shapes: Shapes, task: Task | None
+    args: Settings, pretrained: PreTrainedModel, task: Task | None
 ) -> PreTrainedModel:
     """The model of --finetuned, with the prunable matrices of the pre-trained encoder."""
     model = checkpoints.load_checkpoint(finetuned_checkpoint(args), task, "eager")
     encoders.mark_not_pretrained(model, encoders.not_pretrained(pretrained))
     encoders.select(model, encoders.selected(pretrained))
     with cli.explain(f"{args.finetuned}: "):
-        encoders.check_masks_fit(model, shapes)
+        encoders.check_masks_fit(model, encoders.weight_shapes(pretrained))
     return model
 
 
 def from_encoder(args: Settings) -> tuple[dict, Shapes, dict]:
     """Scores, weight shapes and manifest facts from an encoder's weights."""
-    model, shapes, facts = pretrained_encoder(args)
+    model, units, facts = pretrained_encoder(args)
+    shapes = structures.virtual_shapes(units) or encoders.weight_shapes(model)
     if args.kind == "random":
         noise = torch.Generator().manual_seed(seed_for(args.seed, "random scores"))
-        scores = {name: torch.rand(shape, generator=noise) for name, shape in shapes.items()}
+        grids = {unit.name: (unit.count, 1) for unit in units} or shapes
+        scores = {name: torch.rand(grid, generator=noise) for name, grid in grids.items()}
         return scores, shapes, facts
     facts["of"] = "finetuned" if args.finetuned else "pretrained"
     if args.finetuned:
-        model = finetuned_model(args, model, shapes, None)
+        model = finetuned_model(args, model, None)
         if (finetuned_checkpoint(args) / "checkpoint.json").is_file():
             # A search counts the fine-tuning that it starts from in the same way.
             checkpoint = checkpoints.checkpoint_facts(finetuned_checkpoint(args))
             facts["label_passes"] = checkpoint["epoch"]
     matrices = encoders.prunable_matrices(model)
-    return {name: m.weight.detach().abs() for name, m in matrices.items()}, shapes, facts
+    scores = {name: matrix.weight.detach().abs() for name, matrix in matrices.items()}
+    if units:  # the L2 norm of all weights of a unit
+        squares = structures.sums_over_units(units, {n: s.square() for n, s in scores.items()})
+        scores = {name: s.sqrt() for name, s in squares.items()}
+    return scores, shapes, facts
 
 
 def read_stage_1(args: Settings) -> dict:
@@ -195,16 +218,18 @@ def from_rows(args: Settings, stage_1: dict) -> tuple[dict, Shapes, dict]:
     rows = sample_balanced(
         splits["train"], args.calibration_rows, seed_for(args.seed, "calibration rows")
     )
-    model, shapes, facts = pretrained_encoder(args)
+    model, units, facts = pretrained_encoder(args)
+    shapes = structures.virtual_shapes(units) or encoders.weight_shapes(model)
     folder = args.model_name
     if args.finetuned:
         check_start(args, model, stage_1["encoder"])
         folder = str(finetuned_checkpoint(args))
-        model = finetuned_model(args, model, shapes, splits.task)
+        model = finetuned_model(args, model, splits.task)
     tokenizer = tokenizers.load_tokenizer(folder)
     models.check_length(model, args.max_seq_length)
     tokenizers.fit_tokenizer(model, tokenizer)
-    scores = scores_of_rows(args.kind, model, encode(rows, tokenizer, args.max_seq_length))
+    encoded = encode(rows, tokenizer, args.max_seq_length)
+    scores = scores_of_rows(args.kind, model, encoded, units)
     facts |= {
         "task": splits.task.name,
         "of": "finetuned" if args.finetuned else "pretrained",
@@ -228,13 +253,15 @@ def check_start(args: Settings, pretrained: PreTrainedModel, encoder: dict) -> N
         )
 
 
-def scores_of_rows(kind: str, model: PreTrainedModel, encoded: Encoded) -> dict:
-    """Name -> scores: float32, (out, in). UserError if all are 0 (the loss has no gradient)."""
+def scores_of_rows(kind: str, model: PreTrainedModel, encoded: Encoded, units: list[Units]) -> dict:
+    """Name -> scores: float, (out, in) or (units, 1). UserError if all are 0 (no gradient)."""
     with cli.explain("--kind wanda: "):
         if kind == "wanda":
             values = calibration.weights_times_inputs(model, encoded)
         else:
             signed = calibration.weights_times_gradients(model, encoded)
+            if units:  # the change of the loss without the whole unit
+                signed = structures.sums_over_units(units, signed)
             values = {name: value.abs() for name, value in signed.items()}
     total = sum(float(value.double().sum()) for value in values.values())
     if not 0 < total < math.inf:
@@ -274,7 +301,7 @@ def from_scores(args: Settings) -> tuple[dict, Shapes, dict]:
 
 def _facts(manifest: dict, path: Path, relation: str) -> dict:
     return {
-        **{key: manifest[key] for key in ("encoder", "matrices") if key in manifest},
+        **{key: manifest[key] for key in ("encoder", "matrices", "structure") if key in manifest},
         relation: manifest["kind"],
         f"{relation}_sha256": sha256_of(path),
     }
@@ -308,7 +335,8 @@ def main() -> None:
     run.begin({"task": manifest["task"], "encoder": facts["encoder"]})
     ticket_files.save_scores(run.folder / "scores.safetensors", scores, shapes, manifest)
     run.finish({"scores": "scores.safetensors"}, [])
-    print(f"{args.kind} scores of {len(scores)} matrices in {run.folder}")
+    what = ", ".join(args.structure) if args.structure else f"{len(scores)} matrices"
+    print(f"{args.kind} scores of {what} in {run.folder}")
 
 
 if __name__ == "__main__":

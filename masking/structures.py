@@ -171,6 +171,21 @@ def virtual_shapes(units: list[Units]) -> Shapes:
     return {unit.name: (unit.count, unit.weights_each) for unit in units}
 
 
+def sums_over_units(units: list[Units], values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name -> sum of the values of a unit's weights: float64, (units, 1).
+
+    `values`: name -> float, (out, in), for all covered matrices.
+    """
+    sums = {}
+    for unit in units:
+        total = torch.zeros(unit.count + 1, dtype=torch.float64)  # the last: of no unit
+        for side, axis in ((unit.rows, 1), (unit.columns, 0)):
+            for name, of_index in side.items():
+                total.index_add_(0, of_index % (unit.count + 1), values[name].double().sum(axis))
+        sums[unit.name] = total[:-1, None]
+    return sums
+
+
 def weights_alone(units: list[Units]) -> dict[str, int]:
     """Name -> weights of one unit that belong to no other unit of the list.
 

@@ -248,3 +248,18 @@ def test_layers_that_are_not_alike_are_refused_before_a_search():
     bert = make()
     removal.check_layers(bert, structures.find(bert, ["layers"]))
     assert torch.equal(logits(bert), logits(make()))
+
+
+def test_sums_over_units():
+    model = make()
+    units = structures.find(model, ["ffn_neurons", "heads"])
+    weights = {n: m.weight.detach() for n, m in encoders.prunable_matrices(model).items()}
+    sums = structures.sums_over_units(units, weights)
+    layer = layer_of(model, 1)
+    neuron = layer.intermediate.dense.weight[3].sum() + layer.output.dense.weight[:, 3].sum()
+    assert sums["bert.encoder.layer.1[ffn_neurons]"][3].item() == pytest.approx(neuron.item())
+    attention = layer.attention
+    read = (attention.self.query, attention.self.key, attention.self.value)
+    head = sum(linear.weight[4:].sum() for linear in read)
+    head += attention.output.dense.weight[:, 4:].sum()
+    assert sums["bert.encoder.layer.1[heads]"][1].item() == pytest.approx(head.item(), rel=1e-5)

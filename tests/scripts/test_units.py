@@ -154,3 +154,16 @@ def test_flags_of_units_with_a_ticket_of_weights(encoder, sst2_folder, tmp_path,
     )
     assert f"single weights, so {flag} does nothing" in message
     assert not (tmp_path / "ticket").exists()
+
+
+@pytest.mark.parametrize("kind", ["magnitude", "random", "taylor", "random_matched"])
+def test_rivals_with_the_same_drawing(dense, searched, encoder, sst2_folder, tmp_path, kind):
+    from_ = {"scores": searched} if kind == "random_matched" else {"model_name": encoder}
+    from_ |= {} if kind == "random_matched" else {"structure": "ffn_neurons"}
+    from_ |= {"finetuned": dense, "calibration_rows": 8} if kind == "taylor" else {}
+    call("make_scores", kind=kind, **from_, output_dir=tmp_path / "scores")
+    data = {"task_name": "sst2", "data_dir": sst2_folder, "uniform": True, **STEP}
+    ticket = retrain(encoder, tmp_path / "scores", tmp_path / "ticket", **data, shrink=True)
+    [record, _] = read_jsonl(ticket / "records.jsonl")
+    assert record["ticket"]["kind"] == kind
+    assert logits(ticket / "best")[1].intermediate_size < 32
