@@ -43,6 +43,16 @@ class LatencyTable:
         if not is_table or len(self.neurons) < 2 or bool((self.neurons.diff() <= 0).any()):
             raise UserError(f"{path} is not a latency table: its numbers of neurons do not rise")
 
+    def check_fits(self, units: list[Units]) -> None:
+        """Raise UserError if the table was measured for a model of another size."""
+        numbers = {unit.count for unit in units if unit.structure == "ffn_neurons"}
+        measured = int(self.neurons[-1])
+        if numbers and numbers != {measured}:
+            raise UserError(
+                f"the latency table is that of {measured} neurons per layer, but this encoder has "
+                f"{max(numbers)}: measure this encoder"
+            )
+
     def ffn(self, neurons: Tensor) -> Tensor:
         """Seconds of one feed-forward network. `neurons`: float32 scalar. Has a gradient."""
         knots, seconds = self.neurons.to(neurons.device), self.seconds.to(neurons.device)

@@ -109,6 +109,8 @@ class TargetPenalty(Penalty):
         super().__init__(units, "entries")
         self.table = table
         self.multipliers = Multipliers(wanted, rate, device)
+        if table is not None:
+            table.check_fits(units)
         if units:
             zeros = {unit.name: torch.zeros(unit.count, 1) for unit in units}
             _, cost = self.draw(zeros)

@@ -100,10 +100,27 @@ def test_a_search_ends_at_its_target(dense, encoder, sst2_folder, tmp_path, caps
     assert read_json(tmp_path / "ticket" / "ticket.json")["sparsity"] == 0.25
 
 
-def test_a_search_for_a_speed_up(dense, tmp_path):
-    table = tmp_path / "table.json"
-    times = {"ffn": {"neurons": [0, 32], "seconds": [0.0, 3.0]}}
+def latency_table(folder, neurons=32):
+    table = folder / "table.json"
+    times = {"ffn": {"neurons": [0, neurons], "seconds": [0.0, 3.0]}}
     table.write_text(json.dumps(times | {"attention_seconds": 1.0, "rest_seconds": 0.0}))
+    return table
+
+
+def test_a_table_of_another_encoder_and_a_speed_out_of_reach(dense, tmp_path, capsys):
+    flags = ("search_ticket", "--model_name", dense, "--structure", "ffn_neurons")
+    flags += ("--output_dir", tmp_path / "search", "--latency_table")
+    too_large = latency_table(tmp_path, neurons=64)
+    said = fails(capsys, *flags, too_large, "--target_speedup", 1.5)
+    assert "that of 64 neurons per layer, but this encoder has 32" in said
+    said = fails(capsys, *flags, latency_table(tmp_path), "--target_speedup", 9)
+    # One neuron stays: 4 / (1 + 3 / 32).
+    assert "--target_speedup 9: the nearest is 3.66" in said
+    assert not (tmp_path / "search").exists()
+
+
+def test_a_search_for_a_speed_up(dense, tmp_path):
+    table = latency_table(tmp_path)
     scores = search(
         *(dense, tmp_path / "search"),
         **{"structure": "ffn_neurons", "target_speedup": 1.6, "latency_table": table},
