@@ -61,16 +61,18 @@ def check_here() -> None:
         )
 
 
-def submit(script: Path, log: Path, needs: list[str], condition: str = "afterok") -> str:
-    """Submit a script; the id of its job. `needs`: ids of the jobs to wait for.
+def submit(script: Path, log: Path, needs: list[str], after: list[str]) -> str:
+    """Submit a script; the id of its job.
 
+    `needs`: ids of the jobs that must end well before. `after`: of those that must end somehow.
     `log`: %a in its name, not in its folder, stands for the number of an array's task.
     """
     folder = str(log.parent).replace("%", "%%")
     words = ["--parsable", f"--output={folder}/{log.name}"]
-    if needs:
-        words += [f"--dependency={condition}:{':'.join(needs)}"]
-        words += ["--kill-on-invalid-dep=yes"] * (condition == "afterok")
+    conditions = {"afterok": needs, "afterany": [n for n in after if n not in needs]}
+    waits = [":".join([name, *ids]) for name, ids in conditions.items() if ids]
+    words += [f"--dependency={','.join(waits)}"] if waits else []
+    words += ["--kill-on-invalid-dep=yes"] if needs else []
     answer = call("sbatch", *words, str(script)).strip().splitlines()
     number = answer[-1].split(";")[0] if answer else ""  # ID;CLUSTER
     if not number.isdigit():

@@ -36,15 +36,15 @@ lock = open(folder / "run.lock", "w")
 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 asked = []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
-state = folder / "state"
-done = int(state.read_text()) if state.exists() else 0
-print("from step", done, flush=True)
-with open(folder / "steps", "a") as journal:
+with open(folder / "steps", "a+") as journal:
+    journal.seek(0)
+    done = len(journal.readlines())
+    print("from step", done, flush=True)
     while done < steps:
         time.sleep(0.2)
         done += 1
-        print(done, os.environ.get("CUDA_VISIBLE_DEVICES"), file=journal, flush=True)
-        state.write_text(str(done))
+        journal.write(f"{done} {os.environ.get('CUDA_VISIBLE_DEVICES')}\\n")
+        journal.flush()
         if asked:
             sys.exit(143)
 if steps < 0:
@@ -230,3 +230,22 @@ def test_records_equal_those_of_the_same_plan_run_here(
                 assert one["environment"]["threads"] == other["environment"]["threads"]
                 differing.remove("environment")
             assert not differing, {k: (one[k], other.get(k)) for k in differing}
+
+
+def test_max_jobs_caps_the_plan(machine, counting):
+    """Two CPUs are free, but one job runs at a time: arrays and jobs that need nothing, too."""
+    make, runs = counting
+    plan = make(("a", 3), ("b", 3), ("c", -1), ("d", 3, "a"), max_jobs=1)
+    assert submitted(plan) == 4
+    starts = output_of("squeue", "-h", "-r", "-o", "%i %E").splitlines()
+    assert sum("afterany" in line for line in starts) >= 1
+    most = 0
+
+    def is_over() -> bool:
+        nonlocal most
+        lines = output_of("squeue", "-h", "-r", "-o", "%T").split()
+        most = max(most, lines.count("RUNNING"))
+        return not lines
+
+    wait_for(is_over, "the jobs")
+    assert most == 1 and (runs / "d" / "run.json").is_file() and (runs / "report-x").is_file()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ from fake_slurm import FakeSlurm
 
 import reproduce
 from experiments import batch_scripts, cluster_settings, planner, slurm
+from experiments.lanes import Lanes
 from experiments.paper import FIGURES, TABLES
 from experiments.units import Unit, arrays_of, cost_of, units_of
 from utils.cli import UserError
@@ -123,6 +125,50 @@ def test_short_units_of_one_kind_that_wait_for_the_same_form_an_array():
     assert arrays[-1].needs == ()
     many = arrays_of([unit(str(i)) for i in range(2500)], set())
     assert [len(array.units) for array in many] == [1000, 1000, 500]
+
+
+def test_no_more_jobs_run_at_once_than_there_are_lanes():
+    """Whatever the jobs take; and with enough lanes, each waits only for what it needs."""
+    draw = random.Random(0)
+    for count in (1, 2, 3, 5, 40):
+        units: list[Unit] = []
+        for i in range(40):
+            needs = draw.sample([u.key for u in units], k=min(i, draw.choice((0, 0, 1, 1, 2))))
+            kind = draw.choice(("train", "attack"))
+            units.append(unit(str(i), *needs, kind=kind, seconds=draw.choice((60, 600, 9000))))
+        lanes, ends, spans = Lanes(count), {}, []
+        for number, array in enumerate(arrays_of(units, {u.key for u in units}), 1):
+            chosen = lanes.choose(array)
+            needs = [ends[need] for need in array.needs]
+            begin = max([*needs, *(ends[f"job {n}"] for n in lanes.waits_for(chosen))], default=0)
+            assert count < 40 or begin == max(needs, default=0)
+            lanes.put(array, str(number), chosen)
+            free = [begin] * min(len(array.units), count)  # of the tasks, as %count lets them
+            for task in array.units:
+                start = min(free)
+                ends[task.key] = free[free.index(start)] = start + draw.random()
+                spans.append((start, ends[task.key]))
+            ends[f"job {number}"] = max(free)
+        most = max(sum(a <= start < b for a, b in spans) for start, _ in spans)
+        assert most == count if count < 5 else most <= count
+
+
+def test_max_jobs_is_a_cap_on_the_whole_plan(ground, fake, capsys):
+    run(capsys, ground, "--max_jobs", 1)
+    waits = [[w for w in words if "dep" in w] for words in fake.calls[:-1]]
+    assert waits[0] == [] and len(waits) == 7
+    for number, found in enumerate(waits[1:], 1):  # an array has two tasks, one after the other
+        conditions = dict(x.split(":") for x in found[0].removeprefix("--dependency=").split(","))
+        assert str(number) in (conditions.get("afterany"), conditions.get("afterok", "")[:1])
+    # What waits already keeps its place, also for a larger plan.
+    state = json.loads((ground / "runs/slurm/submitted.json").read_text())["jobs"]
+    fake.queue(*(f"{job['id']} PENDING" for job in state.values()))
+    before = len(fake.calls)
+    run(capsys, ground, "--max_jobs", 1, rows=("RobustT", "Rand (global)", "Fine-tune"))
+    [attacks, _] = fake.calls[before:]
+    [wait] = [word for word in attacks if word.startswith("--dependency=")]
+    *_, last = wait.partition("afterany:")
+    assert "7" in last.split(":")
 
 
 def test_dry_run_writes_and_prints_the_scripts_and_submits_nothing(ground, fake, capsys):
