@@ -128,9 +128,11 @@ def check_places(places: list[Path], partition: str | None) -> None:
     """UserError if a folder is on a disk of this machine, and a node is another machine."""
     try:
         words = ["-p", partition] if partition else []
-        nodes = set(call("sinfo", "-h", "-N", "-o", "%n", *words).split())
+        lines = call("sinfo", "-h", "-N", "-o", "%n %P", *words).splitlines()
     except Refused:
         return  # the jobs look for themselves
+    # Without a partition, the jobs go to that with a star.
+    nodes = {line.split()[0] for line in lines if partition or line.rstrip().endswith("*")}
     name = socket.gethostname()
     others = sorted(nodes - {name, name.split(".")[0], socket.getfqdn(), "localhost"})
     if not others:

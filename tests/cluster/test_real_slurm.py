@@ -11,13 +11,14 @@ from conftest import call, sentences, write_tsv
 from slurm_here import output_of, wait_for
 
 import reproduce
-from experiments import cluster_status, commands, planner
+from experiments import cluster_status, commands, planner, slurm
 from experiments.batch_scripts import BatchScripts
 from experiments.cluster_settings import ClusterSettings
 from experiments.commands import Command
 from experiments.jobs import Job
 from experiments.submission import Submission, submit
 from training.settings import FolderSettings
+from utils.cli import UserError
 from utils.files import read_jsonl
 
 reason = slurm_here.why_not()
@@ -190,6 +191,21 @@ def test_a_job_survives_the_loss_of_its_node(machine, counting):
     wait_for_jobs(plan)
     assert steps_of(runs / "long") == [*range(1, 251)]
     assert (runs / "report-x").is_file()
+
+
+def test_a_run_folder_that_another_node_does_not_see(machine, tmp_path, monkeypatch):
+    """tmp_path is on a local disk. `two` has a node of another name."""
+    monkeypatch.setattr(slurm, "file_system", lambda _: "ext4")
+    slurm.check_places([tmp_path], None)
+    slurm.check_places([tmp_path], "main")
+    with pytest.raises(UserError, match="which the node far does not see"):
+        slurm.check_places([tmp_path], "two")
+
+
+def test_an_unknown_partition_is_slurms_own_message(machine, counting):
+    make, runs = counting
+    with pytest.raises(UserError, match=r"invalid partition|Invalid partition"):
+        submitted(make(("a", 1), partition="nope"))
 
 
 def test_records_equal_those_of_the_same_plan_run_here(

@@ -372,11 +372,16 @@ def test_a_queued_job_with_other_settings_is_refused(ground, fake, capsys, monke
 def test_a_run_folder_on_a_local_disk_of_another_machine_is_refused(
     ground, fake, capsys, monkeypatch
 ):
-    fake.write("nodes", "localhost\nnode17\n")
+    fake.write("nodes", "localhost main*\nnode17 main*\n")
     monkeypatch.setattr(slurm, "file_system", lambda _: "ext4")
     line = fails(capsys, "reproduce", *words(ground))
     assert "is on a local disk (ext4), which the node node17 does not see" in line
     assert not fake.calls
+    fake.write("nodes", "localhost main*\nnode17 another\n")
+    slurm.check_places([ground], None)  # the jobs do not go there
+    with pytest.raises(UserError, match="node17"):
+        slurm.check_places([ground], "another")
+    fake.write("nodes", "localhost main*\nnode17 main*\n")
     monkeypatch.setattr(slurm, "file_system", lambda _: "nfs4")
     run(capsys, ground)
 
