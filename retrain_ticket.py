@@ -68,6 +68,17 @@ class Settings(TicketSettings, ReinitSettings, StageSettings):
         "ticket file, or folder that holds ticket.safetensors, in place of --scores and --sparsity",
         role=Role.PLACE,
     )
+    uniform: bool | None = setting(
+        None,
+        "scores of units: remove the same number of units in every layer, which an ordinary "
+        "checkpoint can express (default: by the scores, which rank all layers together)",
+        role=Role.TICKET,
+    )
+    shrink: bool | None = setting(
+        None,
+        "scores of units: write checkpoints from which the units are removed, not zeroed",
+        role=Role.TICKET,
+    )
     allow_other_encoder: bool = setting(
         False, "accept scores or a ticket of another encoder of the same shape", role=Role.TICKET
     )
@@ -77,12 +88,16 @@ def parse_args(argv: list[str] | None = None) -> Settings:
     args = parse(Settings, __doc__.split("\n")[0], argv)
     check_task(args)
     check_kept_epochs(args)
-    if args.ticket is None and (args.scores is None or args.sparsity is None):
+    if args.ticket is None and args.scores is None:
         raise cli.UserError("give --scores and --sparsity, or --ticket")
     if args.ticket is not None and (args.scores is not None or args.sparsity is not None):
         raise cli.UserError(
             "--ticket is drawn already: leave out --scores and --sparsity, or leave out --ticket"
         )
+    if args.ticket is not None and args.uniform:
+        raise cli.UserError("--ticket is drawn already: leave out --uniform")
+    if args.shrink and args.reinitialise == "rest":
+        raise cli.UserError("--reinitialise rest trains a dense model: leave out --shrink")
     no_std = args.reinit_law in ("matched", "shuffled") and args.reinit_scope != "encoder"
     if no_std and args.reinit_std is not None:
         raise cli.UserError(f"--reinit_std is not read with --reinit_law {args.reinit_law}")
@@ -101,10 +116,19 @@ if __name__ == "__main__":
 import torch
 import torch.nn.functional as F
 
-from masking import encoders, hard_concrete, surgery, ticket_files, tickets
+from masking import (
+    encoders,
+    removal,
+    structures,
+    surgery,
+    ticket_files,
+    tickets,
+    unit_gates,
+)
 from masking.kinds import GATE_KINDS
 from training import adversary, loading, loop, models, optim, results, tokenizers
 from training.batching import collate, encode
+from training.penalty import Penalty
 from training.prediction import inputs_of
 from training.settings import recipe_in
 from training.splits import load_splits
@@ -115,7 +139,7 @@ from utils.runs import Run, environment, read_run, seed_for
 
 ABOUT_SCORES = (
     *("kind", "task", "seed", "epoch", "encoder", "of", "matched_to", "complement_of"),
-    *("matrices", "sparsity_after_round", "label_passes"),
+    *("matrices", "structure", "sparsity_after_round", "label_passes"),
 )
 
 
@@ -126,39 +150,71 @@ def ticket_file(args: Settings) -> Path:
     return ticket_files.score_file(args.scores)
 
 
-def read_ticket(args: Settings, model) -> tuple[tickets.Masks, dict]:
-    """The masks of --ticket, or those that --scores give at --sparsity, and their origin.
+def read_ticket(args: Settings, model) -> tuple[tickets.Masks, dict, list[structures.Units]]:
+    """The masks of --ticket, or those that --scores give at --sparsity, their origin, and the units
+    that they keep or remove whole (none for single weights).
 
     The origin says what the scores were made with and for, the sparsity that was asked for, and
     `expected_density_percent`: 100 R(m) of the scores, where they are gates.
     """
-    path = ticket_file(args)
+    path, units = ticket_file(args), []
     with cli.explain():
         if args.ticket is not None:
             tensors, file = ticket_files.load_ticket(path)
-            shapes = {name: (mask.shape[0], mask.shape[1]) for name, mask in tensors.items()}
-            source = file.get("source", {})
+            shapes, source = tickets.shapes_of(tensors), file.get("source", {})
         else:
             tensors, shapes, source = ticket_files.load_scores(path)
         ticket_files.check_origin(source, path)
         encoders.select(model, source.get("matrices"))
+        if source.get("structure"):
+            units = structures.find(model, source["structure"])
+    check_structured(args, path, units)
+    expected = structures.virtual_shapes(units) if units and args.ticket is None else None
     tensors, shapes = models.tensors_for(
-        model, args.model_name, path, tensors, shapes, source["encoder"], args.allow_other_encoder
+        *(model, args.model_name, path, tensors, shapes, source["encoder"]),
+        *(args.allow_other_encoder, expected),
     )
     origin = {key: source[key] for key in ABOUT_SCORES if key in source}
     origin |= {"recipe": recipe_in(source), "sha256": source.get("sha256")}
-    facts = {"sparsity_asked": args.sparsity, "expected_density_percent": None, "source": origin}
+    facts = {"source": origin}
     if args.ticket is not None:
         facts["sparsity_asked"] = file.get("sparsity_asked", file["sparsity"])
         facts["expected_density_percent"] = file.get("expected_density_percent")
-        return tensors, facts
+        return tensors, facts | {k: file[k] for k in ("uniform",) if k in file}, units
+    sparsity, uniform = asked_for(args, source, path)
+    facts |= {"sparsity_asked": sparsity, "expected_density_percent": None}
     with cli.explain():
-        ticket_files.check_order(source, args.sparsity, path)
-        masks = tickets.draw(tensors, shapes, args.sparsity)
+        ticket_files.check_order(source, sparsity, path)
+        if units:
+            facts["uniform"] = uniform
+            kept = structures.draw(units, tensors, sparsity, uniform)
+            masks = structures.masks_of(units, kept, encoders.weight_shapes(model))
+        else:
+            masks = tickets.draw(tensors, shapes, sparsity)
     if source["kind"] in GATE_KINDS:
-        penalty = hard_concrete.penalty(list(tensors.values()))
-        facts["expected_density_percent"] = 100 * float(penalty)
-    return masks, facts
+        density = Penalty(units, "entries").density(list(tensors.values()))
+        facts["expected_density_percent"] = 100 * density
+    return masks, facts, units
+
+
+def check_structured(args: Settings, path: Path, units: list) -> None:
+    """UserError for flags of whole units with a ticket of single weights."""
+    for flag in ("uniform", "shrink"):
+        if getattr(args, flag) and not units:
+            raise cli.UserError(
+                f"{path} ranks or removes single weights, so --{flag} does nothing: leave it out, "
+                "or search with --structure ffn_neurons"
+            )
+
+
+def asked_for(args: Settings, source: dict, path: Path) -> tuple[float, bool]:
+    """The sparsity, and whether it is --uniform: by the flags, or by the search's target."""
+    target = source.get("target") or {}
+    if args.sparsity is None and not target:
+        raise cli.UserError(f"give --sparsity: the scores in {path} were not searched for a target")
+    if args.sparsity is None:
+        return target["sparsity"], args.uniform or target["uniform"]
+    return args.sparsity, bool(args.uniform)
 
 
 def describe_ticket(args: Settings, model, masks: tickets.Masks, origin: dict) -> dict:
@@ -208,7 +264,17 @@ def ticket_facts(args: Settings, masks: tickets.Masks, manifest: dict) -> dict:
         "expected_density_percent": manifest["expected_density_percent"],
         "search": source["recipe"],
     }
+    for name in ("structure", "uniform"):
+        if (value := manifest["source"].get(name) or manifest.get(name)) is not None:
+            facts[name] = value
+    if abs(facts["sparsity"] - facts["sparsity_asked"]) > 5e-4:
+        print(
+            f"asked for sparsity {facts['sparsity_asked']:g}; whole units or blocks come nearest "
+            f"to it at {facts['sparsity']:.4f}"
+        )
     emptied = [name for name, d in manifest["density_by_matrix"].items() if d == 0]
+    if "layers" in facts.get("structure", []):
+        emptied = []  # as the ticket is meant to
     if emptied:
         facts["emptied_matrices"] = emptied
         cli.warn(f"the ticket removes all weights of {len(emptied)} matrices, such as {emptied[0]}")
@@ -246,7 +312,7 @@ def main() -> None:
     )
     models.check_length(model, args.max_seq_length)
     tokenizers.fit_tokenizer(model, tokenizer)
-    masks, origin = read_ticket(args, model)
+    masks, origin, units = read_ticket(args, model)
     manifest = describe_ticket(args, model, masks, origin)
     train, dev, test = (
         encode(splits[name], tokenizer, args.max_seq_length) for name in ("train", "dev", "test")
@@ -256,6 +322,7 @@ def main() -> None:
     trainee = make_trainee(model, args, accelerator)
     if args.reinitialise != "rest":
         surgery.apply_ticket(model, masks)
+        unit_gates.hold_at_zero(model, units, masks)
     draws, optimizer = trainee.draws, trainee.optimizer
     total_steps = args.epochs * -(-len(train) // args.bsz)
 
@@ -275,6 +342,14 @@ def main() -> None:
     training = loop.Loop(run, args, accelerator, total_steps, trainee.snapshot)
     if training.saved is not None:
         trainee.load(training.saved)
+
+    def smaller() -> tuple:
+        with cli.explain():
+            return removal.smaller(model, units, masks, only_layers=not args.shrink)
+
+    # A checkpoint cannot skip a layer, so removed layers never stay in it.
+    if not args.shrink and "layers" not in (manifest["source"].get("structure") or ()):
+        smaller = None
 
     # Training.
     for epoch in range(training.at.finished_epochs + 1, args.epochs + 1):
@@ -308,7 +383,7 @@ def main() -> None:
             training.end_step({"epoch": epoch, "lr": lr, "grad_norm": grad_norm, **logged}, losses)
 
         # Dev accuracy, checkpoints, log, resume point.
-        results.evaluate_epoch(training, epoch, model, tokenizer, dev, args, facts)
+        results.evaluate_epoch(training, epoch, model, tokenizer, dev, args, facts, smaller=smaller)
 
     training.close()
     unpruned = surgery.count_unpruned(model, masks)

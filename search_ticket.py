@@ -16,8 +16,10 @@ from training.settings import (
     MatrixSettings,
     ModelSettings,
     RunSettings,
+    StructureSettings,
     TicketSettings,
     TrainingSettings,
+    check_structure,
     resolve_data_settings,
 )
 from training.tasks import check_task, resolve_task
@@ -30,6 +32,7 @@ class Settings(
     ModelSettings,
     DataSettings,
     MatrixSettings,
+    StructureSettings,
     RunSettings,
     TrainingSettings,
     SearchDeviations,
@@ -56,6 +59,29 @@ class Settings(
     lambda_startup_frac: float = setting(0.1, "share of training with lambda 0", cli.fraction)
     lambda_warmup_frac: float = setting(
         0.3, "share of training over which lambda then rises to --lambda_amp", cli.fraction
+    )
+    target_sparsity: float | None = setting(
+        None,
+        "end at this sparsity: multipliers take the place of --lambda_amp",
+        cli.sparsity,
+        role=Role.TICKET,
+    )
+    target_speedup: float | None = setting(
+        None,
+        "end at units whose removal makes the model faster by this factor, by --latency_table",
+        cli.positive_float,
+        role=Role.TICKET,
+    )
+    latency_table: str | None = setting(
+        None,
+        "measured times for --target_speedup, written by benchmarks/latency_table.py",
+        role=Role.PLACE,
+    )
+    multiplier_lr: float | None = setting(
+        None,
+        "with a target: growth of the multipliers over the run, per unit of the gap (default: 20)",
+        cli.positive_float,
+        role=Role.TICKET,
     )
     mask_p: float = setting(0.9, "test-time gates (Eq. 5) at the start", cli.open_fraction)
     out_w_per_mask: int = setting(
@@ -96,9 +122,36 @@ def parse_args(argv: list[str] | None = None) -> Settings:
         raise cli.UserError("--compile is not read with --exact_gates: leave one out")
     if args.clean_loss_weight and not args.adv_steps:
         raise cli.UserError("--clean_loss_weight is not read with --adv_steps 0: leave it out")
+    check_structure(args)
+    check_target(args)
     if any(e != "best" and e > args.epochs for e in args.keep_scores):
         raise cli.UserError(f"--keep_scores names an epoch beyond --epochs {args.epochs}")
     return args
+
+
+def check_target(args: Settings) -> None:
+    """UserError for settings that do not go with --structure, or with a target."""
+    has_target = args.target_sparsity is not None or args.target_speedup is not None
+    unread: list[str] = []
+    if args.structure:
+        blocks = (args.out_w_per_mask, args.in_w_per_mask) != (1, 1)
+        unread += ["blocks of weights (--out_w_per_mask, --in_w_per_mask) are"] if blocks else []
+        unread += ["--compile is"] if args.compile else []
+    if args.structure or has_target:
+        unread += ["--penalty_mean matrices is"] if args.penalty_mean == "matrices" else []
+    if unread:
+        raise cli.UserError(f"{unread[0]} not read with --structure or a target: leave it out")
+    if args.target_sparsity is not None and args.target_speedup is not None:
+        raise cli.UserError("give --target_sparsity or --target_speedup, not both")
+    if (args.latency_table is None) != (args.target_speedup is None):
+        raise cli.UserError("--target_speedup and --latency_table need each other")
+    if args.target_speedup is not None and not args.structure:
+        raise cli.UserError(
+            "removing single weights makes no model faster: --target_speedup needs --structure"
+        )
+    if args.multiplier_lr is not None and not has_target:
+        raise cli.UserError("--multiplier_lr needs --target_sparsity or --target_speedup")
+    args.multiplier_lr = args.multiplier_lr or (20.0 if has_target else None)
 
 
 if __name__ == "__main__":
@@ -108,10 +161,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from masking import encoders, hard_concrete, surgery, ticket_files, tickets
+from masking import (
+    encoders,
+    hard_concrete,
+    removal,
+    structures,
+    surgery,
+    ticket_files,
+    tickets,
+    unit_gates,
+)
 from masking.parts import kinds_of, split_fused
 from training import adversary, checkpoints, loop, models, optim, prediction, tokenizers
 from training.batching import collate, encode
+from training.latency import LatencyTable
+from training.penalty import TOLERANCE, Penalty, TargetPenalty
 from training.prediction import inputs_of
 from training.splits import load_splits
 from utils import devices
@@ -121,9 +185,10 @@ from utils.runs import Run, environment, read_run
 class Search:
     """The gated model, the optimizer of its scores, and the noise of its steps."""
 
-    def __init__(self, model, gated: surgery.Gated, args: Settings, accelerator, draws):
+    def __init__(self, model, gated, args: Settings, accelerator, draws, penalty=None):
         self.model, self.gated, self.args = model, gated, args
         self.accelerator, self.draws = accelerator, draws
+        self.penalty = penalty or Penalty([], args.penalty_mean)
         self.scores = [layer.scores for layer in gated.values()]
         if args.clip_over == "scores":  # D2: freeze the weights
             model.requires_grad_(False)
@@ -170,10 +235,8 @@ class Search:
                 (args.clean_loss_weight * loss_at(rows, None)).backward()
         devices.sum_over_processes(self.accelerator, model.parameters())
 
-        penalty, l0_gradients = hard_concrete.penalty_and_gradients(  # R(m), Eqs. 4 and 8
-            scores, args.penalty_mean, lambda_reg
-        )
-        logged = {"penalty": penalty, "l0_grad_norm": optim.total_norm(l0_gradients)}
+        logged, l0_gradients = self.penalty.gradients(scores, lambda_reg)  # R(m), Eqs. 4 and 8
+        logged["l0_grad_norm"] = optim.total_norm(l0_gradients)
         optim.check_gradients({name: layer.scores for name, layer in self.gated.items()})
         logged["score_grad_norm"] = optim.total_norm([s.grad for s in scores])
         if args.clip_over == "accumulated":  # D2: the weights' gradients of all steps; L0 after it
@@ -198,6 +261,7 @@ class Search:
             "scores": [s.detach() for s in self.scores],
             "optimizer": self.optimizer.state_dict(),
             "gradients": [p.grad for p in self.model.parameters()],
+            "penalty": self.penalty.snapshot(),
         }
 
     def load(self, snapshot: dict) -> None:
@@ -206,6 +270,7 @@ class Search:
         self.optimizer.load_state_dict(snapshot["optimizer"])
         for parameter, saved in zip(self.model.parameters(), snapshot["gradients"], strict=True):
             parameter.grad = None if saved is None else saved.to(parameter.device)
+        self.penalty.load(snapshot.get("penalty", {}))
 
 
 class Clocks:
@@ -217,24 +282,38 @@ class Clocks:
         is_short = args.schedule_length == "examples"  # D17
         self.lr_steps = examples * args.epochs // args.bsz if is_short else self.total_steps
         self.counts_per_step = tensors_per_batch if args.lambda_clock == "tensors" else 1  # D1
+        self.has_target = args.multiplier_lr is not None
 
     def lr(self, step: int) -> float:
         return optim.lr_at(step, self.args.lr, self.args.warmup_ratio, self.lr_steps)
 
     def lambda_reg(self, step: int) -> float:
+        """lambda; with a target, the share of the way to it."""
         a, count = self.args, step * self.counts_per_step
+        amplitude = 1.0 if self.has_target else a.lambda_amp
         return optim.lambda_at(
-            count, self.total_steps, a.lambda_amp, a.lambda_startup_frac, a.lambda_warmup_frac
+            count, self.total_steps, amplitude, a.lambda_startup_frac, a.lambda_warmup_frac
         )
 
 
 def measure_gates(search: Search, dev) -> dict:
-    """Dev accuracy with soft gates and with the ticket at --sparsity; what the gates are like."""
-    gated, args = search.gated, search.args
+    """Dev accuracy with soft gates and with the ticket at --sparsity; what the gates are like.
+
+    With a target, the ticket is the one that comes nearest to it.
+    """
+    gated, args, penalty = search.gated, search.args, search.penalty
     scores = {name: layer.scores.detach() for name, layer in gated.items()}
-    shapes = {name: tuple(layer.weight.shape) for name, layer in gated.items()}
-    masks = tickets.draw(scores, shapes, args.sparsity)
-    measured = {}
+    measured: dict = {}
+    sparsity, is_uniform = args.sparsity, False
+    if isinstance(penalty, TargetPenalty):
+        measured["target"] = penalty.reached(scores)
+        sparsity, is_uniform = measured["target"]["sparsity"], measured["target"]["uniform"]
+    if not penalty.units:
+        masks = tickets.draw(scores, {name: g.shape for name, g in gated.items()}, sparsity)
+        ticket_sparsity = tickets.sparsity_of(masks)
+    else:  # a mask per unit
+        masks = structures.draw(penalty.units, scores, sparsity, is_uniform)
+        ticket_sparsity = structures.removed_share(penalty.units, masks)
     for name, gates in (("soft_gates", surgery.soft_gates(gated)), ("ticket", masks)):
         surgery.fix_gates(gated, gates)
         measured[f"dev_accuracy_{name}_percent"] = prediction.accuracy_percent(
@@ -252,13 +331,34 @@ def measure_gates(search: Search, dev) -> dict:
     return measured | {
         "gate_shares": shares,
         "collapsed": hard_concrete.collapsed(shares),
-        "penalty_of_all_gates": float(hard_concrete.penalty(list(scores.values()))),
+        "penalty_of_all_gates": penalty.density(list(scores.values())),
         "open_probability_by_kind": {
             k: float(hard_concrete.penalty(s)) for k, s in by_kind.items()
         },
-        "ticket_sparsity": tickets.sparsity_of(masks),
+        "ticket_sparsity": ticket_sparsity,
         "ticket_density_by_kind": tickets.density_by(mask_parts, kinds),
     }
+
+
+def make_penalty(args: Settings, units, steps: int, device) -> Penalty:
+    """lambda R(m), or what leads to the target."""
+    if args.multiplier_lr is None:
+        return Penalty(units, args.penalty_mean)
+    wanted = 1 / args.target_speedup if args.target_speedup else 1 - args.target_sparsity
+    table = LatencyTable(args.latency_table) if args.latency_table else None
+    return TargetPenalty(units, wanted, args.multiplier_lr / steps, table, device)
+
+
+def install_gates(model, args: Settings) -> tuple[dict, list]:
+    """The gates by name, and the units that have one each; no units where weights have."""
+    if not args.structure:
+        encoders.select(model, args.matrices, args.exclude)
+        gated = surgery.install_gates(model, args.mask_p, args.out_w_per_mask, args.in_w_per_mask)
+        return gated, []
+    units = structures.find(model, args.structure)
+    removal.check_layers(model, units)
+    encoders.select(model, structures.covered_kinds(units))
+    return unit_gates.install_unit_gates(model, units, args.mask_p), units
 
 
 def prepare_fast_gates(gated, args: Settings, passes: int) -> bool:
@@ -267,7 +367,7 @@ def prepare_fast_gates(gated, args: Settings, passes: int) -> bool:
     Weights that are not frozen keep the plain gates. A pass over 10 million gates in bf16 gains
     some 25 ms by compiling, which takes some 20 s.
     """
-    if args.exact_gates or args.clip_over != "scores":
+    if args.exact_gates or args.clip_over != "scores" or args.structure:
         return False
     gates = sum(layer.scores.numel() for layer in gated.values())
     if args.compile or (args.compile is None and gates * passes > 1e10):
@@ -320,8 +420,7 @@ def main() -> None:
         for name in ("train", "dev")
     )
     with cli.explain():
-        encoders.select(model, args.matrices, args.exclude)
-        gated = surgery.install_gates(model, args.mask_p, args.out_w_per_mask, args.in_w_per_mask)
+        gated, units = install_gates(model, args)
     models.fit_memory(model, args.checkpoint_activations)
     model.to(accelerator.device).train()
     clocks = Clocks(args, len(train), len(tokenizer.model_input_names))
@@ -334,7 +433,8 @@ def main() -> None:
         accelerator,
         lambda generator: surgery.draw_noise(gated, generator, in_bytes),
     )
-    search = Search(model, gated, args, accelerator, draws)
+    penalty = make_penalty(args, units, clocks.total_steps, accelerator.device)
+    search = Search(model, gated, args, accelerator, draws, penalty)
 
     manifest = {
         "kind": "robust" if args.adv_steps else "no_adversary",
@@ -347,6 +447,8 @@ def main() -> None:
     }
     if kinds := encoders.selected(model):
         manifest["matrices"] = kinds
+    if args.structure:
+        manifest["structure"] = args.structure
     about_run = {k: manifest[k] for k in ("task", "encoder", "gates", "recipe")}
     about_run |= {"label_names": splits.task.label_names, "data": splits.facts()}
     about_run["optimizer_steps"] = clocks.total_steps
@@ -382,9 +484,10 @@ def main() -> None:
             run.log({"optimizer_step": training.step, "finished_epochs": epoch, "dev": measured})
             # Label passes: of the search, and of the weights that it gates.
             seen = {"epoch": epoch, "label_passes": epoch + facts["epoch"]}
+            seen |= {k: measured[k] for k in ("target",) if k in measured}
             for name in score_files(args, epoch, is_best):
                 scores = dict(zip(gated, search.scores, strict=True))
-                shapes = {n: tuple(layer.weight.shape) for n, layer in gated.items()}
+                shapes = {name: layer.shape for name, layer in gated.items()}
                 ticket_files.save_scores(run.folder / name, scores, shapes, manifest | seen)
         training.end_epoch(epoch)
 
@@ -424,8 +527,25 @@ def finish(run: Run, at: loop.Counters, args: Settings, measured: dict) -> None:
         f"scores in {run.folder}; R(m) {measured['penalty_of_all_gates']:.3f}, dev accuracy "
         f"{measured['dev_accuracy_soft_gates_percent']:.1f} % with soft gates, "
         f"{measured['dev_accuracy_ticket_percent']:.1f} % with the ticket at sparsity "
-        f"{args.sparsity}"
+        f"{measured['ticket_sparsity']:g}"
     )
+    if "target" in measured:
+        report_target(measured)
+
+
+def report_target(measured: dict) -> None:
+    """Say what the search came to. Warns if it ended before the gates were where they had to be."""
+    target = measured["target"]
+    print(
+        f"target: {target['asked']}; its ticket is that at sparsity {target['sparsity']:.3f}"
+        + (", drawn with --uniform" if target["uniform"] else "")
+        + f", with a cost of {target['drawn_cost']:.3f}"
+    )
+    if abs(target["expected_cost"] - target["drawn_cost"]) > TOLERANCE:
+        cli.warn(
+            f"the search ended at an expected cost of {target['expected_cost']:.3f}, not at the "
+            f"{target['drawn_cost']:.3f} of its ticket: raise --epochs, --lr or --multiplier_lr"
+        )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@
 #
 # KINDS: robust, no_adversary, imp, imp_freelb, imp_pgd, imp_infobert (scores of stage 2); random;
 # random_matched (the robust scores permuted within each matrix); magnitude (of the pre-trained
-# weights); magnitude_finetuned (of those of stage 1); complement (the robust ranking reversed).
+# weights); magnitude_finetuned, wanda, taylor (of the weights of stage 1, the last two also of its
+# training rows); complement (the robust ranking reversed).
 # REINIT (Table 4): nothing; ticket: the kept weights start from noise; rest: a dense model whose
 # removed weights start from noise.
 #
@@ -25,7 +26,7 @@ REINIT=${REINIT:-nothing}
 SCORES_TAG=${SCORES_TAG:-} # the TAG of stage 2
 check_tasks
 check kind "robust no_adversary imp imp_freelb imp_pgd imp_infobert random random_matched \
-magnitude magnitude_finetuned complement" "$KINDS"
+magnitude magnitude_finetuned wanda taylor complement" "$KINDS"
 check start "nothing ticket rest" "$REINIT"
 for sparsity in ${SPARSITIES:-}; do
     awk -v number="$sparsity" 'BEGIN {
@@ -86,9 +87,9 @@ for seed in $SEEDS; do
                 random | magnitude)
                     make_scores "$kind" --model_name "$MODEL" || continue
                     ;;
-                magnitude_finetuned)
-                    make_scores magnitude --model_name "$MODEL" --finetuned "$runs/dense/best" ||
-                        continue
+                magnitude_finetuned | wanda | taylor)
+                    make_scores "${kind%_finetuned}" --model_name "$MODEL" \
+                        --finetuned "$runs/dense/best" || continue
                     ;;
             esac
             for sparsity in ${SPARSITIES:-$sparsities}; do

@@ -94,10 +94,13 @@ class TicketFacts:
     scores_sha256: str | None = None
     expected_density_percent: float | None = None
     search: dict[str, Any] | None = key(default=None, convert=search_settings)
+    structure: tuple[str, ...] = key(default=(), convert=tuple)  # removed whole; (): weights
+    uniform: bool = False  # as many units in every layer
 
     @property
     def name(self) -> str:
-        return f"{self.kind.replace('_', ' ')} ticket"
+        units = f" of {', '.join(self.structure)}" if self.structure else ""
+        return f"{self.kind.replace('_', ' ')} ticket{units}".replace("_", " ")
 
     @property
     def early_scores_epoch(self) -> int | None:

@@ -130,4 +130,4 @@ def _of_type(hint: Any) -> tuple[Rule, type | None]:
         return MAPPING, hint  # type: ignore[return-value]
     if is_dataclass(item):
         return OBJECTS, item  # type: ignore[return-value]
-    return TEXTS if get_origin(hint) is list else _RULES[get_origin(hint) or hint], None
+    return TEXTS if get_origin(hint) in (list, tuple) else _RULES[get_origin(hint) or hint], None

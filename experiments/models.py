@@ -28,7 +28,8 @@ class Model:
     noise. `epochs`: None for the usual number. `stop_at`: a ticket; this dense model is trained
     until its training loss is that ticket's, or for `epochs`. `search`: the switches of a ticket's
     search (flag and value; () is the default search); None accepts any search. `search_epoch`: the
-    search epoch that the scores are from; None for the last.
+    search epoch that the scores are from; None for the last. `structure`: units that the ticket
+    removes whole, as many in every layer (--uniform); () for single weights.
     """
 
     method: str = "plain"
@@ -39,6 +40,7 @@ class Model:
     stop_at: Model | None = None
     search: tuple[tuple[str, str], ...] | None = None
     search_epoch: int | None = None
+    structure: tuple[str, ...] = ()
 
     @property
     def search_tag(self) -> str:
@@ -73,6 +75,8 @@ class Model:
     def _owns_ticket(self, ticket: TicketFacts) -> bool:
         return (
             ticket.kind == self.kind
+            and ticket.structure == self.structure
+            and ticket.uniform == bool(self.structure)
             and abs(ticket.sparsity_asked - (self.sparsity or 0.0)) < 1e-9
             and ticket.reinitialised == self.reinitialise
             and all(getattr(ticket, key) in (None, v) for key, v in TABLE_4_NOISE.items())

@@ -12,13 +12,16 @@ from experiments.jobs import Attack, Job
 from experiments.models import DENSE, Model
 from experiments.scales import Scale
 from masking.kinds import GATE_KINDS
+from training.settings import DataSettings
 from training.tasks import TASKS, folder_of, name_in_records
 from utils.cli import UserError
 from utils.runs import read_run
+from utils.settings import Role, names_of
 
 # Passes over the rows that a step of a method costs.
 PASSES = {"plain": 1.0, "freelb": 2.2, "pgd": 3.3, "infobert": 5.0}
 FROM_SEARCH = ("random_matched", "complement")  # kinds made from the scores of a search
+FROM_STAGE_1 = ("magnitude_finetuned", "wanda", "taylor")  # and from the dense model
 
 
 @dataclass
@@ -145,6 +148,8 @@ class Place:
             pruning = self._pruning(ticket.kind).args
             rounds = math.ceil(ticket.sparsity / pruning.share_per_round - 1e-9)
             return epochs + rounds * pruning.epochs
+        if ticket.kind in FROM_STAGE_1:
+            return epochs + self.scale.epochs + (ticket.kind == "taylor")
         return epochs
 
     def _scores(self, ticket: Model) -> tuple[tuple[str, ...], Path, Command | None]:
@@ -164,13 +169,22 @@ class Place:
             tag = f"-to{max(self.scale.sparsities):g}" if is_sparser else ""
             return (self.add_pruning(kind, tag),), self.scores_folder(kind, tag), None
         folder = self.scores_folder(kind)
-        planned: dict[str, Any] = {"kind": kind, "seed": self.seed, "output_dir": folder}
+        # Rows come from the dense model's run.
+        planned: dict[str, Any] = dict.fromkeys(names_of(DataSettings, *Role))
+        planned |= {"kind": kind, "seed": self.seed, "output_dir": folder}
+        if kind not in ("wanda", "taylor"):
+            planned["calibration_rows"] = None
         needs: tuple[str, ...] = ()
         if kind in FROM_SEARCH:
             needs = (self.add_search("robust"),)
             planned["scores"] = self.scores_folder("robust")
         else:
             planned["model_name"] = self.scale.encoder
+        if kind in FROM_STAGE_1:
+            self.add_model(DENSE, attacked=False)
+            needs = (self.name(DENSE.folder),)
+            planned["kind"] = kind.removesuffix("_finetuned")
+            planned["finetuned"] = self.folder / DENSE.folder / "best"
         return needs, folder, commands.make("make_scores", planned)
 
     def add_search(self, kind: str, tag: str = "", switches: dict[str, Any] | None = None) -> str:

@@ -50,6 +50,19 @@ def _grid_rows() -> tuple[Row, ...]:
     return (*dense, *(row for row in tickets if row.model not in main))
 
 
+def _rival_rows() -> tuple[Row, ...]:
+    """Tickets that need no search, next to robust ones; 10 retraining epochs."""
+    kinds = {
+        "RobustT": "robust",
+        "Magnitude": "magnitude",
+        "Magnitude, fine-tuned": "magnitude_finetuned",
+        "Wanda": "wanda",
+        "Taylor": "taylor",
+    }
+    tickets = [_ticket(label, kind, n, 10) for label, kind in kinds.items() for n in (30, 50)]
+    return (Row("Fine-tune, 10 epochs", Model(epochs=10)), *tickets)
+
+
 def _table(name: str, title: str, rows: tuple[Row, ...], controls: bool = False) -> Table:
     # For variants of the search, also measures that could predict the robust ticket unattacked.
     metrics = ("aua", "suc", "queries") if controls else ("aua", "dev", "open")
@@ -105,5 +118,6 @@ STUDIES = by_name(
         ),
     ),
     _table("-grid", "the other sparsities, and 20 epochs", _grid_rows(), controls=True),
+    _table("-rivals", "tickets without a search", _rival_rows(), controls=True),
 )
 STUDY_RECORDS = f"{STUDY.name}-records.jsonl"  # of all its tables, in their folder

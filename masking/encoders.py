@@ -36,6 +36,8 @@ Matrix = nn.Linear | RawMatrix | GatedLinear | GatedParameter
 # the kinds that are gated (none: all).
 NOT_PRETRAINED = "not_pretrained_matrices"
 SELECTED = "prunable_kinds"
+# Key of a configuration: what was removed from the model (removal.smaller).
+REMOVED = "removed_units"
 
 
 def mark_not_pretrained(model: PreTrainedModel, names: list[str]) -> None:
@@ -163,6 +165,11 @@ def _candidates(model: PreTrainedModel) -> Iterator[tuple[str, Matrix]]:
                     yield f"{name}.{parameter}", _raw_matrix(module, parameter, transposed)
 
 
+def multiplies(module: nn.Module) -> bool:
+    """Whether a module computes x W + b with its `weight` and `bias`, (in, out) or (out, in)."""
+    return isinstance(module, nn.Linear | Conv1D)
+
+
 def _has_parameter(module: nn.Module, name: str) -> bool:
     return name in module._parameters or parametrize.is_parametrized(module, name)
 
@@ -263,14 +270,22 @@ def encoder_fingerprint(model: PreTrainedModel, with_not_pretrained: bool = Fals
     return digest.hexdigest()[:16]
 
 
-def check_masks_fit(model: PreTrainedModel, shapes: dict[str, tuple[int, int]]) -> None:
-    """Raise ValueError unless `shapes`, name -> (out, in), equal weight_shapes(model)."""
-    expected = weight_shapes(model)
+def check_masks_fit(
+    model: PreTrainedModel,
+    shapes: dict[str, tuple[int, int]],
+    expected: dict[str, tuple[int, int]] | None = None,
+) -> None:
+    """Raise ValueError unless `shapes`, name -> (out, in), are those expected.
+
+    `expected`: None for weight_shapes(model).
+    """
+    expected = weight_shapes(model) if expected is None else expected
+    smaller = ", from which units were removed" if hasattr(model.config, REMOVED) else ""
     missing = sorted(expected.keys() - shapes.keys())
     extra = sorted(shapes.keys() - expected.keys())
     if missing or extra:
         raise ValueError(
-            f"made for another encoder: it names {len(shapes)} matrices, this model has "
+            f"made for another encoder: it names {len(shapes)} matrices, this model{smaller} has "
             f"{len(expected)}"
             + (f"; missing: {missing[0]}" if missing else "")
             + (f"; not in this model: {extra[0]}" if extra else "")
@@ -279,5 +294,5 @@ def check_masks_fit(model: PreTrainedModel, shapes: dict[str, tuple[int, int]]) 
         if tuple(shapes[name]) != shape:
             raise ValueError(
                 f"made for another encoder: {name} has the shape {tuple(shapes[name])}, "
-                f"but {shape} in this model"
+                f"but {shape} in this model{smaller}"
             )

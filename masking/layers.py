@@ -90,6 +90,11 @@ class _Gated(nn.Module):
         self.product = hard_concrete.gated_weight_and_slope
         self.fixed_gate: Tensor | None = None
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the weights."""
+        return self.weight.shape[0], self.weight.shape[1]
+
     def gate(self) -> Tensor:
         """The current gates, one per weight: float, (out, in), in [0, 1]."""
         if self.fixed_gate is not None:

@@ -138,6 +138,18 @@ def reversed_ranking(scores: dict[str, Tensor]) -> dict[str, Tensor]:
     return scores_of_ranks(flat.size - 1 - ranks, scores)
 
 
+def quantiles_in_rows(scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rank of each score in its row, as (rank + 0.5) / columns: float32, in (0, 1).
+
+    `scores`: name -> float, (out, in), without NaN. Equal scores rank by column.
+
+    draw() then removes the lowest scores of each row, and of each row the same share: at sparsity
+    s, s * in weights up to rounding, which is at most 1/2 + longest row / (2 * mean row length).
+    """
+    ranks = {n: s.argsort(dim=1, stable=True).argsort(dim=1) for n, s in scores.items()}
+    return {name: (rank + 0.5) / rank.shape[1] for name, rank in ranks.items()}
+
+
 def survival_scores(
     removed_in: dict[str, Tensor], magnitudes: dict[str, Tensor]
 ) -> dict[str, Tensor]:

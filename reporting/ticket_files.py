@@ -120,6 +120,11 @@ def _draw(
         for path in score_files(given, epochs) if given.is_dir() else [given]:
             with explain():
                 scores, shapes, manifest = ticket_files.load_scores(path)
+            if manifest.get("structure"):
+                raise UserError(
+                    f"{path} ranks {', '.join(manifest['structure'])}, not weights: compare the "
+                    "tickets that retrain_ticket.py draws from it"
+                )
             origin = Origin.read(manifest, manifest["sha256"], str(path))
             columns = {}
             if origin.kind in GATE_KINDS:

@@ -63,12 +63,14 @@ def tensors_for(
     shapes: Shapes,
     learned_for: dict,
     allow_other: bool,
+    expected: Shapes | None = None,
 ) -> tuple[dict[str, Tensor], Shapes]:
     """Check that a score or ticket file belongs to this encoder. Returns its tensors and shapes.
 
     `name`: the encoder's name. `tensors`: scores or masks by matrix. `shapes`: name -> (out, in) of
     the weights. `learned_for`: the encoder in the file's manifest. `allow_other`:
-    accept another fingerprint. Raises UserError if the matrices or the fingerprints differ.
+    accept another fingerprint. `expected`: shapes to compare with, None for those of the prunable
+    matrices. Raises UserError if the matrices or the fingerprints differ.
 
     Files of earlier versions also rank a pooler that the encoder's checkpoint does not hold. This
     function drops it. The fingerprint in such a file includes the random pooler of one
@@ -78,7 +80,7 @@ def tensors_for(
     tensors = {n: t for n, t in tensors.items() if n not in ignored}
     shapes = {n: s for n, s in shapes.items() if n not in ignored}
     try:
-        encoders.check_masks_fit(model, shapes)
+        encoders.check_masks_fit(model, shapes, expected)
         fingerprint = encoders.encoder_fingerprint(model, with_not_pretrained=bool(ignored))
     except ValueError as e:
         raise UserError(f"{path}: {e}") from e

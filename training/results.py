@@ -1,6 +1,7 @@
 """What stages 1 and 3 write at the end of an epoch and of the run."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,11 @@ def evaluate_epoch(
     args: StageSettings,
     facts: dict[str, Any],
     stop_at_loss: float = -math.inf,
+    smaller: Callable[[], tuple[PreTrainedModel, dict]] | None = None,
 ) -> None:
     """Measure dev, log the epoch, write the checkpoints that are due, save the run if it is time.
+
+    `smaller`: makes the model that is written in place of `model`, and says what it removed.
 
     Sets `loop.at.ended` where the epoch's mean training loss is at most `stop_at_loss`.
     """
@@ -72,9 +76,13 @@ def evaluate_epoch(
         measured = {"dev_accuracy_percent": accuracy, "mean_training_loss": mean_loss}
         loop.run.log({"optimizer_step": loop.step, "finished_epochs": epoch, **measured})
         due = {"last": is_last, "best": is_best, f"epoch{epoch}": epoch in args.keep_epochs}
+        written, removed = model, {}
+        if smaller and any(due.values()):
+            written, facts_of_removal = smaller()
+            removed = {"removed": facts_of_removal}
         for name in (name for name, is_due in due.items() if is_due):
-            checkpoint_facts = facts | {"epoch": epoch} | measured
-            checkpoints.save_checkpoint(loop.run.folder / name, model, tokenizer, checkpoint_facts)
+            of_checkpoint = facts | removed | {"epoch": epoch} | measured
+            checkpoints.save_checkpoint(loop.run.folder / name, written, tokenizer, of_checkpoint)
     # The last epoch always, for the evaluation on test that follows.
     loop.end_epoch(epoch, always_save=is_last)
 
@@ -82,7 +90,7 @@ def evaluate_epoch(
 def finish(
     run: Run,
     at: Counters,
-    model: nn.Module,
+    model: PreTrainedModel,
     test: Encoded,
     accelerator: Accelerator,
     bsz: int,
@@ -97,7 +105,7 @@ def finish(
         checkpoint = checkpoints.checkpoint_facts(run.folder / name)
         if name == "last" or checkpoint["epoch"] != at.finished_epochs:
             if name == "best":
-                _load_weights(model, run.folder / name)
+                model = _with_weights_of(model, run.folder / name, checkpoint)
             measured = _measure(model, test, 4 * bsz, accelerator)
         kept = ("epoch", "dev_accuracy_percent", "mean_training_loss")
         by_checkpoint[name] = measured | {k: checkpoint[k] for k in kept}
@@ -126,8 +134,13 @@ def finish(
     _report(run, at, by_checkpoint)
 
 
-def _load_weights(model: nn.Module, folder: Path) -> None:
+def _with_weights_of(model: PreTrainedModel, folder: Path, facts: dict) -> PreTrainedModel:
+    """The model of the checkpoint: this one with other weights, or a smaller one."""
+    if "removed" in facts:
+        attention = model.config._attn_implementation
+        return checkpoints.load_checkpoint(folder, None, attention).to(model.device)
     model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model
 
 
 def _measure(model: nn.Module, test: Encoded, bsz: int, accelerator: Accelerator) -> dict:

@@ -153,6 +153,34 @@ class MatrixSettings:
 
 
 @dataclasses.dataclass(kw_only=True)
+class StructureSettings:
+    """Structure."""
+
+    structure: list[str] | None = setting(
+        None,
+        "what a gate or a score covers, and what is removed whole: weights, or one or more of "
+        "ffn_neurons,heads,layers",
+        cli.word_list,
+        role=Role.TICKET,
+        unset="weights, as in the paper",
+    )
+
+
+def check_structure(settings: Any) -> None:
+    """Make "weights" the same as no structure. UserError for settings that it does not go with."""
+    if settings.structure == ["weights"]:
+        settings.structure = None
+    if not settings.structure:
+        return
+    if "weights" in settings.structure:
+        raise UserError("--structure weights cannot be combined with other structures")
+    if settings.matrices or settings.exclude:
+        raise UserError(
+            "--matrices and --exclude are not read with --structure, which decides what is prunable"
+        )
+
+
+@dataclasses.dataclass(kw_only=True)
 class FolderSettings:
     """Folder and seed."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from masking import encoders, surgery, ticket_files
+from masking import encoders, structures, surgery, ticket_files, unit_gates
 from masking.tickets import shapes_of
 from training import models
 from training.tasks import TASKS
@@ -46,11 +46,20 @@ def load_ticketed(
         )
     seed = source["seed"] if seed is None else seed
     model = models.load_pretrained(encoder, names, seed, None, "sdpa")
+    units: list[structures.Units] = []
     with explain():
         encoders.select(model, source.get("matrices"))
+        if structure := source.get("structure"):
+            units = structures.find(model, structure)
+    if "layers" in source.get("structure", ()):
+        raise UserError(
+            f"{path} removes whole layers, which a stock model cannot hold at zero: load a "
+            "checkpoint that retrain_ticket.py has written"
+        )
     learned_for, shapes = source["encoder"], shapes_of(masks)
     masks, _ = models.tensors_for(
         model, encoder, path, masks, shapes, learned_for, allow_other_encoder
     )
     surgery.apply_ticket(model, masks)
+    unit_gates.hold_at_zero(model, units, masks)
     return model

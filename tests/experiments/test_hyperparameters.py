@@ -11,7 +11,7 @@ import pytest
 from experiments import commands
 from experiments.hyperparameters import HYPERPARAMETERS, hyperparameters_of
 from experiments.models import Model
-from experiments.pipeline import Pipeline, Place
+from experiments.pipeline import FROM_STAGE_1, Pipeline, Place
 from experiments.scales import SCALES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ def test_the_shell_blocks_and_the_plan_hold_the_same_numbers(task, shell_command
     shell = shell_commands("2", **common, KINDS=" ".join((*SEARCHES, *PRUNINGS)))
     assert_same(shell, place, *folders)
 
-    kinds = (*SEARCHES, *PRUNINGS, "random", "random_matched")
+    kinds = (*SEARCHES, *PRUNINGS, "random", "random_matched", "magnitude", *FROM_STAGE_1)
     for kind in kinds:
         place.add_model(Model(kind=kind).at(task))
     sparsity = f"{hyperparameters_of(task).sparsity:g}"

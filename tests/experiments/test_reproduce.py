@@ -208,6 +208,30 @@ def test_the_studys_variants_have_folders_and_searches_of_their_own(tmp_path):
         plan_study(tmp_path, "search epoch 9")
 
 
+def test_tickets_without_a_search_are_planned_with_their_scores_and_label_passes(
+    tmp_path, monkeypatch
+):
+    for name in ("MAX_TRAIN_ROWS", "CALIBRATION_ROWS"):
+        monkeypatch.setenv(name, "64")
+    rows = [row.label for row in study.STUDIES["study-rivals"].rows if "RobustT" not in row.label]
+    jobs = plan_study(tmp_path, *rows)
+    assert not any(name.startswith("search") for name in jobs)
+    dense = "builtin/rotten_tomatoes/seed1/dense"
+    expected = {"magnitude": 0, "magnitude_finetuned": 3, "wanda": 3, "taylor": 4}
+    for kind, passes in expected.items():
+        job = jobs[f"ticket-{kind}-0.3-epochs10"]
+        args = job.prepare.args
+        assert args.kind == kind.removesuffix("_finetuned") and args.max_train_rows is None
+        assert job.training.args.scores == args.output_dir
+        assert args.calibration_rows == (64 if kind in ("wanda", "taylor") else None)
+        assert job.needs == ((dense,) if passes else ())
+        if passes:
+            assert args.finetuned.endswith(f"{dense}/best") and args.finetuned in job.prepare.words
+        # The control with the same label passes, of which the one at the same loss is an epoch.
+        control = jobs[f"dense-loss_of-ticket-{kind}-0.3-epochs10"].training.args
+        assert control.epochs == 10 + passes
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_the_study_makes_its_tables_before_it_asks_for_data(tmp_path, capsys):
@@ -217,7 +241,7 @@ def test_the_study_makes_its_tables_before_it_asks_for_data(tmp_path, capsys):
     (tmp_path / "out" / "study-records.jsonl").write_text("\n".join(records[::8]) + "\n")
     said = fails(capsys, "reproduce", "study", *flags)
     assert "NEIGHBOURS=FILE" in said and "--data FOLDER" in said
-    for name in ("study", "study-switches", "study-epochs", "study-ablations", "study-grid"):
+    for name in study.STUDIES:
         assert (tmp_path / "out" / f"{name}.md").is_file()
     assert not (tmp_path / "runs").exists()
 

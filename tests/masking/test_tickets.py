@@ -174,3 +174,28 @@ def test_the_complement_keeps_the_removed_weights_also_with_ties(sparsity):
     masks = tickets.draw(scores, shapes, sparsity)
     others = tickets.draw(tickets.reversed_ranking(scores), shapes, 1 - sparsity)
     assert all(torch.equal(others[n], ~masks[n]) for n in masks)
+
+
+def test_quantiles_in_rows_by_hand():
+    scores = {"x": torch.tensor([[3.0, 1.0, 2.0, 1.0], [0.0, -5.0, 7.0, 9.0]])}
+    found = tickets.quantiles_in_rows(scores)["x"]
+    assert (found * 4 - 0.5).tolist() == [[3, 0, 2, 1], [1, 0, 2, 3]]  # equal ones by column
+
+
+@pytest.mark.parametrize("shapes", [{"a": (6, 10), "b": (30, 10)}, {"a": (40, 24), "b": (24, 96)}])
+def test_quantiles_in_rows_remove_the_same_share_of_each_row(shapes):
+    scores = random_scores(shapes)
+    quantiles = tickets.quantiles_in_rows(scores)
+    rows = sum(out for out, _ in shapes.values())
+    mean = sum(out * columns for out, columns in shapes.values()) / rows
+    for percent in range(0, 100, 5):
+        for name, mask in tickets.draw(quantiles, shapes, percent / 100).items():
+            columns = shapes[name][1]
+            removed = (~mask).sum(1)
+            off = (removed - percent / 100 * columns).abs().max()
+            assert off <= 0.5 + max(c for _, c in shapes.values()) / (2 * mean)
+            if len({c for _, c in shapes.values()}) == 1 and percent % 10 == 0:
+                assert (removed == percent // 10).all()  # exactly, where it is a whole number
+            for row, kept, count in zip(scores[name], mask, removed, strict=True):
+                lowest = row.argsort()[:count]
+                assert not kept[lowest].any()

@@ -92,7 +92,7 @@ def test_the_committed_tickets_are_of_one_encoder_and_search():
     "flags, part",
     [
         ((), "give --scores and --sparsity, or --ticket"),
-        (("--scores", "x"), "give --scores and --sparsity, or --ticket"),
+        (("--scores", "SCORES"), "give --sparsity"),
         (("--ticket", "TICKET", "--sparsity", 0.3), "--ticket is drawn already"),
         (("--ticket", "nowhere"), "there is no ticket file at nowhere"),
         (("--ticket", "SCORES"), "is not a ticket file"),

@@ -181,7 +181,7 @@ def test_stage_2_finds_tickets_in_every_way(echo_python):
 
 
 def test_stage_3_reinitializes_and_draws_from_each_kind(echo_python):
-    kinds = "no_adversary imp imp_freelb magnitude_finetuned complement"
+    kinds = "no_adversary imp imp_freelb magnitude_finetuned wanda taylor complement"
     done = shell(
         STAGES[2],
         {
@@ -194,14 +194,15 @@ def test_stage_3_reinitializes_and_draws_from_each_kind(echo_python):
         },
     )
     lines = [line for line in done.stdout.splitlines() if "retrain_ticket" in line]
-    assert len(lines) == 10
+    assert len(lines) == 14
     for kind, line in zip(kinds.split(), lines[::2], strict=True):
         folder = "search-" if kind == "no_adversary" else "scores-"
         assert f"/{folder}{kind}>" in line and "<--reinitialise><ticket>" in line
         assert f"/ticket-{kind}-0.3-reinit_ticket-x>" in line
     made = [line for line in done.stdout.splitlines() if "make_scores" in line]
-    assert "<--kind><magnitude>" in made[0] and "/dense/best>" in made[0]
-    assert "<--kind><complement>" in made[1] and "/search-robust>" in made[1]
+    for kind, line in zip(("magnitude", "wanda", "taylor"), made[:3], strict=True):
+        assert f"<--kind><{kind}>" in line and "<--finetuned>" in line and "/dense/best>" in line
+    assert "<--kind><complement>" in made[3] and "/search-robust>" in made[3]
 
 
 @pytest.mark.parametrize("script", STAGES)

@@ -19,6 +19,7 @@ from conftest import (
     words_of,
     write_tsv,
 )
+from safetensors.torch import load_file, save_file
 
 from evaluation import readers
 from masking import ticket_files, tickets
@@ -114,6 +115,13 @@ def bad_runs(root: Path) -> None:
     facts = json.loads((root / "four_labels" / "best" / "checkpoint.json").read_text())
     del facts["sha256"]
     (root / "four_labels" / "best" / "checkpoint.json").write_text(json.dumps(facts))
+    for name, change in (("ticketed", {"stage": "retrain"}), ("no_gradient", {})):
+        shutil.copytree(root / "dense", root / name)
+        (root / name / "best" / "checkpoint.json").write_text(json.dumps(facts | change))
+    weights = root / "no_gradient" / "best" / "model.safetensors"
+    values = load_file(weights)
+    values["classifier.weight"].zero_()
+    save_file(values, weights, {"format": "pt"})
     tokenizer = root / "other_tokenizer" / "best" / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text().replace("good", "gooe"))
 
@@ -184,6 +192,7 @@ GOOD = {
     "report": {"records": "/dense", "output_dir": OUT},
 }
 FILES = {"data_dir": None, "test_file": "/data/dev.tsv"}
+TAYLOR = {"kind": "taylor", "finetuned": "/dense", "calibration_rows": 8}
 NO_DATA = {"data_dir": None}
 
 
@@ -346,7 +355,23 @@ CASES = [
     ("make_scores", {"kind": "random_matched", "model_name": None}, "needs --scores"),
     ("make_scores", {"kind": "complement", "scores": "/scores"}, "--model_name is not read"),
     ("make_scores", {"scores": "/scores"}, "--scores is not read by --kind random"),
-    ("make_scores", {"finetuned": "/dense/last"}, "needs --kind magnitude"),
+    ("make_scores", {"finetuned": "/dense/last"}, "needs --kind magnitude, wanda, taylor"),
+    ("make_scores", {"calibration_rows": 8}, "--calibration_rows is not read by --kind random"),
+    ("make_scores", {"data_dir": "/data"}, "--data_dir is not read by --kind random"),
+    ("make_scores", {"kind": "taylor"}, "--kind taylor needs --finetuned"),
+    ("make_scores", {"kind": "wanda"}, "no task: give --task_name"),
+    ("make_scores", TAYLOR | {"model_name": None}, "needs --model_name"),
+    ("make_scores", TAYLOR | {"scores": "/scores"}, "--scores is not read by --kind taylor"),
+    ("make_scores", TAYLOR | {"calibration_rows": 33}, "the training split has only 32 rows"),
+    ("make_scores", TAYLOR | {"calibration_rows": 0}, "'0' is not a whole number >= 1"),
+    ("make_scores", TAYLOR | {"model_name": "/another"}, "is another encoder: give the one"),
+    ("make_scores", TAYLOR | {"finetuned": "/unfinished"}, "is not finished"),
+    ("make_scores", TAYLOR | {"finetuned": "/altered"}, "is missing or damaged"),
+    ("make_scores", TAYLOR | {"finetuned": "/four_labels"}, "has 4 labels, sst2 has 2"),
+    ("make_scores", TAYLOR | {"finetuned": "/scores"}, "it has no checkpoint.json"),
+    ("make_scores", TAYLOR | {"finetuned": "/nowhere"}, "it has no checkpoint.json"),
+    ("make_scores", TAYLOR | {"finetuned": "/ticketed"}, "is not a run of finetune.py"),
+    ("make_scores", TAYLOR | {"finetuned": "/no_gradient"}, "the scores add up to 0, so these"),
     ("make_scores", {"kind": "complement", "model_name": None, "scores": "/x"}, "no score file"),
     # The attack.
     ("attack", {"recipe": "guess"}, "invalid choice"),

@@ -1,5 +1,6 @@
 """Each family of encoders that docs/encoders.md lists works, and the page says how."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,19 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
-from masking import encoders, surgery, ticket_files, tickets
+from masking import (
+    encoders,
+    removal,
+    structures,
+    surgery,
+    ticket_files,
+    tickets,
+    unit_gates,
+)
+from masking.layers import RawMatrix, parameter_of
+from training import calibration
 from training.adversary import perturbed
+from training.batching import Encoded
 from training.optim import decay_groups
 from utils.cli import UserError
 
@@ -118,6 +130,45 @@ def test_a_ticket_survives_training_saving_and_loading(family, tmp_path):
         assert changed[masks[name]].float().mean() > 0.5 and not changed[~masks[name]].any()
 
 
+def row_of(rows: Encoded, i: int) -> Encoded:
+    types = rows.token_type_ids and [rows.token_type_ids[i]]
+    ids, labels = [rows.input_ids[i]], [rows.labels[i]]
+    return replace(rows, input_ids=ids, token_type_ids=types, labels=labels)
+
+
+def test_values_from_rows_are_those_of_a_padded_batch_without_its_padding(family):
+    """Wanda's and Taylor's, row by row, against gradients and inputs of all rows together."""
+    _, model, tokenizer = family
+    batch = tokens(tokenizer, list(TEXTS))
+    labels, mask = [0, 1, 1], batch["attention_mask"].bool()
+
+    def without_padding(name: str) -> list:
+        return [row[kept].numpy() for row, kept in zip(batch[name], mask, strict=True)]
+
+    types = without_padding("token_type_ids") if "token_type_ids" in batch else None
+    more = (0, tokenizer.pad_token_id, tokenizer.padding_side)
+    rows = Encoded(without_padding("input_ids"), types, labels, *more)
+    norms = calibration.input_norms(model, rows)
+    parts = [calibration.input_norms(model, row_of(rows, i)) for i in range(len(rows))]
+    matrices = encoders.prunable_matrices(model)
+    for name, matrix in matrices.items():
+        assert norms[name].shape == matrix.weight.shape[1:] and norms[name].isfinite().all()
+        squares = sum(part[name].square() for part in parts)
+        torch.testing.assert_close(norms[name].square(), squares)
+    assert len(norms) == len(matrices)
+
+    found = calibration.weights_times_gradients(model, rows)
+    loss = nn.functional.cross_entropy(model(**batch).logits, torch.tensor(labels))
+    loss.backward()
+    for name, matrix in matrices.items():
+        parameter = parameter_of(matrix)
+        product = (parameter * parameter.grad).detach()
+        if isinstance(matrix, RawMatrix):
+            product = matrix.as_matrix(product)
+        torch.testing.assert_close(found[name], product, rtol=1e-3, atol=1e-6)
+    model.zero_grad()
+
+
 def test_the_page_describes_the_family(family, request):
     """With --write_tables, the row is written instead. A column belongs to a version."""
     version = ".".join(transformers.__version__.split(".")[:2])
@@ -157,3 +208,62 @@ def test_other_structures_are_refused_in_one_line(name, tmp_path):
         encoders.prunable_matrices(load(tmp_path / "encoder")[0])
     assert reason in str(e.value) and "\n" not in str(e.value)
     assert name in PAGE.read_text().partition("These are refused")[2]
+
+
+# What the configuration of a family cannot say: fewer neurons; fewer layers, or one less.
+ALL_NEURONS_STAY = {"BLOOM"}
+ALL_LAYERS_STAY = {"ALBERT", "Funnel", "ModernBERT", "T5", "mT5"}
+FEWER_HEADS = {"Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Gemma 2", "Phi", "Phi-3"}
+
+
+def without_units(family, structure, sparsity):
+    """The masked model, the smaller one, what was removed, and inputs."""
+    folder, _, tokenizer = family
+    model = load(folder)[0]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0.0, 0.1, generator=generator)
+    units = structures.find(model, structure)
+    encoders.select(model, structures.covered_kinds(units))
+    scores = {u.name: torch.rand(u.count, 1, generator=generator) for u in units}
+    kept = structures.draw(units, scores, sparsity)
+    masks = structures.masks_of(units, kept, encoders.weight_shapes(model))
+    batch = tokens(tokenizer, list(TEXTS))
+    gated = load(folder)[0]
+    gated.load_state_dict(model.state_dict())
+    surgery.fix_gates(unit_gates.install_unit_gates(gated, units, 0.9), kept)
+    surgery.apply_ticket(model, masks)
+    unit_gates.hold_at_zero(model, units, masks)
+    with torch.inference_mode():
+        torch.testing.assert_close(gated(**batch).logits, model(**batch).logits)
+    return model, *removal.smaller(model, units, masks), batch
+
+
+def test_units_are_removed_as_far_as_the_family_can_express(family, request, tmp_path):
+    name = request.node.callspec.params["family"]
+    cases = {"ffn_neurons": 0.3, "heads": 0.5} | (
+        {} if name in ALL_LAYERS_STAY else {"layers": 0.5}
+    )
+    for structure, sparsity in cases.items():
+        model, smaller, facts, batch = without_units(family, [structure], sparsity)
+        smaller.save_pretrained(tmp_path / structure)
+        again = AutoModelForSequenceClassification.from_pretrained(tmp_path / structure).eval()
+        with torch.inference_mode():
+            expected = model(**batch).logits
+            for other in (smaller, again):
+                torch.testing.assert_close(other(**batch).logits, expected, rtol=1e-4, atol=1e-5)
+        if structure == "ffn_neurons":
+            assert ("neurons_per_layer" in facts) is (name not in ALL_NEURONS_STAY)
+        if structure == "layers":
+            assert facts["layers"] == again.config.num_hidden_layers == 1
+        if structure == "heads" and "heads_per_layer" in facts:
+            assert name in FEWER_HEADS
+
+
+@pytest.mark.parametrize("family", sorted(ALL_LAYERS_STAY), indirect=True)
+def test_layers_that_a_family_cannot_lose_are_refused_before_a_search(family):
+    model = family[1]
+    with pytest.raises(ValueError, match=r"(uses the same layer|can be removed alone|not alike)"):
+        removal.check_layers(model, structures.find(model, ["layers"]))

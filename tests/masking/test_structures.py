@@ -1,0 +1,265 @@
+"""Units that are kept or removed whole, against models computed by hand."""
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, BertConfig, LlamaConfig
+
+from masking import encoders, removal, structures, surgery, tickets, unit_gates
+
+SIZES = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 30}
+SIZES |= {"intermediate_size": 6, "max_position_embeddings": 20, "initializer_range": 0.5}
+SHARED_HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
+BATCH = {
+    "input_ids": torch.randint(2, 30, (3, 7), generator=torch.Generator().manual_seed(1)),
+    "attention_mask": torch.ones(3, 7, dtype=torch.long),
+}
+
+
+def make(config=None):
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config or BertConfig(**SIZES)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_()
+    return model
+
+
+def logits(model):
+    return model(**BATCH).logits
+
+
+def set_gates(gated, gates):
+    surgery.fix_gates(gated, gates)
+
+
+def layer_of(model, i):
+    return model.bert.encoder.layer[i]
+
+
+def test_the_gate_of_a_neuron_multiplies_its_row_its_bias_and_its_column():
+    model, by_hand = make(), make()
+    units = structures.find(model, ["ffn_neurons"])
+    assert [(u.name, u.count, u.weights_each) for u in units] == [
+        (f"bert.encoder.layer.{i}[ffn_neurons]", 6, 16) for i in (0, 1)
+    ]
+    gates = {u.name: torch.rand(6, 1) for u in units}
+    set_gates(unit_gates.install_unit_gates(model, units, 0.9), gates)
+    for i, m in enumerate(gates.values()):
+        layer_of(by_hand, i).intermediate.dense.weight.data.mul_(m)
+        layer_of(by_hand, i).intermediate.dense.bias.data.mul_(m[:, 0])
+        layer_of(by_hand, i).output.dense.weight.data.mul_(m[:, 0])
+    torch.testing.assert_close(logits(model), logits(by_hand))
+    assert not torch.allclose(logits(model), logits(make()))
+
+
+def test_the_gate_of_a_head_multiplies_its_rows_their_biases_and_its_columns():
+    model, by_hand = make(), make()
+    units = structures.find(model, ["heads"])
+    assert [(u.count, u.weights_each) for u in units] == [(2, 4 * 4 * 8)] * 2
+    gates = {u.name: torch.rand(2, 1) for u in units}
+    set_gates(unit_gates.install_unit_gates(model, units, 0.9), gates)
+    for i, m in enumerate(gates.values()):
+        rows = m[:, 0].repeat_interleave(4)
+        attention = layer_of(by_hand, i).attention
+        for linear in (attention.self.query, attention.self.key, attention.self.value):
+            linear.weight.data.mul_(rows[:, None])
+            linear.bias.data.mul_(rows)
+        attention.output.dense.weight.data.mul_(rows)
+    torch.testing.assert_close(logits(model), logits(by_hand))
+
+
+def test_the_gate_of_a_layer_weighs_what_the_layer_changes():
+    model, by_hand = make(), make()
+    units = structures.find(model, ["layers"])
+    gates = {u.name: torch.tensor([[g]]) for u, g in zip(units, (0.25, 0.0), strict=True)}
+    set_gates(unit_gates.install_unit_gates(model, units, 0.9), gates)
+    x = by_hand.bert.embeddings(BATCH["input_ids"])
+    changed = layer_of(by_hand, 0)(x)
+    x = x + 0.25 * ((changed[0] if isinstance(changed, tuple) else changed) - x)
+    expected = by_hand.classifier(by_hand.bert.pooler(x))  # the second layer is not there
+    torch.testing.assert_close(logits(model), expected)
+
+
+def test_gates_that_are_open_change_nothing_and_get_gradients():
+    model = make().requires_grad_(False)
+    units = structures.find(model, ["ffn_neurons", "heads", "layers"])
+    gated = unit_gates.install_unit_gates(model, units, 0.9)
+    for layer in gated.values():
+        layer.scores.requires_grad_(True).data.fill_(100.0)
+    surgery.draw_noise(gated, torch.Generator().manual_seed(0))
+    assert torch.equal(logits(model), logits(make()))
+    for layer in gated.values():
+        layer.scores.data.fill_(0.5)
+        layer.uniform = None  # soft gates, none of which is closed
+    logits(model).square().sum().backward()
+    assert all(bool((layer.scores.grad != 0).any()) for layer in gated.values())
+
+
+def test_heads_that_share_keys_and_values_are_one_unit():
+    config = LlamaConfig(
+        **SIZES | {"num_attention_heads": 4}, num_key_value_heads=2, pad_token_id=0
+    )
+    units = structures.find(make(config), ["heads"])
+    # Rows: two heads of query, one of key and one of value; columns of two heads. Width 2.
+    assert [(u.count, u.weights_each) for u in units] == [(2, (2 + 1 + 1 + 2) * 2 * 8)] * 2
+
+
+def test_the_penalty_counts_weights_and_each_weight_once():
+    units = structures.find(make(), ["ffn_neurons", "heads", "layers"])
+    scores = [torch.randn(u.count, 1, requires_grad=True) for u in units]
+    opened = structures.opened_by(units, scores)
+    by_hand = total = 0.0
+    for i in (0, 1):
+        p = {s: opened[f"bert.encoder.layer.{i}[{s}]"] for s in structures.STRUCTURES[1:]}
+        of_units = 16 * p["ffn_neurons"].sum() + 128 * p["heads"].sum()
+        by_hand += p["layers"].item() * of_units.item()
+        total += 6 * 16 + 2 * 128
+    value = structures.density(units, opened)
+    assert value.item() == pytest.approx(by_hand / total)
+
+
+def test_the_lowest_units_are_removed_up_to_the_nearest_number():
+    units = structures.find(make(), ["ffn_neurons"])
+    scores = {u.name: torch.arange(6.0)[:, None] + 3 * i for i, u in enumerate(units)}
+    kept = structures.draw(units, scores, 0.4)  # 4.8 of 12
+    assert [k[:, 0].tolist() for k in kept.values()] == [
+        [False] * 4 + [True] * 2,
+        [False] + [True] * 5,
+    ]
+    masks = structures.masks_of(units, kept, covered(make(), units))
+    assert tickets.sparsity_of(masks) == pytest.approx(5 / 12)
+    assert structures.removed_share(units, kept) == pytest.approx(5 / 12)
+    again = structures.kept_in(units, masks)
+    assert all(torch.equal(again[name], kept[name]) for name in kept)
+    even = structures.draw(units, scores, 0.4, uniform=True)
+    assert [int((~k).sum()) for k in even.values()] == [2, 2]
+
+
+def covered(model, units):
+    encoders.select(model, structures.covered_kinds(units))
+    return encoders.weight_shapes(model)
+
+
+def test_a_layer_takes_what_is_left_of_it():
+    units = structures.find(make(), ["layers", "ffn_neurons"])
+    scores = {u.name: torch.full((u.count, 1), 10.0) for u in units}
+    scores["bert.encoder.layer.1[ffn_neurons]"][:3] = 0.0
+    scores["bert.encoder.layer.1[layers]"][:] = 1.0
+    kept = structures.draw(units, scores, 0.5)
+    assert structures.removed_layers(units, kept) == ["bert.encoder.layer.1"]
+    assert structures.removed_share(units, kept) == pytest.approx(0.5)
+    # One layer of two always stays.
+    kept = structures.draw(units, scores, 0.99)
+    assert structures.removed_share(units, kept) < 1
+
+
+def masked(structure, sparsity, uniform, config=None):
+    model = make(config)
+    units = structures.find(model, structure)
+    scores = {u.name: torch.rand(u.count, 1) for u in units}
+    kept = structures.draw(units, scores, sparsity, uniform)
+    masks = structures.masks_of(units, kept, covered(model, units))
+    surgery.apply_ticket(model, masks)
+    unit_gates.hold_at_zero(model, units, masks)
+    return model, units, masks
+
+
+@pytest.mark.parametrize(
+    "structure, uniform, sizes",
+    [
+        (["ffn_neurons"], True, {"intermediate_size": 3, "num_hidden_layers": 2}),
+        (["layers"], False, {"intermediate_size": 6, "num_hidden_layers": 1}),
+        (["heads"], True, {"intermediate_size": 6, "num_hidden_layers": 2}),
+    ],
+)
+def test_a_smaller_model_answers_as_the_masked_one(structure, uniform, sizes):
+    model, units, masks = masked(structure, 0.5, uniform)
+    new, facts = removal.smaller(model, units, masks)
+    torch.testing.assert_close(logits(new), logits(model))
+    assert {name: getattr(new.config, name) for name in sizes} == sizes
+    assert facts["zeroed"] == (["heads"] if structure == ["heads"] else [])
+    assert not torch.allclose(logits(new), logits(make()))
+
+
+def test_the_layer_with_the_most_neurons_decides_their_number():
+    model, units, masks = masked(["ffn_neurons"], 0.4, False)
+    numbers = [int(k.sum()) for k in structures.kept_in(units, masks).values()]
+    new, facts = removal.smaller(model, units, masks)
+    torch.testing.assert_close(logits(new), logits(model))
+    assert new.config.intermediate_size == facts["neurons_per_layer"] == max(numbers)
+
+
+def test_a_family_that_can_express_fewer_heads_loses_them():
+    config = LlamaConfig(
+        **SIZES | {"num_attention_heads": 4}, num_key_value_heads=2, pad_token_id=0
+    )
+    model, units, masks = masked(["heads"], 0.5, True, config)
+    new, facts = removal.smaller(model, units, masks)
+    torch.testing.assert_close(logits(new), logits(model))
+    assert facts["heads_per_layer"] == 1 and new.config.num_attention_heads == 2
+
+
+def test_removed_units_stay_at_zero_in_training():
+    model, units, masks = masked(["ffn_neurons"], 0.5, False)
+    model.train()
+    kept = structures.kept_in(units, masks)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        logits(model).square().sum().backward()
+        optimizer.step()
+    for i, of_layer in enumerate(kept.values()):
+        bias = layer_of(model, i).intermediate.dense.bias
+        assert bool((bias[~of_layer[:, 0]] == 0).all()) and bool((bias[of_layer[:, 0]] != 0).all())
+    assert surgery.count_unpruned(model, masks) == 0
+
+
+def test_a_model_that_would_answer_otherwise_is_not_made():
+    model, units, masks = masked(["ffn_neurons"], 0.5, True)
+    other = make()  # its removed neurons are at work
+    encoders.select(other, encoders.selected(model))
+    with pytest.raises(ValueError, match="cannot be made smaller"):
+        removal.smaller(other, units, masks)
+
+
+@pytest.mark.parametrize(
+    "structure, config, message",
+    [
+        (["neurons"], {}, "structure neurons is unknown: choose weights"),
+        (["layers"], {"model_type": "albert"}, "uses the same layer several times"),
+    ],
+)
+def test_structures_that_an_encoder_does_not_have(structure, config, message):
+    from transformers import AlbertConfig
+
+    model = make(AlbertConfig(**SIZES, embedding_size=4)) if config else make()
+    with pytest.raises(ValueError, match=message):
+        structures.find(model, structure)
+
+
+def test_layers_that_are_not_alike_are_refused_before_a_search():
+    from transformers import ModernBertConfig
+
+    model = make(ModernBertConfig(**SIZES, pad_token_id=0, reference_compile=False))
+    units = structures.find(model, ["layers"])
+    with pytest.raises(ValueError, match="layers are not alike"):
+        removal.check_layers(model, units)
+    bert = make()
+    removal.check_layers(bert, structures.find(bert, ["layers"]))
+    assert torch.equal(logits(bert), logits(make()))
+
+
+def test_sums_over_units():
+    model = make()
+    units = structures.find(model, ["ffn_neurons", "heads"])
+    weights = {n: m.weight.detach() for n, m in encoders.prunable_matrices(model).items()}
+    sums = structures.sums_over_units(units, weights)
+    layer = layer_of(model, 1)
+    neuron = layer.intermediate.dense.weight[3].sum() + layer.output.dense.weight[:, 3].sum()
+    assert sums["bert.encoder.layer.1[ffn_neurons]"][3].item() == pytest.approx(neuron.item())
+    attention = layer.attention
+    read = (attention.self.query, attention.self.key, attention.self.value)
+    head = sum(linear.weight[4:].sum() for linear in read)
+    head += attention.output.dense.weight[:, 4:].sum()
+    assert sums["bert.encoder.layer.1[heads]"][1].item() == pytest.approx(head.item(), rel=1e-5)
