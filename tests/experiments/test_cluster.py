@@ -279,6 +279,22 @@ def test_a_submission_that_fails_is_completed_by_the_same_command(ground, fake, 
     assert "0 jobs submitted" in run(capsys, ground) and len(fake.calls) == before
 
 
+@pytest.mark.parametrize("at", [1, 2, 5, 7, 8])
+def test_whichever_call_fails_each_unit_is_submitted_once(at, ground, fake, capsys):
+    """Eight calls: seven jobs and arrays, and the report. Lanes hold across the two commands."""
+    fake.fail_at(at, "sbatch: error: Socket timed out\n")
+    assert "Socket timed out" in fails(capsys, "reproduce", *words(ground, "--max_jobs", 2))
+    fake.fail_at(0, "")
+    file = ground / "runs/slurm/submitted.json"
+    state = json.loads(file.read_text())["jobs"]
+    fake.queue(*(f"{job['id']} PENDING" for job in state.values()))
+    run(capsys, ground, "--max_jobs", 2)
+    names = [words[-1] for number, words in enumerate(fake.calls, 1) if number != at]
+    assert len(names) == len({*names}) == 8 and "report" in names[-1]
+    state = json.loads(file.read_text())["jobs"]
+    assert len(state) == 10 and all({*job.get("lanes", [])} <= {0, 1} for job in state.values())
+
+
 def test_a_plan_larger_than_the_limit_leaves_nothing(ground, fake, capsys):
     fake.write("limit", "\n8\n")
     line = fails(capsys, "reproduce", *words(ground))

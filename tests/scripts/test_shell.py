@@ -630,6 +630,20 @@ def test_each_locked_package_has_a_file_for_each_python():
     assert len(packages) > 140 and counts <= {1, 3, 4}
 
 
+@pytest.mark.parametrize("status", [0, 3])
+def test_all_tests_run_next_to_those_of_a_cluster(status, copied_scripts):
+    (copied_scripts / "scripts" / "setup.sh").write_text("exit 0\n")
+    python = copied_scripts / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$*"\ncase "$*" in *"-rs tests/c"*) exit {status};; esac\n')
+    python.chmod(0o755)
+    done = shell(str(copied_scripts / "run_tests.sh"))
+    assert done.returncode == status
+    lines = done.stdout.splitlines()
+    assert lines[-3] == "-m pytest -q --ignore tests/cluster"
+    assert lines[-2:] == ["-m pytest -q -rs tests/cluster", "-m mypy"]
+
+
 @pytest.mark.parametrize(
     "failing", ["ruff check", "ruff format", "codespell_lib", "mypy", "pytest", "nothing"]
 )
