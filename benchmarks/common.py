@@ -75,23 +75,37 @@ def load_model(encoder: str, device: str):
     `encoder`: builtin/minilm or a folder, which get a fresh head; or a BERT with random weights:
     bert-base (which is bert-12x768) or bert-LAYERSxWIDTH, with heads of width 64.
     """
-    from transformers import BertConfig, BertForSequenceClassification
-
     from training import models
+
+    config = bert_config(encoder)
+    if config is None:
+        return models.load_pretrained(encoder, ("0", "1"), 0, None, "sdpa").to(device).train()
+    return random_classifier(config).to(device).train()
+
+
+def bert_config(encoder: str):
+    """The configuration of bert-base or bert-LAYERSxWIDTH; None for another name."""
+    from transformers import BertConfig
 
     shape = re.fullmatch(r"bert-(\d+)x(\d+)", encoder.replace("bert-base", "bert-12x768"))
     if shape is None:
-        return models.load_pretrained(encoder, ("0", "1"), 0, None, "sdpa").to(device).train()
+        return None
     layers, width = map(int, shape.groups())
-    config = BertConfig(
+    return BertConfig(
         num_hidden_layers=layers,
         hidden_size=width,
         intermediate_size=4 * width,
         num_attention_heads=max(1, width // 64),
         attn_implementation="sdpa",
     )
+
+
+def random_classifier(config):
+    """A classifier of this configuration with random weights, the same at each call."""
+    from transformers import AutoModelForSequenceClassification
+
     with process_state.seeded(0):
-        return BertForSequenceClassification(config).to(device).train()
+        return AutoModelForSequenceClassification.from_config(config)
 
 
 def synchronize(device: str) -> None:

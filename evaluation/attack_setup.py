@@ -18,13 +18,10 @@ from evaluation.presets import needs_of
 from evaluation.settings import RESOURCE_FLAGS, AttackRun
 from training import models
 from training.rows import Rows
-from training.settings import resolve_data_settings
 from training.splits import load_splits
-from training.tasks import Task, resolve_task
+from training.tasks import Task
 from utils import cli
 from utils.cli import UserError
-
-SOURCES = ("data_dir", "train_file", "validation_file", "test_file")
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ class Subject:
 def resolve(args: AttackRun) -> Subject:
     """Find the models and choose the rows. Fills in `args` with what the run decides."""
     targets = checkpoints.find_targets(args.model_name, args.checkpoint, args.attack_epochs)
-    task = task_of(args, targets[0])
+    task = checkpoints.task_of(args, targets[0])
     for target in targets if task.label_names else ():  # before the data are read
         checkpoints.label_order(target, task)
     device = device_name(args.device)
@@ -136,17 +133,6 @@ def resolve(args: AttackRun) -> Subject:
     how = (args.num_examples, args.row_choice, args.seed, args.new_rows_after)
     rows = protocol.choose_rows(candidates, *how)
     return Subject(targets, orders, task, device, split, rows, common, length)
-
-
-def task_of(args: AttackRun, target: Target) -> Task:
-    """The task that the flags name, else that of the run; fills in `args`. UserError if unknown."""
-    earlier = dict(target.run["args"]) if target.run is not None else {}
-    if any(getattr(args, name) for name in SOURCES):
-        earlier |= dict.fromkeys(SOURCES)  # a given source replaces all sources of the run
-    resolve_data_settings(args, earlier)
-    if target.run is None and args.task_name is None and args.dataset_name is None:
-        raise UserError(f"{target.folder} has no run.json; give --task_name")
-    return checkpoints.with_checkpoint_labels(resolve_task(args), target)
 
 
 def device_name(wanted: str) -> str:

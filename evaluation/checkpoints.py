@@ -23,13 +23,14 @@ from training.checkpoints import checkpoint_facts
 from training.loading import loading, not_loaded
 from training.prediction import predict
 from training.rows import Rows
-from training.settings import data_settings_in
+from training.settings import DataSettings, data_settings_in, resolve_data_settings
 from training.splits import load_splits
 from training.tasks import Task, resolve_task
 from utils.cli import UserError
 from utils.files import read_json, sha256_of
 from utils.process_state import logging_level
 from utils.runs import read_run
+from utils.settings import Role, names_of
 
 # Arguments of from_pretrained: read a folder, download nothing, and run no code that is in it.
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
@@ -117,6 +118,18 @@ def _target(folder: Path, name: str, run_folder: Path | None, run: dict | None) 
         raise UserError(f"{folder} is not a checkpoint: it has no config.json; {hint}")
     ours = (folder / "checkpoint.json").is_file()
     return Target(folder, name, run_folder, run, checkpoint_facts(folder) if ours else {})
+
+
+def task_of(args: DataSettings, target: Target) -> Task:
+    """The task that the flags name, else that of the run; fills in `args`. UserError if unknown."""
+    earlier = dict(target.run["args"]) if target.run is not None else {}
+    sources = names_of(DataSettings, Role.DATA_PLACE)
+    if any(getattr(args, name) for name in sources):
+        earlier |= dict.fromkeys(sources)  # a given source replaces all sources of the run
+    resolve_data_settings(args, earlier)
+    if target.run is None and args.task_name is None and args.dataset_name is None:
+        raise UserError(f"{target.folder} has no run.json; give --task_name")
+    return with_checkpoint_labels(resolve_task(args), target)
 
 
 def with_checkpoint_labels(task: Task, target: Target) -> Task:

@@ -40,6 +40,7 @@ def _are(kind: type, values: Iterable) -> bool:
 
 TEXT = Rule("a text", lambda v: isinstance(v, str))
 MAPPING = Rule("an object", lambda v: isinstance(v, dict))
+YES_OR_NO = Rule("true or false", lambda v: isinstance(v, bool))
 FINITE = Rule("a finite number", _is_finite)
 PERCENT = Rule("a number from 0 to 100", lambda v: _is_finite(v) and 0 <= v <= 100)
 SHARE = Rule("a number in [0, 1)", lambda v: _is_finite(v) and 0 <= v < 1)
@@ -70,7 +71,7 @@ BINS = Rule(
 )
 
 
-_RULES = {str: TEXT, int: WHOLE, float: FINITE, dict: MAPPING}
+_RULES = {str: TEXT, bool: YES_OR_NO, int: WHOLE, float: FINITE, dict: MAPPING}
 
 
 def key(

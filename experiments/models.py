@@ -48,11 +48,16 @@ class Model:
         return "".join(f"-{name}_{value}" for name, value in self.search or ())
 
     @property
+    def units_tag(self) -> str:
+        """End of the name of its folder of scores, and part of its own."""
+        return "".join(f"-{name}" for name in self.structure)
+
+    @property
     def folder(self) -> str:
         """Name of its run folder below runs/ENCODER/TASK/seedN, also in the shell stages."""
         name = "dense" if self.method == "plain" else f"dense-{self.method}"
         if self.kind is not None:
-            name = f"ticket-{self.kind}-{self.sparsity:g}"
+            name = f"ticket-{self.kind}{self.units_tag}-{self.sparsity:g}"
             name += "" if self.reinitialise == "nothing" else f"-reinit_{self.reinitialise}"
         if self.stop_at is not None:
             return f"{name}-loss_of-{self.stop_at.folder}"

@@ -109,6 +109,8 @@ class Place:
             needs, scores, prepare = self._scores(model)
             planned |= {"scores": scores, "sparsity": model.sparsity}
             planned["reinitialise"] = model.reinitialise
+        if model.structure:
+            planned |= {"uniform": True, "shrink": True}
         script = "finetune" if model.kind is None else "retrain_ticket"
         training = self._training(script, folder, planned, self.tuned.training)
         passes = 0.1 if taken_from else PASSES[model.method] * epochs
@@ -157,8 +159,12 @@ class Place:
         that makes scores which are not learned."""
         kind = ticket.kind
         if kind in GATE_KINDS:
-            name = self.add_search(kind, ticket.search_tag, dict(ticket.search or ()))
-            scores = self.scores_folder(kind, ticket.search_tag)
+            switches: dict[str, Any] = dict(ticket.search or ())
+            if ticket.structure:
+                switches["structure"] = ticket.structure
+            tag = ticket.units_tag + ticket.search_tag
+            name = self.add_search(kind, tag, switches)
+            scores = self.scores_folder(kind, tag)
             if ticket.search_epoch:
                 scores /= f"scores_epoch{ticket.search_epoch}.safetensors"
             return (name,), scores, None
@@ -168,12 +174,14 @@ class Place:
             is_sparser = ticket.sparsity > self.tuned.sparsity + 1e-9
             tag = f"-to{max(self.scale.sparsities):g}" if is_sparser else ""
             return (self.add_pruning(kind, tag),), self.scores_folder(kind, tag), None
-        folder = self.scores_folder(kind)
+        folder = self.scores_folder(kind, ticket.units_tag)
         # Rows come from the dense model's run.
         planned: dict[str, Any] = dict.fromkeys(names_of(DataSettings, *Role))
         planned |= {"kind": kind, "seed": self.seed, "output_dir": folder}
         if kind not in ("wanda", "taylor"):
             planned["calibration_rows"] = None
+        if ticket.structure:
+            planned["structure"] = ticket.structure
         needs: tuple[str, ...] = ()
         if kind in FROM_SEARCH:
             needs = (self.add_search("robust"),)

@@ -63,6 +63,28 @@ def _rival_rows() -> tuple[Row, ...]:
     return (Row("Fine-tune, 10 epochs", Model(epochs=10)), *tickets)
 
 
+def _unit_rows() -> tuple[Row, ...]:
+    """Tickets of FFN neurons, as many in each layer; 10 retraining epochs.
+
+    For 25 and 50 % of the neurons, the robust ticket of as many single weights of MiniLM.
+    """
+    kinds = {
+        "RobustT": "robust",
+        "Magnitude": "magnitude",
+        "Random": "random",
+        "Taylor": "taylor",
+    }
+    rows = [Row("Fine-tune, 10 epochs", Model(epochs=10))]
+    for neurons, weights in ((0.25, 0.164), (0.5, 0.329)):
+        for label, kind in kinds.items():
+            model = Model(kind=kind, sparsity=neurons, epochs=10, search=())
+            of_neurons = replace(model, structure=("ffn_neurons",))
+            rows.append(Row(f"{label}, {100 * neurons:g} % of neurons", of_neurons))
+        of_weights = Model(kind="robust", sparsity=weights, epochs=10, search=())
+        rows.append(Row(f"RobustT, {100 * weights:g} % of weights", of_weights))
+    return tuple(rows)
+
+
 def _table(name: str, title: str, rows: tuple[Row, ...], controls: bool = False) -> Table:
     # For variants of the search, also measures that could predict the robust ticket unattacked.
     metrics = ("aua", "suc", "queries") if controls else ("aua", "dev", "open")
@@ -118,6 +140,7 @@ STUDIES = by_name(
         ),
     ),
     _table("-grid", "the other sparsities, and 20 epochs", _grid_rows(), controls=True),
+    _table("-units", "tickets of neurons", _unit_rows(), controls=True),
     _table("-rivals", "tickets without a search", _rival_rows(), controls=True),
 )
 STUDY_RECORDS = f"{STUDY.name}-records.jsonl"  # of all its tables, in their folder

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 # The number of neurons of a feed-forward network, in the names of the families.
-_NEURONS = ("intermediate_size", "hidden_dim", "n_inner", "d_ff", "ffn_dim", "d_inner", "dff")
+NEURONS = ("intermediate_size", "hidden_dim", "n_inner", "d_ff", "ffn_dim", "d_inner", "dff")
 # Largest difference between logits of the masked and the smaller model, as a share of the largest
 # logit: sums over fewer numbers round differently.
 TOLERANCE = 1e-4
@@ -182,7 +182,7 @@ def _changes(
 ) -> Iterator[dict[str, int]]:
     """What could make the family's configuration say `number` in place of `count`."""
     if structure == "ffn_neurons":
-        yield from ({key: number} for key in _NEURONS if hasattr(config, key))
+        yield from ({key: number} for key in NEURONS if hasattr(config, key))
         return
     heads = config.num_attention_heads
     matrices = encoders.prunable_matrices(model, of_all_kinds=True)

@@ -21,9 +21,11 @@ esac
 stamp=$venv/requirements.installed
 wanted() {
     if [ "$venv" = "$ROOT/.venv" ]; then
-        cat "$ROOT/requirements.txt" "$ROOT/requirements-train.txt" "$ROOT/requirements.lock"
+        cat "$ROOT/requirements.txt" "$ROOT/requirements-train.txt" \
+            "$ROOT/requirements-export.txt" "$ROOT/requirements.lock"
     else
         sed 's/^transformers==.*/transformers>=5,<6/' "$ROOT/requirements-train.txt"
+        cat "$ROOT/requirements-export.txt"
         grep -E '^(jinja2|matplotlib|pytest|rich)==' "$ROOT/requirements.txt"
     fi
 }

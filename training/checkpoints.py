@@ -78,14 +78,21 @@ def save_checkpoint(
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     recover_checkpoints(folder.parent)
     new.mkdir(parents=True)
-    model.save_pretrained(new)
-    tokenizer.save_pretrained(new)
-    sums = {p.name: sha256_of(p) for p in sorted(new.iterdir())}
-    write_json(new / "checkpoint.json", facts | {"sha256": sums})
+    write_checkpoint(new, model, tokenizer, facts)
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def write_checkpoint(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: dict
+) -> None:
+    """Write the files of a checkpoint to an empty folder."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    sums = {p.name: sha256_of(p) for p in sorted(folder.iterdir())}
+    write_json(folder / "checkpoint.json", facts | {"sha256": sums})
 
 
 def recover_checkpoints(run_folder: Path) -> None:

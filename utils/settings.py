@@ -48,15 +48,19 @@ def setting(
     nargs: str | None = None,
     unset: str | None = None,
     metavar: str | None = None,
+    positional: bool = False,
 ) -> Any:
     """A field of a settings dataclass.
 
     `default`: REQUIRED, or the value where the flag is not given; None where something else
     decides, which `unset` or `help` then says. `check`: turns the flag's text into its value, or
     raises argparse.ArgumentTypeError. A field of type bool becomes a pair of flags, --x and --no-x.
+    `positional`: a word without a flag.
     """
     metadata = {"help": help, "check": check, "choices": choices, "role": role, "nargs": nargs}
-    return _field(default, metadata | {"unset": unset, "metavar": metavar})
+    return _field(
+        default, metadata | {"unset": unset, "metavar": metavar, "positional": positional}
+    )
 
 
 def changed(group: type, name: str, default: Any, role: Role | None = None, **metadata: Any) -> Any:
@@ -123,7 +127,9 @@ def _add_flags(group: Any, cls: type, fields: list[dataclasses.Field]) -> None:
         else:
             kwargs |= {"type": m["check"]} | {k: m[k] for k in ("choices", "nargs", "metavar")}
             kwargs = {k: v for k, v in kwargs.items() if v is not None or k == "default"}
-        group.add_argument(f"--{f.name}", **kwargs)
+        if m["positional"]:
+            del kwargs["required"]  # argparse decides by nargs
+        group.add_argument(f.name if m["positional"] else f"--{f.name}", **kwargs)
 
 
 def by_role(settings: Any, *roles: Role) -> dict[str, Any]:

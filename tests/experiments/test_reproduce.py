@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +13,8 @@ from conftest import call, fails
 from record_tools import attack as record
 
 import reproduce
-from evaluation import checkpoints
-from evaluation.records import AttackRecord
+from evaluation import checkpoints, schema
+from evaluation.records import AttackRecord, TicketFacts
 from experiments import commands, planner, recorded, study
 from experiments.jobs import Attack, Job
 from experiments.models import Model
@@ -230,6 +231,28 @@ def test_tickets_without_a_search_are_planned_with_their_scores_and_label_passes
         # The control with the same label passes, of which the one at the same loss is an epoch.
         control = jobs[f"dense-loss_of-ticket-{kind}-0.3-epochs10"].training.args
         assert control.epochs == 10 + passes
+
+
+def test_tickets_of_neurons_are_planned_with_scores_of_neurons(tmp_path):
+    rows = [row.label for row in study.STUDIES["study-units"].rows if "neurons" in row.label]
+    jobs = plan_study(tmp_path, *rows)
+    assert jobs["search-robust-ffn_neurons"].training.args.structure == ["ffn_neurons"]
+    for kind in ("robust", "magnitude", "random", "taylor"):
+        ticket = jobs[f"ticket-{kind}-ffn_neurons-0.5-epochs10"]
+        assert ticket.training.args.uniform and ticket.training.args.shrink
+        scores = "search" if kind == "robust" else "scores"
+        assert ticket.training.args.scores.endswith(f"seed1/{scores}-{kind}-ffn_neurons")
+        assert kind == "robust" or ticket.prepare.args.structure == ["ffn_neurons"]
+
+
+def test_a_record_of_a_ticket_of_neurons_is_no_row_of_a_ticket_of_weights():
+    of_neurons = Model(kind="magnitude", sparsity=0.5, structure=("ffn_neurons",))
+    facts = {"kind": "magnitude", "sparsity_asked": 0.5}
+    units = {"structure": ["ffn_neurons"], "uniform": True}
+    for ticket, owner in ((facts, replace(of_neurons, structure=())), (facts | units, of_neurons)):
+        read = schema.read(TicketFacts, ticket)
+        owned = [m for m in (of_neurons, replace(of_neurons, structure=())) if m._owns_ticket(read)]
+        assert owned == [owner]
 
 
 @pytest.mark.slow

@@ -6,10 +6,11 @@
             ...
 
 It answers what huggingface_hub, transformers and datasets ask: files, with resumption by ranges;
-lists of files; facts about a repository. A repository can be gated or renamed, and the connection
-can be slow or break.
+lists of files; facts about a repository; and it takes uploads of models from members. A repository
+can be gated or renamed, and the connection can be slow or break.
 """
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -26,9 +27,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 MEMBER = "hf_member"  # a token with access to gated repositories; other tokens have none
 
 _FILE = re.compile(r"/(?P<kind>datasets/)?(?P<id>.+?)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+_MODE = {"uploadMode": "regular", "shouldIgnore": False}  # not to the storage of large files
 _API = re.compile(
     r"/api/(?P<kind>models|datasets)/(?P<id>.+?)"
-    r"(?:/(?P<call>revision|tree|paths-info|auth-check)(?:/(?P<revision>[^/]+)(?:/(?P<path>.*))?)?)?"
+    r"(?:/(?P<call>revision|tree|paths-info|auth-check|preupload|commit)(?:/(?P<revision>[^/]+)(?:/(?P<path>.*))?)?)?"
 )
 
 
@@ -114,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
                 raise _Refused(self.hub.fault.status, "")
             if match := _FILE.fullmatch(path):
                 self._answer_with_file(**match.groupdict())
+            elif path in ("/api/repos/create", "/api/validate-yaml"):
+                self._answer_upload(path.rpartition("/")[2], "", body)
             elif match := _API.fullmatch(path):
                 self._answer_call(body, **match.groupdict())
             else:
@@ -173,6 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self._redirect_renamed(id):
             return
         repository = self._repository(kind, id, revision)
+        if call in ("preupload", "commit"):
+            return self._answer_upload(call, id, body)
         files = repository.files
         if call == "auth-check":
             self._check_access(repository)
@@ -196,6 +202,28 @@ class _Handler(BaseHTTPRequestHandler):
                 "likes": 0,
                 "siblings": [{"rfilename": name} for name in sorted(files)],
             }
+        self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+
+    def _answer_upload(self, call: str, name: str, body: bytes) -> None:
+        """The steps of an upload; the files come with the commit, each as a line of JSON."""
+        if self._token() != MEMBER:
+            raise _Refused(401, "")
+        lines = [json.loads(line) for line in body.splitlines()]
+        answer: dict = {}
+        if call == "create":
+            name = "/".join(filter(None, (lines[0].get("organization"), lines[0]["name"])))
+            self.hub.repositories.setdefault(("models", name), Repository({}))
+            answer = {"url": f"{self.hub.address}/{name}", "name": name}
+        elif call == "preupload":
+            paths = [file["path"] for file in lines[0]["files"]]
+            answer = {"files": [_MODE | {"path": path} for path in paths]}
+        elif call == "commit":
+            files = [line["value"] for line in lines if line["key"] == "file"]
+            contents = {file["path"]: base64.b64decode(file["content"]) for file in files}
+            repository = self.hub.repositories["models", name]
+            repository.files = repository.files | contents
+            oid = repository.commit
+            answer = {"commitUrl": f"{self.hub.address}/{name}/commit/{oid}", "commitOid": oid}
         self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:

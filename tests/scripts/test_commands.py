@@ -183,6 +183,7 @@ def test_nothing_is_unpickled():
 
 def test_help_needs_no_data(capsys):
     for script in (
+        "export",
         "finetune",
         "search_ticket",
         "make_scores",

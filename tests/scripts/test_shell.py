@@ -623,11 +623,11 @@ def test_set_up_for_transformers_5_installs_the_training_half(copied_scripts, py
 
 
 def test_each_locked_package_has_a_file_for_each_python():
-    """One hash for a package that all Pythons share, or at least one for each of the three."""
+    """One hash for a package that all Pythons share, or more; one file may serve two Pythons."""
     text = (ROOT / "requirements.lock").read_text()
     packages = re.split(r"\n(?=[A-Za-z])", text.partition("\nabsl-py")[2])
     counts = {package.count("--hash=sha256:") for package in packages}
-    assert len(packages) > 140 and counts <= {1, 3, 4}
+    assert len(packages) > 140 and counts <= {1, 2, 3, 4}
 
 
 def python_that_fails_at(root: Path, words: str, status: int = 3) -> None:

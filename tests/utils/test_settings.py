@@ -58,6 +58,19 @@ def test_a_declaration_is_a_flag_a_role_and_a_default(capsys):
         assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
+def test_a_word_without_a_flag(capsys):
+    @dataclasses.dataclass(kw_only=True)
+    class Positional(Group):
+        """Positional."""
+
+        run: str = setting(REQUIRED, "run folder", role=Role.PLACE, positional=True)
+
+    assert parse(Positional, "test", ["--rows", "1", "x"]) == Positional(run="x", rows=1)
+    with pytest.raises(SystemExit):
+        parse(Positional, "test", ["--rows", "1"])
+    assert "the following arguments are required: run" in capsys.readouterr().err
+
+
 def test_a_changed_setting_keeps_its_help_and_names_its_own_default():
     @dataclasses.dataclass(kw_only=True)
     class Changed:
@@ -85,7 +98,7 @@ def test_a_flag_has_one_help_text_in_all_scripts():
     for script in SCRIPTS:
         for flag, text in helps_of(script).items():
             texts.setdefault(flag, set()).add(text)
-    assert len(SCRIPTS) == 12 and len(texts) > 100
+    assert len(SCRIPTS) == 13 and len(texts) > 100
     assert not {flag: helps for flag, helps in texts.items() if len(helps) > 1}
 
 
