@@ -19,21 +19,32 @@ if [ "${1:-}" = --transformers5 ]; then
     exec .venv-transformers5/bin/python -m pytest -q tests/test_golden.py tests/hub tests/masking \
         tests/training tests/utils tests/scripts tests/reporting tests/experiments "$@"
 fi
+whole=no
 if [ "${1:-}" = --fast ]; then
     shift
     set -- -m "not slow" "$@"
+elif [ $# = 0 ]; then
+    whole=yes
+    set -- --ignore tests/cluster # it runs next to the others
 fi
 sh scripts/setup.sh
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
 .venv/bin/python -m codespell_lib
-# The types are checked while the tests run, and reported after them.
-report=$(mktemp)
-trap 'rm -f "$report"' EXIT
-.venv/bin/python -m mypy >"$report" 2>&1 &
+# The types are checked while the tests run, and so are plans on a Slurm, which mostly wait. Both are
+# reported after the tests.
+reports=$(mktemp -d)
+trap 'rm -rf "$reports"' EXIT
+.venv/bin/python -m mypy >"$reports/types" 2>&1 &
 types=$!
+cluster=
+if [ "$whole" = yes ]; then
+    .venv/bin/python -m pytest -q -rs tests/cluster >"$reports/cluster" 2>&1 &
+    cluster=$!
+fi
 failed=0
 .venv/bin/python -m pytest -q "$@" || failed=$?
 wait "$types" || failed=$?
-cat "$report"
+[ -z "$cluster" ] || wait "$cluster" || failed=$?
+cat "$reports"/*
 exit "$failed"

@@ -68,7 +68,7 @@ class Job:
             "batches": self.size(3, 1),
             "precision": self.size("auto", "fp32"),
             "device": self.device,
-            "search_flags": [],
+            "search_flags": self.size([], ["--no-compile"]),  # it takes seconds
         }
         return argparse.Namespace(**usual | others)
 

@@ -6,6 +6,7 @@ module does not import TextAttack.
 
 import json
 import re
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -108,6 +109,7 @@ class MiniLM:
         return sorted(w for w in whole if w not in ENGLISH_STOP_WORDS and penn_tags(w))
 
 
+@cache
 def penn_tags(word: str) -> frozenset[str]:
     """Penn tags of a lower-case word in lemminflect's dictionary; empty for an unknown word."""
     import lemminflect

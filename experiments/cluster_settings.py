@@ -49,7 +49,7 @@ class ClusterSettings:
         unset="that of the partition",
     )
     max_jobs: int = setting(
-        50, "jobs of an array that run at the same time", cli.positive_int, role=Role.OUTPUT
+        50, "jobs of the plan that run at the same time", cli.positive_int, role=Role.OUTPUT
     )
     max_resubmits: int = setting(
         100, "restarts of a job until it gives up", cli.non_negative_int, role=Role.OUTPUT

@@ -61,16 +61,18 @@ def check_here() -> None:
         )
 
 
-def submit(script: Path, log: Path, needs: list[str], condition: str = "afterok") -> str:
-    """Submit a script; the id of its job. `needs`: ids of the jobs to wait for.
+def submit(script: Path, log: Path, needs: list[str], after: list[str]) -> str:
+    """Submit a script; the id of its job.
 
+    `needs`: ids of the jobs that must end well before. `after`: of those that must end somehow.
     `log`: %a in its name, not in its folder, stands for the number of an array's task.
     """
     folder = str(log.parent).replace("%", "%%")
     words = ["--parsable", f"--output={folder}/{log.name}"]
-    if needs:
-        words += [f"--dependency={condition}:{':'.join(needs)}"]
-        words += ["--kill-on-invalid-dep=yes"] * (condition == "afterok")
+    conditions = {"afterok": needs, "afterany": [n for n in after if n not in needs]}
+    waits = [":".join([name, *ids]) for name, ids in conditions.items() if ids]
+    words += [f"--dependency={','.join(waits)}"] if waits else []
+    words += ["--kill-on-invalid-dep=yes"] if needs else []
     answer = call("sbatch", *words, str(script)).strip().splitlines()
     number = answer[-1].split(";")[0] if answer else ""  # ID;CLUSTER
     if not number.isdigit():
@@ -126,9 +128,11 @@ def check_places(places: list[Path], partition: str | None) -> None:
     """UserError if a folder is on a disk of this machine, and a node is another machine."""
     try:
         words = ["-p", partition] if partition else []
-        nodes = set(call("sinfo", "-h", "-N", "-o", "%n", *words).split())
+        lines = call("sinfo", "-h", "-N", "-o", "%n %P", *words).splitlines()
     except Refused:
         return  # the jobs look for themselves
+    # Without a partition, the jobs go to that with a star.
+    nodes = {line.split()[0] for line in lines if partition or line.rstrip().endswith("*")}
     name = socket.gethostname()
     others = sorted(nodes - {name, name.split(".")[0], socket.getfqdn(), "localhost"})
     if not others:

@@ -14,6 +14,7 @@ from pathlib import Path
 from experiments import slurm
 from experiments.batch_scripts import BatchScripts
 from experiments.jobs import Job
+from experiments.lanes import Lanes
 from experiments.slurm import QueuedJob
 from experiments.units import Array, Unit, arrays_of, units_of
 from utils.cli import UserError
@@ -128,10 +129,15 @@ def submit(plan: Submission) -> int:
     for key in waiting:  # also a plan that finds a job in the queue waits for it
         if plan.report not in plan.jobs[key]["plans"]:
             plan.jobs[key]["plans"].append(plan.report)
+    lanes = Lanes(plan.scripts.args.max_jobs)
+    for unit in plan.units:
+        if unit.key in waiting:
+            job = plan.jobs[unit.key]
+            lanes.hold(unit.key, unit.seconds, job["id"], job.get("lanes", []))
     submitted: list[str] = []
     try:
         for array in arrays_of(missing, waiting | {unit.key for unit in missing}):
-            submitted += _submit_array(plan, array)
+            submitted += _submit_array(plan, array, lanes)
         if missing or not report_is_there:
             if report_is_there:  # it would not wait for the new jobs
                 slurm.cancel([plan.jobs[plan.report]["id"]])
@@ -172,17 +178,21 @@ def _queued(plan: Submission) -> set[str]:
     return waiting
 
 
-def _submit_array(plan: Submission, array: Array) -> list[str]:
+def _submit_array(plan: Submission, array: Array, lanes: Lanes) -> list[str]:
     """Submit the units of an array; their keys."""
+    chosen = lanes.choose(array)
     keys, is_one = [unit.key for unit in array.units], len(array.units) == 1
     script = plan.scripts.write(array)
     log = plan.scripts.logs / (script.stem + (".log" if is_one else "-%a.log"))
-    number = slurm.submit(script, log, [plan.jobs[need]["id"] for need in array.needs])
+    needs = [plan.jobs[need]["id"] for need in array.needs]
+    number = slurm.submit(script, log, needs, lanes.waits_for(chosen))
+    lanes.put(array, number, chosen)
     for i, unit in enumerate(array.units):
         plan.jobs[unit.key] = {
             "id": number if is_one else f"{number}_{i}",
             "log": f"logs/{log.name.replace('%a', str(i))}",
             "command": shlex.join(unit.command.line),
+            "lanes": chosen,
             "plans": [plan.report],
         }
     plan.save()
@@ -195,7 +205,7 @@ def _submit_report(plan: Submission, after: set[str]) -> None:
     script = plan.scripts.write_one(plan.report, plan.report_line, AFTER_ALL, 0)
     log = plan.scripts.logs / f"{script.stem}.log"
     ids = dict.fromkeys(plan.jobs[key]["id"].split("_")[0] for key in sorted(after))
-    number = slurm.submit(script, log, list(ids), "afterany")
+    number = slurm.submit(script, log, [], list(ids))
     job = {"id": number, "log": f"logs/{log.name}", "plans": [plan.report]}
     plan.jobs[plan.report] = job | {"command": shlex.join(plan.report_line)}
     print(f"submitted  the report, after all of them: job {number}")

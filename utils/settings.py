@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 from collections.abc import Callable
 from enum import Enum
+from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 from utils.cli import Parser
@@ -109,8 +110,11 @@ def _groups(settings: type) -> list[tuple[type, list[dataclasses.Field]]]:
     return groups
 
 
+_type_hints = cache(get_type_hints)  # a plan parses a thousand commands
+
+
 def _add_flags(group: Any, cls: type, fields: list[dataclasses.Field]) -> None:
-    types = get_type_hints(cls)
+    types = _type_hints(cls)
     for f in fields:
         m = f.metadata
         default = f.default

@@ -1,4 +1,5 @@
-"""A whole Slurm on this machine: slurmctld and slurmd with two pretended GPUs."""
+"""A whole Slurm on this machine: slurmctld and slurmd with two pretended GPUs. Of the partition
+`two`, one node is another machine, which is down."""
 
 import contextlib
 import os
@@ -28,6 +29,7 @@ SchedulerParameters=bf_interval=2,sched_interval=2
 GresTypes=gpu
 KillWait=5
 SlurmdTimeout=4
+MessageTimeout=3
 ReturnToService=2
 MailProg=/bin/true
 StateSaveLocation={folder}/state
@@ -36,8 +38,10 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
-NodeName=localhost CPUs=2 Gres=gpu:2 State=UNKNOWN
-PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE State=UP
+NodeName=here NodeHostname=localhost NodeAddr=127.0.0.1 CPUs=2 Gres=gpu:2 State=UNKNOWN
+NodeName=elsewhere NodeHostname=far NodeAddr=127.0.0.2 CPUs=2 State=DOWN
+PartitionName=main Nodes=here Default=YES MaxTime=INFINITE State=UP
+PartitionName=two Nodes=here,elsewhere MaxTime=INFINITE State=UP
 """
 
 
@@ -76,7 +80,7 @@ class Machine:
         ports = [free_port(), free_port()]
         text = CONFIGURATION.format(folder=folder, ports=ports)
         (folder / "slurm.conf").write_text(text)
-        (folder / "gres.conf").write_text("NodeName=localhost Name=gpu File=/dev/tty[0-1]\n")
+        (folder / "gres.conf").write_text("NodeName=here Name=gpu File=/dev/tty[0-1]\n")
         self.daemons: dict[str, subprocess.Popen] = {}
 
     def start(self, name: str, *words: str) -> None:
@@ -85,9 +89,10 @@ class Machine:
         log.close()
 
     def start_node(self) -> None:
-        self.start("slurmd", "-D", "-N", "localhost")
+        self.start("slurmd", "-D", "-N", "here")
         wait_for(
-            lambda: output_of("sinfo", "-h", "-o", "%t").strip() in ("idle", "mix"), "the node"
+            lambda: output_of("sinfo", "-h", "-p", "main", "-o", "%t").strip() in ("idle", "mix"),
+            "the node",
         )
 
     def kill(self, name: str) -> None:

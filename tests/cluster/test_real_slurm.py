@@ -11,13 +11,14 @@ from conftest import call, sentences, write_tsv
 from slurm_here import output_of, wait_for
 
 import reproduce
-from experiments import cluster_status, commands, planner
+from experiments import cluster_status, commands, planner, slurm
 from experiments.batch_scripts import BatchScripts
 from experiments.cluster_settings import ClusterSettings
 from experiments.commands import Command
 from experiments.jobs import Job
 from experiments.submission import Submission, submit
 from training.settings import FolderSettings
+from utils.cli import UserError
 from utils.files import read_jsonl
 
 reason = slurm_here.why_not()
@@ -36,15 +37,15 @@ lock = open(folder / "run.lock", "w")
 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 asked = []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
-state = folder / "state"
-done = int(state.read_text()) if state.exists() else 0
-print("from step", done, flush=True)
-with open(folder / "steps", "a") as journal:
+with open(folder / "steps", "a+") as journal:
+    journal.seek(0)
+    done = len(journal.readlines())
+    print("from step", done, flush=True)
     while done < steps:
         time.sleep(0.2)
         done += 1
-        print(done, os.environ.get("CUDA_VISIBLE_DEVICES"), file=journal, flush=True)
-        state.write_text(str(done))
+        journal.write(f"{done} {os.environ.get('CUDA_VISIBLE_DEVICES')}\\n")
+        journal.flush()
         if asked:
             sys.exit(143)
 if steps < 0:
@@ -192,6 +193,21 @@ def test_a_job_survives_the_loss_of_its_node(machine, counting):
     assert (runs / "report-x").is_file()
 
 
+def test_a_run_folder_that_another_node_does_not_see(machine, tmp_path, monkeypatch):
+    """tmp_path is on a local disk. `two` has a node of another name."""
+    monkeypatch.setattr(slurm, "file_system", lambda _: "ext4")
+    slurm.check_places([tmp_path], None)
+    slurm.check_places([tmp_path], "main")
+    with pytest.raises(UserError, match="which the node far does not see"):
+        slurm.check_places([tmp_path], "two")
+
+
+def test_an_unknown_partition_is_slurms_own_message(machine, counting):
+    make, runs = counting
+    with pytest.raises(UserError, match=r"invalid partition|Invalid partition"):
+        submitted(make(("a", 1), partition="nope"))
+
+
 def test_records_equal_those_of_the_same_plan_run_here(
     machine, tmp_path, encoder, monkeypatch, textattack
 ):
@@ -230,3 +246,22 @@ def test_records_equal_those_of_the_same_plan_run_here(
                 assert one["environment"]["threads"] == other["environment"]["threads"]
                 differing.remove("environment")
             assert not differing, {k: (one[k], other.get(k)) for k in differing}
+
+
+def test_max_jobs_caps_the_plan(machine, counting):
+    """Two CPUs are free, but one job runs at a time: arrays and jobs that need nothing, too."""
+    make, runs = counting
+    plan = make(("a", 3), ("b", 3), ("c", -1), ("d", 3, "a"), max_jobs=1)
+    assert submitted(plan) == 4
+    starts = output_of("squeue", "-h", "-r", "-o", "%i %E").splitlines()
+    assert sum("afterany" in line for line in starts) >= 1
+    most = 0
+
+    def is_over() -> bool:
+        nonlocal most
+        lines = output_of("squeue", "-h", "-r", "-o", "%T").split()
+        most = max(most, lines.count("RUNNING"))
+        return not lines
+
+    wait_for(is_over, "the jobs")
+    assert most == 1 and (runs / "d" / "run.json").is_file() and (runs / "report-x").is_file()

@@ -1,6 +1,5 @@
 """The neighbor table of the built-in encoder, and its similarity."""
 
-import attack_tools as tools
 import pytest
 import torch
 
@@ -33,21 +32,34 @@ def test_penn_tags():
     assert not minilm.penn_tags("xqzzk")
 
 
+NAMED = ["funny", "hilarious", "boring", "exciting", "film", "movie", "filming", "terrible"]
+NAMED += ["story", "watch", "quickly"]
+
+
 @pytest.fixture(scope="module")
-def table():
+def table(tmp_path_factory):
+    """Of a sixth of the words, because all of them take 20 s."""
+    words = minilm.MiniLM.words
+
+    def some(encoder):
+        known = words(encoder)
+        assert len(known) > 10_000 and not {"the", "and", "not"} & {*known}
+        return sorted({*known[::6], *NAMED} & {*known})
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROBUST_TICKETS_CACHE", str(tools.session_cache()))
+        cache = tmp_path_factory.mktemp("cache")
+        patch.setenv("ROBUST_TICKETS_CACHE", str(cache))
+        patch.setattr(minilm.MiniLM, "words", some)
         table, path = minilm.neighbour_table()
         again = minilm.neighbour_table()
-        assert again == (table, path) and path.parent.parent == tools.session_cache()
+        assert again == (table, path) and path.parent.parent == cache
         yield table
 
 
 def test_neighbours_are_synonyms_that_share_a_tag(table):
-    assert len(table) > 10_000 and 3 < sum(map(len, table.values())) / len(table) < 15
+    assert 0.5 < sum(map(len, table.values())) / len(table) < 5
     assert table["funny"][0] == "hilarious" and "exciting" not in table["boring"]
     assert "movie" in table["film"] and "filming" not in table["film"]
-    assert not {"the", "and", "not"} & table.keys()
     for word in ("terrible", "story", "watch", "quickly"):
         for other in table[word]:
             assert minilm.penn_tags(word) & minilm.penn_tags(other) and other != word

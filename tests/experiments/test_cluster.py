@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ from fake_slurm import FakeSlurm
 
 import reproduce
 from experiments import batch_scripts, cluster_settings, planner, slurm
+from experiments.lanes import Lanes
 from experiments.paper import FIGURES, TABLES
 from experiments.units import Unit, arrays_of, cost_of, units_of
 from utils.cli import UserError
@@ -125,6 +127,50 @@ def test_short_units_of_one_kind_that_wait_for_the_same_form_an_array():
     assert [len(array.units) for array in many] == [1000, 1000, 500]
 
 
+def test_no_more_jobs_run_at_once_than_there_are_lanes():
+    """Whatever the jobs take; and with enough lanes, each waits only for what it needs."""
+    draw = random.Random(0)
+    for count in (1, 2, 3, 5, 40):
+        units: list[Unit] = []
+        for i in range(40):
+            needs = draw.sample([u.key for u in units], k=min(i, draw.choice((0, 0, 1, 1, 2))))
+            kind = draw.choice(("train", "attack"))
+            units.append(unit(str(i), *needs, kind=kind, seconds=draw.choice((60, 600, 9000))))
+        lanes, ends, spans = Lanes(count), {}, []
+        for number, array in enumerate(arrays_of(units, {u.key for u in units}), 1):
+            chosen = lanes.choose(array)
+            needs = [ends[need] for need in array.needs]
+            begin = max([*needs, *(ends[f"job {n}"] for n in lanes.waits_for(chosen))], default=0)
+            assert count < 40 or begin == max(needs, default=0)
+            lanes.put(array, str(number), chosen)
+            free = [begin] * min(len(array.units), count)  # of the tasks, as %count lets them
+            for task in array.units:
+                start = min(free)
+                ends[task.key] = free[free.index(start)] = start + draw.random()
+                spans.append((start, ends[task.key]))
+            ends[f"job {number}"] = max(free)
+        most = max(sum(a <= start < b for a, b in spans) for start, _ in spans)
+        assert most == count if count < 5 else most <= count
+
+
+def test_max_jobs_is_a_cap_on_the_whole_plan(ground, fake, capsys):
+    run(capsys, ground, "--max_jobs", 1)
+    waits = [[w for w in words if "dep" in w] for words in fake.calls[:-1]]
+    assert waits[0] == [] and len(waits) == 7
+    for number, found in enumerate(waits[1:], 1):  # an array has two tasks, one after the other
+        conditions = dict(x.split(":") for x in found[0].removeprefix("--dependency=").split(","))
+        assert str(number) in (conditions.get("afterany"), conditions.get("afterok", "")[:1])
+    # What waits already keeps its place, also for a larger plan.
+    state = json.loads((ground / "runs/slurm/submitted.json").read_text())["jobs"]
+    fake.queue(*(f"{job['id']} PENDING" for job in state.values()))
+    before = len(fake.calls)
+    run(capsys, ground, "--max_jobs", 1, rows=("RobustT", "Rand (global)", "Fine-tune"))
+    [attacks, _] = fake.calls[before:]
+    [wait] = [word for word in attacks if word.startswith("--dependency=")]
+    *_, last = wait.partition("afterany:")
+    assert "7" in last.split(":")
+
+
 def test_dry_run_writes_and_prints_the_scripts_and_submits_nothing(ground, fake, capsys):
     out = run(
         capsys,
@@ -233,6 +279,22 @@ def test_a_submission_that_fails_is_completed_by_the_same_command(ground, fake, 
     assert "0 jobs submitted" in run(capsys, ground) and len(fake.calls) == before
 
 
+@pytest.mark.parametrize("at", [1, 2, 5, 7, 8])
+def test_whichever_call_fails_each_unit_is_submitted_once(at, ground, fake, capsys):
+    """Eight calls: seven jobs and arrays, and the report. Lanes hold across the two commands."""
+    fake.fail_at(at, "sbatch: error: Socket timed out\n")
+    assert "Socket timed out" in fails(capsys, "reproduce", *words(ground, "--max_jobs", 2))
+    fake.fail_at(0, "")
+    file = ground / "runs/slurm/submitted.json"
+    state = json.loads(file.read_text())["jobs"]
+    fake.queue(*(f"{job['id']} PENDING" for job in state.values()))
+    run(capsys, ground, "--max_jobs", 2)
+    names = [words[-1] for number, words in enumerate(fake.calls, 1) if number != at]
+    assert len(names) == len({*names}) == 8 and "report" in names[-1]
+    state = json.loads(file.read_text())["jobs"]
+    assert len(state) == 10 and all({*job.get("lanes", [])} <= {0, 1} for job in state.values())
+
+
 def test_a_plan_larger_than_the_limit_leaves_nothing(ground, fake, capsys):
     fake.write("limit", "\n8\n")
     line = fails(capsys, "reproduce", *words(ground))
@@ -326,11 +388,16 @@ def test_a_queued_job_with_other_settings_is_refused(ground, fake, capsys, monke
 def test_a_run_folder_on_a_local_disk_of_another_machine_is_refused(
     ground, fake, capsys, monkeypatch
 ):
-    fake.write("nodes", "localhost\nnode17\n")
+    fake.write("nodes", "localhost main*\nnode17 main*\n")
     monkeypatch.setattr(slurm, "file_system", lambda _: "ext4")
     line = fails(capsys, "reproduce", *words(ground))
     assert "is on a local disk (ext4), which the node node17 does not see" in line
     assert not fake.calls
+    fake.write("nodes", "localhost main*\nnode17 another\n")
+    slurm.check_places([ground], None)  # the jobs do not go there
+    with pytest.raises(UserError, match="node17"):
+        slurm.check_places([ground], "another")
+    fake.write("nodes", "localhost main*\nnode17 main*\n")
     monkeypatch.setattr(slurm, "file_system", lambda _: "nfs4")
     run(capsys, ground)
 

@@ -22,6 +22,7 @@ from script_tools import (
     search,
     without_times,
 )
+from slurm_here import free_port
 from transformers import AutoModelForSequenceClassification
 
 from masking import families, ticket_files, tickets
@@ -473,12 +474,19 @@ def test_pair_task_with_token_types(encoder, tmp_path):
     assert a != b
 
 
-TWO_STAGES = """
-import json, sys
+# What torchrun does, with one import of torch for both processes, which takes seconds.
+TWO_PROCESSES = """
+import json, os, sys
 sys.path[:0] = {paths}
 from conftest import call
+os.environ |= {{"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "{port}"}}
+child = os.fork()
+rank = "1" if child == 0 else "0"
+os.environ |= {{"RANK": rank, "LOCAL_RANK": rank}}
 for script, flags in json.loads({runs!r}):
     call(script, **flags)
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
@@ -498,13 +506,10 @@ def test_two_processes_search_like_one(encoder, sst2_folder, tmp_path):
 
     for script, flags in runs(1):
         call(script, **flags)
-    # Both stages in one launch, because each process takes seconds to import torch.
-    both = tmp_path / "both.py"
-    paths = [str(ROOT), str(ROOT / "tests")]
-    both.write_text(TWO_STAGES.format(paths=paths, runs=json.dumps(runs(2))))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*launcher, "--nproc_per_node", "2", str(both)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    paths, port = [str(ROOT), str(ROOT / "tests")], free_port()
+    program = TWO_PROCESSES.format(paths=paths, port=port, runs=json.dumps(runs(2)))
+    command, environment = [sys.executable, "-c", program], os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = (load_file(tmp_path / f"dense{n}/last/model.safetensors") for n in (1, 2))
     for name in one:
