@@ -29,6 +29,8 @@ def attack(model: Model = DENSE, seed: int = 42, aua: float = 20.0, **changes) -
             "sparsity": model.sparsity,
             "reinitialised": model.reinitialise,
         }
+        if model.structure:
+            ticket |= {"structure": list(model.structure), "uniform": True}
     record = {
         "kind": "attack",
         "task": TASK,

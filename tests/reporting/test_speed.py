@@ -1,0 +1,71 @@
+"""Aua against speed-up: which records and which times a row has."""
+
+import csv
+
+import pytest
+from conftest import call, fails
+from record_tools import attack, write
+
+from experiments.models import Model
+from utils.files import append_jsonl
+
+NEURONS = Model(kind="magnitude", sparsity=0.5, epochs=10, search=(), structure=("ffn_neurons",))
+OUTCOMES = {"label_names": ["negative", "positive"], "row_labels": "00001111"}
+
+
+def times(model, runtime, seconds, speedup):
+    return {
+        "model": model,
+        "runtime": runtime,
+        "seconds": {"median": seconds},
+        "speedup": {"median": speedup},
+    }
+
+
+@pytest.fixture
+def latency(tmp_path):
+    timed = [times("1536 neurons", runtime, 1.0, 1.0) for runtime in ("torch-fp32", "onnx")]
+    timed += [times("768 neurons", runtime, 0.7, 1.43) for runtime in ("torch-fp32", "onnx")]
+    timed += [times("1536 neurons", "onnx-int8", 0.5, 1.0)]
+    names = ["1536 neurons", "768 neurons"]
+    record = {"row": {}, "models": names, "device": "a CPU", "timed": timed, "repeats": 3}
+    path = tmp_path / "latency.jsonl"
+    append_jsonl(path, record | {"threads": 2, "batch": 32, "length": 64})
+    return path
+
+
+def records_of(tmp_path):
+    usual = {"recipe": "textfooler-neighbours", "task": "builtin/rotten_tomatoes", **OUTCOMES}
+    of_weights = Model(kind="magnitude", sparsity=0.5, epochs=10, search=())
+    lines = [
+        attack(Model(epochs=10), 1, row_outcomes="rrffrrff", **usual),
+        attack(NEURONS, 1, row_outcomes="rrrfffff", **usual),
+        attack(of_weights, 1, row_outcomes="rrrrrrrr", **usual),
+    ]
+    return write(tmp_path / "records", lines)
+
+
+def test_a_row_has_its_own_records_and_the_times_of_its_size(tmp_path, latency):
+    flags = ("--records", records_of(tmp_path), "--latency", latency)
+    call("analysis.aua_by_speed", *flags, "--output_dir", tmp_path / "out")
+    with (tmp_path / "out" / "aua_by_speed.csv").open() as f:
+        rows = {row["row"]: row for row in csv.DictReader(f)}
+    ticket, dense = rows["Magnitude, 50 % of neurons"], rows["Fine-tune, 10 epochs"]
+    assert (ticket["seeds"], ticket["neurons_per_layer"]) == ("1", "768")
+    assert float(ticket["aua_percent all"]) == 37.5
+    assert float(ticket["aua_percent negative"]) == 75.0
+    assert float(ticket["aua_percent worst class"]) == 0.0
+    assert float(ticket["speedup torch-fp32"]) == 1.43
+    assert float(dense["speedup onnx-int8 over onnx"]) == 2.0
+    never = rows["Random, 50 % of neurons"]
+    assert never["seeds"] == "0" and never["aua_percent all"] == ""
+    assert (tmp_path / "out" / "aua_by_speed.png").stat().st_size > 5000
+
+
+def test_times_that_were_not_measured(tmp_path, latency, capsys):
+    flags = ("--records", records_of(tmp_path), "--output_dir", tmp_path / "out")
+    said = fails(capsys, "analysis.aua_by_speed", *flags, "--latency", tmp_path / "no.jsonl")
+    assert "holds no times: run python benchmarks/latency.py first" in said
+    said = fails(capsys, "analysis.aua_by_speed", *flags, "--latency", latency, "--length", 16)
+    assert "no times of 32 rows of 16 tokens" in said
+    assert not (tmp_path / "out").exists()
