@@ -47,17 +47,20 @@ echo "=== job ${{SLURM_JOB_ID:-}} on $(hostname), $(date), restart ${{SLURM_REST
 # is killed, and resumes from its last resume point.
 stopped=
 child=
+killer=
 stop() {{
     stopped=yes
     [ -n "$child" ] || return 0
     kill -TERM "$child" 2>/dev/null
     (sleep {patience}; kill -KILL "$child") >/dev/null 2>&1 &
+    killer=$!
 }}
 trap stop TERM
 run() {{
     [ -z "$stopped" ] || return 143
     "$@" &
     child=$!
+    [ -z "$stopped" ] || stop  # the signal came before there was a child
     wait "$child"
     status=$?
     while kill -0 "$child" 2>/dev/null; do  # a signal has ended the wait, not the command
@@ -65,6 +68,7 @@ run() {{
         status=$?
     done
     child=
+    [ -z "$killer" ] || kill "$killer" 2>/dev/null  # its number may be another's by then
     return "$status"
 }}
 
