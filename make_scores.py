@@ -112,7 +112,7 @@ from transformers import PreTrainedModel
 from masking import encoders, structures, ticket_files, tickets
 from masking.structures import Units
 from masking.tickets import Shapes
-from training import calibration, checkpoints, models, tokenizers
+from training import checkpoints, importance, models, tokenizers
 from training.batching import Encoded, encode
 from training.rows import sample_balanced
 from training.settings import recipe_in
@@ -257,9 +257,9 @@ def scores_of_rows(kind: str, model: PreTrainedModel, encoded: Encoded, units: l
     """Name -> scores: float, (out, in) or (units, 1). UserError if all are 0 (no gradient)."""
     with cli.explain("--kind wanda: "):
         if kind == "wanda":
-            values = calibration.weights_times_inputs(model, encoded)
+            values = importance.weights_times_inputs(model, encoded)
         else:
-            signed = calibration.weights_times_gradients(model, encoded)
+            signed = importance.weights_times_gradients(model, encoded)
             if units:  # the change of the loss without the whole unit
                 signed = structures.sums_over_units(units, signed)
             values = {name: value.abs() for name, value in signed.items()}

@@ -11,7 +11,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from evaluation import checkpoints
-from evaluation.attack_setup import SOURCES
 from evaluation.checkpoints import Target
 from evaluation.finished_attacks import FinishedAttack
 from evaluation.settings import TrainingTexts
@@ -21,6 +20,7 @@ from training.splits import load_splits
 from training.tasks import Task, resolve_task
 from utils.cli import UserError, explain
 from utils.runs import read_run
+from utils.settings import Role, names_of
 
 
 class WordsJudge:
@@ -77,7 +77,7 @@ def data_settings(args: TrainingTexts, attack: FinishedAttack) -> DataSettings:
     if not is_named or resolve_task(settings).name != attack.task:  # it attacked another task
         settings = replace(data_settings_in({}), task_name=attack.task)
     if args.data_dir or args.train_file:
-        settings = replace(settings, **dict.fromkeys(SOURCES))
+        settings = replace(settings, **dict.fromkeys(names_of(DataSettings, Role.DATA_PLACE)))
     given = {n: getattr(args, n) for n in ("data_dir", "train_file", "label_column")}
     return replace(
         settings,

@@ -21,7 +21,7 @@ from masking import (
     unit_gates,
 )
 from masking.layers import RawMatrix, parameter_of
-from training import calibration
+from training import importance
 from training.adversary import perturbed
 from training.batching import Encoded
 from training.optim import decay_groups
@@ -148,8 +148,8 @@ def test_values_from_rows_are_those_of_a_padded_batch_without_its_padding(family
     types = without_padding("token_type_ids") if "token_type_ids" in batch else None
     more = (0, tokenizer.pad_token_id, tokenizer.padding_side)
     rows = Encoded(without_padding("input_ids"), types, labels, *more)
-    norms = calibration.input_norms(model, rows)
-    parts = [calibration.input_norms(model, row_of(rows, i)) for i in range(len(rows))]
+    norms = importance.input_norms(model, rows)
+    parts = [importance.input_norms(model, row_of(rows, i)) for i in range(len(rows))]
     matrices = encoders.prunable_matrices(model)
     for name, matrix in matrices.items():
         assert norms[name].shape == matrix.weight.shape[1:] and norms[name].isfinite().all()
@@ -157,7 +157,7 @@ def test_values_from_rows_are_those_of_a_padded_batch_without_its_padding(family
         torch.testing.assert_close(norms[name].square(), squares)
     assert len(norms) == len(matrices)
 
-    found = calibration.weights_times_gradients(model, rows)
+    found = importance.weights_times_gradients(model, rows)
     loss = nn.functional.cross_entropy(model(**batch).logits, torch.tensor(labels))
     loss.backward()
     for name, matrix in matrices.items():

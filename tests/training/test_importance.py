@@ -8,7 +8,7 @@ import torch
 from families import FAMILIES, Family, build, load
 from torch import nn
 
-from training import calibration
+from training import importance
 from training.batching import Encoded
 
 VECTORS = [[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]]  # of the tokens 0, 1 and 2
@@ -37,7 +37,7 @@ def two_layers(monkeypatch):
     def matrices(model):
         return {"first": model.first, "second": model.second}
 
-    monkeypatch.setattr(calibration, "prunable_matrices", matrices)
+    monkeypatch.setattr(importance, "prunable_matrices", matrices)
     return TwoLayers().train()
 
 
@@ -46,7 +46,7 @@ def encoded(texts: list[list[int]], labels: list[int], pad: int = 0) -> Encoded:
 
 
 def test_weights_times_inputs_by_hand(two_layers):
-    found = calibration.weights_times_inputs(two_layers, encoded([[0], [1, 2]], [0, 1]))
+    found = importance.weights_times_inputs(two_layers, encoded([[0], [1, 2]], [0, 1]))
     # Inputs of first: (1, 0), (0, 2), (3, 4). Of second: (1, 2), (-2, 1), (-1, 8).
     norms = {"first": [10**0.5, 20**0.5], "second": [6**0.5, 69**0.5]}
     for name, weights in (("first", FIRST), ("second", SECOND)):
@@ -61,7 +61,7 @@ def test_weights_times_gradients_by_hand(two_layers):
     of_label_0 = {"first": [[-1.0, 0.0], [1.0, 0.0]], "second": [[-1.0, 1.0], [0.0, 0.0]]}
     for labels, factor in (([0], 1), ([1], -1), ([0, 1], 0), ([0, 0, 1], 1 / 3)):
         rows = encoded([[0]] * len(labels), labels)
-        found = calibration.weights_times_gradients(two_layers, rows)
+        found = importance.weights_times_gradients(two_layers, rows)
         for name, values in of_label_0.items():
             torch.testing.assert_close(found[name], factor * torch.tensor(values))
     assert two_layers.training and two_layers.first.weight.grad is None
@@ -70,7 +70,7 @@ def test_weights_times_gradients_by_hand(two_layers):
 def test_a_sure_model_still_has_gradients(two_layers):
     with torch.no_grad():
         two_layers.second.weight.copy_(torch.tensor([[10.0, 0.0], [-10.0, 0.0]]))
-    found = calibration.weights_times_gradients(two_layers, encoded([[0]], [0]))
+    found = importance.weights_times_gradients(two_layers, encoded([[0]], [0]))
     # 1 - p is exp(-20), which is 0 in float32.
     expected = torch.tensor(-10.0 * np.exp(-20.0), dtype=torch.float32)
     torch.testing.assert_close(found["second"][0, 0], expected, rtol=1e-4, atol=0)
@@ -123,7 +123,7 @@ def test_inputs_of_bare_parameters(name, tmp_path):
     model, tokenizer = load(build(FAMILIES[name], tmp_path))
     texts = ["good film", "a bad plot of a film"]
     rows = encoded([tokenizer(text)["input_ids"] for text in texts], [0, 1])
-    found = calibration.input_norms(model, rows)
+    found = importance.input_norms(model, rows)
     expected = inputs_seen(name, model, rows)
     bare = [n for n in found if n.rpartition(".")[2] in ("q", "k", "v", "o", "r", "r_kernel")]
     assert expected.keys() == {*bare} and bare
@@ -136,6 +136,6 @@ def test_a_matrix_whose_inputs_do_not_show_is_named(tmp_path):
     settings = FAMILIES["Funnel"].settings | {"attention_type": "factorized"}
     model, _ = load(build(Family("FunnelConfig", settings), tmp_path))
     with pytest.raises(ValueError, match=r"such as .*r_kernel: pass --exclude position_key$") as e:
-        calibration.input_norms(model, encoded([[2, 5, 3]], [0]))
+        importance.input_norms(model, encoded([[2, 5, 3]], [0]))
     assert "\n" not in str(e.value) and "2 matrices of FunnelForSequence" in str(e.value)
-    assert calibration.weights_times_gradients(model, encoded([[2, 5, 3]], [0]))
+    assert importance.weights_times_gradients(model, encoded([[2, 5, 3]], [0]))
