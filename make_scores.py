@@ -109,7 +109,7 @@ if __name__ == "__main__":
 import torch
 from transformers import PreTrainedModel
 
-from masking import encoders, structures, ticket_files, tickets
+from masking import encoders, structures, ticket_files, tickets, unit_tickets
 from masking.structures import Units
 from masking.tickets import Shapes
 from training import checkpoints, importance, models, tokenizers
@@ -179,7 +179,7 @@ def from_encoder(args: Settings) -> tuple[dict, Shapes, dict]:
     matrices = encoders.prunable_matrices(model)
     scores = {name: matrix.weight.detach().abs() for name, matrix in matrices.items()}
     if units:  # the L2 norm of all weights of a unit
-        squares = structures.sums_over_units(units, {n: s.square() for n, s in scores.items()})
+        squares = unit_tickets.sums_over_units(units, {n: s.square() for n, s in scores.items()})
         scores = {name: s.sqrt() for name, s in squares.items()}
     return scores, shapes, facts
 
@@ -261,7 +261,7 @@ def scores_of_rows(kind: str, model: PreTrainedModel, encoded: Encoded, units: l
         else:
             signed = importance.weights_times_gradients(model, encoded)
             if units:  # the change of the loss without the whole unit
-                signed = structures.sums_over_units(units, signed)
+                signed = unit_tickets.sums_over_units(units, signed)
             values = {name: value.abs() for name, value in signed.items()}
     total = sum(float(value.double().sum()) for value in values.values())
     if not 0 < total < math.inf:

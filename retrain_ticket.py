@@ -124,6 +124,7 @@ from masking import (
     ticket_files,
     tickets,
     unit_gates,
+    unit_tickets,
 )
 from masking.kinds import GATE_KINDS
 from training import adversary, loading, loop, models, optim, results, tokenizers
@@ -187,8 +188,8 @@ def read_ticket(args: Settings, model) -> tuple[tickets.Masks, dict, list[struct
         ticket_files.check_order(source, sparsity, path)
         if units:
             facts["uniform"] = uniform
-            kept = structures.draw(units, tensors, sparsity, uniform)
-            masks = structures.masks_of(units, kept, encoders.weight_shapes(model))
+            kept = unit_tickets.draw(units, tensors, sparsity, uniform)
+            masks = unit_tickets.masks_of(units, kept, encoders.weight_shapes(model))
         else:
             masks = tickets.draw(tensors, shapes, sparsity)
     if source["kind"] in GATE_KINDS:

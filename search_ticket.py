@@ -170,6 +170,7 @@ from masking import (
     ticket_files,
     tickets,
     unit_gates,
+    unit_tickets,
 )
 from masking.parts import kinds_of, split_fused
 from training import adversary, checkpoints, loop, models, optim, prediction, tokenizers
@@ -312,8 +313,8 @@ def measure_gates(search: Search, dev) -> dict:
         masks = tickets.draw(scores, {name: g.shape for name, g in gated.items()}, sparsity)
         ticket_sparsity = tickets.sparsity_of(masks)
     else:  # a mask per unit
-        masks = structures.draw(penalty.units, scores, sparsity, is_uniform)
-        ticket_sparsity = structures.removed_share(penalty.units, masks)
+        masks = unit_tickets.draw(penalty.units, scores, sparsity, is_uniform)
+        ticket_sparsity = unit_tickets.removed_share(penalty.units, masks)
     for name, gates in (("soft_gates", surgery.soft_gates(gated)), ("ticket", masks)):
         surgery.fix_gates(gated, gates)
         measured[f"dev_accuracy_{name}_percent"] = prediction.accuracy_percent(

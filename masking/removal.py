@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from masking import encoders, structures, unit_gates
+from masking import encoders, unit_gates, unit_tickets
 from masking.layers import RawMatrix
 from masking.structures import Units
 from masking.tickets import Masks
@@ -44,8 +44,8 @@ def smaller(
     as zeros. Its configuration keeps the same facts. Raises ValueError if no smaller model computes
     the same logits.
     """
-    kept = structures.kept_in(units, masks)
-    gone = structures.removed_layers(units, kept)
+    kept = unit_tickets.kept_in(units, masks)
+    gone = unit_tickets.removed_layers(units, kept)
     config, state, layers = _without_layers(model, units, gone)
     facts: dict[str, Any] = {"layers": config.num_hidden_layers} if gone else {}
     zeroed = []

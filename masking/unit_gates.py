@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from masking import encoders, hard_concrete, structures
+from masking import encoders, hard_concrete, unit_tickets
 from masking.layers import GatedLinear, GatedParameter, RawMatrix
-from masking.structures import Units, expand_units
+from masking.structures import Units
 from masking.tickets import Masks
+from masking.unit_tickets import expand_units
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -153,9 +154,9 @@ def hold_at_zero(model: PreTrainedModel, units: list[Units], masks: Masks) -> No
     """
     if not units:
         return
-    kept = structures.kept_in(units, masks)
+    kept = unit_tickets.kept_in(units, masks)
     matrices = encoders.prunable_matrices(model, of_all_kinds=True)
-    gone = structures.removed_layers(units, kept)
+    gone = unit_tickets.removed_layers(units, kept)
     for layer in gone:
         _skip_by(
             model.get_submodule(layer), functools.partial(torch.zeros, (), device=model.device)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from masking import hard_concrete, structures
+from masking import hard_concrete, unit_tickets
 from masking.structures import Units
 from training import optim
 from training.latency import LatencyTable
@@ -70,7 +70,7 @@ class Penalty:
         """R(m), with a mean over the weights."""
         if not self.units:
             return float(hard_concrete.penalty(scores))
-        return float(structures.density(self.units, structures.opened_by(self.units, scores)))
+        return float(unit_tickets.density(self.units, unit_tickets.opened_by(self.units, scores)))
 
     def snapshot(self) -> dict:
         """What changes from step to step."""
@@ -87,7 +87,7 @@ class Penalty:
     def _density(self, scores: list[Tensor], weight: float) -> tuple[Tensor, list[Tensor]]:
         if not self.units:
             return hard_concrete.penalty_and_gradients(scores, self.mean_over, weight)
-        density = structures.density(self.units, structures.opened_by(self.units, scores))
+        density = unit_tickets.density(self.units, unit_tickets.opened_by(self.units, scores))
         return density.detach(), list(torch.autograd.grad(weight * density, scores))
 
 
@@ -129,8 +129,8 @@ class TargetPenalty(Penalty):
             density, gradients = self._density(scores, 1.0)
             cost = density
         else:
-            opened = structures.opened_by(self.units, scores)
-            density = structures.density(self.units, opened).detach()
+            opened = unit_tickets.opened_by(self.units, scores)
+            density = unit_tickets.density(self.units, opened).detach()
             expected = self.table.share(self.units, opened)
             cost, gradients = expected.detach(), list(torch.autograd.grad(expected, scores))
         of_loss = optim.total_norm([s.grad for s in scores if s.grad is not None])
@@ -156,7 +156,7 @@ class TargetPenalty(Penalty):
         sparsity, drawn = self.draw(scores)
         expected = self.density(list(scores.values()))
         if self.table is not None:
-            opened = structures.opened_by(self.units, list(scores.values()))
+            opened = unit_tickets.opened_by(self.units, list(scores.values()))
             expected = float(self.table.share(self.units, opened))
         return {
             "asked": f"sparsity {1 - wanted:g}"
@@ -186,8 +186,8 @@ class TargetPenalty(Penalty):
 
     def _drawn_cost(self, scores: dict[str, Tensor], sparsity: float) -> float:
         uniform = self.table is not None  # a checkpoint has one number of neurons
-        kept = structures.draw(self.units, scores, sparsity, uniform)
+        kept = unit_tickets.draw(self.units, scores, sparsity, uniform)
         opened = {name: k.float() for name, k in kept.items()}
         if self.table is not None:
             return float(self.table.share(self.units, opened))
-        return float(structures.density(self.units, opened))
+        return float(unit_tickets.density(self.units, opened))

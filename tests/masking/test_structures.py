@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, LlamaConfig
 
-from masking import encoders, removal, structures, surgery, tickets, unit_gates
+from masking import encoders, removal, structures, surgery, tickets, unit_gates, unit_tickets
 
 SIZES = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 30}
 SIZES |= {"intermediate_size": 6, "max_position_embeddings": 20, "initializer_range": 0.5}
@@ -108,31 +108,31 @@ def test_heads_that_share_keys_and_values_are_one_unit():
 def test_the_penalty_counts_weights_and_each_weight_once():
     units = structures.find(make(), ["ffn_neurons", "heads", "layers"])
     scores = [torch.randn(u.count, 1, requires_grad=True) for u in units]
-    opened = structures.opened_by(units, scores)
+    opened = unit_tickets.opened_by(units, scores)
     by_hand = total = 0.0
     for i in (0, 1):
         p = {s: opened[f"bert.encoder.layer.{i}[{s}]"] for s in structures.STRUCTURES[1:]}
         of_units = 16 * p["ffn_neurons"].sum() + 128 * p["heads"].sum()
         by_hand += p["layers"].item() * of_units.item()
         total += 6 * 16 + 2 * 128
-    value = structures.density(units, opened)
+    value = unit_tickets.density(units, opened)
     assert value.item() == pytest.approx(by_hand / total)
 
 
 def test_the_lowest_units_are_removed_up_to_the_nearest_number():
     units = structures.find(make(), ["ffn_neurons"])
     scores = {u.name: torch.arange(6.0)[:, None] + 3 * i for i, u in enumerate(units)}
-    kept = structures.draw(units, scores, 0.4)  # 4.8 of 12
+    kept = unit_tickets.draw(units, scores, 0.4)  # 4.8 of 12
     assert [k[:, 0].tolist() for k in kept.values()] == [
         [False] * 4 + [True] * 2,
         [False] + [True] * 5,
     ]
-    masks = structures.masks_of(units, kept, covered(make(), units))
+    masks = unit_tickets.masks_of(units, kept, covered(make(), units))
     assert tickets.sparsity_of(masks) == pytest.approx(5 / 12)
-    assert structures.removed_share(units, kept) == pytest.approx(5 / 12)
-    again = structures.kept_in(units, masks)
+    assert unit_tickets.removed_share(units, kept) == pytest.approx(5 / 12)
+    again = unit_tickets.kept_in(units, masks)
     assert all(torch.equal(again[name], kept[name]) for name in kept)
-    even = structures.draw(units, scores, 0.4, uniform=True)
+    even = unit_tickets.draw(units, scores, 0.4, uniform=True)
     assert [int((~k).sum()) for k in even.values()] == [2, 2]
 
 
@@ -146,20 +146,20 @@ def test_a_layer_takes_what_is_left_of_it():
     scores = {u.name: torch.full((u.count, 1), 10.0) for u in units}
     scores["bert.encoder.layer.1[ffn_neurons]"][:3] = 0.0
     scores["bert.encoder.layer.1[layers]"][:] = 1.0
-    kept = structures.draw(units, scores, 0.5)
-    assert structures.removed_layers(units, kept) == ["bert.encoder.layer.1"]
-    assert structures.removed_share(units, kept) == pytest.approx(0.5)
+    kept = unit_tickets.draw(units, scores, 0.5)
+    assert unit_tickets.removed_layers(units, kept) == ["bert.encoder.layer.1"]
+    assert unit_tickets.removed_share(units, kept) == pytest.approx(0.5)
     # One layer of two always stays.
-    kept = structures.draw(units, scores, 0.99)
-    assert structures.removed_share(units, kept) < 1
+    kept = unit_tickets.draw(units, scores, 0.99)
+    assert unit_tickets.removed_share(units, kept) < 1
 
 
 def masked(structure, sparsity, uniform, config=None):
     model = make(config)
     units = structures.find(model, structure)
     scores = {u.name: torch.rand(u.count, 1) for u in units}
-    kept = structures.draw(units, scores, sparsity, uniform)
-    masks = structures.masks_of(units, kept, covered(model, units))
+    kept = unit_tickets.draw(units, scores, sparsity, uniform)
+    masks = unit_tickets.masks_of(units, kept, covered(model, units))
     surgery.apply_ticket(model, masks)
     unit_gates.hold_at_zero(model, units, masks)
     return model, units, masks
@@ -184,7 +184,7 @@ def test_a_smaller_model_answers_as_the_masked_one(structure, uniform, sizes):
 
 def test_the_layer_with_the_most_neurons_decides_their_number():
     model, units, masks = masked(["ffn_neurons"], 0.4, False)
-    numbers = [int(k.sum()) for k in structures.kept_in(units, masks).values()]
+    numbers = [int(k.sum()) for k in unit_tickets.kept_in(units, masks).values()]
     new, facts = removal.smaller(model, units, masks)
     torch.testing.assert_close(logits(new), logits(model))
     assert new.config.intermediate_size == facts["neurons_per_layer"] == max(numbers)
@@ -203,7 +203,7 @@ def test_a_family_that_can_express_fewer_heads_loses_them():
 def test_removed_units_stay_at_zero_in_training():
     model, units, masks = masked(["ffn_neurons"], 0.5, False)
     model.train()
-    kept = structures.kept_in(units, masks)
+    kept = unit_tickets.kept_in(units, masks)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     for _ in range(3):
         optimizer.zero_grad()
@@ -254,7 +254,7 @@ def test_sums_over_units():
     model = make()
     units = structures.find(model, ["ffn_neurons", "heads"])
     weights = {n: m.weight.detach() for n, m in encoders.prunable_matrices(model).items()}
-    sums = structures.sums_over_units(units, weights)
+    sums = unit_tickets.sums_over_units(units, weights)
     layer = layer_of(model, 1)
     neuron = layer.intermediate.dense.weight[3].sum() + layer.output.dense.weight[:, 3].sum()
     assert sums["bert.encoder.layer.1[ffn_neurons]"][3].item() == pytest.approx(neuron.item())

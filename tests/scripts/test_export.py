@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import export
 from evaluation import checkpoints
-from masking import encoders, structures, ticket_files
+from masking import encoders, structures, ticket_files, unit_tickets
 from training import models, onnx_models
 from utils.files import append_jsonl, read_json, write_json
 
@@ -102,7 +102,7 @@ def ticket_of_units(encoder: Path, path: Path) -> Path:
     for i, name in enumerate(n for n in kept if "ffn_neurons" in n):
         kept[name][i % 2 :: 2] = False
     kept[[n for n in kept if "layers" in n][1]][:] = False
-    masks = structures.masks_of(units, kept, encoders.weight_shapes(model))
+    masks = unit_tickets.masks_of(units, kept, encoders.weight_shapes(model))
     fingerprint = encoders.encoder_fingerprint(model)
     source = {"kind": "robust", "seed": 1, "structure": ["ffn_neurons", "layers"], "recipe": {}}
     source |= {"encoder": models.encoder_facts(str(encoder), model, fingerprint), "sha256": "x"}

@@ -19,6 +19,7 @@ from masking import (
     ticket_files,
     tickets,
     unit_gates,
+    unit_tickets,
 )
 from masking.layers import RawMatrix, parameter_of
 from training import importance
@@ -228,8 +229,8 @@ def without_units(family, structure, sparsity):
     units = structures.find(model, structure)
     encoders.select(model, structures.covered_kinds(units))
     scores = {u.name: torch.rand(u.count, 1, generator=generator) for u in units}
-    kept = structures.draw(units, scores, sparsity)
-    masks = structures.masks_of(units, kept, encoders.weight_shapes(model))
+    kept = unit_tickets.draw(units, scores, sparsity)
+    masks = unit_tickets.masks_of(units, kept, encoders.weight_shapes(model))
     batch = tokens(tokenizer, list(TEXTS))
     gated = load(folder)[0]
     gated.load_state_dict(model.state_dict())

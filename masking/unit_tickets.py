@@ -1,0 +1,193 @@
+"""Tickets of whole units: drawing, the masks of their weights, and what they keep.
+
+The scores of the units of one kind in one layer have the shape (units, 1). A ticket keeps each unit
+or removes it.
+"""
+
+import torch
+from torch import Tensor
+
+from masking.hard_concrete import open_probability
+from masking.structures import Units
+from masking.tickets import Masks, Shapes, check_sparsity
+
+
+def sums_over_units(units: list[Units], values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name -> sum of the values of a unit's weights: float64, (units, 1).
+
+    `values`: name -> float, (out, in), for all covered matrices.
+    """
+    sums = {}
+    for unit in units:
+        total = torch.zeros(unit.count + 1, dtype=torch.float64)  # the last: of no unit
+        for side, axis in ((unit.rows, 1), (unit.columns, 0)):
+            for name, of_index in side.items():
+                total.index_add_(0, of_index % (unit.count + 1), values[name].double().sum(axis))
+        sums[unit.name] = total[:-1, None]
+    return sums
+
+
+def weights_alone(units: list[Units]) -> dict[str, int]:
+    """Name -> weights of one unit that belong to no other unit of the list.
+
+    A layer next to the heads and neurons inside it has only what they leave.
+    """
+    alone = {unit.name: unit.weights_each for unit in units}
+    for layer in (unit for unit in units if unit.structure == "layers"):
+        inside = (u for u in units if u.layer == layer.layer and u is not layer)
+        alone[layer.name] -= sum(u.count * u.weights_each for u in inside)
+    return alone
+
+
+def density(units: list[Units], opened: dict[str, Tensor]) -> Tensor:
+    """The expected share of the units' weights that is kept: R(m) of tied gates (Eq. 4).
+
+    A weight counts once, whatever the number of its gates: it is kept where all of them are open.
+    `opened`: name -> P(gate > 0), float, (units, 1); 0 and 1 for a drawn ticket. Returns a scalar
+    in [0, 1].
+    """
+    layers = {u.layer: opened[u.name].sum() for u in units if u.structure == "layers"}
+    alone = weights_alone(units)
+    kept, total = [], 0
+    for unit in units:
+        within = layers.get(unit.layer, 1.0) if unit.structure != "layers" else 1.0
+        kept.append(alone[unit.name] * opened[unit.name].sum() * within)
+        total += alone[unit.name] * unit.count
+    return torch.stack(kept).sum() / total
+
+
+def opened_by(units: list[Units], scores: list[Tensor]) -> dict[str, Tensor]:
+    """Name -> P(gate > 0), (units, 1). `scores`: float32, (units, 1), in the order of `units`."""
+    return {unit.name: open_probability(s) for unit, s in zip(units, scores, strict=True)}
+
+
+def draw(
+    units: list[Units], scores: dict[str, Tensor], sparsity: float, uniform: bool = False
+) -> dict[str, Tensor]:
+    """Remove the units of the lowest scores: name -> bool, (units, 1), True = kept.
+
+    As tickets.draw, but whole units: the removed share of the units' weights is the one nearest to
+    `sparsity` that the ranking allows (the first of two that are as near).
+    `scores`: name -> float, (units, 1). `uniform`: remove the same number of units from each layer
+    that is kept, those of the lowest scores within it. Layers are then ranked among layers.
+    Raises ValueError for a sparsity outside [0, 1), or for NaN among the scores.
+    """
+    check_sparsity(sparsity)
+    if any(torch.isnan(scores[unit.name]).any() for unit in units):
+        raise ValueError("scores contain NaN and cannot be ranked; write the score file again")
+    alone = weights_alone(units)
+    total = sum(alone[unit.name] * unit.count for unit in units)
+    of_gate = [(unit, i) for unit in units for i in range(unit.count)]
+    flat = torch.cat([scores[unit.name].detach().float().flatten().cpu() for unit in units])
+    order = [of_gate[i] for i in torch.argsort(flat, stable=True).tolist()]
+    removed_after = _removed_after(order, alone)
+    # The ticket keeps something, whatever the ranking.
+    reachable = [removed for removed in removed_after if removed < total]
+    count = min(range(len(reachable)), key=lambda n: abs(reachable[n] - sparsity * total))
+    kept = {unit.name: torch.ones(unit.count, 1, dtype=torch.bool) for unit in units}
+    for unit, i in order[:count]:
+        kept[unit.name][i] = False
+    return _evened_out(units, scores, kept, sparsity * total) if uniform else kept
+
+
+def _removed_after(order: list[tuple[Units, int]], alone: dict[str, int]) -> list[int]:
+    """Number of weights that the first 0, 1, 2, ... units of the order remove together."""
+    left: dict[str, int] = {}  # in each layer
+    for unit, _ in order:
+        left[unit.layer] = left.get(unit.layer, 0) + alone[unit.name]
+    removed = [0]
+    for unit, _ in order:
+        of_unit = left[unit.layer]  # a layer takes what is left of it
+        if unit.structure != "layers":
+            of_unit = min(of_unit, alone[unit.name])  # nothing, if its layer is gone
+        left[unit.layer] -= of_unit
+        removed.append(removed[-1] + of_unit)
+    return removed
+
+
+def _evened_out(
+    units: list[Units], scores: dict[str, Tensor], kept: dict[str, Tensor], wanted: float
+) -> dict[str, Tensor]:
+    """The same layers, and in each as many units of a kind: the mean number, rounded.
+
+    The kind of the smallest units, at last, is removed in the number that brings the removed
+    weights nearest to `wanted`. One unit of each kind stays in each layer.
+    """
+    alone = weights_alone(units)
+    gone = removed_layers(units, kept)
+    layers = {u.name: kept[u.name] for u in units if u.structure == "layers"}
+    rest = [u for u in units if u.structure != "layers"]
+    removed = sum(alone[u.name] for u in units if u.structure == "layers" and u.layer in gone)
+    removed += sum(alone[u.name] * u.count for u in rest if u.layer in gone)
+    by_kind: dict[str, list[Units]] = {}
+    for unit in (u for u in rest if u.layer not in gone):
+        by_kind.setdefault(unit.structure, []).append(unit)
+    evened = layers | {u.name: kept[u.name] for u in rest if u.layer in gone}
+    kinds = sorted(by_kind.values(), key=lambda members: -members[0].weights_each)
+    for members in kinds:
+        first = members[0]
+        each = sum(int((~kept[u.name]).sum()) for u in members) / len(members)
+        if members is kinds[-1]:
+            each = (wanted - removed) / (first.weights_each * len(members))
+        number = min(max(round(each), 0), first.count - 1)
+        removed += number * first.weights_each * len(members)
+        for unit in members:
+            lowest = torch.argsort(scores[unit.name].detach().float().flatten().cpu(), stable=True)
+            evened[unit.name] = torch.ones(unit.count, 1, dtype=torch.bool)
+            evened[unit.name][lowest[:number]] = False
+    return {unit.name: evened[unit.name] for unit in units}
+
+
+def removed_share(units: list[Units], kept: dict[str, Tensor]) -> float:
+    """Fraction of the units' weights that is removed, in [0, 1]. `kept`: as draw() returns it."""
+    return 1 - float(density(units, {name: k.double() for name, k in kept.items()}))
+
+
+def removed_layers(units: list[Units], kept: dict[str, Tensor]) -> list[str]:
+    """Module paths of the layers that are removed whole. `kept`: as draw() returns it."""
+    return [u.layer for u in units if u.structure == "layers" and not bool(kept[u.name].any())]
+
+
+def masks_of(units: list[Units], kept: dict[str, Tensor], shapes: Shapes) -> Masks:
+    """The masks of all covered matrices: name -> bool, (out, in), True = kept.
+
+    `kept`: as draw() returns it. `shapes`: name -> (out, in) of the covered matrices.
+    """
+    masks = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+    for unit in units:
+        for name, of_row in unit.rows.items():
+            masks[name] &= expand_units(kept[unit.name], of_row)[:, None]
+        for name, of_column in unit.columns.items():
+            masks[name] &= expand_units(kept[unit.name], of_column)
+    return masks
+
+
+def expand_units(per_unit: Tensor, of_index: Tensor) -> Tensor:
+    """The value of each row's (column's) unit, and 1 where it has none.
+
+    `per_unit`: any dtype, (units, 1). `of_index`: int64, (rows,), -1 for none. Returns the dtype of
+    `per_unit`, (rows,).
+    """
+    with_none = torch.cat([per_unit.flatten(), per_unit.new_ones(1)])
+    return with_none[of_index]
+
+
+def kept_in(units: list[Units], masks: Masks) -> dict[str, Tensor]:
+    """What masks of whole units keep, the inverse of masks_of: name -> bool, (units, 1).
+
+    A unit is kept if one of its weights is. Raises ValueError if another weight of it is not: the
+    ticket does not consist of whole units.
+    """
+    kept = {}
+    for unit in units:
+        kept[unit.name] = torch.zeros(unit.count, 1, dtype=torch.bool)
+        for side, axis in ((unit.rows, 1), (unit.columns, 0)):
+            for name, of_index in side.items():
+                any_kept = masks[name].any(axis)
+                inside = of_index >= 0
+                kept[unit.name][of_index[inside & any_kept], 0] = True
+    shapes = {name: (mask.shape[0], mask.shape[1]) for name, mask in masks.items()}
+    again = masks_of(units, kept, shapes)
+    if any(not torch.equal(again[name], mask) for name, mask in masks.items()):
+        raise ValueError("the ticket does not remove whole units")
+    return kept
