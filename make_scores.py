@@ -109,7 +109,7 @@ if __name__ == "__main__":
 import torch
 from transformers import PreTrainedModel
 
-from masking import encoders, structures, ticket_files, tickets, unit_tickets
+from masking import encoders, removal, structures, ticket_files, tickets, unit_tickets
 from masking.structures import Units
 from masking.tickets import Shapes
 from training import checkpoints, importance, models, tokenizers
@@ -136,6 +136,7 @@ def pretrained_encoder(args: Settings) -> tuple[PreTrainedModel, list[Units], di
     with cli.explain():
         if args.structure:
             units = structures.find(model, args.structure)
+            removal.check_units(model, units)
             encoders.select(model, structures.covered_kinds(units))
         else:
             encoders.select(model, args.matrices, args.exclude)

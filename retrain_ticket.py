@@ -169,6 +169,7 @@ def read_ticket(args: Settings, model) -> tuple[tickets.Masks, dict, list[struct
         encoders.select(model, source.get("matrices"))
         if source.get("structure"):
             units = structures.find(model, source["structure"])
+            removal.check_units(model, units)
     check_structured(args, path, units)
     expected = structures.virtual_shapes(units) if units and args.ticket is None else None
     tensors, shapes = models.tensors_for(
@@ -333,6 +334,17 @@ def main() -> None:
     )
     passes = args.epochs + label_passes_of(manifest["source"], manifest["sparsity_asked"])
     facts |= {"ticket": ticket, "label_passes": passes}
+
+    def smaller() -> tuple:
+        with cli.explain():
+            return removal.smaller(model, units, masks, only_layers=not args.shrink)
+
+    # A checkpoint cannot skip a layer, so removed layers never stay in it.
+    without_layers = "layers" in ticket.get("structure", ()) and args.reinitialise != "rest"
+    if args.shrink or without_layers:
+        smaller()  # what the family cannot express is said now, not after the training
+    else:
+        smaller = None
     about_run = {**facts, "data": splits.facts(), "optimizer_steps": total_steps}
     loop.begin(run, about_run, accelerator)
     if accelerator.is_main_process:
@@ -343,14 +355,6 @@ def main() -> None:
     training = loop.Loop(run, args, accelerator, total_steps, trainee.snapshot)
     if training.saved is not None:
         trainee.load(training.saved)
-
-    def smaller() -> tuple:
-        with cli.explain():
-            return removal.smaller(model, units, masks, only_layers=not args.shrink)
-
-    # A checkpoint cannot skip a layer, so removed layers never stay in it.
-    if not args.shrink and "layers" not in (manifest["source"].get("structure") or ()):
-        smaller = None
 
     # Training.
     for epoch in range(training.at.finished_epochs + 1, args.epochs + 1):

@@ -62,7 +62,7 @@ class Settings(
     )
     target_sparsity: float | None = setting(
         None,
-        "end at this sparsity: multipliers take the place of --lambda_amp",
+        "end at this sparsity: multipliers take the place of --lambda_amp, which is not read then",
         cli.sparsity,
         role=Role.TICKET,
     )
@@ -357,7 +357,7 @@ def install_gates(model, args: Settings) -> tuple[dict, list]:
         gated = surgery.install_gates(model, args.mask_p, args.out_w_per_mask, args.in_w_per_mask)
         return gated, []
     units = structures.find(model, args.structure)
-    removal.check_layers(model, units)
+    removal.check_units(model, units)
     encoders.select(model, structures.covered_kinds(units))
     return unit_gates.install_unit_gates(model, units, args.mask_p), units
 

@@ -86,15 +86,48 @@ def _make(model: PreTrainedModel, config: PretrainedConfig, state: State) -> Pre
     return new.to(model.device).train(model.training)
 
 
-def check_layers(model: PreTrainedModel, units: list[Units]) -> None:
-    """Raise ValueError if a layer is among the units but the family cannot do without one.
+def check_units(model: PreTrainedModel, units: list[Units]) -> None:
+    """Raise ValueError if the family cannot do without such units.
 
-    Tries the first two: the layers of some families are not alike.
+    Tries the first two layers, which in some families are not alike, and the first neuron and head:
+    nothing may be left of a unit whose columns are zero.
     """
     layers = [unit for unit in units if unit.structure == "layers"]
     for tried in layers[:2] if len(layers) > 1 else []:
         with unit_gates.skipped(model, [tried.layer]):
             _make(model, *_without_layers(model, layers, [tried.layer])[:2])
+    for structure in {unit.structure for unit in units} - {"layers"}:
+        first = next(unit for unit in units if unit.structure == structure)
+        if _difference(
+            _logits_without(model, first, False), _logits_without(model, first, True)
+        ) > (TOLERANCE):
+            raise ValueError(
+                f"{type(model).__name__} has no {structure} that can be removed alone: what their "
+                "rows compute also enters others; choose another structure"
+            )
+
+
+def _logits_without(model: PreTrainedModel, of_layer: Units, rows_too: bool) -> Tensor:
+    """Logits with the columns of the first unit at zero, or its rows and biases as well."""
+    matrices = encoders.prunable_matrices(model, of_all_kinds=True)
+    changed: list[tuple[Tensor, Tensor]] = []
+
+    def close(tensor: Tensor, keep: Tensor) -> None:
+        changed.append((tensor, tensor.detach().clone()))
+        tensor.mul_(keep.to(tensor))
+
+    with torch.no_grad():
+        for name, of_column in of_layer.columns.items():
+            close(matrices[name].weight, of_column != 0)
+        for name, of_row in of_layer.rows.items() if rows_too else ():
+            close(matrices[name].weight, (of_row != 0)[:, None])
+            bias = getattr(getattr(matrices[name], "module", matrices[name]), "bias", None)
+            if isinstance(bias, nn.Parameter):
+                close(bias, of_row != 0)
+        logits = _logits(model)
+        for tensor, before in reversed(changed):
+            tensor.copy_(before)
+    return logits
 
 
 def _equal(numbers: list[int]) -> bool:
@@ -165,12 +198,12 @@ def _configured(
     wanted = {name: tensor.shape for name, tensor in state.items()}
     for changes in _changes(model, config, structure, members[0].count, number):
         candidate = copy.deepcopy(config)
-        for key, value in changes.items():
-            setattr(candidate, key, value)
         try:
+            for key, value in changes.items():
+                setattr(candidate, key, value)
             with torch.device("meta"):
                 built = _build(model, candidate)
-        except (ValueError, RuntimeError, TypeError, AssertionError):  # sizes that it refuses
+        except (ValueError, RuntimeError, TypeError, AttributeError, AssertionError):  # refused
             continue
         if {name: tensor.shape for name, tensor in built.state_dict().items()} == wanted:
             return candidate
@@ -200,21 +233,31 @@ def _build(model: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def _check_same(model: PreTrainedModel, new: PreTrainedModel) -> None:
-    """Raise ValueError unless both models compute the same logits of a few random tokens."""
-    config, device = model.config, model.device
-    generator = torch.Generator().manual_seed(0)
-    special = {config.pad_token_id, config.eos_token_id}
+def _logits(model: PreTrainedModel) -> Tensor:
+    """Of a few random tokens, in evaluation mode: float32, on the CPU."""
+    config = model.config
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    special = {config.pad_token_id, *ends}
     ids = torch.tensor([i for i in range(config.vocab_size) if i not in special])
+    generator = torch.Generator().manual_seed(0)
     tokens = ids[torch.randint(len(ids), (2, 8), generator=generator)]
-    if isinstance(config.eos_token_id, int):
-        tokens[:, -1] = config.eos_token_id  # encoder-decoders read the class there
-    was_training = model.training
+    if ends[0] is not None:
+        tokens[:, -1] = ends[0]  # encoder-decoders read the class there
     batch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-    before = model.eval()(**{k: v.to(device) for k, v in batch.items()}).logits.float().cpu()
-    after = new.eval()(**batch).logits.float()
+    was_training = model.training
+    logits = model.eval()(**{k: v.to(model.device) for k, v in batch.items()}).logits
     model.train(was_training)
-    difference = float((before - after).abs().max() / before.abs().max().clamp_min(1e-6))
+    return logits.float().cpu()
+
+
+def _difference(before: Tensor, after: Tensor) -> float:
+    """Largest difference as a share of the largest logit."""
+    return float((before - after).abs().max() / before.abs().max().clamp_min(1e-6))
+
+
+def _check_same(model: PreTrainedModel, new: PreTrainedModel) -> None:
+    """Raise ValueError unless both models compute the same logits."""
+    difference = _difference(_logits(model), _logits(new))
     if not difference <= TOLERANCE:
         raise ValueError(
             f"{type(model).__name__} cannot be made smaller: without the removed units its logits "

@@ -126,10 +126,11 @@ def _skip_by(layer: nn.Module, gate: Callable[[], Tensor]) -> Callable[[], None]
 
     def mix(_: nn.Module, inputs: tuple, keywords: dict[str, Any], output: Any) -> Any:
         x = inputs[0] if inputs else keywords["hidden_states"]
-        y = output[0] if isinstance(output, tuple) else output
+        is_single = isinstance(output, Tensor)
+        y = output if is_single else output[0]
         # lerp is exact at both ends
         y = torch.lerp(x.to(y.dtype), y, gate().to(y.dtype).reshape(()))
-        return (y, *output[1:]) if isinstance(output, tuple) else y
+        return y if is_single else type(output)((y, *output[1:]))  # a tuple or a list
 
     return layer.register_forward_hook(mix, with_kwargs=True).remove
 

@@ -42,6 +42,9 @@ class LatencyTable:
         is_table = self.neurons.ndim == 1 and self.neurons.shape == self.seconds.shape
         if not is_table or len(self.neurons) < 2 or bool((self.neurons.diff() <= 0).any()):
             raise UserError(f"{path} is not a latency table: its numbers of neurons do not rise")
+        times = torch.tensor([*self.seconds.tolist(), self.attention, self.rest])
+        if not bool((torch.isfinite(times) & (times >= 0)).all()) or float(times.sum()) == 0:
+            raise UserError(f"{path} is not a latency table: it holds times that are not possible")
 
     def check_fits(self, units: list[Units]) -> None:
         """Raise UserError if the table was measured for a model of another size."""

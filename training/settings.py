@@ -172,6 +172,8 @@ def check_structure(settings: Any) -> None:
         settings.structure = None
     if not settings.structure:
         return
+    if len(set(settings.structure)) < len(settings.structure):
+        raise UserError(f"--structure {','.join(settings.structure)} names one of them twice")
     if "weights" in settings.structure:
         raise UserError("--structure weights cannot be combined with other structures")
     if settings.matrices or settings.exclude:

@@ -244,9 +244,9 @@ def test_layers_that_are_not_alike_are_refused_before_a_search():
     model = make(ModernBertConfig(**SIZES, pad_token_id=0, reference_compile=False))
     units = structures.find(model, ["layers"])
     with pytest.raises(ValueError, match="layers are not alike"):
-        removal.check_layers(model, units)
+        removal.check_units(model, units)
     bert = make()
-    removal.check_layers(bert, structures.find(bert, ["layers"]))
+    removal.check_units(bert, structures.find(bert, ["layers"]))
     assert torch.equal(logits(bert), logits(make()))
 
 
@@ -263,3 +263,38 @@ def test_sums_over_units():
     head = sum(linear.weight[4:].sum() for linear in read)
     head += attention.output.dense.weight[:, 4:].sum()
     assert sums["bert.encoder.layer.1[heads]"][1].item() == pytest.approx(head.item(), rel=1e-5)
+
+
+def test_a_checkpoint_with_several_ends_of_text_and_heads_that_stay():
+    config = LlamaConfig(**SIZES | SHARED_HEADS, eos_token_id=[3, 4])
+    model, units, masks = masked(["ffn_neurons"], 0.5, True, config)
+    new, _ = removal.smaller(model, units, masks)
+    torch.testing.assert_close(logits(new), logits(model))
+
+
+def test_heads_that_work_in_pairs_are_refused():
+    from transformers import DiffLlamaConfig
+
+    model = make(DiffLlamaConfig(**SIZES | {"num_attention_heads": 4}, pad_token_id=0))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match="no heads that can be removed alone"):
+        removal.check_units(model, structures.find(model, ["heads"]))
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    removal.check_units(model, structures.find(model, ["ffn_neurons"]))
+
+
+def test_a_layer_that_returns_a_list_and_heads_whose_width_cannot_be_set():
+    from transformers import FalconConfig, OpenAIGPTConfig
+
+    sizes = {"n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 20, "vocab_size": 30}
+    model = make(OpenAIGPTConfig(**sizes, pad_token_id=0))
+    units = structures.find(model, ["layers"])
+    gated = unit_gates.install_unit_gates(model, units, 0.9)
+    surgery.fix_gates(gated, {u.name: torch.ones(1, 1) for u in units})
+    assert torch.equal(logits(model), logits(make(OpenAIGPTConfig(**sizes, pad_token_id=0))))
+    few = {n: v for n, v in SIZES.items() if n in ("hidden_size", "num_hidden_layers")}
+    few |= {"num_attention_heads": 2, "vocab_size": 30, "pad_token_id": 0, "alibi": False}
+    config = FalconConfig(**few, multi_query=False, new_decoder_architecture=False)
+    model, units, masks = masked(["heads"], 0.5, True, config)
+    assert removal.smaller(model, units, masks)[1]["zeroed"] == ["heads"]

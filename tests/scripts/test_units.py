@@ -113,6 +113,11 @@ def test_a_table_of_another_encoder_and_a_speed_out_of_reach(dense, tmp_path, ca
     too_large = latency_table(tmp_path, neurons=64)
     said = fails(capsys, *flags, too_large, "--target_speedup", 1.5)
     assert "that of 64 neurons per layer, but this encoder has 32" in said
+    for impossible in ("NaN", "-3.0"):
+        table = latency_table(tmp_path)
+        table.write_text(table.read_text().replace("3.0", impossible))
+        said = fails(capsys, *flags, table, "--target_speedup", 1.5)
+        assert "it holds times that are not possible" in said
     said = fails(capsys, *flags, latency_table(tmp_path), "--target_speedup", 9)
     # One neuron stays: 4 / (1 + 3 / 32).
     assert "--target_speedup 9: the nearest is 3.66" in said
@@ -136,6 +141,7 @@ def test_a_search_for_a_speed_up(dense, tmp_path):
     "flags, part",
     [
         ({"structure": "neurons"}, "the structure neurons is unknown"),
+        ({"structure": "heads,heads"}, "names one of them twice"),
         ({"structure": "weights,heads"}, "weights cannot be combined"),
         ({"structure": "heads", "matrices": "query"}, "--matrices and --exclude are not read"),
         (

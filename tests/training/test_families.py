@@ -227,6 +227,7 @@ def without_units(family, structure, sparsity):
             if name.endswith("bias"):
                 parameter.normal_(0.0, 0.1, generator=generator)
     units = structures.find(model, structure)
+    removal.check_units(model, units)
     encoders.select(model, structures.covered_kinds(units))
     scores = {u.name: torch.rand(u.count, 1, generator=generator) for u in units}
     kept = unit_tickets.draw(units, scores, sparsity)
@@ -267,4 +268,4 @@ def test_units_are_removed_as_far_as_the_family_can_express(family, request, tmp
 def test_layers_that_a_family_cannot_lose_are_refused_before_a_search(family):
     model = family[1]
     with pytest.raises(ValueError, match=r"(uses the same layer|can be removed alone|not alike)"):
-        removal.check_layers(model, structures.find(model, ["layers"]))
+        removal.check_units(model, structures.find(model, ["layers"]))
