@@ -14,7 +14,7 @@ from evaluation.records import AttackRecord
 from experiments.models import assign
 from experiments.paper import Row
 from reporting import render
-from reporting.style import new_figure, save
+from reporting.style import looks, new_figure, save
 from utils.cli import UserError
 from utils.files import read_jsonl
 
@@ -130,32 +130,29 @@ def _cell(value: object) -> str:
 
 
 def draw(found: Sequence[Point], folder: Path) -> list[Path]:
-    """Write aua_by_speed.png and .pdf: mean Aua, and that of each class, by speed-up."""
+    """Write aua_by_speed.png and .pdf: Aua of all rows and of each class, by speed-up."""
     return save(lambda: _figure(found), "aua_by_speed", folder)
 
 
 def _figure(found: Sequence[Point]) -> Figure:
-    tasks = list(dict.fromkeys(point.task for point in found if point.records))
-    names = list(dict.fromkeys(name for point in found for name in point.aua))
-    figure = new_figure(2.6 * max(1, len(tasks)))
-    grid = figure.subplots(max(1, len(tasks)), max(1, len(names)), squeeze=False, sharey=True)
-    for line, task in zip(grid, tasks, strict=False):
-        for axes, name in zip(line, names, strict=True):
-            for point in found:
-                if point.task != task or name not in point.aua or not point.speedup:
-                    continue
-                rate, x = point.aua[name], point.speedup["torch-fp32"]
-                axes.plot([x, x], [rate.low, rate.high], color="0.7", linewidth=1)
-                axes.plot(x, rate.percent, "o", markersize=4)
-                axes.annotate(
-                    point.label,
-                    (x, rate.percent),
-                    fontsize=5,
-                    xytext=(3, 2),
-                    textcoords="offset points",
-                )
-            axes.set_title(f"{task}, {name if name != 'all' else 'all rows'}", fontsize=7)
-            axes.set_xlabel("speed-up over dense, torch fp32", fontsize=6)
-            axes.margins(0.2)
-        line[0].set_ylabel("Aua (%)", fontsize=7)
+    shown = [point for point in found if point.records and "torch-fp32" in point.speedup]
+    tasks = list(dict.fromkeys(point.task for point in shown))
+    look = looks(dict.fromkeys(point.label for point in shown))
+    figure = new_figure(2.4 * max(1, len(tasks)) + 0.15 * len(look))
+    panels = figure.subplots(max(1, len(tasks)), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, task in zip(panels, tasks, strict=False):
+        for point in (point for point in shown if point.task == task):
+            x, style = point.speedup["torch-fp32"], look[point.label] | {"linestyle": "none"}
+            by_class = [rate.percent for name, rate in point.aua.items() if name != "all"]
+            axes.plot([x, x], [min(by_class), max(by_class)], color=style["color"], linewidth=0.8)
+            axes.plot(x, point.aua["all"].percent, label=point.label, **style)
+        axes.set_title(task)
+        axes.set_ylabel("Aua (%); lines: its classes")
+        axes.margins(x=0.2, y=0.2)
+    panels[-1].set_xlabel("speed-up over the dense model (torch, fp32)")
+    named = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", frameon=False)
     return figure
