@@ -62,13 +62,14 @@ class Settings(
     )
     target_sparsity: float | None = setting(
         None,
-        "end at this sparsity: multipliers take the place of --lambda_amp, which is not read then",
+        "end at this sparsity; --lambda_amp and --sparsity are not read then",
         cli.sparsity,
         role=Role.TICKET,
     )
     target_speedup: float | None = setting(
         None,
-        "end at units whose removal makes the model faster by this factor, by --latency_table",
+        "end at units whose removal makes the model faster by this factor, by --latency_table; "
+        "--lambda_amp and --sparsity are not read then",
         cli.positive_float,
         role=Role.TICKET,
     )
