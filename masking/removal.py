@@ -23,6 +23,9 @@ NEURONS = ("intermediate_size", "hidden_dim", "n_inner", "d_ff", "ffn_dim", "d_i
 # logit: sums over fewer numbers round differently.
 TOLERANCE = 1e-4
 
+# Structure -> the fact that says how many units a layer has left.
+_PER_LAYER = {"ffn_neurons": "neurons_per_layer", "heads": "heads_per_layer"}
+
 State = dict[str, Tensor]
 
 
@@ -49,7 +52,7 @@ def smaller(
     config, state, layers = _without_layers(model, units, gone)
     facts: dict[str, Any] = {"layers": config.num_hidden_layers} if gone else {}
     zeroed = []
-    for structure in ("ffn_neurons", "heads"):
+    for structure in _PER_LAYER:
         members = [u for u in units if u.structure == structure and u.layer not in gone]
         numbers = [int(kept[unit.name].sum()) for unit in members]
         if not members or min(numbers) == members[0].count:
@@ -63,9 +66,7 @@ def smaller(
             found = _configured(model, config, structure, members, max(numbers), selected)
         if found is not None:
             config, state = found, selected
-            facts["neurons_per_layer" if structure == "ffn_neurons" else "heads_per_layer"] = max(
-                numbers
-            )
+            facts[_PER_LAYER[structure]] = max(numbers)
         if found is None or not _equal(numbers):
             zeroed.append(structure)
     facts["zeroed"] = zeroed
@@ -98,9 +99,8 @@ def check_units(model: PreTrainedModel, units: list[Units]) -> None:
             _make(model, *_without_layers(model, layers, [tried.layer])[:2])
     for structure in {unit.structure for unit in units} - {"layers"}:
         first = next(unit for unit in units if unit.structure == structure)
-        if _difference(
-            _logits_without(model, first, False), _logits_without(model, first, True)
-        ) > (TOLERANCE):
+        without = [_logits_without(model, first, rows_too) for rows_too in (False, True)]
+        if _difference(*without) > TOLERANCE:
             raise ValueError(
                 f"{type(model).__name__} has no {structure} that can be removed alone: what their "
                 "rows compute also enters others; choose another structure"

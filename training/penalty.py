@@ -131,7 +131,7 @@ class TargetPenalty(Penalty):
         else:
             opened = unit_tickets.opened_by(self.units, scores)
             density = unit_tickets.density(self.units, opened).detach()
-            expected = self.table.share(self.units, opened)
+            expected = self._cost(opened)
             cost, gradients = expected.detach(), list(torch.autograd.grad(expected, scores))
         of_loss = optim.total_norm([s.grad for s in scores if s.grad is not None])
         scale = self.multipliers.follow(of_loss, optim.total_norm(gradients))
@@ -154,20 +154,26 @@ class TargetPenalty(Penalty):
         """How near the scores are to the target: costs as shares of the weights (of the time)."""
         wanted = self.multipliers.wanted
         sparsity, drawn = self.draw(scores)
-        expected = self.density(list(scores.values()))
-        if self.table is not None:
-            opened = unit_tickets.opened_by(self.units, list(scores.values()))
-            expected = float(self.table.share(self.units, opened))
+        values = list(scores.values())
+        is_sparsity = self.table is None
+        if self.units:
+            expected = float(self._cost(unit_tickets.opened_by(self.units, values)))
+        else:
+            expected = self.density(values)
         return {
-            "asked": f"sparsity {1 - wanted:g}"
-            if self.table is None
-            else f"speed-up {1 / wanted:g}",
+            "asked": f"sparsity {1 - wanted:g}" if is_sparsity else f"speed-up {1 / wanted:g}",
             "wanted_cost": wanted,
             "expected_cost": expected,
             "drawn_cost": drawn,
             "sparsity": sparsity,
-            "uniform": self.table is not None,
+            "uniform": not is_sparsity,
         }
+
+    def _cost(self, opened: dict[str, Tensor]) -> Tensor:
+        """Share of the weights, or of the time, that is left. `opened`: as in density."""
+        if self.table is not None:
+            return self.table.share(self.units, opened)
+        return unit_tickets.density(self.units, opened)
 
     def draw(self, scores: dict[str, Tensor]) -> tuple[float, float]:
         """The sparsity at which these scores come nearest to the target, and the ticket's cost."""
@@ -187,7 +193,4 @@ class TargetPenalty(Penalty):
     def _drawn_cost(self, scores: dict[str, Tensor], sparsity: float) -> float:
         uniform = self.table is not None  # a checkpoint has one number of neurons
         kept = unit_tickets.draw(self.units, scores, sparsity, uniform)
-        opened = {name: k.float() for name, k in kept.items()}
-        if self.table is not None:
-            return float(self.table.share(self.units, opened))
-        return float(unit_tickets.density(self.units, opened))
+        return float(self._cost({name: k.float() for name, k in kept.items()}))
