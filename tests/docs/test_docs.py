@@ -294,6 +294,7 @@ def studied(recipe: str, task: str, sparsity: float | None, epochs: int) -> list
         if (r["kind"], r["recipe"], r["task"]) == ("attack", recipe, task)
         and (r["ticket"] or {"sparsity_asked": None})["sparsity_asked"] == sparsity
         and (r["ticket"] or {"kind": "robust"})["kind"] == "robust"
+        and (r["ticket"] or {}).get("structure") is None
         and not r.get("stop_at_loss")
         and (r["epochs"], r["epoch"], r["score_with"]) == (epochs, epochs, "log_odds")
     ]
