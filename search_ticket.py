@@ -363,21 +363,22 @@ def install_gates(model, args: Settings) -> tuple[dict, list]:
     return unit_gates.install_unit_gates(model, units, args.mask_p), units
 
 
-def prepare_fast_gates(gated, args: Settings, passes: int) -> bool:
-    """Whether noise is drawn in bytes, which makes gates fast; compiles them if that pays.
+def prepare_gates(gated, args: Settings, passes: int) -> str:
+    """The form in which noise is drawn (surgery.draw_noise); compiles the gates if that pays.
 
-    Weights that are not frozen keep the plain gates. A pass over 10 million gates in bf16 gains
-    some 25 ms by compiling, which takes some 20 s.
+    Weights that are not frozen keep the plain gates. Over 10 million gates, compiling takes some
+    20 s and saves some 40 ms a pass.
     """
     if args.exact_gates or args.clip_over != "scores" or args.structure:
-        return False
+        return "floats"
     gates = sum(layer.scores.numel() for layer in gated.values())
     if args.compile or (args.compile is None and gates * passes > 1e10):
         try:
             surgery.compile_gates(gated)
+            return "key"
         except Exception as e:  # of many kinds, from a missing compiler to a full disk
             cli.warn(f"the gates are not compiled ({type(e).__name__}), so the search is slower")
-    return True
+    return "bytes"
 
 
 def read_stage_1(args: Settings) -> tuple[Path, dict]:
@@ -427,13 +428,13 @@ def main() -> None:
     model.to(accelerator.device).train()
     clocks = Clocks(args, len(train), len(tokenizer.model_input_names))
     passes = clocks.total_steps * (args.adv_steps or 1)
-    in_bytes = prepare_fast_gates(gated, args, passes)
+    form = prepare_gates(gated, args, passes)
     draws = adversary.Draws(
         model.get_input_embeddings().embedding_dim,
         args,
         args.seed,
         accelerator,
-        lambda generator: surgery.draw_noise(gated, generator, in_bytes),
+        lambda generator: surgery.draw_noise(gated, generator, form),
     )
     penalty = make_penalty(args, units, clocks.total_steps, accelerator.device)
     search = Search(model, gated, args, accelerator, draws, penalty)

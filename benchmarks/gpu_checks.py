@@ -14,7 +14,7 @@ from gpu_job import Job, Killed, cache_in, call, data_folder, encoder_folder
 from safetensors.torch import load_file
 
 import search_ticket
-from masking import hard_concrete, surgery, ticket_files
+from masking import surgery, ticket_files
 from training import optim
 from utils import process_state
 
@@ -61,9 +61,9 @@ def _score_gradients(job: Job, precision: str, way: str) -> torch.Tensor:
         surgery.compile_gates(gated)
 
     def draw(generator: torch.Generator) -> None:
-        surgery.draw_noise(gated, generator, in_bytes=True)
+        surgery.draw_noise(gated, generator, "key")
         for layer in gated.values() if way == "plain" else ():
-            layer.uniform = hard_concrete.uniform_of_bytes(layer.uniform)
+            layer.uniform = layer.uniform_draws()
 
     draws = bench._draws(model, settings, draw)
     search = search_ticket.Search(model, gated, settings, bench.accelerator, draws)

@@ -92,8 +92,8 @@ class Bench:
     def search(self) -> Callable[[int], object]:
         model, args = self._model(), self.search_args
         gated = surgery.install_gates(model, args.mask_p)
-        in_bytes = search_ticket.prepare_fast_gates(gated, args, passes=10**6)
-        draws = self._draws(model, args, lambda g: surgery.draw_noise(gated, g, in_bytes))
+        form = search_ticket.prepare_gates(gated, args, passes=10**6)
+        draws = self._draws(model, args, lambda g: surgery.draw_noise(gated, g, form))
         search = search_ticket.Search(model, gated, args, self.accelerator, draws)
 
         def update(batch: dict, admits: Callable) -> None:

@@ -64,13 +64,56 @@ def gated_weight_and_slope(
 
     `scores`, `weight`: float32, the same shape (...). `noise`: uint8, (2, ...). Returns two tensors
     of `dtype`, (...).
+    """
+    u = noise[0].float().mul_(256).add_(noise[1].float()).add_(0.5)  # 2^16 u
+    return _gated_weight_and_slope(scores, u, 2**16, weight, dtype)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """A one-to-one map of the 32-bit integers that scatters neighbors (C. Wellons, lowbias32)."""
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32)):
+        x = (x ^ ((x >> shift) & (2 ** (32 - shift) - 1))) * factor  # modulo 2^32
+    return x ^ ((x >> 16) & 0xFFFF)
+
+
+def _draws_of_key(key: Tensor, like: Tensor) -> Tensor:
+    """2^23 u of `uniform_of_key` for each entry of `like`, which is flat."""
+    position = torch.arange(like.numel(), dtype=torch.int32, device=like.device) + key[2]
+    mixed = _mixed(_mixed(position + key[0]) ^ key[1])
+    return ((mixed >> 9) & (2**23 - 1)).float().add(0.5)
+
+
+def uniform_of_key(key: Tensor, shape: torch.Size) -> Tensor:
+    """Uniform draws of a counter-based generator: a function of the key and the gate's position.
+
+    `key`: int32, (3,): two random words, and the position of the first gate among all gates.
+    Returns float32, `shape`, in (0, 1): the middle of one of 2^23 equal intervals.
+    """
+    like = torch.empty(shape.numel(), device=key.device)
+    return (_draws_of_key(key, like) / 2**23).view(shape)
+
+
+def keyed_weight_and_slope(
+    scores: Tensor, key: Tensor, weight: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The same with uniform_of_key: when compiled, noise, gates, product and slope in one kernel.
+
+    `scores`, `weight`: float32, (gates,). `key`: int32, (3,). Returns two tensors of `dtype`,
+    (gates,). No noise is stored, and it does not depend on the number of threads.
+    """
+    return _gated_weight_and_slope(scores, _draws_of_key(key, scores), 2**23, weight, dtype)
+
+
+def _gated_weight_and_slope(
+    scores: Tensor, u: Tensor, levels: int, weight: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """sample_gate(scores, u / levels) * weight, and its derivative by the scores.
 
     Written for speed. Because 1/BETA is 3/2, Eqs. 1-2 need no logarithm:
     s = 1 / (1 + exp(-score / BETA) r^(3/2)) with r = (1 - u) / u. The operations run in place
     because on a CPU fresh memory costs more than the arithmetic.
     """
-    u = noise[0].float().mul_(256).add_(noise[1].float()).add_(0.5)  # 2^16 u
-    r = torch.rsub(u, 2**16).div_(u)
+    r = torch.rsub(u, levels).div_(u)
     s = r.sqrt().mul_(r).mul_((scores * (-1 / BETA)).exp_()).add_(1).reciprocal_()
     slope = torch.addcmul(s, s, s, value=-1)  # of the sigmoid
     gate = s.mul_(ZETA - GAMMA).add_(GAMMA)

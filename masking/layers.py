@@ -46,7 +46,7 @@ class _GatedWeight(torch.autograd.Function):
     """gate * W in the given precision. Only the scores get a gradient.
 
     For the backward pass it stores only the derivative of the gated weight, in that precision.
-    `product`: hard_concrete.gated_weight_and_slope, eager or compiled.
+    `noise`: two bytes per gate, or a key. `product`: what hard_concrete has for such noise.
     """
 
     @staticmethod
@@ -59,7 +59,8 @@ class _GatedWeight(torch.autograd.Function):
         product: Callable,
     ) -> Tensor:
         # Flat tensors: one compiled kernel then serves matrices of all shapes.
-        gated, slope = product(scores.view(-1), noise.flatten(1), weight.reshape(-1), dtype)
+        noise = noise.flatten(1) if noise.dim() > 1 else noise
+        gated, slope = product(scores.view(-1), noise, weight.reshape(-1), dtype)
         ctx.save_for_backward(slope.view_as(weight))
         return gated.view_as(weight)
 
@@ -73,9 +74,10 @@ class _Gated(nn.Module):
     """m * W with one hard-concrete gate per block of weights.
 
     `scores`: log alpha, float32, of the shape `grid`. All scores start at `initial_score`.
-    `uniform`: the noise of the current pass, U(0, 1) draws of the scores' shape or two random bytes
-    per gate (uint8, (2, ...)). With bytes, frozen weights and one gate per weight, the layer uses
-    the fast path `product`. With None, it uses the test-time gate (Eq. 5).
+    `uniform`: the noise of the current pass, see surgery.draw_noise: U(0, 1) draws of the scores'
+    shape, two random bytes per gate (uint8, (2, ...)), or a key (int32, (3,)). With bytes or a key,
+    frozen weights and one gate per weight, the layer uses the fast path. With None, it uses the
+    test-time gate (Eq. 5).
     `fixed_gate`: gates that replace the scores and the noise, one per weight or one per block, such
     as the mask of a ticket (True = kept). None: not fixed.
     """
@@ -87,7 +89,7 @@ class _Gated(nn.Module):
         scores = torch.full(grid, initial_score, dtype=torch.float32, device=device)
         self.scores = nn.Parameter(scores)
         self.uniform: Tensor | None = None
-        self.product = hard_concrete.gated_weight_and_slope
+        self.keyed_product = hard_concrete.keyed_weight_and_slope  # or compiled
         self.fixed_gate: Tensor | None = None
 
     @property
@@ -100,23 +102,31 @@ class _Gated(nn.Module):
         if self.fixed_gate is not None:
             per_block = self.fixed_gate.to(self.weight.dtype)
         elif self.uniform is not None:
-            in_bytes = self.uniform.dtype == torch.uint8
-            uniform = hard_concrete.uniform_of_bytes(self.uniform) if in_bytes else self.uniform
-            per_block = hard_concrete.sample_gate(self.scores, uniform)
+            per_block = hard_concrete.sample_gate(self.scores, self.uniform_draws())
         else:
             per_block = hard_concrete.soft_gate(self.scores)
         return expand_blocks(per_block, self.weight.shape)
 
+    def uniform_draws(self) -> Tensor:
+        """The noise of the current pass as float32 draws from U(0, 1), of the scores' shape."""
+        if self.uniform.dtype == torch.uint8:
+            return hard_concrete.uniform_of_bytes(self.uniform)
+        if self.uniform.dtype == torch.int32:
+            return hard_concrete.uniform_of_key(self.uniform, self.scores.shape)
+        return self.uniform
+
     def gated_weight(self) -> Tensor:
         """m * W: (out, in), in the weight's dtype; on the fast path, in autocast's dtype."""
         noise = self.uniform if self.fixed_gate is None else None
-        in_bytes = noise is not None and noise.dtype == torch.uint8
-        if not in_bytes or self.weight.requires_grad or self.scores.shape != self.weight.shape:
+        is_fast = noise is not None and not noise.is_floating_point()
+        if not is_fast or self.weight.requires_grad or self.scores.shape != self.weight.shape:
             return self.gate() * self.weight
         device = self.weight.device.type
         low = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if low else self.weight.dtype
-        return _GatedWeight.apply(self.scores, noise, self.weight, dtype, self.product)
+        in_bytes = noise.dtype == torch.uint8
+        product = hard_concrete.gated_weight_and_slope if in_bytes else self.keyed_product
+        return _GatedWeight.apply(self.scores, noise, self.weight, dtype, product)
 
 
 class GatedLinear(_Gated):

@@ -63,21 +63,25 @@ def install_gates(
     return gated
 
 
-def draw_noise(gated: Gated, generator: torch.Generator | None, in_bytes: bool = False) -> None:
+def draw_noise(gated: Gated, generator: torch.Generator | None, form: str = "floats") -> None:
     """Draw the noise u of Eqs. 1-2 for each gate, in the order of the matrices.
 
-    Sets `uniform` of each layer: float32, U(0, 1), of the scores' shape. `generator`: on the device
-    of the scores; None means torch's global generator.
-    `in_bytes`: draw two random bytes per gate instead, uint8, (2, ...). A CPU draws in one thread
-    and needs a third of the time for bytes. Their resolution is finer than bf16's.
+    Sets `uniform` of each layer. `generator`: on the device of the scores; None means torch's
+    global generator. `form`:
+    "floats": float32, U(0, 1), of the scores' shape.
+    "bytes": two random bytes per gate, uint8, (2, ...). A CPU draws in one thread and needs a third
+    of the time for bytes. Their resolution is finer than bf16's.
+    "key": int32, (3,), from which the compiled gates compute the noise themselves.
     """
-    if in_bytes:
-        _draw_bytes(list(gated.values()), generator)
-        return
-    for layer in gated.values():
-        layer.uniform = torch.rand(
-            layer.scores.shape, generator=generator, device=layer.scores.device
-        )
+    layers = list(gated.values())
+    if form == "bytes":
+        _draw_bytes(layers, generator)
+    elif form == "key":
+        _draw_key(layers, generator)
+    else:
+        for layer in layers:
+            shape, device = layer.scores.shape, layer.scores.device
+            layer.uniform = torch.rand(shape, generator=generator, device=device)
 
 
 def _draw_bytes(
@@ -92,19 +96,31 @@ def _draw_bytes(
         layer.uniform = part.view(2, *layer.scores.shape)
 
 
+def _draw_key(
+    layers: list[GatedLinear | GatedParameter], generator: torch.Generator | None
+) -> None:
+    key = torch.empty(3, dtype=torch.int64, device=layers[0].scores.device)
+    key.random_(-(2**31), 2**31, generator=generator)
+    key[2] = 0  # the position of the first gate
+    for layer in layers:
+        layer.uniform = key.to(torch.int32)
+        key[2] += layer.scores.numel()
+
+
 def compile_gates(gated: Gated) -> None:
-    """Compile the fast path of all layers into one kernel.
+    """Compile the fast path of all layers into one kernel, for noise in the form of a key.
 
     Raises any error of torch.compile, such as a missing compiler (C++ for a CPU, Triton for CUDA).
     The layers are unchanged in this case.
     """
-    compiled = torch.compile(hard_concrete.gated_weight_and_slope, dynamic=True)
+    compiled = torch.compile(hard_concrete.keyed_weight_and_slope, dynamic=True)
     first = next(iter(gated.values()))
-    scores = first.scores.detach().view(-1)[:64]
-    noise = torch.zeros(2, len(scores), dtype=torch.uint8, device=scores.device)
-    compiled(scores, noise, torch.ones_like(scores), torch.bfloat16)
+    # A whole matrix: after a call with few entries, the kernel uses one thread for all sizes.
+    scores = torch.zeros_like(first.scores).view(-1)
+    key = torch.zeros(3, dtype=torch.int32, device=scores.device)
+    compiled(scores, key, torch.ones_like(scores), torch.bfloat16)
     for layer in gated.values():
-        layer.product = compiled
+        layer.keyed_product = compiled
 
 
 def fix_gates(gated: Gated, gates: dict[str, Tensor] | None) -> None:

@@ -93,19 +93,24 @@ def test_a_mask_of_another_shape_or_dtype_is_refused():
             fix_mask(linear, wrong)
 
 
-def gated_pair(weight_needs_gradient=False, grid=(24, 16)):
-    """A layer with noise in bytes, and one with the same noise as floats."""
+NOISES = {
+    "bytes": lambda grid: torch.randint(0, 256, (2, *grid), dtype=torch.uint8),
+    "key": lambda grid: torch.tensor([11, -7, 1000], dtype=torch.int32),
+}
+
+
+def gated_pair(weight_needs_gradient=False, grid=(24, 16), form="bytes"):
+    """A layer with noise in bytes or as a key, and one with the same noise as floats."""
     torch.manual_seed(0)
-    layers = []
-    noise = torch.randint(0, 256, (2, *grid), dtype=torch.uint8)
+    noise = NOISES[form](grid)
     linear = nn.Linear(16, 24).requires_grad_(weight_needs_gradient)
     scores = torch.randn(grid) * 2
-    for uniform in (noise, hard_concrete.uniform_of_bytes(noise)):
-        layer = GatedLinear(linear, 0.0, grid)
+    fast, plain = GatedLinear(linear, 0.0, grid), GatedLinear(linear, 0.0, grid)
+    for layer in (fast, plain):
         layer.scores.data.copy_(scores)
-        layer.uniform = uniform
-        layers.append(layer)
-    return layers
+    fast.uniform = noise
+    plain.uniform = fast.uniform_draws()
+    return fast, plain
 
 
 def output_and_gradients(layer, low: bool):
@@ -116,10 +121,11 @@ def output_and_gradients(layer, low: bool):
     return y.detach(), *torch.autograd.grad((y.float() ** 2).sum(), inputs)
 
 
+@pytest.mark.parametrize("form", NOISES)
 @pytest.mark.parametrize(("low", "tolerance"), [(False, 1e-5), (True, 0.05)])
-def test_the_fast_layer_equals_the_plain_layer(low, tolerance):
+def test_the_fast_layer_equals_the_plain_layer(low, tolerance, form):
     """Tolerance: in fp32 1e-5 of the largest entry; in bf16 the rounding of sums of products."""
-    fast, plain = gated_pair()
+    fast, plain = gated_pair(form=form)
     for actual, expected in zip(
         output_and_gradients(fast, low), output_and_gradients(plain, low), strict=True
     ):

@@ -10,7 +10,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from masking import encoders, families, parts, surgery
+from masking import encoders, families, hard_concrete, parts, surgery
 
 SIZES = {
     "hidden_size": 16,
@@ -213,7 +213,7 @@ def test_densities_by_head_by_hand():
 
 def test_noise_in_bytes_is_uniform_and_depends_only_on_its_generator():
     gated = surgery.install_gates(make(CONFIGS["bert"][0]), 0.9)
-    surgery.draw_noise(gated, torch.Generator().manual_seed(5), in_bytes=True)
+    surgery.draw_noise(gated, torch.Generator().manual_seed(5), "bytes")
     first = {n: layer.uniform.clone() for n, layer in gated.items()}
     flat = torch.cat([u.flatten(1) for u in first.values()], dim=1)
     assert all(u.shape == (2, *gated[n].scores.shape) for n, u in first.items())
@@ -221,21 +221,68 @@ def test_noise_in_bytes_is_uniform_and_depends_only_on_its_generator():
         counts = byte.bincount(minlength=256).float()
         expected = len(byte) / 256
         assert ((counts - expected) ** 2 / expected).sum() < 255 + 5 * 23
-    surgery.draw_noise(gated, torch.Generator().manual_seed(5), in_bytes=True)
+    surgery.draw_noise(gated, torch.Generator().manual_seed(5), "bytes")
     assert all(torch.equal(layer.uniform, first[n]) for n, layer in gated.items())
+
+
+def keyed_draws(seed: int) -> torch.Tensor:
+    """The draws of all gates of a small model: float32, (gates,)."""
+    gated = surgery.install_gates(make(CONFIGS["bert"][0]), 0.9)
+    surgery.draw_noise(gated, torch.Generator().manual_seed(seed), "key")
+    return torch.cat([layer.uniform_draws().flatten() for layer in gated.values()])
+
+
+def test_keyed_noise_is_uniform_and_independent():
+    """Of one pass, between neighbors and matrices, and between passes with other keys."""
+    first, others = keyed_draws(0), [keyed_draws(seed) for seed in range(1, 6)]
+    assert torch.equal(first, keyed_draws(0)) and ((first > 0) & (first < 1)).all()
+    n = len(first)
+    for draws in (first, *others):
+        counts = (draws * 256).long().bincount(minlength=256).float()
+        assert ((counts - n / 256) ** 2 / (n / 256)).sum() < 255 + 5 * 23  # see above
+    pairs = [(first[:-lag], first[lag:]) for lag in (1, 2, 16, 24, 256)]
+    pairs += [(first, other) for other in others]
+    for a, b in pairs:
+        assert abs(torch.corrcoef(torch.stack([a, b]))[0, 1]) < 5 / len(a) ** 0.5
+        cells = ((a * 16).long() * 16 + (b * 16).long()).bincount(minlength=256).float()
+        assert ((cells - len(a) / 256) ** 2 / (len(a) / 256)).sum() < 255 + 5 * 23
+    assert len(first.unique()) > 0.99 * n  # matrices do not repeat each other
+
+
+def test_the_positions_of_keyed_noise_go_on_over_the_matrices():
+    """One key and one matrix of all entries give the same draws."""
+    gated = surgery.install_gates(make(CONFIGS["bert"][0]), 0.9)
+    surgery.draw_noise(gated, torch.Generator().manual_seed(0), "key")
+    key = next(iter(gated.values())).uniform
+    draws = keyed_draws(0)
+    assert torch.equal(hard_concrete.uniform_of_key(key, draws.shape), draws)
 
 
 @pytest.mark.slow
 def test_compiled_gates_give_the_same_numbers():
-    """In bf16 with the same noise, gated weights agree to their rounding."""
+    """With the same noise, gated weights agree to their rounding, and gradients do."""
     model = make(CONFIGS["bert"][0]).requires_grad_(False)
     gated = surgery.install_gates(model, 0.9)
-    surgery.draw_noise(gated, torch.Generator().manual_seed(5), in_bytes=True)
-    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        plain = {name: layer.gated_weight() for name, layer in gated.items()}
-        try:
-            surgery.compile_gates(gated)
-        except Exception as e:
-            pytest.skip(f"no compiler here ({type(e).__name__})")
+    for layer in gated.values():
+        layer.scores.requires_grad_()
+    surgery.draw_noise(gated, torch.Generator().manual_seed(5), "key")
+
+    def weights_and_gradients() -> dict:
+        found = {}
         for name, layer in gated.items():
-            torch.testing.assert_close(layer.gated_weight(), plain[name], rtol=2**-8, atol=1e-6)
+            weight = layer.gated_weight()
+            (gradient,) = torch.autograd.grad((weight.float() ** 2).sum(), layer.scores)
+            found[name] = weight.detach(), gradient
+        return found
+
+    for low, tolerance in ((True, 2**-8), (False, 1e-5)):
+        for layer in gated.values():
+            layer.keyed_product = hard_concrete.keyed_weight_and_slope
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            plain = weights_and_gradients()
+            try:
+                surgery.compile_gates(gated)
+            except Exception as e:
+                pytest.skip(f"no compiler here ({type(e).__name__})")
+            for name, compiled in weights_and_gradients().items():
+                torch.testing.assert_close(compiled, plain[name], rtol=tolerance, atol=1e-6)

@@ -95,7 +95,7 @@ def test_each_weight_has_one_gate_and_open_gates_change_nothing(family):
     surgery.draw_noise(gated, torch.Generator().manual_seed(0))
     torch.testing.assert_close(model(**batch).logits, plain, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(half, plain, rtol=1e-5, atol=1e-6)
-    surgery.draw_noise(gated, torch.Generator().manual_seed(0), in_bytes=True)
+    surgery.draw_noise(gated, torch.Generator().manual_seed(0), "bytes")
     with torch.no_grad():
         for layer in gated.values():
             layer.scores.fill_(0.5)

@@ -161,13 +161,14 @@ def test_steps_of_all_weights(script, words, on_meta):
 @pytest.mark.parametrize(
     ("gates", "words"),
     [
-        ("fast", ""),
-        ("fast", "--micro_bsz 2"),
-        ("plain", ""),
-        ("plain", "--adv_steps 0"),
-        ("plain", "--adv_gradient last"),
-        ("plain", "--clean_loss_weight 1 --adv_norm_type linf --adv_max_norm 0.1"),
-        ("plain", "--deviations released"),
+        ("bytes", ""),
+        ("bytes", "--micro_bsz 2"),
+        ("key", ""),
+        ("floats", ""),
+        ("floats", "--adv_steps 0"),
+        ("floats", "--adv_gradient last"),
+        ("floats", "--clean_loss_weight 1 --adv_norm_type linf --adv_max_norm 0.1"),
+        ("floats", "--deviations released"),
     ],
 )
 def test_steps_of_the_search(gates, words, on_meta, monkeypatch):
@@ -180,7 +181,7 @@ def test_steps_of_the_search(gates, words, on_meta, monkeypatch):
     model.to(META).train()
 
     def draw(generator) -> None:
-        surgery.draw_noise(gated, generator, in_bytes=gates == "fast")
+        surgery.draw_noise(gated, generator, gates)
 
     draws = adversary.Draws(16, args, args.seed, ACCELERATOR, draw)
     search = search_ticket.Search(model, gated, args, ACCELERATOR, draws)
