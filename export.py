@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from evaluation.exports import FACTS, FORMATS, MODEL
 from evaluation.settings import AttackSettings
 from training.settings import DataSettings, FolderSettings
 from utils import cli
@@ -22,7 +23,6 @@ ROWS = 64  # that are compared
 # Largest difference between a logit of an fp32 export and the checkpoint's, as a share of the
 # largest logit (or of 1, if that is larger): kernels add in other orders.
 TOLERANCE = 1e-4
-FACTS = "export.json"
 
 
 @dataclass(kw_only=True)
@@ -39,7 +39,7 @@ class Settings(DataSettings):
     to: str = setting(
         REQUIRED,
         "format: a checkpoint for transformers, ONNX in fp32, or ONNX with int8 weights",
-        choices=("safetensors", "onnx", "onnx-int8"),
+        choices=FORMATS,
         role=Role.OUTPUT,
     )
     output_dir: str = changed(FolderSettings, "output_dir", REQUIRED)
@@ -86,6 +86,7 @@ from transformers import PreTrainedModel
 
 from evaluation import checkpoints
 from evaluation.checkpoints import Target
+from evaluation.exports import Comparison, Export
 from masking import encoders, removal, structures, surgery, ticket_files
 from masking.parts import layers_of
 from masking.tickets import Masks, shapes_of
@@ -105,6 +106,11 @@ Classifier = Callable[[Batch], np.ndarray]
 def find_target(args: Settings) -> Target:
     """The checkpoint to export. Raises UserError if its run is not finished."""
     [target] = checkpoints.find_targets(args.run, args.checkpoint, None)
+    if target.runtime is not None:
+        raise cli.UserError(
+            f"{args.run} is an ONNX export; give the run that it was made from, or its export to "
+            "safetensors"
+        )
     if target.run is not None and target.run.get("status") != "finished":
         raise cli.UserError(f"the run in {target.home} is not finished: run the same command again")
     return target
@@ -189,14 +195,14 @@ def write(args: Settings, model, tokenizer, facts: dict, batches: list[Batch], f
     example = max(batches, key=lambda batch: batch["input_ids"].size)
     example = {name: torch.from_numpy(values) for name, values in example.items()}
     if args.to == "onnx":
-        onnx_models.write_onnx(model, example, folder / "model.onnx")
+        onnx_models.write_onnx(model, example, folder / MODEL)
     else:
         scratch = folder / "fp32"
         scratch.mkdir()
-        onnx_models.write_onnx(model, example, scratch / "model.onnx")
-        onnx_models.quantize(scratch / "model.onnx", folder / "model.onnx")
+        onnx_models.write_onnx(model, example, scratch / MODEL)
+        onnx_models.quantize(scratch / MODEL, folder / MODEL)
         shutil.rmtree(scratch)
-    return onnx_models.load_onnx(folder / "model.onnx", threads=1)
+    return onnx_models.load_onnx(folder / MODEL, threads=1)
 
 
 def compare(original: Classifier, exported: Classifier, batches: list[Batch], is_exact: bool):
@@ -208,7 +214,7 @@ def compare(original: Classifier, exported: Classifier, batches: list[Batch], is
     if not np.isfinite(after).all():
         raise cli.UserError("the logits of the export are not finite; choose another --to")
     largest = float(np.abs(before).max())
-    found = model_card.Comparison(
+    found = Comparison(
         rows=len(before),
         largest_difference=float(np.abs(before - after).max()),
         largest_logit=largest,
@@ -241,11 +247,13 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def describe(args: Settings, target: Target, facts: dict, model, found) -> model_card.Export:
-    """What the card and export.json say."""
+def describe(
+    args: Settings, target: Target, facts: dict, model, found: Comparison, folder: Path
+) -> Export:
+    """What the card and export.json say. `folder`: of the files whose checksums they hold."""
     matrices = encoders.prunable_matrices(model, of_all_kinds=True).values()
     zeros = sum(int((m.weight == 0).sum()) for m in matrices)
-    return model_card.Export(
+    return Export(
         name=args.push_to_hub or Path(args.output_dir).resolve().name,
         format=args.to,
         architecture=type(model).__name__,
@@ -257,6 +265,7 @@ def describe(args: Settings, target: Target, facts: dict, model, found) -> model
         facts=facts,
         compared=found,
         environment=environment(),
+        sha256={path.name: sha256_of(path) for path in sorted(folder.iterdir())},
     )
 
 
@@ -307,9 +316,8 @@ def main() -> None:
         ticket = target.home / "ticket.safetensors"
         if target.facts.get("ticket") and ticket.is_file():
             shutil.copyfile(ticket, place / ticket.name)
-        export = describe(args, target, facts, smaller, found)
-        sums = {p.name: sha256_of(p) for p in sorted(place.iterdir())}
-        write_json(place / FACTS, asdict(export) | {"sha256": sums})
+        export = describe(args, target, facts, smaller, found, place)
+        write_json(place / FACTS, asdict(export))
         (place / "README.md").write_text(model_card.card(export, target.home), encoding="utf-8")
     if removed := facts.get("removed"):
         print(f"removed units of the ticket: the export has {model_card.in_words(removed)}")

@@ -82,7 +82,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
     known += common.flags(precision="fp32", score_with="log_odds")
     a = attack.parse_args([*args.attack_flags, *known])
     target = checkpoints.find_targets(a.model_name, a.checkpoint, None)[0]
-    task = attack_setup.task_of(a, target)
+    task = checkpoints.task_of(a, target)
     order = checkpoints.label_order(target, task)
     if order != sorted(order):
         raise cli.UserError("the stock wrapper cannot reorder labels: use another checkpoint")

@@ -16,7 +16,7 @@ from evaluation.checkpoints import Target
 from evaluation.minilm import SIMILARITY_THRESHOLDS
 from evaluation.presets import needs_of
 from evaluation.settings import RESOURCE_FLAGS, AttackRun
-from training import models
+from training import models, onnx_models
 from training.rows import Rows
 from training.splits import load_splits
 from training.tasks import Task
@@ -53,7 +53,7 @@ class Setup:
         """The checkpoint as the `Victim` that TextAttack queries."""
         from evaluation.victim import Victim
 
-        model, tokenizer = checkpoints.load_classifier(self.target)
+        model, tokenizer = checkpoints.load_victim(self.target)
         how = (self.max_seq_length, self.args.eval_bsz, self.args.precision, device or self.device)
         return Victim(model, tokenizer, self.label_order, *how, temperature)
 
@@ -115,15 +115,16 @@ class Subject:
 def resolve(args: AttackRun) -> Subject:
     """Find the models and choose the rows. Fills in `args` with what the run decides."""
     targets = checkpoints.find_targets(args.model_name, args.checkpoint, args.attack_epochs)
+    check_runtime(args, targets[0])
     task = checkpoints.task_of(args, targets[0])
     for target in targets if task.label_names else ():  # before the data are read
         checkpoints.label_order(target, task)
-    device = device_name(args.device)
+    device = device_name(args.device) if targets[0].runtime is None else "cpu"
     splits = load_splits(args, task, (args.split,))
     task, split = splits.task, splits[args.split]
     orders = [checkpoints.label_order(target, task) for target in targets]
     length = args.max_seq_length or targets[0].facts.get("max_seq_length") or task.max_seq_length
-    models.check_length(checkpoints.load_classifier(targets[0])[0], length)
+    models.check_length(checkpoints.load_victim(targets[0])[0], length)
     args.num_examples = args.num_examples or task.paper_attacked_rows or 1000
     candidates, common = split, {}
     if args.row_choice == "intersection":
@@ -133,6 +134,23 @@ def resolve(args: AttackRun) -> Subject:
     how = (args.num_examples, args.row_choice, args.seed, args.new_rows_after)
     rows = protocol.choose_rows(candidates, *how)
     return Subject(targets, orders, task, device, split, rows, common, length)
+
+
+def check_runtime(args: AttackRun, target: Target) -> None:
+    """Raise UserError for flags that an ONNX export cannot follow, or without ONNX Runtime."""
+    if target.runtime is None:
+        return
+    if args.precision == "bf16":
+        raise UserError(
+            f"--precision bf16: {target.folder} is an ONNX export, which computes in the precision "
+            "that it was exported in; leave out --precision"
+        )
+    if args.device == "cuda":
+        raise UserError(
+            f"--device cuda: {target.folder} is an ONNX export, which runs on the CPU; leave out "
+            "--device"
+        )
+    onnx_models.check_installed("onnxruntime")
 
 
 def device_name(wanted: str) -> str:

@@ -17,15 +17,17 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from evaluation import exports
 from training import labels, models, tokenizers
 from training.batching import encode
 from training.checkpoints import checkpoint_facts
 from training.loading import loading, not_loaded
+from training.onnx_models import OnnxClassifier
 from training.prediction import predict
 from training.rows import Rows
 from training.settings import DataSettings, data_settings_in, resolve_data_settings
 from training.splits import load_splits
-from training.tasks import Task, resolve_task
+from training.tasks import TASKS, Task, resolve_task
 from utils.cli import UserError
 from utils.files import read_json, sha256_of
 from utils.process_state import logging_level
@@ -41,7 +43,8 @@ class Target:
     """A checkpoint folder. `name`: last, best or epochN in a run, else the folder's name.
 
     `facts`: its checkpoint.json; `run`: the run.json of its run. They are {} and None for a
-    checkpoint that another program wrote.
+    checkpoint that another program wrote. `runtime`: of exports.RUNTIMES for an ONNX export, which
+    has name and facts of the checkpoint that it was made from; None for transformers.
     """
 
     folder: Path
@@ -49,6 +52,7 @@ class Target:
     run_folder: Path | None = None
     run: dict | None = None
     facts: dict = field(default_factory=dict)
+    runtime: str | None = None
 
     @property
     def home(self) -> Path:
@@ -70,6 +74,8 @@ class Target:
             facts["clean_full_test_percent"] = evaluated.get(self.name, {}).get("clean_percent")
             # The loss at the end of the run, for every checkpoint: --stop_at_loss compares it.
             facts["last_training_loss"] = evaluated.get("last", {}).get("mean_training_loss")
+        if self.runtime is not None:
+            facts["runtime"] = self.runtime
         # The checkpoint may have the task's labels in another order; rows have the task's.
         return facts | {"task": task.name, "label_names": list(task.label_names)}
 
@@ -77,8 +83,8 @@ class Target:
 def find_targets(model_name: str, checkpoint: str, epochs: list[int] | None) -> list[Target]:
     """The checkpoints to attack: one, two, or one per epoch. Raises UserError if one is missing.
 
-    `model_name`: a run folder, in which `checkpoint` (last, best or both) or `epochs` choose, or a
-    checkpoint folder.
+    `model_name`: a run folder, in which `checkpoint` (last, best or both) or `epochs` choose, a
+    checkpoint folder, or an ONNX export of export.py.
     """
     folder = Path(model_name)
     if not folder.is_dir():
@@ -90,6 +96,9 @@ def find_targets(model_name: str, checkpoint: str, epochs: list[int] | None) -> 
     if run is None:
         if epochs:
             raise UserError(f"{folder} has no run.json; --attack_epochs needs a run folder")
+        if export := exports.find_onnx(folder):
+            facts = {"facts": export.facts, "runtime": export.format}
+            return [Target(folder, export.checkpoint, **facts)]
         parent = folder.resolve().parent
         above = read_run(parent)
         return [_target(folder, folder.resolve().name, parent if above else None, above)]
@@ -121,14 +130,19 @@ def _target(folder: Path, name: str, run_folder: Path | None, run: dict | None) 
 
 
 def task_of(args: DataSettings, target: Target) -> Task:
-    """The task that the flags name, else that of the run; fills in `args`. UserError if unknown."""
+    """The task that the flags name, else that of the run or of the ONNX export; fills in `args`.
+
+    Raises UserError if it is not known.
+    """
     earlier = dict(target.run["args"]) if target.run is not None else {}
     sources = names_of(DataSettings, Role.DATA_PLACE)
     if any(getattr(args, name) for name in sources):
         earlier |= dict.fromkeys(sources)  # a given source replaces all sources of the run
     resolve_data_settings(args, earlier)
     if target.run is None and args.task_name is None and args.dataset_name is None:
-        raise UserError(f"{target.folder} has no run.json; give --task_name")
+        if target.runtime is None or target.facts.get("task") not in TASKS:
+            raise UserError(f"{target.folder} has no run.json; give --task_name")
+        args.task_name = target.facts["task"]
     return with_checkpoint_labels(resolve_task(args), target)
 
 
@@ -149,7 +163,8 @@ def _config(target: Target):
 
 def weights_digest(target: Target) -> str:
     """16 hex digits of the SHA-256 of the weight files, which identify a checkpoint."""
-    files = [p for p in sorted(target.folder.iterdir()) if p.suffix in (".safetensors", ".bin")]
+    kinds = (".safetensors", ".bin") if target.runtime is None else (".onnx", ".data")
+    files = [p for p in sorted(target.folder.iterdir()) if p.suffix in kinds]
     digest = hashlib.sha256("".join(sha256_of(p) for p in files).encode())
     return digest.hexdigest()[:16]
 
@@ -173,16 +188,36 @@ def rows_it_was_made_with(target: Target, task: Task) -> dict[str, Rows | None]:
 
 
 def load_classifier(target: Target) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model (float32, CPU, evaluation mode) and tokenizer. UserError if weights are missing."""
+    """Model (float32, CPU, evaluation mode) and tokenizer.
+
+    Raises UserError if weights are missing, or for an ONNX export.
+    """
+    if target.runtime is not None:
+        raise UserError(f"{target.folder} is an ONNX export; give a checkpoint of transformers")
     model, missing = load_model(AutoModelForSequenceClassification, target.folder, "classifier")
     if missing:
         raise UserError(
             f"{target.folder} is not a fine-tuned classifier: it has no weights for "
             f"{', '.join(missing[:3])}; run finetune.py first"
         )
+    return model, _tokenizer_for(model, target)
+
+
+def load_victim(
+    target: Target,
+) -> tuple[PreTrainedModel | OnnxClassifier, PreTrainedTokenizerBase]:
+    """A classifier of transformers or an ONNX export, and its tokenizer. UserError as above."""
+    if target.runtime is None:
+        return load_classifier(target)
+    path = target.folder / exports.MODEL
+    model = OnnxClassifier(path, _config(target), quantizes_activations=target.runtime != "onnx")
+    return model.eval(), _tokenizer_for(model, target)
+
+
+def _tokenizer_for(model, target: Target) -> PreTrainedTokenizerBase:
     tokenizer = tokenizers.load_tokenizer(str(target.folder))
     tokenizers.fit_tokenizer(model, tokenizer)
-    return model, tokenizer
+    return tokenizer
 
 
 def labeler(
@@ -190,7 +225,7 @@ def labeler(
 ) -> Callable[[Rows], np.ndarray]:
     """A function that gives the label of the checkpoint for each row, int, (rows,)."""
     order = label_order(target, task)
-    model, tokenizer = load_classifier(target)
+    model, tokenizer = load_victim(target)
     models.check_length(model, max_seq_length)
     model.to(accelerator.device)
 

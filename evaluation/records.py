@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import schema
+from evaluation.exports import RUNTIME, RUNTIMES
 from evaluation.outcomes import COUNTED, LETTERS, check_labels
 from evaluation.protocol import protocol_versions
 from evaluation.schema import (
@@ -172,6 +173,7 @@ class AttackRecord:
     method: str = "plain"
     ticket: TicketFacts | None = None
     stop_at_loss: StopAtLoss | None = None
+    runtime: str | None = key(RUNTIME, None)  # of an ONNX export; None: transformers
     deviations: str | None = key(default=None, earlier=("protocol",))
     preset: str | None = key(default=None, earlier=("attack_protocol",))
     protocol_id: str | None = None
@@ -258,7 +260,8 @@ class AttackRecord:
     @property
     def name(self) -> str:
         """Of the model, for tables that have no row names of their own."""
-        return self._model_name + (", dev rows" if self.split == "dev" else "")
+        runtime = f", {RUNTIMES[self.runtime]}" if self.runtime else ""
+        return self._model_name + runtime + (", dev rows" if self.split == "dev" else "")
 
     @property
     def _model_name(self) -> str:

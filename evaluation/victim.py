@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.loading import precision_for
+from training.onnx_models import OnnxClassifier
 from utils.cli import UserError
 
 
@@ -21,7 +22,7 @@ class Victim(ModelWrapper):
     candidates must tie exactly.
     """
 
-    model: PreTrainedModel
+    model: PreTrainedModel | OnnxClassifier
     tokenizer: PreTrainedTokenizerBase
     label_order: list[int]  # [i]: index of the model's logit for the task's label i
     max_seq_length: int  # tokens after which a text is cut

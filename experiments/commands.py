@@ -128,6 +128,8 @@ def words_of(settings: dict[str, Any]) -> tuple[str, ...]:
             continue
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no-{name}")
+        elif name == "run":  # of export.py, a word without a flag
+            words.append(str(value))
         elif name == "compared_with":
             words += [f"--{name}", *value.split()]
         elif isinstance(value, tuple):

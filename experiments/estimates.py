@@ -64,6 +64,8 @@ def disk_bytes(script: str, args: Any, size: str) -> int:
     checkpoint, scores = BYTES[size]
     if script == "attack":
         return 0  # a megabyte at most
+    if script == "export":
+        return checkpoint  # a quarter of it in int8
     if script in ("finetune", "retrain_ticket"):
         return (2 + len(args.keep_epochs)) * checkpoint
     return (1 + len(getattr(args, "keep_scores", ()))) * scores

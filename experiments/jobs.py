@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from evaluation.exports import FACTS as EXPORT_FACTS
 from evaluation.presets import needs_of
 from experiments.commands import Command
 from utils.files import read_json
@@ -95,9 +96,17 @@ class Job:
     attack_seconds: float = 0.0
     state: str = field(init=False, default="missing")
 
+    @property
+    def written(self) -> dict[str, Any] | None:
+        """run.json of the run. An export has none, and is finished where its facts are: its folder
+        appears at the end."""
+        if self.training.script == "export":
+            return {"status": "finished"} if (self.folder / EXPORT_FACTS).is_file() else None
+        return read_run(self.folder)
+
     def look(self) -> None:
         """Set `state`."""
-        run = read_run(self.folder)
+        run = self.written
         if run is None:
             self.state = "missing"
         elif self.differing(run):

@@ -29,7 +29,8 @@ class Model:
     until its training loss is that ticket's, or for `epochs`. `search`: the switches of a ticket's
     search (flag and value; () is the default search); None accepts any search. `search_epoch`: the
     search epoch that the scores are from; None for the last. `structure`: units that the ticket
-    removes whole, as many in every layer (--uniform); () for single weights.
+    removes whole, as many in every layer (--uniform); () for single weights. `runtime`: onnx or
+    onnx-int8 for the export of the model; None for transformers.
     """
 
     method: str = "plain"
@@ -41,6 +42,7 @@ class Model:
     search: tuple[tuple[str, str], ...] | None = None
     search_epoch: int | None = None
     structure: tuple[str, ...] = ()
+    runtime: str | None = None
 
     @property
     def search_tag(self) -> str:
@@ -54,7 +56,10 @@ class Model:
 
     @property
     def folder(self) -> str:
-        """Name of its run folder below runs/ENCODER/TASK/seedN, also in the shell stages."""
+        """Name of its run folder below runs/ENCODER/TASK/seedN, also in the shell stages; of the
+        folder of its export."""
+        if self.runtime is not None:
+            return f"{replace(self, runtime=None).folder}-{self.runtime}"
         name = "dense" if self.method == "plain" else f"dense-{self.method}"
         if self.kind is not None:
             name = f"ticket-{self.kind}{self.units_tag}-{self.sparsity:g}"
@@ -71,6 +76,7 @@ class Model:
         """
         return (
             record.stop_at_loss is None
+            and record.runtime == self.runtime
             and record.method == self.method
             and record.epochs == (self.epochs or usual_epochs)
             and (record.ticket is None) == (self.kind is None)

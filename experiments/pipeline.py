@@ -85,6 +85,8 @@ class Place:
         `every_epoch`: attack the scale's epochs instead of the last one. `taken_from`: the run
         one of whose epochs is the model, which stops at a loss.
         """
+        if model.runtime is not None:
+            return self._add_export(model)
         folder = self.folder / (model.folder + ("-kept" if every_epoch else ""))
         attacked_epochs = self.scale.attacked_epochs if every_epoch else ()
         attacks = self._attacks(folder, attacked_epochs) if attacked else ()
@@ -115,6 +117,20 @@ class Place:
         training = self._training(script, folder, planned, self.tuned.training)
         passes = 0.1 if taken_from else PASSES[model.method] * epochs
         self._add(training, passes, prepare=prepare, needs=needs, attacks=attacks)
+
+    def _add_export(self, model: Model) -> None:
+        """An export of a trained model with its attacks, on the rows of the model's own."""
+        original = replace(model, runtime=None)
+        self.add_model(original, attacked=False)
+        training = self.pipeline.jobs[self.name(original.folder)].training.args
+        planned = {name: getattr(training, name) for name in names_of(DataSettings, *Role)}
+        planned["checkpoint"] = "last"
+        folder = self.folder / model.folder
+        attacks = self._attacks(folder, (), **planned)
+        planned |= {"run": self.folder / original.folder, "to": model.runtime}
+        planned |= {"output_dir": folder, "overwrite": True, "push_to_hub": None}
+        needs = (self.name(original.folder),)
+        self._add(commands.make("export", planned), 0.0, needs=needs, attacks=attacks)
 
     def add_controls(self, ticket: Model) -> None:
         """The dense models that a ticket is compared with, trained with the same settings.
@@ -247,8 +263,10 @@ class Place:
         of_place |= {"seed": self.seed, "output_dir": folder}
         return commands.make(script, unused | of_place | planned, settings)
 
-    def _attacks(self, run: Path, attacked_epochs: tuple[int, ...]) -> tuple[Attack, ...]:
-        planned = {"model_name": run, "num_examples": self._attacked_rows}
+    def _attacks(
+        self, run: Path, attacked_epochs: tuple[int, ...], **further: Any
+    ) -> tuple[Attack, ...]:
+        planned = further | {"model_name": run, "num_examples": self._attacked_rows}
         planned |= {"attack_epochs": attacked_epochs, "output_dir": None, "result_file": None}
         return tuple(
             Attack(commands.make("attack", planned | {"recipe": recipe}), run)

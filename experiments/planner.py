@@ -16,7 +16,6 @@ from experiments.scales import SCALES, can_run, tables_of, usual_recipes
 from experiments.study import STUDIES
 from training.tasks import TASKS, known_or_open
 from utils.cli import UserError
-from utils.runs import read_run
 
 BUILTIN = "builtin/"  # prefix of the tasks whose data are in packages
 
@@ -71,7 +70,7 @@ def make_plan(args: Namespace) -> list[Job]:
         if job.state == "differs":
             raise UserError(
                 f"{job.folder} was made with other settings "
-                f"({', '.join(job.differing(read_run(job.folder)))}): choose another --runs"
+                f"({', '.join(job.differing(job.written))}): choose another --runs"
             )
     return jobs
 

@@ -32,7 +32,7 @@ class Unit:
     @property
     def is_training(self) -> bool:
         """Whether several processes can share the work, one on each GPU."""
-        return self.command.script not in ("make_scores", "attack")
+        return self.command.script not in ("make_scores", "attack", "export")
 
 
 @dataclass

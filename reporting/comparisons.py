@@ -117,10 +117,10 @@ def controls_of(ticket: Records, records: Records) -> list[Control]:
     """The matched dense models of a ticket's records (one per seed), among all `records`.
 
     Same epochs as the ticket's retraining; same last training loss; same label passes as the
-    ticket and its mask. All with the ticket's training settings, attack and rows.
+    ticket and its mask. All with the ticket's training settings, runtime, attack and rows.
     """
     first, by_seed = ticket[0], {r.seed: r for r in ticket}
-    keys = (*STRICT_COMPARISON, "training_settings")
+    keys = (*STRICT_COMPARISON, "training_settings", "runtime")
     dense = [
         r
         for r in records

@@ -1,9 +1,9 @@
 """The model card of an export: what it is, how it was made, how well it does, how to load it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.exports import Export
 from evaluation.records import AttackRecord, NoRecords, read_records
 from reporting import cells, render
 from reporting.cells import Cell
@@ -40,46 +40,6 @@ tokenizer = AutoTokenizer.from_pretrained("{name}")
 batch = tokenizer(["a text", "a longer text"], padding=True, return_tensors="np")
 inputs = {{i.name: batch[i.name].astype("int64") for i in session.get_inputs()}}
 print(session.run(["logits"], inputs)[0])"""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """An export compared with its checkpoint. `tolerance`: None where none is required."""
-
-    rows: int
-    largest_difference: float
-    largest_logit: float
-    tolerance: float | None
-    equal_predictions_percent: float
-
-    def in_words(self) -> str:
-        allowed = "" if self.tolerance is None else f" (allowed: {self.tolerance:.1e})"
-        return (
-            f"loaded again and compared with the checkpoint on {self.rows} rows: logits differ by "
-            f"at most {self.largest_difference:.1e}{allowed}, the largest logit is "
-            f"{self.largest_logit:.2f}; {self.equal_predictions_percent:.1f} % of the predictions "
-            "are equal"
-        )
-
-
-@dataclass(frozen=True)
-class Export:
-    """What an export is. `facts`: checkpoint.json of its checkpoint, {} for a foreign one.
-
-    `zero_percent`: of the weights of the prunable matrices.
-    """
-
-    name: str
-    format: str
-    architecture: str
-    parameters: int
-    zero_percent: float
-    label_names: list[str]
-    checkpoint: str
-    checkpoint_sha256: str
-    facts: dict[str, Any]
-    compared: Comparison
-    environment: dict[str, Any]
 
 
 def card(export: Export, home: Path) -> str:

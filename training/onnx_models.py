@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from utils.cli import UserError
 from utils.process_state import logging_level
@@ -25,9 +26,9 @@ MOST_BYTES_IN_ONE_FILE = 2**31 - 2**27
 AXES = {0: "batch", 1: "sequence"}  # of each input; a call can choose both sizes
 
 
-def check_installed() -> None:
-    """Raise UserError if the exporter is not installed."""
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+def check_installed(*packages: str) -> None:
+    """Raise UserError if one of the packages, by default all of the exporter, is not installed."""
+    missing = [n for n in packages or PACKAGES if importlib.util.find_spec(n) is None]
     if missing:
         raise UserError(
             f"{', '.join(missing)} not installed; run: pip install -r requirements-export.txt"
@@ -92,15 +93,69 @@ def quantize(source: Path, target: Path) -> None:
 
 
 def load_onnx(path: Path, threads: int) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
-    """A function from the inputs, int64 (rows, tokens), to the logits, float32 (rows, labels)."""
+    """A function from the inputs, int64 (rows, tokens), to the logits, float32 (rows, labels).
+
+    Raises UserError if ONNX Runtime is not installed or cannot load the file.
+    """
+    check_installed("onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Idle threads would take the cores from whatever else runs in this process.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # ONNX Runtime's errors have no common class of their own
+        reason = " ".join(str(e).split())[:150]
+        raise UserError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {path} ({reason}); export the run "
+            "again"
+        ) from e
     return lambda batch: session.run(["logits"], batch)[0]
+
+
+class OnnxClassifier(nn.Module):
+    """An ONNX file that is called like a classifier of transformers, on the CPU.
+
+    `quantizes_activations`: the file is int8. Its activations are quantized with one scale for the
+    whole tensor of a call, so other rows and padding change the answer to a row. Such a file gets
+    each row alone and without padding: the same tokens have the same logits in every batch.
+    """
+
+    def __init__(self, path: Path, config: PretrainedConfig, quantizes_activations: bool):
+        super().__init__()
+        self.run = load_onnx(path, torch.get_num_threads())
+        self.quantizes_activations = quantizes_activations
+        with torch.device("meta"):  # shapes without weights: its positions and its vocabulary
+            self.outline = AutoModelForSequenceClassification.from_config(config)
+
+    @property
+    def config(self) -> PretrainedConfig:
+        return self.outline.config
+
+    @property
+    def base_model(self) -> nn.Module:
+        return self.outline.base_model
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.outline.get_input_embeddings()
+
+    def to(self, *_: object, **__: object) -> "OnnxClassifier":
+        """The file runs on the CPU, wherever its inputs are."""
+        return self
+
+    def forward(self, **batch: Tensor) -> SequenceClassifierOutput:
+        """`batch`: int64 (rows, tokens). The logits: float32 (rows, labels), on the CPU."""
+        arrays = {name: values.cpu().numpy() for name, values in batch.items()}
+        if not self.quantizes_activations:
+            return SequenceClassifierOutput(logits=torch.from_numpy(self.run(arrays)))
+        is_token = arrays["attention_mask"] == 1
+        rows = [
+            self.run({name: values[i : i + 1, kept] for name, values in arrays.items()})
+            for i, kept in enumerate(is_token)
+        ]
+        return SequenceClassifierOutput(logits=torch.from_numpy(np.concatenate(rows)))
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ LIBRARIES = (
     "textattack",
     "tensorflow",
     "nltk",
+    "onnxruntime",
 )
 
 

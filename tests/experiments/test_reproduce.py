@@ -245,6 +245,33 @@ def test_tickets_of_neurons_are_planned_with_scores_of_neurons(tmp_path):
         assert kind == "robust" or ticket.prepare.args.structure == ["ffn_neurons"]
 
 
+def test_the_dense_int8_model_is_exported_and_attacked(tmp_path):
+    row = "Fine-tune, 10 epochs, int8 (ONNX)"
+    jobs = plan_study(tmp_path, row)
+    assert list(jobs) == ["dense-epochs10", "dense-epochs10-onnx-int8"]
+    dense, job = jobs.values()
+    assert dense.attacks == () and job.needs == (dense.name,)
+    args = job.training.args
+    assert (args.run, args.to, args.output_dir) == (str(dense.folder), "onnx-int8", str(job.folder))
+    attacked = job.attacks[0].command.args
+    assert attacked.model_name == str(job.folder) and attacked.num_examples == 200
+    for name in ("task_name", "max_seq_length", "split_seed"):  # the rows of the original's attack
+        assert getattr(attacked, name) == getattr(dense.training.args, name) is not None
+    assert [command.script for command in job.commands_left] == ["export", "attack"]
+    write_json(job.folder / "export.json", {})
+    job = plan_study(tmp_path, row)[job.folder.name]
+    assert job.state == "unattacked" and [c.script for c in job.commands_left] == ["attack"]
+    # A record of the export is one of this row, and one of the original is not.
+    (tmp_path / "out").mkdir()
+    facts = {"stage": "finetune", "training": {"lr": 5e-5}, "training_rows": 6716, "seed": 1}
+    facts |= {"epochs": 10, "trained_max_seq_length": 64}
+    for run, runtime, planned in ((dense, None, 2), (job, "onnx-int8", 0)):
+        made_in = [run.folder.name, job.attack_folders[0].name]
+        line = record(made_in=made_in, runtime=runtime, **facts)
+        (tmp_path / "out" / "study-records.jsonl").write_text(json.dumps(line) + "\n")
+        assert len(plan_study(tmp_path, row)) == planned
+
+
 def test_a_record_of_a_ticket_of_neurons_is_no_row_of_a_ticket_of_weights():
     of_neurons = Model(kind="magnitude", sparsity=0.5, structure=("ffn_neurons",))
     facts = {"kind": "magnitude", "sparsity_asked": 0.5}

@@ -12,8 +12,9 @@ from evaluation.intervals import crossed_interval, mean_difference
 from evaluation.records import AttackRecord
 from experiments.models import DENSE, Model
 from reporting import render
-from reporting.cells import Cell, cells_by_class, worst_class
-from reporting.comparisons import Control, Result, difference, interaction
+from reporting.cells import Cell, cells_by_class, model_of, worst_class
+from reporting.comparisons import Control, Result, controls_of, difference, interaction
+from reporting.summary_table import make_tables
 from reporting.table_files import tex_cell
 
 
@@ -41,6 +42,23 @@ def test_numbers_and_differences_as_text():
 
 def compared(mine: list[AttackRecord], theirs: list[AttackRecord]) -> Result:
     return Result("", mine, [Control("dense", "", theirs)])
+
+
+def test_an_export_is_a_model_of_its_own_and_the_control_of_none_but_exports():
+    records = read(*(attack(m, runtime=r) for m in (DENSE, ROBUST_30) for r in (None, "onnx-int8")))
+    dense, int8, *tickets = records
+    assert len({model_of(record) for record in records}) == 4
+    for ticket, control in zip(tickets, (dense, int8), strict=True):
+        assert controls_of([ticket], records)[0].records == [control]
+    names = [result.label for result in make_tables(records)[0]]
+    assert names == [
+        "dense fine-tuned",
+        "dense fine-tuned, int8 (ONNX)",
+        "robust ticket, 30 %",
+        "robust ticket, int8 (ONNX), 30 %",
+    ]
+    with pytest.raises(ValueError, match="runtime must be one of onnx, onnx-int8, but is 'tpu'"):
+        read(attack(runtime="tpu"))
 
 
 # Two seeds of ten rows, the first five of class 0. Dense: 2 and 2 of class 0 survive, 2 and 2 of

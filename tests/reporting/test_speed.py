@@ -39,6 +39,7 @@ def records_of(tmp_path):
     of_weights = Model(kind="magnitude", sparsity=0.5, epochs=10, search=())
     lines = [
         attack(Model(epochs=10), 1, row_outcomes="rrffrrff", **usual),
+        attack(Model(epochs=10), 1, row_outcomes="rrrrrfff", runtime="onnx-int8", **usual),
         attack(NEURONS, 1, row_outcomes="rrrfffff", **usual),
         attack(of_weights, 1, row_outcomes="rrrrrrrr", **usual),
     ]
@@ -57,6 +58,10 @@ def test_a_row_has_its_own_records_and_the_times_of_its_size(tmp_path, latency):
     assert float(ticket["aua_percent worst class"]) == 0.0
     assert float(ticket["speedup torch-fp32"]) == 1.43
     assert float(dense["speedup onnx-int8 over onnx"]) == 2.0
+    int8 = rows["Fine-tune, 10 epochs, int8 (ONNX)"]
+    assert (dense["seeds"], int8["seeds"]) == ("1", "1")
+    assert (float(dense["aua_percent all"]), float(int8["aua_percent all"])) == (50.0, 62.5)
+    assert float(int8["speedup onnx-int8 over onnx"]) == 2.0 and int8["speedup torch-fp32"] == ""
     never = rows["Random, 50 % of neurons"]
     assert never["seeds"] == "0" and never["aua_percent all"] == ""
     assert (tmp_path / "out" / "aua_by_speed.png").stat().st_size > 5000

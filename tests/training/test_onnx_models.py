@@ -5,7 +5,7 @@ import pytest
 import torch
 from families import FAMILIES, build, load
 
-from training import onnx_models
+from training import models, onnx_models
 from utils.cli import UserError
 
 TEXTS = ["good", "a film like no other", "the plot was very bad and the actor was quite sad"]
@@ -46,6 +46,21 @@ def test_logits_for_other_batches_than_the_example(name, tmp_path):
         np.testing.assert_allclose(exact(batch), expected, atol=1e-5)
         off = np.abs(quantized(batch) - expected).max()
         assert 1e-5 < off < 0.5 * np.abs(expected).max()
+    classifier = onnx_models.OnnxClassifier(tmp_path / "int8.onnx", model.config, True)
+    alone = [classifier(**tensors(batch_of(tokenizer, [text]))).logits for text in TEXTS]
+    among = classifier(**tensors(batch_of(tokenizer, TEXTS))).logits
+    assert torch.equal(among, torch.cat(alone))  # the padding lies on the left
+
+
+def test_a_file_has_the_positions_and_the_vocabulary_of_its_encoder(tmp_path, monkeypatch):
+    model, _ = load(build(FAMILIES["RoBERTa"], tmp_path / "encoder"))
+    monkeypatch.setattr(onnx_models, "load_onnx", lambda path, threads: None)
+    classifier = onnx_models.OnnxClassifier(tmp_path / "model.onnx", model.config, False)
+    models.check_length(classifier, 131)  # of 132, the id of padding is one
+    with pytest.raises(UserError, match="has 131 positions"):
+        models.check_length(classifier, 132)
+    rows = model.get_input_embeddings().num_embeddings
+    assert classifier.get_input_embeddings().num_embeddings == rows
 
 
 def test_what_the_exporter_cannot_translate_is_one_line(tmp_path, monkeypatch):
