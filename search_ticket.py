@@ -110,7 +110,7 @@ class Settings(
     exact_gates: bool | None = setting(
         None,
         "draw the gates' noise in float32 and compute them step by step, as Eqs. 1-3 are written "
-        "(default: faster, with two random bytes per gate)",
+        "(default: faster, with noise of 16 or 23 bits)",
         role=Role.COMPUTE,
     )
 
