@@ -397,15 +397,21 @@ def test_results_are_small():
 SECOND_HALF = ROOT / "results" / "study" / "second-half"
 
 
-def second_half(position: int) -> dict:
+def suites(name: str, task: str) -> list[dict]:
+    """Records of a model's suites on a task: before texts were carried over, and after."""
+    return [r for r in read_jsonl(SECOND_HALF / f"{name}.jsonl") if r["task"] == task]
+
+
+def second_half(position: int, task: str = "sst2") -> dict:
     """What compare_suites.py makes of the records at `position` (0: before texts were carried)."""
     ticket, dense = (
-        [SuiteRecord.of(read_jsonl(SECOND_HALF / f"{name}.jsonl")[position], name)]
+        [SuiteRecord.of(suites(name, task)[position], name)]
         for name in ("ticket-robust-0.3", "dense-epochs19")
     )
-    return compare(ticket, dense)["sst2"]["measures"]
+    return compare(ticket, dense)[task]["measures"]
 
 
+@pytest.mark.parametrize("task", TABLE_TASKS)
 @pytest.mark.parametrize(
     "row, position, measure",
     [
@@ -419,29 +425,40 @@ def second_half(position: int) -> dict:
         ("*without carried texts*: class-equalized", 0, "Aua, class-equalized"),
     ],
 )
-def test_the_page_of_the_study_has_the_numbers_of_the_second_half(row, position, measure):
-    numbers = second_half(position)[measure]
+def test_the_page_of_the_study_has_the_numbers_of_the_second_half(row, position, measure, task):
+    numbers = second_half(position, task)[measure]
     cells = [row, f"{numbers['model']:.1f}", f"{numbers['reference']:.1f}"]
     line = f"| {' | '.join(cells)} | {rate(Rate(*numbers['difference']))} |"
     assert line in (ROOT / "docs" / "study.md").read_text()
 
 
-def test_the_pages_count_the_rows_that_carried_texts_fool():
+@pytest.mark.parametrize(("task", "rows"), [("sst2", (63, 32)), (TABLE_TASKS[0], (69, 20))])
+def test_the_pages_count_the_rows_that_carried_texts_fool(task, rows):
     survived = [
         SuiteRecord.of(r, "ticket").states["union"].right().sum()
-        for r in read_jsonl(SECOND_HALF / "ticket-robust-0.3.jsonl")
+        for r in suites("ticket-robust-0.3", task)
     ]
-    assert survived == [63, 63 - 32]
-    text = " ".join((ROOT / "docs" / "study.md").read_text().split())
-    assert "on 63 rows" in text and "fool it on 32 of them" in text
-    assert "32 of the 63 rows" in " ".join((ROOT / "README.md").read_text().split())
-    dense = [r["percent"] for r in read_jsonl(SECOND_HALF / "dense-epochs19.jsonl")]
+    assert survived == [rows[0], rows[0] - rows[1]]
+    dense = [r["percent"] for r in suites("dense-epochs19", task)]
     assert dense[0]["union"] == dense[1]["union"]  # no row falls the other way round
+
+
+def test_the_pages_say_on_how_many_rows_carried_texts_fool():
+    text = " ".join((ROOT / "docs" / "study.md").read_text().split())
+    assert (
+        "on 63 rows" in text and "fool it on 32 of them (on Rotten Tomatoes, on 20 of 69)" in text
+    )
+    text = " ".join((ROOT / "README.md").read_text().split())
+    measure = second_half(-1, TABLE_TASKS[0])
+    equalized, mean = (measure[f"Aua, {name}"] for name in ("class-equalized", "mean"))
+    endpoint = "{:.1f} [{:.1f}, +{:.1f}]".format(*equalized["difference"]).replace("-", "−")
+    assert "32 of the 63 rows" in text and f"On Rotten Tomatoes it is {endpoint}" in text
+    assert f"the mean still gains {mean['difference'][0]:.1f}" in text
 
 
 def test_the_page_of_the_study_has_the_answers_of_the_probe():
     of_ticket, of_dense = (
-        read_jsonl(SECOND_HALF / f"{name}.jsonl")[-1]["default_answer"]
+        suites(name, "sst2")[-1]["default_answer"]
         for name in ("ticket-robust-0.3", "dense-epochs19")
     )
     positive = [round(a[k][-1][1]) for k in ("unknown", "random") for a in (of_ticket, of_dense)]
@@ -451,5 +468,11 @@ def test_the_page_of_the_study_has_the_answers_of_the_probe():
         in text
     )
     assert "with random words {} and {} %".format(*positive[2:]) in text
+    unknown = [
+        round(suites(name, TABLE_TASKS[0])[-1]["default_answer"]["unknown"][-1][1])
+        for name in ("ticket-robust-0.3", "dense-epochs19")
+    ]
+    other = "to {} % of the texts whose content words are [UNK], dense to {} %".format(*unknown)
+    assert text.count(other) == 1
     shifted = second_half(-1)["Aua, margin attack, reference with equal Clean"]
     assert f"reaches {shifted['reference']:.1f}, not {shifted['model']:.1f}" in text
