@@ -101,19 +101,20 @@ class _Gated(nn.Module):
         """The current gates, one per weight: float, (out, in), in [0, 1]."""
         if self.fixed_gate is not None:
             per_block = self.fixed_gate.to(self.weight.dtype)
-        elif self.uniform is not None:
-            per_block = hard_concrete.sample_gate(self.scores, self.uniform_draws())
+        elif (uniform := self.uniform_draws()) is not None:
+            per_block = hard_concrete.sample_gate(self.scores, uniform)
         else:
             per_block = hard_concrete.soft_gate(self.scores)
         return expand_blocks(per_block, self.weight.shape)
 
-    def uniform_draws(self) -> Tensor:
+    def uniform_draws(self) -> Tensor | None:
         """The noise of the current pass as float32 draws from U(0, 1), of the scores' shape."""
-        if self.uniform.dtype == torch.uint8:
-            return hard_concrete.uniform_of_bytes(self.uniform)
-        if self.uniform.dtype == torch.int32:
-            return hard_concrete.uniform_of_key(self.uniform, self.scores.shape)
-        return self.uniform
+        noise = self.uniform
+        if noise is None or noise.is_floating_point():
+            return noise
+        if noise.dtype == torch.uint8:
+            return hard_concrete.uniform_of_bytes(noise)
+        return hard_concrete.uniform_of_key(noise, self.scores.shape)
 
     def gated_weight(self) -> Tensor:
         """m * W: (out, in), in the weight's dtype; on the fast path, in autocast's dtype."""
