@@ -101,6 +101,7 @@ class TicketFacts:
     @property
     def name(self) -> str:
         units = f" of {', '.join(self.structure)}" if self.structure else ""
+        units += " (uniform)" if self.uniform else ""
         return f"{self.kind.replace('_', ' ')} ticket{units}".replace("_", " ")
 
     @property

@@ -13,6 +13,7 @@ from evaluation.records import (
     ROW_SETTINGS,
     STRICT_COMPARISON,
     AttackRecord,
+    TicketFacts,
     read_records,
     search_settings,
 )
@@ -133,3 +134,18 @@ def test_a_record_is_read_once_and_kept_as_it_is_in_its_file(tmp_path):
     path.write_text("".join(json.dumps(line) + "\n" for line in (first, again)))
     [record] = read_records([path])
     assert record.raw == again
+
+
+def test_tickets_of_units_have_names_of_their_own():
+    """The name is part of what makes records seeds of one model."""
+    common = {"kind": "magnitude", "sparsity_asked": 0.5}
+    tickets = [
+        {},
+        {"structure": ["ffn_neurons"]},
+        {"structure": ["ffn_neurons"], "uniform": True},
+        {"structure": ["ffn_neurons", "heads"], "uniform": True},
+    ]
+    names = [TicketFacts(**common | facts).name for facts in tickets]
+    assert len(set(names)) == 4
+    assert names[0] == "magnitude ticket"
+    assert names[2] == "magnitude ticket of ffn neurons (uniform)"
