@@ -76,9 +76,9 @@ def _mixed(x: Tensor) -> Tensor:
     return x ^ ((x >> 16) & 0xFFFF)
 
 
-def _draws_of_key(key: Tensor, like: Tensor) -> Tensor:
-    """2^23 u of `uniform_of_key` for each entry of `like`, which is flat."""
-    position = torch.arange(like.numel(), dtype=torch.int32, device=like.device) + key[2]
+def _draws_of_key(key: Tensor, gates: int) -> Tensor:
+    """2^23 u of `uniform_of_key`: float32, (gates,)."""
+    position = torch.arange(gates, dtype=torch.int32, device=key.device) + key[2]
     mixed = _mixed(_mixed(position + key[0]) ^ key[1])
     return ((mixed >> 9) & (2**23 - 1)).float().add(0.5)
 
@@ -89,8 +89,7 @@ def uniform_of_key(key: Tensor, shape: torch.Size) -> Tensor:
     `key`: int32, (3,): two random words, and the position of the first gate among all gates.
     Returns float32, `shape`, in (0, 1): the middle of one of 2^23 equal intervals.
     """
-    like = torch.empty(shape.numel(), device=key.device)
-    return (_draws_of_key(key, like) / 2**23).view(shape)
+    return (_draws_of_key(key, shape.numel()) / 2**23).view(shape)
 
 
 def keyed_weight_and_slope(
@@ -101,7 +100,8 @@ def keyed_weight_and_slope(
     `scores`, `weight`: float32, (gates,). `key`: int32, (3,). Returns two tensors of `dtype`,
     (gates,). No noise is stored, and it does not depend on the number of threads.
     """
-    return _gated_weight_and_slope(scores, _draws_of_key(key, scores), 2**23, weight, dtype)
+    u = _draws_of_key(key, scores.numel())
+    return _gated_weight_and_slope(scores, u, 2**23, weight, dtype)
 
 
 def _gated_weight_and_slope(
