@@ -22,6 +22,7 @@ from training.settings import (
     check_structure,
     resolve_data_settings,
 )
+from training.targets import TargetSettings, check_target
 from training.tasks import check_task, resolve_task
 from utils import cli, interrupts
 from utils.settings import Role, changed, parse, recipe_of, setting
@@ -37,6 +38,7 @@ class Settings(
     TrainingSettings,
     SearchDeviations,
     AdversarySettings,
+    TargetSettings,
 ):
     """Search (the paper's Table 6; the defaults are SST-2's)."""
 
@@ -59,30 +61,6 @@ class Settings(
     lambda_startup_frac: float = setting(0.1, "share of training with lambda 0", cli.fraction)
     lambda_warmup_frac: float = setting(
         0.3, "share of training over which lambda then rises to --lambda_amp", cli.fraction
-    )
-    target_sparsity: float | None = setting(
-        None,
-        "end at this sparsity; --lambda_amp and --sparsity are not read then",
-        cli.sparsity,
-        role=Role.TICKET,
-    )
-    target_speedup: float | None = setting(
-        None,
-        "end at units whose removal makes the model faster by this factor, by --latency_table; "
-        "--lambda_amp and --sparsity are not read then",
-        cli.positive_float,
-        role=Role.TICKET,
-    )
-    latency_table: str | None = setting(
-        None,
-        "measured times for --target_speedup, written by benchmarks/latency_table.py",
-        role=Role.PLACE,
-    )
-    multiplier_lr: float | None = setting(
-        None,
-        "with a target: growth of the multipliers over the run, per unit of the gap (default: 20)",
-        cli.positive_float,
-        role=Role.TICKET,
     )
     mask_p: float = setting(0.9, "test-time gates (Eq. 5) at the start", cli.open_fraction)
     out_w_per_mask: int = setting(
@@ -128,31 +106,6 @@ def parse_args(argv: list[str] | None = None) -> Settings:
     if any(e != "best" and e > args.epochs for e in args.keep_scores):
         raise cli.UserError(f"--keep_scores names an epoch beyond --epochs {args.epochs}")
     return args
-
-
-def check_target(args: Settings) -> None:
-    """UserError for settings that do not go with --structure, or with a target."""
-    has_target = args.target_sparsity is not None or args.target_speedup is not None
-    unread: list[str] = []
-    if args.structure:
-        blocks = (args.out_w_per_mask, args.in_w_per_mask) != (1, 1)
-        unread += ["blocks of weights (--out_w_per_mask, --in_w_per_mask) are"] if blocks else []
-        unread += ["--compile is"] if args.compile else []
-    if args.structure or has_target:
-        unread += ["--penalty_mean matrices is"] if args.penalty_mean == "matrices" else []
-    if unread:
-        raise cli.UserError(f"{unread[0]} not read with --structure or a target: leave it out")
-    if args.target_sparsity is not None and args.target_speedup is not None:
-        raise cli.UserError("give --target_sparsity or --target_speedup, not both")
-    if (args.latency_table is None) != (args.target_speedup is None):
-        raise cli.UserError("--target_speedup and --latency_table need each other")
-    if args.target_speedup is not None and not args.structure:
-        raise cli.UserError(
-            "removing single weights makes no model faster: --target_speedup needs --structure"
-        )
-    if args.multiplier_lr is not None and not has_target:
-        raise cli.UserError("--multiplier_lr needs --target_sparsity or --target_speedup")
-    args.multiplier_lr = args.multiplier_lr or (20.0 if has_target else None)
 
 
 if __name__ == "__main__":
@@ -284,7 +237,6 @@ class Clocks:
         is_short = args.schedule_length == "examples"  # D17
         self.lr_steps = examples * args.epochs // args.bsz if is_short else self.total_steps
         self.counts_per_step = tensors_per_batch if args.lambda_clock == "tensors" else 1  # D1
-        self.has_target = args.multiplier_lr is not None
 
     def lr(self, step: int) -> float:
         return optim.lr_at(step, self.args.lr, self.args.warmup_ratio, self.lr_steps)
@@ -292,7 +244,7 @@ class Clocks:
     def lambda_reg(self, step: int) -> float:
         """lambda; with a target, the share of the way to it."""
         a, count = self.args, step * self.counts_per_step
-        amplitude = 1.0 if self.has_target else a.lambda_amp
+        amplitude = 1.0 if a.has_target else a.lambda_amp
         return optim.lambda_at(
             count, self.total_steps, amplitude, a.lambda_startup_frac, a.lambda_warmup_frac
         )
@@ -344,7 +296,7 @@ def measure_gates(search: Search, dev) -> dict:
 
 def make_penalty(args: Settings, units, steps: int, device) -> Penalty:
     """lambda R(m), or what leads to the target."""
-    if args.multiplier_lr is None:
+    if not args.has_target:
         return Penalty(units, args.penalty_mean)
     wanted = 1 / args.target_speedup if args.target_speedup else 1 - args.target_sparsity
     table = LatencyTable(args.latency_table) if args.latency_table else None
