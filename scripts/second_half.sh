@@ -71,6 +71,18 @@ suite() {
         --neighbours "$NEIGHBOURS" --result_file "$RECORDS/$model.jsonl" "$@"
 }
 
+# sweep NAME...: TextFooler's search on these models at several temperatures, which with more than two
+# classes can change the order of candidates.
+sweep() {
+    [ "${TRAIN_ONLY:-no}" = no ] || return 0
+    for name in "$@"; do
+        do_or_show "$PYTHON" "$ROOT/attack.py" --model_name "$base/$name" \
+            --recipe textfooler-neighbours --temperature 1,sweep \
+            --num_examples 300 --new_rows_after 200 \
+            --neighbours "$NEIGHBOURS" --result_file "$RECORDS/temperatures.jsonl"
+    done
+}
+
 # on TASK: its data, its committed ticket of $seed, and the folder of its runs.
 on() {
     task=$1 task_data='' rows=''
@@ -124,8 +136,10 @@ for phase in "$@"; do
                 stage 1 EPOCHS=19 TAG=-epochs19
                 stage 2 KINDS="robust no_adversary" SEARCH_EPOCHS=6 ADV_STEPS=3
                 stage 3 KINDS="robust no_adversary random_matched" SPARSITIES=0.3 EPOCHS=10
-                attack dense-epochs19 ticket-robust-0.3 ticket-no_adversary-0.3 \
-                    ticket-random_matched-0.3
+                models='dense-epochs19 ticket-robust-0.3 ticket-no_adversary-0.3
+                    ticket-random_matched-0.3'
+                attack $models
+                sweep $models
                 ;;
             3b)
                 on sst2

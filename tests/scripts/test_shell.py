@@ -520,13 +520,17 @@ def test_the_second_half_gives_each_script_flags_that_it_knows(phase, echo_pytho
             attacked.append(args)
             assert args.model_name in trained
             assert args.num_examples == 300 and args.new_rows_after == 200
-            assert args.result_file == f"kept/{Path(args.model_name).name}.jsonl"
+            swept = args.suite is None
+            kept_in = "temperatures" if swept else Path(args.model_name).name
+            assert args.result_file == f"kept/{kept_in}.jsonl"
+            assert not swept or len(args.temperature) == 4
         else:
             trained.add(args.output_dir)
             assert args.seed in (11, 14) and f"seed{args.seed}" in args.output_dir
             if args.task_name == "ag_news":
                 assert args.max_train_rows == 6000 and args.max_seq_length == 128
     assert attacked
+    assert (phase == "3") == any(args.suite is None for args in attacked)
 
 
 def test_the_second_half_uses_the_committed_tickets(echo_python):
