@@ -64,8 +64,8 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     draw = np.random.default_rng(0)
     print(
-        "| seeds | rows | truth % | sd of seeds (logit) | ours covers % | Student's t covers % | "
-        "width of ours |\n|---|---|---|---|---|---|---|"
+        "| seeds | rows | true Aua % | sd of seeds (logit) | coverage of our interval % | "
+        "coverage of Student's t % | width of our interval, points |\n|---|---|---|---|---|---|---|"
     )
     cases = list(itertools.product(WORLDS, SEEDS, ROWS))
     with common.make_progress(len(cases) * repeats, 0, "repeat", "coverage") as progress:

@@ -227,8 +227,8 @@ class Place:
         search = self._training("search_ticket", folder, planned, self.tuned.search)
         if kind == "robust" and not search.args.adv_steps:
             raise UserError(
-                "ADV_STEPS in the environment: '0' is not a whole number >= 1, which a robust "
-                "ticket needs"
+                "a robust ticket needs an adversary: unset ADV_STEPS and SEARCH_ADV_STEPS, or give "
+                "1 or more"
             )
         if not self.pipeline.keep_search_epochs or kind != "robust" or tag:
             return search

@@ -55,7 +55,7 @@ SCALES = by_name(
         sparsities=tuple(i / 10 for i in range(1, 10)),
         attacked_epochs=tuple(range(1, EPOCHS_FIGURE + 1)),
     ),
-    # Table 1 takes an hour on two cores. Chosen before any attack.
+    # Chosen before any attack.
     Scale(
         "mini",
         "builtin/minilm",

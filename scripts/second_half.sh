@@ -5,8 +5,9 @@
 #   DRY_RUN=yes sh scripts/second_half.sh 1 2   print the commands
 #
 # DATA (default: data) holds sst2/{train,dev}.tsv and ag_news/{train,test}.tsv.gz, NEIGHBOURS the
-# table of neighbors (docs/attacks.md). RUNS (default: runs/second-half) gets the run folders. SEEDS
-# (default: 11 12 13) are the seeds. TRAIN_ONLY=yes leaves out the attacks. The same command resumes.
+# table of neighbors (docs/attacks.md). RUNS (default: runs/second-half) gets the run folders,
+# RECORDS (default: results/study/second-half) a record per model. SEEDS
+# (default: 11 12 13) are the seeds. TRAIN_ONLY=yes skips the attacks. The same command resumes.
 . "$(dirname -- "$0")/line_endings.sh" #
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)

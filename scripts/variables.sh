@@ -27,7 +27,7 @@ KINDS             2 3     kinds of scores (default: robust)
 SEARCH_EPOCHS     2       epochs of the search
 MASK_LR           2       learning rate of the scores
 LAMBDA            2       weight of the penalty R(m)
-ADV_STEPS         2       K, ascents per optimizer step
+ADV_STEPS         2       K, gradient passes per optimizer step (0: no adversary)
 ADV_LR            2       eta, size of an ascent
 ADV_INIT          2       eps_0, size of the first perturbation
 IMP_SPARSITY      2       sparsity at which iterative pruning ends

@@ -18,7 +18,7 @@ class Task:
     `label_names`: empty for a custom task until load_splits reads its training file.
     `attack_column`: the column that is attacked (D12). `max_seq_length`: in tokens.
     `test_split`: the hub split that serves as test (GLUE's official dev, because GLUE's test has no
-    labels). dev is always 10 % of train. `paper_attacked_rows`: number of rows that the paper
+    labels). dev is 10 % of train unless the data set or a flag gives one. `paper_attacked_rows`: number of rows that the paper
     attacks. `is_open`: any other data set, in `hub_id`, an id or a local folder. Its columns,
     labels and splits are empty until load_splits reads it, unless flags name them.
     """
