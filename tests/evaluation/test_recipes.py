@@ -19,11 +19,6 @@ pytestmark = pytest.mark.usefixtures("textattack")
 
 
 @pytest.fixture(scope="module")
-def model_and_tokenizer(tmp_path_factory):
-    return tools.load(tools.tiny_bert(tmp_path_factory.mktemp("model")))
-
-
-@pytest.fixture(scope="module")
 def sentence_encoder(tmp_path_factory) -> Path:
     """A SavedModel called as the hub's: a list of texts -> an embedding each."""
     with process_state.environment():  # TensorFlow sets variables when it is imported

@@ -35,7 +35,7 @@ def test_the_study_keeps_its_robust_tickets(tmp_path, capsys):
     assert "is another ticket than" in capsys.readouterr().err
 
 
-def test_epochs_are_kept_until_all_controls_are_taken_from_them(tmp_path, monkeypatch):
+def test_epochs_are_kept_until_all_controls_are_taken_from_them(tmp_path):
     def planned() -> dict[str, Job]:
         return plan_study(tmp_path, "RobustT 30 %", "RobustT 50 %")
 

@@ -3,14 +3,7 @@
 import csv
 
 import pytest
-from record_tools import (
-    LTH,
-    attack,
-    aua_of,
-    general,
-    report,
-    rows_of,
-)
+from record_tools import LTH, attack, aua_of, general, report, rows_of
 
 from evaluation import records
 from experiments.models import DENSE

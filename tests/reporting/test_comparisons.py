@@ -4,15 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from record_tools import (
-    LTH,
-    ROBUST_30,
-    attack,
-    aua_of,
-    general,
-    report,
-    rows_of,
-)
+from record_tools import LTH, ROBUST_30, attack, aua_of, general, report, rows_of
 
 from evaluation.intervals import crossed_interval
 from experiments.models import DENSE

@@ -3,15 +3,7 @@
 import re
 
 import pytest
-from record_tools import (
-    attack,
-    aua_of,
-    controlled,
-    general,
-    report,
-    rows_of,
-    write,
-)
+from record_tools import attack, aua_of, controlled, general, report, rows_of, write
 
 from evaluation import records
 from experiments.models import DENSE, Model

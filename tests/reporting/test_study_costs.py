@@ -3,15 +3,7 @@
 import json
 
 import pytest
-from record_tools import (
-    SEARCH,
-    TASK,
-    attack,
-    controlled,
-    rows_of,
-    study,
-    write,
-)
+from record_tools import SEARCH, TASK, attack, controlled, rows_of, study, write
 
 from evaluation import records
 from experiments.models import DENSE, Model

@@ -6,13 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import fails
-from record_tools import (
-    SEARCH,
-    TASK,
-    rows_of,
-    study,
-    study_flags,
-)
+from record_tools import SEARCH, TASK, rows_of, study, study_flags
 
 from reporting import style
 from training import deviations

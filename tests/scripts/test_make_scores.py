@@ -6,9 +6,7 @@ import pytest
 import torch
 from conftest import call, make_encoder
 from safetensors.torch import load_file
-from script_tools import (
-    retrain,
-)
+from script_tools import retrain
 
 from masking import ticket_files, tickets
 from utils.files import read_jsonl

@@ -6,11 +6,7 @@ import pytest
 import torch
 from conftest import BAD, GOOD, PLAIN, sentences, write_tsv
 from safetensors.torch import load_file, save_file
-from script_tools import (
-    finetune,
-    retrain,
-    search,
-)
+from script_tools import finetune, retrain, search
 
 from masking import ticket_files
 from utils.files import read_jsonl

@@ -11,14 +11,7 @@ import pytest
 import torch
 from conftest import call, log_lines
 from safetensors.torch import load_file
-from script_tools import (
-    at_call,
-    finetune,
-    killed_in_step,
-    retrain,
-    search,
-    without_times,
-)
+from script_tools import at_call, finetune, killed_in_step, retrain, search, without_times
 from slurm_here import free_port
 
 from masking import ticket_files

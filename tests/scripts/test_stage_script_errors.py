@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -36,15 +35,15 @@ def test_a_python_that_is_missing_is_an_error(script, copied_scripts, tmp_path):
 
 
 @pytest.fixture
-def failing_python(tmp_path) -> str:
-    """Like echo_python, but the attack textfooler exits with the status in the file `status`."""
-    path = tmp_path / "python"
-    path.write_text(
-        '#!/bin/sh\nfor a in "$@"; do printf "<%s>" "$a"; done\necho\n'
-        'case "$*" in *"--recipe textfooler "*) exit "$(cat "${0%/*}/status")" ;; esac\n'
-    )
-    path.chmod(0o755)
-    return str(path)
+def failing_python(echo_python, tmp_path):
+    """Makes echo_python exit with the status in the file `status` where a command has the words."""
+
+    def failing(words: str) -> str:
+        with open(echo_python, "a") as f:
+            f.write(f'case "$*" in *"{words} "*) exit "$(cat {tmp_path}/status)" ;; esac\n')
+        return echo_python
+
+    return failing
 
 
 @pytest.mark.parametrize(
@@ -57,7 +56,8 @@ def failing_python(tmp_path) -> str:
 def test_a_failed_attack_stops_nothing_but_a_signal_does(
     script, settings, runs, failing_python, tmp_path
 ):
-    settings |= {"PYTHON": failing_python, "TASKS": "sst2", "SEEDS": "1 2", "RUNS": "r"}
+    python = failing_python("--recipe textfooler")
+    settings |= {"PYTHON": python, "TASKS": "sst2", "SEEDS": "1 2", "RUNS": "r"}
     (tmp_path / "status").write_text("2")
     done = shell(script, settings)
     lines = done.stdout.splitlines()
@@ -118,14 +118,9 @@ def test_recipes_and_sparsities_are_checked_before_anything_runs(echo_python):
         assert f"<--sparsity><{right}>" in done.stdout and not done.stderr
 
 
-def test_failed_scores_skip_their_kind_but_a_signal_ends_the_stage(tmp_path):
-    python = tmp_path / "python"
-    python.write_text(
-        '#!/bin/sh\nfor a in "$@"; do printf "<%s>" "$a"; done\necho\n'
-        f'case "$*" in *"--kind complement "*) exit "$(cat "{tmp_path}/status")" ;; esac\n'
-    )
-    python.chmod(0o755)
-    settings = {"PYTHON": str(python), "TASKS": "sst2", "SEEDS": "1 2", "RUNS": "r"}
+def test_failed_scores_skip_their_kind_but_a_signal_ends_the_stage(failing_python, tmp_path):
+    python = failing_python("--kind complement")
+    settings = {"PYTHON": python, "TASKS": "sst2", "SEEDS": "1 2", "RUNS": "r"}
     settings |= {"KINDS": "complement random robust", "RECIPES": "pwws"}
     (tmp_path / "status").write_text("2")
     done = shell(STAGES[2], settings)
@@ -142,7 +137,7 @@ def test_failed_scores_skip_their_kind_but_a_signal_ends_the_stage(tmp_path):
     assert done.returncode == 143 and "retrain_ticket" not in done.stdout and not done.stderr
 
 
-SHELL = [
+UNKNOWN_WORDS = [
     ("stage1-finetune.sh", {"TASKS": "sst3"}, "unknown task 'sst3'"),
     ("stage2-search-ticket.sh", {"TASKS": "sst3"}, "unknown task 'sst3'"),
     ("stage3-draw-retrain_ticket.sh", {"TASKS": "sst3"}, "unknown task 'sst3'"),
@@ -156,20 +151,13 @@ SHELL = [
 ]
 
 
-@pytest.mark.parametrize(("script", "variables", "message"), SHELL)
+@pytest.mark.parametrize(("script", "variables", "message"), UNKNOWN_WORDS)
 def test_shell_scripts_refuse_unknown_words(tmp_path, script, variables, message):
     python = tmp_path / "a 'quoted\" python"
     python.write_text('#!/bin/sh\necho called >> "$JOURNAL"\n')
     python.chmod(0o755)
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHON": str(python),
-        "TASKS": "sst2",
-        "JOURNAL": str(tmp_path / "journal"),
-    } | variables
-    done = subprocess.run(
-        ["sh", str(ROOT / script)], env=environment, capture_output=True, text=True
-    )
+    usual = {"PYTHON": str(python), "TASKS": "sst2", "JOURNAL": str(tmp_path / "journal")}
+    done = shell(script, usual | variables)
     assert done.returncode == 2 and not (tmp_path / "journal").exists()
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert message in done.stderr

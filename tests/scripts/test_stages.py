@@ -6,10 +6,7 @@ import pytest
 import torch
 from conftest import log_lines
 from safetensors.torch import load_file
-from script_tools import (
-    retrain,
-    search,
-)
+from script_tools import retrain, search
 from transformers import AutoModelForSequenceClassification
 
 from masking import families, ticket_files, tickets
@@ -98,7 +95,7 @@ def test_retraining_starts_from_the_pretrained_weights(runs, encoder, tmp_path):
         assert torch.equal(after[f"{path}.weight"], before[f"{path}.weight"] * mask)
 
 
-def test_labels_that_a_mask_has_seen_are_counted(runs, tmp_path):
+def test_labels_that_a_mask_has_seen_are_counted(runs):
     _, _, manifest = ticket_files.load_scores(runs / "search" / "scores.safetensors")
     assert manifest["label_passes"] == 4 + 3  # stage 1's epochs, and the search's
     _, _, first = ticket_files.load_scores(runs / "search" / "scores_epoch1.safetensors")

@@ -5,11 +5,7 @@ import shutil
 
 import pytest
 from conftest import log_lines
-from script_tools import (
-    Killed,
-    die,
-    finetune,
-)
+from script_tools import Killed, die, finetune
 
 from utils.files import read_jsonl
 
@@ -38,7 +34,7 @@ def test_a_control_ends_at_the_tickets_training_loss(runs, encoder, sst2_folder,
 
 
 def test_a_control_from_a_longer_run_equals_the_one_trained_by_itself(
-    runs, encoder, sst2_folder, tmp_path
+    encoder, sst2_folder, tmp_path
 ):
     every = "1,2,3,4,5,6"
     longer = finetune(encoder, sst2_folder, tmp_path / "longer", epochs=6, keep_epochs=every)

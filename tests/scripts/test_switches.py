@@ -5,11 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from script_tools import (
-    finetune,
-    retrain,
-    search,
-)
+from script_tools import finetune, retrain, search
 
 from masking import ticket_files, tickets
 from utils.files import read_jsonl

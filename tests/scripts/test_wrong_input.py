@@ -11,9 +11,7 @@ from conftest import fails, skip_without_textattack
 ROOT = Path(__file__).resolve().parents[2]
 
 FILES = {"data_dir": None, "test_file": "/data/dev.tsv"}
-
 TAYLOR = {"kind": "taylor", "finetuned": "/dense", "calibration_rows": 8}
-
 NO_DATA = {"data_dir": None}
 
 
