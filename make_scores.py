@@ -114,8 +114,8 @@ from masking.structures import Units
 from masking.tickets import Shapes
 from training import checkpoints, importance, models, tokenizers
 from training.batching import Encoded, encode
+from training.rounds import label_passes_of
 from training.rows import sample_balanced
-from training.settings import recipe_in
 from training.splits import load_splits
 from training.tasks import Task
 from utils.environment import environment
@@ -256,7 +256,7 @@ def check_start(args: Settings, pretrained: PreTrainedModel, encoder: dict) -> N
 
 def scores_of_rows(kind: str, model: PreTrainedModel, encoded: Encoded, units: list[Units]) -> dict:
     """Name -> scores: float, (out, in) or (units, 1). UserError if all are 0 (no gradient)."""
-    with cli.explain("--kind wanda: "):
+    with cli.explain(f"--kind {kind}: "):
         if kind == "wanda":
             values = importance.weights_times_inputs(model, encoded)
         else:
@@ -284,11 +284,8 @@ def from_scores(args: Settings) -> tuple[dict, Shapes, dict]:
         facts = _facts(manifest, path, "complement_of")
         if "up_to_sparsity" in manifest:  # IMP ranks weights from this sparsity on
             facts["from_sparsity"] = 1 - manifest["up_to_sparsity"]
-        if "label_passes" in manifest:
-            facts["label_passes"] = manifest["label_passes"]
-        elif "sparsity_after_round" in manifest:  # IMP's order needs all of its rounds
-            rounds = len(manifest["sparsity_after_round"])
-            facts["label_passes"] = rounds * recipe_in(manifest)["epochs"]
+        if passes := label_passes_of(manifest):  # IMP's order needs all of its rounds
+            facts["label_passes"] = passes
         return scores, shapes, facts
     noise = torch.Generator().manual_seed(seed_for(args.seed, "random matched scores"))
     for name, s in scores.items():

@@ -55,26 +55,11 @@ from masking import encoders, surgery, ticket_files, tickets
 from training import adversary, loading, loop, models, optim, prediction, tokenizers
 from training.batching import Encoded, collate, encode
 from training.prediction import inputs_of
+from training.rounds import sparsities_of_rounds
 from training.splits import load_splits
 from training.trainee import Trainee, check_processes, make_trainee
 from utils import devices
 from utils.runs import Run, environment
-
-MOST_ROUNDS = 1000
-
-
-def sparsities_of_rounds(to_sparsity: float, share: float, share_of: str) -> list[float]:
-    """Sparsity after each round; the last round removes what is missing to `to_sparsity`."""
-    reached, after = 0.0, []
-    while not after or reached < to_sparsity - 1e-9:
-        reached += share if share_of == "all" else share * (1 - reached)
-        after.append(min(round(reached, 12), to_sparsity))
-        if len(after) > MOST_ROUNDS:
-            raise cli.UserError(
-                f"--share_per_round {share} takes more than {MOST_ROUNDS} rounds to --to_sparsity "
-                f"{to_sparsity}: remove more in each"
-            )
-    return after
 
 
 def prune(

@@ -131,6 +131,7 @@ from training import adversary, loading, loop, models, optim, results, tokenizer
 from training.batching import collate, encode
 from training.penalty import Penalty
 from training.prediction import inputs_of
+from training.rounds import label_passes_of
 from training.settings import recipe_in
 from training.splits import load_splits
 from training.trainee import check_processes, make_trainee
@@ -230,18 +231,6 @@ def describe_ticket(args: Settings, model, masks: tickets.Masks, origin: dict) -
         "density_by_matrix": tickets.density_by(masks, {name: name for name in masks}),
         "environment": environment(),
     }
-
-
-def label_passes_of(source: dict, sparsity: float) -> int:
-    """Passes over the labels that a ticket's mask has seen.
-
-    Iterative pruning has seen as many rounds as the sparsity took; noise has seen no label.
-    """
-    after_round = source.get("sparsity_after_round")
-    if not after_round:
-        return source.get("label_passes") or 0
-    rounds = sum(reached < sparsity - 1e-9 for reached in after_round) + 1
-    return min(rounds, len(after_round)) * source["recipe"]["epochs"]
 
 
 def reinitialise(args: Settings, model, masks: tickets.Masks) -> None:

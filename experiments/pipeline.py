@@ -1,6 +1,5 @@
 """From a model of a table to its runs: what it is made from, how it is trained and attacked."""
 
-import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from experiments.jobs import Attack, Job
 from experiments.models import DENSE, Model
 from experiments.scales import Scale
 from masking.kinds import GATE_KINDS
+from training.rounds import sparsities_of_rounds
 from training.settings import DataSettings
 from training.tasks import TASKS, folder_of, name_in_records
 from utils.cli import UserError
@@ -164,8 +164,8 @@ class Place:
             return epochs + self._search(ticket.kind).args.epochs + self.scale.epochs
         if ticket.kind.startswith("imp"):
             pruning = self._pruning(ticket.kind).args
-            rounds = math.ceil(ticket.sparsity / pruning.share_per_round - 1e-9)
-            return epochs + rounds * pruning.epochs
+            share = (pruning.share_per_round, pruning.share_of)
+            return epochs + len(sparsities_of_rounds(ticket.sparsity, *share)) * pruning.epochs
         if ticket.kind in FROM_STAGE_1:
             return epochs + self.scale.epochs + (ticket.kind == "taylor")
         return epochs
@@ -239,7 +239,8 @@ class Place:
         """Iterative magnitude pruning, also under a baseline's training; the job's name."""
         training = self._pruning(kind, tag)
         args = training.args
-        rounds = round(args.to_sparsity / args.share_per_round)
+        share = (args.share_per_round, args.share_of)
+        rounds = len(sparsities_of_rounds(args.to_sparsity, *share))
         passes = rounds * PASSES[args.method] * args.epochs
         return self._add(training, passes)
 

@@ -26,7 +26,7 @@ from utils.files import (
     write_json,
 )
 from utils.process_state import resume_threads
-from utils.settings import identity_of
+from utils.settings import identity_before, identity_of
 
 
 def seed_for(seed: int, purpose: str, *counters: object) -> int:
@@ -71,6 +71,7 @@ class Run:
         self.folder = Path(folder)
         self.stage = stage
         self.identity = identity_of(settings)
+        self._before = identity_before(settings)
         self.overwrite = settings.overwrite
         self._tensorboard = getattr(settings, "tensorboard", False)
         self._writer = None
@@ -104,13 +105,13 @@ class Run:
                 )
 
     def _check_same(self) -> None:
-        earlier = self.earlier.get("args", {})
         if self.earlier.get("stage") != self.stage:
             raise UserError(
                 f"{self.folder} holds a run of stage {self.earlier.get('stage')}; "
                 "choose another --output_dir, or pass --overwrite"
             )
         now = json.loads(json.dumps(self.identity))
+        earlier = json.loads(json.dumps(self._before)) | self.earlier.get("args", {})
         differing = [k for k in sorted(now.keys() | earlier.keys()) if now.get(k) != earlier.get(k)]
         if differing:
             shown = ", ".join(f"{k} {earlier.get(k)!r} then, {now.get(k)!r} now" for k in differing)

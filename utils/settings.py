@@ -49,18 +49,19 @@ def setting(
     unset: str | None = None,
     metavar: str | None = None,
     positional: bool = False,
+    earlier: Any = None,
 ) -> Any:
     """A field of a settings dataclass.
 
     `default`: REQUIRED, or the value where the flag is not given; None where something else
     decides, which `unset` or `help` then says. `check`: turns the flag's text into its value, or
     raises argparse.ArgumentTypeError. A field of type bool becomes a pair of flags, --x and --no-x.
-    `positional`: a word without a flag.
+    `positional`: a word without a flag. `earlier`: what runs did before the setting existed, if
+    that is not the default.
     """
     metadata = {"help": help, "check": check, "choices": choices, "role": role, "nargs": nargs}
-    return _field(
-        default, metadata | {"unset": unset, "metavar": metavar, "positional": positional}
-    )
+    metadata |= {"unset": unset, "metavar": metavar, "positional": positional, "earlier": earlier}
+    return _field(default, metadata)
 
 
 def changed(group: type, name: str, default: Any, role: Role | None = None, **metadata: Any) -> Any:
@@ -117,9 +118,7 @@ def _add_flags(group: Any, cls: type, fields: list[dataclasses.Field]) -> None:
     types = _type_hints(cls)
     for f in fields:
         m = f.metadata
-        default = f.default
-        if f.default_factory is not dataclasses.MISSING:
-            default = f.default_factory()
+        default = _default_of(f)
         text = m["help"] + (f" (default: {m['unset']})" if m["unset"] else "")
         kwargs: dict[str, Any] = {"help": text, "required": m["required"], "default": default}
         if types[f.name] in (bool, bool | None):
@@ -132,6 +131,12 @@ def _add_flags(group: Any, cls: type, fields: list[dataclasses.Field]) -> None:
         group.add_argument(f.name if m["positional"] else f"--{f.name}", **kwargs)
 
 
+def _default_of(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
 def by_role(settings: Any, *roles: Role) -> dict[str, Any]:
     """The settings of these roles, by name."""
     fields = dataclasses.fields(settings)
@@ -141,6 +146,15 @@ def by_role(settings: Any, *roles: Role) -> dict[str, Any]:
 def identity_of(settings: Any) -> dict[str, Any]:
     """What defines a run: two calls that differ in one of these are two runs."""
     return by_role(settings, *(role for role in Role if role is not Role.OUTPUT))
+
+
+def identity_before(settings: Any) -> dict[str, Any]:
+    """What a run did whose manifest lacks a setting, because the setting did not exist yet."""
+    values = {}
+    for f in dataclasses.fields(settings):
+        earlier = f.metadata["earlier"]
+        values[f.name] = _default_of(f) if earlier is None else earlier
+    return {name: values[name] for name in identity_of(settings)}
 
 
 def recipe_of(settings: Any) -> dict[str, Any]:

@@ -19,14 +19,6 @@ def three_rounds(encoder, sst2_folder, tmp_path_factory):
     return imp(encoder, sst2_folder, folder, to_sparsity=0.5, share_per_round=0.2)
 
 
-def test_sparsities_of_rounds():
-    rounds = prune_iteratively.sparsities_of_rounds
-    assert rounds(0.3, 0.1, "all") == pytest.approx([0.1, 0.2, 0.3])
-    assert rounds(0.25, 0.1, "all") == pytest.approx([0.1, 0.2, 0.25])
-    assert rounds(0.3, 0.1, "remaining") == pytest.approx([0.1, 0.19, 0.271, 0.3])
-    assert len(rounds(0.9, 0.1, "all")) == 9
-
-
 def test_pruning_by_hand():
     """Two matrices with six weights. A round removes the smallest of the remaining weights."""
     a, b = nn.Linear(3, 1, bias=False), nn.Linear(3, 1, bias=False)

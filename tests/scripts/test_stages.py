@@ -102,12 +102,6 @@ def test_labels_that_a_mask_has_seen_are_counted(runs):
     assert first["label_passes"] == 4 + 1
     assert read_jsonl(runs / "ticket" / "records.jsonl")[0]["label_passes"] == 4 + 3 + 4
     assert read_jsonl(runs / "dense" / "records.jsonl")[0]["label_passes"] == 4
-    import retrain_ticket
-
-    imp = {"sparsity_after_round": [0.1, 0.2, 0.3], "recipe": {"epochs": 5}}
-    passes = [retrain_ticket.label_passes_of(imp, s) for s in (0.05, 0.1, 0.11, 0.3)]
-    assert passes == [5, 5, 10, 15]
-    assert retrain_ticket.label_passes_of({}, 0.3) == 0  # noise
 
 
 def test_a_finished_run_does_not_change_and_another_is_refused(runs, capsys):

@@ -1,13 +1,15 @@
 """Settings: a declaration defines the flag, its check, the run's identity and inheritance."""
 
 import dataclasses
+import json
 
 import pytest
 from script_tools import helps_of, parser_of, reached, scripts, settings_read
 
 from evaluation.settings import RESOURCE_FLAGS
 from training.settings import DataSettings, data_settings_in, recipe_in, resolve_data_settings
-from utils.cli import Parser, non_negative_int
+from utils.cli import Parser, UserError, non_negative_int
+from utils.runs import Run
 from utils.settings import (
     REQUIRED,
     Role,
@@ -40,6 +42,25 @@ class Example(Group):
     source: str = setting(REQUIRED, "file", role=Role.PLACE)
     rows: int = changed(Group, "rows", 5)
     kind: str = setting("a", "kind", choices=("a", "b"))
+
+
+@dataclasses.dataclass(kw_only=True)
+class Later(Group):
+    """A version with two further settings."""
+
+    overwrite: bool = setting(False, "discard", role=Role.OUTPUT)
+    extra: list = setting([], "something new")
+    switch: str | None = setting(None, "a deviation", choices=("a", "b"), earlier="a")
+
+
+def test_a_setting_that_is_new_does_not_make_earlier_runs_other_runs(tmp_path):
+    (tmp_path / "run.json").write_text(
+        json.dumps({"stage": "x", "status": "finished", "args": {"rows": 3}})
+    )
+    assert Run(tmp_path, "x", Later(switch="a")).finished
+    for other in (Later(switch="b"), Later(switch="a", extra=["e"]), Later(switch="a", rows=4)):
+        with pytest.raises(UserError, match="a run with other arguments"):
+            Run(tmp_path, "x", other)
 
 
 def test_a_declaration_is_a_flag_a_role_and_a_default(capsys):
