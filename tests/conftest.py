@@ -23,6 +23,16 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from utils import cli, devices, interrupts, process_state
 
+# Modules with fixtures that several test files share.
+pytest_plugins = [
+    "bad_inputs",
+    "fake_slurm",
+    "resource_tools",
+    "shell_tools",
+    "plan_tools",  # imports shell_tools
+    "stage_runs",
+]
+
 GOOD = ["good", "great", "funny", "fine", "happy", "bright", "sweet", "smart"]
 BAD = ["bad", "awful", "dull", "poor", "sad", "dark", "sour", "silly"]
 PLAIN = ["the", "a", "film", "movie", "plot", "story", "actor", "scene"]
@@ -283,6 +293,14 @@ def undrawn(request, monkeypatch):
     if not request.node.get_closest_marker("draws"):
         savefig = "matplotlib.figure.Figure.savefig"
         monkeypatch.setattr(savefig, lambda _figure, path, **_: Path(path).touch())
+
+
+@pytest.fixture
+def signals_as_in_a_terminal():
+    """A shell that runs the tests in the background makes them ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def words_of(flags: dict) -> list[str]:

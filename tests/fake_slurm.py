@@ -1,8 +1,14 @@
-"""Slurm's commands as shell scripts that note their calls and answer from files."""
+"""Slurm's commands as scripts that note their calls and answer from files; a plan to submit."""
 
 import os
 import stat
 from pathlib import Path
+
+import pytest
+from conftest import call, sentences, write_tsv
+
+import reproduce
+from experiments import planner
 
 SCRIPTS = {
     # Fails at the call whose number is in the file `fails_at`, with the text in `message`.
@@ -58,3 +64,48 @@ class FakeSlurm:
     @property
     def cancelled(self) -> list[str]:
         return (self.folder / "cancelled").read_text().split()
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch) -> FakeSlurm:
+    return FakeSlurm(tmp_path / "bin", monkeypatch)
+
+
+# Of the keys of 9 units: the random scores and ticket, its 2 attacks; dense, search, ticket, its 2.
+FIRST = "tiny/sst2/seed42/"
+
+
+@pytest.fixture
+def ground(tmp_path, monkeypatch):
+    """A folder whose name has spaces, quotes and a percent sign, with data and an encoder."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    folder = tmp_path / 'it\'s "my" 100% folder'
+    for name in ("train", "dev"):
+        write_tsv(folder / "data" / "sst2" / f"{name}.tsv", sentences(20, 1))
+    (folder / "tiny").mkdir()
+    return folder
+
+
+def plan_words(
+    ground: Path, *more: object, rows: tuple = ("RobustT", "Rand (global)")
+) -> list[str]:
+    flags = ["table1", "--scale", "mini", "--tasks", "sst2", "--rows", *rows, "--no-controls"]
+    flags += ["--data", ground / "data", "--encoder", ground / "tiny", "--runs", ground / "runs"]
+    flags += ["--recipes", "deepwordbug", "pwws", "--output_dir", ground / "out"]
+    return [str(word) for word in [*flags, "--cluster", "slurm", *more]]
+
+
+def run_plan(capsys, ground: Path, *more: object, **options) -> str:
+    """What the command prints."""
+    capsys.readouterr()
+    call("reproduce", *plan_words(ground, *more, **options))
+    return capsys.readouterr().out
+
+
+def scripts_of(ground: Path) -> dict[str, str]:
+    folder = ground / "runs" / "slurm"
+    return {path.name: path.read_text() for path in folder.glob("*.sh")}
+
+
+def jobs_of(ground: Path, **options) -> list:
+    return planner.make_plan(reproduce.parse_args(plan_words(ground, **options)))

@@ -1,10 +1,12 @@
-"""Invented attack records for the tests of reports and plans."""
+"""Invented attack records, and the reports that report.py makes of them."""
 
 import csv
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
+
+from conftest import call
 
 from evaluation.outcomes import COUNTED
 from experiments.models import DENSE, ROBUST, Model
@@ -13,6 +15,8 @@ from training import deviations
 TASK = "builtin/rotten_tomatoes"
 
 ROBUST_30 = replace(ROBUST, sparsity=0.3)
+
+LTH = Model(kind="imp", sparsity=0.3)
 
 SEARCH = deviations.SEARCH["paper"] | {"epochs": 6}
 
@@ -77,6 +81,18 @@ def rows_of(path: Path, **wanted: str) -> list[dict]:
         return [r for r in csv.DictReader(f) if all(r[k] == v for k, v in wanted.items())]
 
 
+def row_of(path: Path, **wanted: str) -> dict:
+    found = rows_of(path, **wanted)
+    assert len(found) == 1
+    return found[0]
+
+
+def aua_of(out: Path, method: str, table: str = "table1") -> dict:
+    """The row of a CSV file of the mini scale with a method's Aua."""
+    wanted = {"method": method, "metric": "aua", "recipe": "textfooler-minilm"}
+    return row_of(out / f"{table}.csv", **wanted)
+
+
 def controlled(seed: int = 42, aua: float = 60.0, **changes) -> dict:
     """A robust ticket whose mask has 9 label passes, retrained to a loss of 0.05."""
     record = attack(
@@ -84,3 +100,34 @@ def controlled(seed: int = 42, aua: float = 60.0, **changes) -> dict:
     )
     record["ticket"]["scores_sha256"] = f"scores of seed {seed}"
     return record
+
+
+def report(
+    tmp_path: Path, *targets: str, scale: str = "mini", further: tuple = (), lines: tuple = ()
+) -> Path:
+    """Make the targets from tmp_path/runs, with `lines` if any; the folder they were written to."""
+    if lines:
+        write(tmp_path / "runs", lines)
+    folders = ("--records", tmp_path / "runs", "--output_dir", tmp_path / "out")
+    call("report", "--make", *targets, "--scale", scale, *folders, *further)
+    return tmp_path / "out"
+
+
+def general(tmp_path: Path, out: str = "out", lines: tuple = ()) -> Path:
+    """Make the general table from tmp_path/runs, with `lines` if any; its folder."""
+    if lines:
+        write(tmp_path / "runs", lines)
+    call("report", "--records", tmp_path / "runs", "--output_dir", tmp_path / out)
+    return tmp_path / out
+
+
+def study_flags(
+    tmp_path: Path, records: str = "runs", out: str = "out", make: str = "study"
+) -> list[str]:
+    folders = ["--records", str(tmp_path / records), "--output_dir", str(tmp_path / out)]
+    return ["--make", make, "--scale", "study", *folders]
+
+
+def study(tmp_path: Path, *further, **folders: str) -> None:
+    """Make the study from tmp_path/runs in tmp_path/out, or from and in other `folders`."""
+    call("report", *study_flags(tmp_path, **folders), *further)

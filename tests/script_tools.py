@@ -3,6 +3,7 @@
 import argparse
 import ast
 import contextlib
+import gc
 import importlib
 import itertools
 import re
@@ -147,6 +148,16 @@ class Killed(BaseException):
 
 def die() -> None:
     raise Killed
+
+
+def forget(stop) -> None:
+    """Release the frames of an interrupted run and thus its lock, like the end of a process."""
+    error = stop.value
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
+    stop._excinfo = None
+    gc.collect()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Agreement of tickets and their densities, on tickets whose answers are known."""
+"""compare_tickets.py on tickets whose agreement and densities are known."""
 
 import csv
 import json
@@ -12,168 +12,16 @@ from safetensors import safe_open
 
 from masking import hard_concrete, overlap, ticket_files, tickets
 from reporting import overlap_tables
-from reporting.ticket_names import Origin, differ_in, relation, ticket_names
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 KINDS = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
+
 SHAPES = {
     f"bert.layer.{layer}.{kind}": {"ffn_in": (32, 16), "ffn_out": (16, 32)}.get(kind, (16, 16))
     for layer in range(2)
     for kind in KINDS
 } | {"bert.pooler.dense": (16, 16)}
-
-
-def random_masks(density_of: dict[str, float], shape: tuple[int, int], seed: int):
-    noise = torch.Generator().manual_seed(seed)
-    return {n: torch.rand(shape, generator=noise) < d for n, d in density_of.items()}
-
-
-def measured(a, b):
-    return overlap.measures(overlap.overlaps(overlap.pack(a), overlap.pack(b)))
-
-
-def test_a_ticket_agrees_with_itself_and_not_with_its_complement():
-    masks = random_masks({"x": 0.5, "y": 0.3}, (7, 9), 0)
-    over_all, by_matrix = measured(masks, masks)
-    for found in (over_all, *by_matrix.values()):
-        assert found["removed_jaccard"] == found["kept_jaccard"] == 1
-        assert found["removed_beyond_chance"] == found["kept_beyond_chance_by_matrix"] == 1
-    half = {"x": torch.tensor([[True, False]]).repeat(5, 3)}
-    over_all, _ = measured(half, {n: ~m for n, m in half.items()})
-    assert over_all["removed_jaccard"] == over_all["kept_jaccard"] == 0
-    assert over_all["removed_chance"] == pytest.approx(1 / 3)  # 1/4 of 3/4
-    assert over_all["removed_beyond_chance"] == pytest.approx(-0.5)
-
-
-def test_two_by_two_by_hand():
-    a = {"x": torch.tensor([[False, False], [True, True]]), "y": torch.tensor([[True, True]])}
-    b = {"x": torch.tensor([[False, True], [False, True]]), "y": torch.tensor([[False, True]])}
-    over_all, by_matrix = measured(a, b)
-    # Of 6 weights a removes 2, b removes 3, both remove 1: 1 of 4. Kept: 4, 3, both 2: 2 of 5.
-    assert over_all["removed_jaccard"] == 1 / 4 and over_all["kept_jaccard"] == 2 / 5
-    # By chance: 2 * 3 / 6 = 1 in both, so 1 of 4. By matrix: 2 * 2 / 4 + 0 * 1 / 2 = 1 as well.
-    assert over_all["removed_chance"] == over_all["removed_chance_by_matrix"] == 1 / 4
-    assert by_matrix["x"]["removed_jaccard"] == 1 / 3 and by_matrix["y"]["removed_jaccard"] == 0
-    assert by_matrix["x"]["removed_chance_by_matrix"] == 1 / 3
-    assert by_matrix["x"]["removed_beyond_chance_by_matrix"] == 0
-    assert by_matrix["x"]["removed_beyond_chance"] == pytest.approx((1 / 3 - 1 / 4) / (3 / 4))
-    # Kept, by chance: 4 * 3 / 6 = 2, of 5; by matrix: 2 * 2 / 4 + 2 * 1 / 2 = 2.
-    assert over_all["kept_chance"] == over_all["kept_chance_by_matrix"] == 2 / 5
-
-
-def test_the_two_nulls_by_hand_where_densities_differ():
-    full, none = torch.ones(1, 4, dtype=torch.bool), torch.zeros(1, 4, dtype=torch.bool)
-    over_all, _ = measured({"x": full, "y": none}, {"x": full, "y": none})
-    # Each removes 4 of 8. At random 2 would be in both: 2 of 6. Given the matrices all 4: 4 of 4.
-    assert over_all["removed_chance"] == pytest.approx(1 / 3)
-    assert over_all["removed_chance_by_matrix"] == 1
-    assert math.isnan(over_all["removed_beyond_chance_by_matrix"])
-
-
-def test_chance_at_sparsity_30_percent():
-    masks = {"x": (torch.arange(1000) >= 300).reshape(10, 100)}
-    over_all, _ = measured(masks, masks)
-    assert over_all["removed_chance"] == pytest.approx(0.09 / 0.51)
-
-
-def test_random_tickets_agree_by_chance():
-    """2 * 500,000 weights: the deviation of the index is about .0005, so .003 is six of them."""
-    a, b = (random_masks({"x": 0.7, "y": 0.7}, (500, 1000), seed) for seed in (1, 2))
-    over_all, by_matrix = measured(a, b)
-    for found in (over_all, *by_matrix.values()):
-        assert found["removed_jaccard"] == pytest.approx(found["removed_chance"], abs=0.003)
-        assert found["removed_jaccard"] == pytest.approx(0.09 / 0.51, abs=0.003)
-        assert found["removed_beyond_chance_by_matrix"] == pytest.approx(0, abs=0.004)
-        assert found["kept_beyond_chance"] == pytest.approx(0, abs=0.01)
-
-
-def test_equal_densities_by_matrix_are_not_equal_weights():
-    a, b = (random_masks({"x": 0.95, "y": 0.45}, (500, 1000), seed) for seed in (1, 2))
-    over_all, _ = measured(a, b)
-    assert over_all["removed_beyond_chance"] > 0.1
-    assert over_all["removed_jaccard"] == pytest.approx(
-        over_all["removed_chance_by_matrix"], abs=0.003
-    )
-    assert over_all["removed_beyond_chance_by_matrix"] == pytest.approx(0, abs=0.004)
-
-
-def test_nothing_removed_and_padding_bits():
-    all_kept = {"x": torch.ones(3, 3, dtype=torch.bool)}  # 9 bits: 7 of the last byte are padding
-    over_all, _ = measured(all_kept, all_kept)
-    assert over_all["removed_jaccard"] == 1 and math.isnan(over_all["removed_beyond_chance"])
-    none_kept = {"x": torch.zeros(3, 3, dtype=torch.bool)}
-    found = overlap.overlaps(overlap.pack(none_kept), overlap.pack(none_kept))["x"]
-    assert found == overlap.Overlap(9, 9, 9, 9)
-
-
-def test_other_matrices_are_refused():
-    a = overlap.pack({"x": torch.ones(2, 3, dtype=torch.bool)})
-    b = overlap.pack({"x": torch.ones(3, 2, dtype=torch.bool)})
-    with pytest.raises(ValueError, match=r"x is \(2, 3\) in one and \(3, 2\) in the other"):
-        overlap.overlaps(a, b)
-    more = {"x": torch.ones(2, 3, dtype=torch.bool), "y": torch.ones(1, 1, dtype=torch.bool)}
-    with pytest.raises(ValueError, match="y is missing in one"):
-        overlap.overlaps(a, overlap.pack(more))
-
-
-def origin(kind="robust", task="sst2", seed=1, epoch=5, **settings):
-    source = {
-        "kind": kind,
-        "task": task,
-        "seed": seed,
-        "epoch": epoch,
-        "encoder": {"name": "tiny", "fingerprint": "f"},
-        "settings": settings,
-    }
-    return Origin.read(source, "0" * 64, "somewhere")
-
-
-def test_names_show_what_differs():
-    assert ticket_names([origin(seed=1), origin(seed=2)]) == ["seed 1", "seed 2"]
-    assert ticket_names([origin(epoch=1), origin(epoch=5)]) == ["epoch 1", "epoch 5"]
-    assert ticket_names([origin(), origin(task="builtin/rotten_tomatoes")]) == [
-        "sst2",
-        "rotten_tomatoes",
-    ]
-    assert ticket_names([origin(task="imdb"), origin(task="builtin/imdb")]) == [
-        "imdb",
-        "builtin/imdb",
-    ]
-    assert ticket_names([origin(), origin()]) == ["robust (1)", "robust (2)"]
-    random = origin("random", task=None, seed=7, epoch=None)
-    magnitude = origin("magnitude", task=None, seed=42, epoch=None)
-    found = ticket_names([origin(), origin(seed=2), random, magnitude])
-    assert found == ["robust, seed 1", "robust, seed 2", "random, seed 7", "magnitude"]
-    found = ticket_names([origin(lambda_amp=0.5), origin(lambda_amp=0.1)])
-    assert found == ["lambda_amp 0.5", "lambda_amp 0.1"]
-    assert ticket_names([origin(a=1, b=1, c=1), origin(a=2, b=2, c=2)]) == [
-        "robust (1)",
-        "robust (2)",
-    ]
-    # Only settings that differ from the usual ones are shown, however many tickets have some.
-    usual = {"a": 1, "b": 1, "c": 1}
-    found = ticket_names([origin(**usual), *(origin(**usual | {key: 2}) for key in usual)])
-    assert found == ["robust", "a 2", "b 2", "c 2"]
-    assert ticket_names([origin(compile=None), origin(compile=False, seed=2)]) == [
-        "seed 1",
-        "seed 2",
-    ]
-
-
-def test_pairs_are_counted_by_what_differs():
-    assert relation(differ_in(origin(), origin(seed=2))) == "seed only"
-    assert relation(differ_in(origin(), origin(epoch=1))) == "epoch only"
-    assert relation(differ_in(origin(lr=0.1), origin(task="imdb", lr=0.2))) == "task only"
-    assert relation(differ_in(origin(), origin("no_adversary"))) == "kind only"
-    assert relation(differ_in(origin(lr=0.1), origin(lr=0.2))) == "settings only"
-    assert relation(differ_in(origin(), origin())) == "nothing"
-    assert differ_in(origin(lr=0.1), origin(seed=2, lr=0.2)) == ("seed", "settings")
-    assert relation(differ_in(origin(), origin(seed=2, epoch=1))) == "several"
-    # A fact that one of the two lacks does not count; nor does the seed of noise.
-    noise = origin("random", task=None, seed=42, epoch=None)
-    assert differ_in(origin(), noise) == ("kind",)
-    assert differ_in(noise, origin("random", task=None, seed=43, epoch=None)) == ("seed",)
 
 
 def test_kinds_by_layers():
@@ -263,7 +111,8 @@ def test_the_script_compares_a_ticket_with_what_scores_draw(place, capsys):
     }
     pooler = [r for r in rows if r["kind"] == "pooler"]
     assert len(pooler) == 25 and {(r["layer"], r["weights"]) for r in pooler} == {("", "256")}
-    by_hand = measured(*(tickets.draw(random_scores(s), SHAPES, 0.5) for s in (1, 2)))[0]
+    drawn = (overlap.pack(tickets.draw(random_scores(s), SHAPES, 0.5)) for s in (1, 2))
+    by_hand = overlap.measures(overlap.overlaps(*drawn))[0]
     (found,) = [
         r
         for r in rows

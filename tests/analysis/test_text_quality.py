@@ -1,9 +1,8 @@
-"""Measures of adversarial texts whose values are known, and the sheet of pairs."""
+"""text_quality.py: measures whose values are known, judges, and the sheet of pairs."""
 
 import csv
 import json
 import math
-import random
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +17,12 @@ from evaluation import fluency, judges, outcomes, quality, schema
 from evaluation.attack_folder import AttackFolder
 from evaluation.finished_attacks import AttackedRow
 from evaluation.minilm import MiniLM
-from reporting import pairs
 from training.rows import Rows
-from training.tasks import TASKS
 from utils.cli import UserError
 from utils.files import read_jsonl
 
-SST2 = TASKS["sst2"]
 TRAIN = sentences(240, 1)
+
 SETTINGS = {
     "task": "sst2",
     "checkpoint": "last",
@@ -33,6 +30,7 @@ SETTINGS = {
     "recipe": "made",
     "max_seq_length": 32,
 }
+
 # label, original, adversarial (None: the attack failed), words changed, of how many
 ROWS = [
     (1, "a great and funny film", "a great and dark film", 1, 5),
@@ -60,7 +58,6 @@ def line(number: int, label: int, original: str, adversarial: str | None, change
 
 
 LINES = [line(i, *row) for i, row in enumerate(ROWS)]
-WON = [one for one in LINES if one["outcome"] == outcomes.SUCCESS]
 
 
 def attack(run: Path, lines: list[dict], name: str = "made", **settings) -> Path:
@@ -85,11 +82,6 @@ def run(tmp_path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def ngrams() -> fluency.NgramModel:
-    return fluency.NgramModel([text for text, _ in TRAIN])
-
-
 def results(folder: Path) -> list[dict]:
     return json.loads((folder / "quality.json").read_text())["results"]
 
@@ -99,36 +91,9 @@ def sheet(folder: Path) -> list[dict]:
         return list(csv.DictReader(f))
 
 
-def test_ngram_probabilities_are_a_distribution(ngrams):
-    """Over the known words and as many unknown ones as were seen once, after any words."""
-    rare = fluency.NgramModel(["a b a b c d", "b a e", "a a b"])
-    assert rare.seen_once == 3 and "c" not in rare.model.vocab
-    for model in (ngrams, rare):
-        known = set(model.model.vocab) - {"<s>", "<UNK>"}
-        for context in (("<s>", "<s>"), ("a", "b"), ("never", "seen")):
-            total = sum(math.exp(model.log_probability(word, context)) for word in known)
-            total += model.seen_once * math.exp(model.log_probability("misspellt", context))
-            assert total == pytest.approx(1)
-
-
-def test_a_misspelling_is_no_likelier_than_a_word_seen_once():
-    model = fluency.NgramModel(["a b a b c d", "b a e", "a a b"])
-    once, never, twice = (model.log_perplexities([f"a {w}"])[0] for w in ("c", "cc", "b"))
-    assert once == never > twice
-
-
-def test_a_scrambled_text_is_less_fluent():
-    text = "the film was very good and the actor was quite bad"
-    model = fluency.NgramModel([text, *(t for t, _ in TRAIN), text])
-    words = text.split()
-    random.Random(0).shuffle(words)
-    same, scrambled = model.log_perplexities([text.upper(), " ".join(words)])
-    assert same == model.log_perplexities([text])[0] < scrambled - 0.5
-    assert np.isfinite(model.log_perplexities(["", "\u0430 \u200b"])).all()
-
-
-def test_a_text_compared_with_itself(ngrams):
+def test_a_text_compared_with_itself():
     """Similarity 1, perplexity ratio 1, the same label from the judge."""
+    ngrams = fluency.NgramModel([text for text, _ in TRAIN])
     judge = judges.WordsJudge(Rows([(t,) for t, _ in TRAIN], [y for _, y in TRAIN], [], "made"))
     texts = enumerate(sentences(20, 5))
     same = [schema.read(AttackedRow, line(i, y, text, text)) for i, (text, y) in texts]
@@ -168,31 +133,6 @@ def test_summary_by_hand():
     assert set(empty.values()) == {None}
 
 
-def test_changed_words_are_marked():
-    before, after = pairs.marked("a good, warm film", "a goood, cold little film")
-    assert before == "a <del>good</del>, <del>warm</del> film"
-    assert after == "a <ins>goood</ins>, <ins>cold little</ins> film"
-    assert pairs.marked("not bad", "bad") == ("<del>not</del> bad", "bad")
-    assert pairs.marked("same <b>", "same <b>") == ("same &lt;b&gt;",) * 2
-    _, after = pairs.marked("it's a film", '<script>alert("1")</script> & film')
-    assert "<script" not in after and "&lt;" in after and "&amp;" in after
-    assert pairs.marked("", "new") == ("", "<ins>new</ins>")
-
-
-def test_marks_of_a_script_an_emoji_and_an_apostrophe():
-    """U+2019 and U+02BC are part of a word; an emoji is a word; nothing of a text is markup."""
-    before, after = pairs.marked("it\u2019s a film \U0001f600", "it\u02bcs a film \U0001f622")
-    assert before == "<del>it\u2019s</del> a film <del>\U0001f600</del>"
-    assert after == "<ins>it\u02bcs</ins> a film <ins>\U0001f622</ins>"
-    before, after = pairs.marked(
-        "isn\u2019t good", "isn\u2019t <script>alert('\U0001f600')</script>"
-    )
-    assert before == "isn\u2019t <del>good</del>"
-    assert after == (
-        "isn\u2019t <ins>&lt;script&gt;alert(&#x27;\U0001f600&#x27;)&lt;/script&gt;</ins>"
-    )
-
-
 def test_a_page_with_a_script_an_emoji_and_an_apostrophe(run, tmp_path):
     texts = ("it\u2019s <b>fine</b> \U0001f600", "it\u2019s <script>alert(1)</script> \U0001f622")
     made = attack(run, [line(0, 1, *texts, 2, 4)], recipe="<img src=x>")
@@ -204,13 +144,6 @@ def test_a_page_with_a_script_an_emoji_and_an_apostrophe(run, tmp_path):
     assert not any(tag in page for tag in ("<script", "<b>fine", "<img"))
     [row] = sheet(out)
     assert (row["original"], row["adversarial"]) == texts
-
-
-def test_the_sample_depends_on_seed_and_attack_alone():
-    assert pairs.sample(5, 40, 1, "a") == [0, 1, 2, 3, 4] and pairs.sample(0, 40, 1, "a") == []
-    chosen = pairs.sample(1000, 40, 1, "a")
-    assert chosen == sorted(set(chosen)) and len(chosen) == 40
-    assert chosen != pairs.sample(1000, 40, 2, "a") != pairs.sample(1000, 40, 1, "b")
 
 
 def test_from_an_attack_to_its_table_and_sheet(run, tmp_path, capsys):

@@ -17,11 +17,6 @@ from utils.runs import seed_for
 pytestmark = pytest.mark.usefixtures("textattack")
 
 
-@pytest.fixture(scope="module")
-def model_and_tokenizer(tmp_path_factory):
-    return tools.load(tools.tiny_bert(tmp_path_factory.mktemp("model")))
-
-
 def recipe(name, victim, task=tools.SST2, score_with="log_odds", **loaded):
     from evaluation import recipes
 

@@ -1,12 +1,11 @@
 """The stage scripts and the plans: the same folders, numbers and attacks."""
 
-import os
 import re
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from shell_tools import STAGES, shell
 
 from experiments import commands
 from experiments.hyperparameters import HYPERPARAMETERS, hyperparameters_of
@@ -14,7 +13,6 @@ from experiments.models import Model
 from experiments.pipeline import FROM_STAGE_1, Pipeline, Place
 from experiments.scales import SCALES
 
-ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("plain", "freelb", "pgd", "infobert")
 SEARCHES = ("robust", "no_adversary")
 PRUNINGS = ("imp", "imp_freelb", "imp_pgd", "imp_infobert")
@@ -22,16 +20,11 @@ RECIPES = ["bertattack", "textfooler", "textbugger"]
 
 
 @pytest.fixture
-def shell_commands(tmp_path):
+def shell_commands(echo_python):
     """Commands of a stage script, by script name and words, with variables set."""
-    python = tmp_path / "python"
-    python.write_text('#!/bin/sh\nfor a in "$@"; do printf "<%s>" "$a"; done\necho\n')
-    python.chmod(0o755)
 
     def run(stage: str, **variables: str) -> list[commands.Command]:
-        environment = {"PATH": os.environ["PATH"], "PYTHON": str(python)} | variables
-        script = str(next(ROOT.glob(f"stage{stage}-*.sh")))
-        done = subprocess.run(["sh", script], env=environment, capture_output=True, text=True)
+        done = shell(STAGES[int(stage) - 1], {"PYTHON": echo_python} | variables)
         note = "note: owner/name:config has no settings of its own; it takes those of sst2\n"
         assert done.returncode == 0 and done.stderr in ("", note)
         lines = [re.findall("<(.*?)>", line) for line in done.stdout.splitlines()]

@@ -195,3 +195,18 @@ def test_loading_restores_the_generator_and_the_log_levels(encoder):
         tokenizers.load_tokenizer("/nowhere")
     assert torch.equal(torch.random.get_rng_state(), before)
     assert hub_logging.get_verbosity() == level
+
+
+def test_a_damaged_token_cache_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(tmp_path))
+    rows = Rows([("a good film",), ("a bad film",)], [1, 0], ["x:0", "x:1"], "made")
+    good = batching.encode(rows, make_tokenizer(), 32)
+    (path,) = (tmp_path / "tokens").iterdir()
+    whole = path.read_bytes()
+    for offset in (5, 60, -1, -20, len(whole) // 2):
+        data = bytearray(whole)
+        data[offset] ^= 2
+        path.write_bytes(data)
+        again = batching.encode(rows, make_tokenizer(), 32)
+        assert [a.tolist() for a in again.input_ids] == [a.tolist() for a in good.input_ids]
+    assert path.read_bytes() == whole

@@ -1,4 +1,4 @@
-"""Locks of folders."""
+"""Locks of folders, and files of JSON lines."""
 
 import errno
 import fcntl
@@ -7,7 +7,7 @@ import os
 import pytest
 
 from utils.cli import UserError
-from utils.files import lock_folder
+from utils.files import append_jsonl, lock_folder, read_jsonl
 
 
 def test_a_folder_is_locked_once(tmp_path):
@@ -25,3 +25,12 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(UserError, match="cannot be locked .*not implemented.*-o flock"):
         lock_folder(tmp_path, "x.lock")
+
+
+def test_a_complete_record_without_a_line_end_is_kept(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"a": 1}\n{"b": 2}')
+    append_jsonl(path, {"c": 3})
+    path.write_text(path.read_text() + '{"torn": ')
+    append_jsonl(path, {"d": 4})
+    assert read_jsonl(path) == [{"a": 1}, {"b": 2}, {"c": 3}, {"d": 4}]
