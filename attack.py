@@ -30,7 +30,7 @@ def parse_args(argv: list[str] | None = None) -> AttackRun:
         raise cli.UserError("--attack_epochs is empty; give epochs such as 1,3")
     if args.similarity_threshold is not None and "minilm" not in presets.RECIPES[args.recipe]:
         raise cli.UserError(
-            f"--similarity_threshold is not read by the recipe {args.recipe}; leave it out"
+            f"--similarity_threshold has no effect with the recipe {args.recipe}: omit it"
         )
     return args
 
@@ -51,7 +51,7 @@ def choose_recipe(args: AttackRun) -> None:
         )
     if args.temperature != ["1"] or args.score_with == "softmax":
         raise cli.UserError(
-            "the suite ranks by log-odds at temperature 1; leave out --temperature and --score_with"
+            "the suite ranks by log-odds at temperature 1; omit --temperature and --score_with"
         )
 
 

@@ -24,14 +24,14 @@ class Settings(StageSettings):
 
     stop_at_loss: str | None = setting(
         None,
-        "end with the first epoch whose mean training loss is at most this number, or that of the "
-        "last epoch of this run folder of a ticket; --epochs is then the maximum",
+        "stop after the first epoch whose mean training loss is at most this number, or that of "
+        "the last epoch of this ticket's run folder; --epochs is then the maximum",
         role=Role.KEEP,
     )
     from_run: str | None = setting(
         None,
-        "with --stop_at_loss: a finished run with the same settings that kept every epoch, from "
-        "which the epoch is taken instead of trained again",
+        "with --stop_at_loss: copy the epoch from this finished run, which has the same settings "
+        "and kept every epoch, instead of training again",
         role=Role.OUTPUT,
     )
 
@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> Settings:
     if args.from_run and not args.stop_at_loss:
         raise cli.UserError("--from_run needs --stop_at_loss")
     if args.from_run and args.keep_epochs:
-        raise cli.UserError("--from_run takes one epoch: leave out --keep_epochs")
+        raise cli.UserError("--from_run takes one epoch: omit --keep_epochs")
     check_task(args)
     complete(args)
     check_kept_epochs(args)

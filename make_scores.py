@@ -78,7 +78,7 @@ def parse_args(argv: list[str] | None = None) -> Settings:
         raise cli.UserError(f"--kind {args.kind} needs --{needed}")
     unread = "model_name" if needed == "scores" else "scores"
     if getattr(args, unread) is not None:
-        raise cli.UserError(f"--{unread} is not read by --kind {args.kind}: omit it")
+        raise cli.UserError(f"--{unread} has no effect with --kind {args.kind}: omit it")
     if needed == "scores" and (args.matrices or args.exclude or args.structure):
         raise cli.UserError(
             f"--kind {args.kind} ranks what --scores does: omit --matrices, --exclude, --structure"
@@ -99,7 +99,7 @@ def parse_args(argv: list[str] | None = None) -> Settings:
         return args
     for name in (*names_of(DataSettings, *Role), "calibration_rows"):
         if getattr(args, name) is not None:
-            raise cli.UserError(f"--{name} is not read by --kind {args.kind}: omit it")
+            raise cli.UserError(f"--{name} has no effect with --kind {args.kind}: omit it")
     return args
 
 

@@ -103,7 +103,7 @@ def parse_args(argv: list[str] | None = None) -> Settings:
             raise cli.UserError(f"the following arguments are required: --{name}")
     for name in ("make", "html"):
         if args.gallery and getattr(args, name):
-            raise cli.UserError(f"--gallery writes a gallery only: leave out --{name}")
+            raise cli.UserError(f"--gallery writes a gallery only: omit --{name}")
     return args
 
 

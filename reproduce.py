@@ -79,7 +79,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     is_study = args.target in STUDIES
     args.scale = args.scale or ("study" if is_study else None)
     if is_study and args.scale != "study":
-        raise cli.UserError(f"--scale {args.scale}: the study has its own scale; leave out --scale")
+        raise cli.UserError(f"--scale {args.scale}: the study has its own scale; omit --scale")
     if args.scale is None:
         raise cli.UserError(f"--scale is missing: choose one of {', '.join(SCALES)}")
     # The commands that the report prints need them: without them the runs would be others.

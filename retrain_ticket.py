@@ -92,15 +92,17 @@ def parse_args(argv: list[str] | None = None) -> Settings:
         raise cli.UserError("give --scores and --sparsity, or --ticket")
     if args.ticket is not None and (args.scores is not None or args.sparsity is not None):
         raise cli.UserError(
-            "--ticket is drawn already: leave out --scores and --sparsity, or leave out --ticket"
+            "--ticket is drawn already: omit --scores and --sparsity, or omit --ticket"
         )
     if args.ticket is not None and args.uniform:
-        raise cli.UserError("--ticket is drawn already: leave out --uniform")
+        raise cli.UserError("--ticket is drawn already: omit --uniform")
     if args.shrink and args.reinitialise == "rest":
-        raise cli.UserError("--reinitialise rest trains a dense model: leave out --shrink")
+        raise cli.UserError("--reinitialise rest trains a dense model: omit --shrink")
     no_std = args.reinit_law in ("matched", "shuffled") and args.reinit_scope != "encoder"
     if no_std and args.reinit_std is not None:
-        raise cli.UserError(f"--reinit_std is not read with --reinit_law {args.reinit_law}")
+        raise cli.UserError(
+            f"--reinit_std has no effect with --reinit_law {args.reinit_law}: omit it"
+        )
     for name, default in (("law", "normal"), ("std", 0.02), ("scope", "matrices")):
         if args.reinitialise == "nothing" and getattr(args, f"reinit_{name}") is not None:
             raise cli.UserError(f"--reinit_{name} needs --reinitialise ticket or rest")
@@ -205,7 +207,7 @@ def check_structured(args: Settings, path: Path, units: list) -> None:
     for flag in ("uniform", "shrink"):
         if getattr(args, flag) and not units:
             raise cli.UserError(
-                f"{path} ranks or removes single weights, so --{flag} does nothing: leave it out, "
+                f"{path} ranks or removes single weights, so --{flag} has no effect: omit it, "
                 "or search with --structure ffn_neurons"
             )
 
@@ -331,7 +333,7 @@ def main() -> None:
     # A checkpoint cannot skip a layer, so removed layers never stay in it.
     without_layers = "layers" in ticket.get("structure", ()) and args.reinitialise != "rest"
     if args.shrink or without_layers:
-        smaller()  # what the family cannot express is said now, not after the training
+        smaller()  # what the family cannot express is reported now, not after the training
     else:
         smaller = None
     about_run = {**facts, "data": splits.facts(), "optimizer_steps": total_steps}

@@ -62,7 +62,7 @@ class Settings(
     lambda_warmup_frac: float = setting(
         0.3, "share of training over which lambda then rises to --lambda_amp", cli.fraction
     )
-    mask_p: float = setting(0.9, "test-time gates (Eq. 5) at the start", cli.open_fraction)
+    mask_p: float = setting(0.9, "initial value of every test-time gate (Eq. 5)", cli.open_fraction)
     out_w_per_mask: int = setting(
         1, "rows of weights per gate; 0 for the whole column", cli.non_negative_int
     )
@@ -98,9 +98,9 @@ def parse_args(argv: list[str] | None = None) -> Settings:
     check_task(args)
     apply_deviations(args, SEARCH)
     if args.exact_gates and args.compile:
-        raise cli.UserError("--compile is not read with --exact_gates: leave one out")
+        raise cli.UserError("--compile has no effect with --exact_gates: omit one of them")
     if args.clean_loss_weight and not args.adv_steps:
-        raise cli.UserError("--clean_loss_weight is not read with --adv_steps 0: leave it out")
+        raise cli.UserError("--clean_loss_weight has no effect with --adv_steps 0: omit it")
     check_structure(args)
     check_target(args)
     if any(e != "best" and e > args.epochs for e in args.keep_scores):

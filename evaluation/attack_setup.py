@@ -143,11 +143,11 @@ def check_runtime(args: AttackRun, target: Target) -> None:
     if args.precision == "bf16":
         raise UserError(
             f"--precision bf16: {target.folder} is an ONNX export, which computes in the precision "
-            "that it was exported in; leave out --precision"
+            "that it was exported in; omit --precision"
         )
     if args.device == "cuda":
         raise UserError(
-            f"--device cuda: {target.folder} is an ONNX export, which runs on the CPU; leave out "
+            f"--device cuda: {target.folder} is an ONNX export, which runs on the CPU; omit "
             "--device"
         )
     onnx_models.check_installed("onnxruntime")
@@ -166,7 +166,7 @@ def locate_resources(args: AttackRun, device: str) -> dict[str, Path]:
     for name in RESOURCE_FLAGS:
         # Not an error: a shell script passes all resources that it has to each recipe.
         if given[name] is not None and name not in needs_of(args.recipe, given):
-            cli.warn(f"--{name} is not read by the recipe {args.recipe}")
+            cli.warn(f"--{name} has no effect with the recipe {args.recipe}")
     return resources.locate(args.recipe, given, device)
 
 

@@ -46,7 +46,7 @@ class AttackSettings:
     )
     num_examples: int | None = _measure(
         None,
-        "number of rows to attack",
+        "number of attacked rows",
         cli.positive_int,
         unset="the paper's number for the task, or 1000",
     )
@@ -59,7 +59,7 @@ class AttackSettings:
     )
     new_rows_after: int | None = _measure(
         None,
-        "choose among the rows that an attack with this number as --num_examples leaves out",
+        "exclude the rows that an attack with this number as --num_examples would choose",
         cli.positive_int,
     )
     compared_with: list = _measure(
@@ -166,10 +166,11 @@ class AttackRun(
         AttackSettings,
         "recipe",
         None,
-        unset="with --suite: textfooler-neighbours with --neighbours, else textfooler-minilm",
+        unset="required without --suite; with it, textfooler-neighbours if --neighbours is given, "
+        "else textfooler-minilm",
     )
     model_name: str | None = changed(
-        ModelSettings, "model_name", None, unset="none; needed unless --check is given"
+        ModelSettings, "model_name", None, unset="required without --check"
     )
     check: list | None = setting(
         None,

@@ -72,10 +72,10 @@ def check_flags(args: argparse.Namespace, settings: type) -> None:
     names = fields if args.cluster else ClusterSettings.__dataclass_fields__
     given = [name for name in names if getattr(args, name) != fields[name].default]
     if not args.cluster and given:
-        raise cli.UserError(f"--{given[0]} is for a cluster: add --cluster slurm, or leave it out")
+        raise cli.UserError(f"--{given[0]} is for a cluster: add --cluster slurm, or omit it")
     for name in ("gpus", "jobs", "time_budget", "only_report"):
         if name in given:
-            raise cli.UserError(f"--{name} is not for a cluster: leave it out (docs/cluster.md)")
+            raise cli.UserError(f"--{name} is not for a cluster: omit it (docs/cluster.md)")
     if args.status + args.cancel + args.dry_run > 1 and args.cluster:
         raise cli.UserError("give one of --status, --cancel and --dry_run")
     try:

@@ -28,16 +28,19 @@ def _save(path: Path, tensors: dict[str, Tensor], manifest: dict) -> None:
 
 def _load(path: Path, what: str) -> tuple[dict[str, Tensor], dict]:
     """Tensors and manifest of a file that _save wrote. Raises ValueError for any other file."""
+    kind = what.removesuffix("s")
     if not path.is_file():
-        raise ValueError(f"there is no {what.removesuffix('s')} file at {path}; check the path")
+        raise ValueError(f"there is no {kind} file at {path}; check the path")
     try:
         with safe_open(path, framework="pt") as f:
             manifest = json.loads((f.metadata() or {})["manifest"])
             tensors = {name: f.get_tensor(name) for name in list(f.keys())}
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as e:
-        raise ValueError(f"{path} is not a {what} file or is damaged ({type(e).__name__})") from e
+        raise ValueError(
+            f"{path} is not a {kind} file or is damaged ({type(e).__name__}); check the path"
+        ) from e
     if not isinstance(manifest, dict) or manifest.get("what") != what:
-        raise ValueError(f"{path} is not a {what} file")
+        raise ValueError(f"{path} is not a {kind} file; check the path")
     return tensors, manifest
 
 

@@ -124,7 +124,7 @@ def apply_method(settings: MethodSettings) -> None:
     unread = set(_OFF) if method == "plain" else set() if method == "infobert" else _INFOBERT_ONLY
     for name in sorted(unread):
         if getattr(settings, name) is not None:
-            raise UserError(f"--{name} is not read by --method {method}: leave it out")
+            raise UserError(f"--{name} has no effect with --method {method}: omit it")
     for name, value in (_OFF | METHODS[method]).items():
         if getattr(settings, name) is None:
             setattr(settings, name, value)

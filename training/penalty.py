@@ -77,7 +77,7 @@ class Penalty:
         return {}
 
     def load(self, snapshot: dict) -> None:
-        """Go on from a snapshot."""
+        """Resume from a snapshot."""
 
     def gradients(self, scores: list[Tensor], lambda_reg: float) -> tuple[dict, list[Tensor]]:
         """What is logged, as tensors, and the gradients of lambda R(m) by the scores."""
@@ -145,7 +145,7 @@ class TargetPenalty(Penalty):
         return {"multipliers": self.multipliers.both, "scale": self.multipliers.scale}
 
     def load(self, snapshot: dict) -> None:
-        """Go on from a snapshot."""
+        """Resume from a snapshot."""
         self.multipliers.both.copy_(snapshot["multipliers"])
         self.multipliers.scale.copy_(snapshot["scale"])
 

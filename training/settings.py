@@ -125,7 +125,8 @@ class TicketSettings:
     )
     sparsity: float = setting(
         REQUIRED,
-        "fraction of the prunable weights that is removed",
+        "fraction of the prunable weights that the ticket removes; a search logs the dev accuracy "
+        "of this ticket, and its scores serve every sparsity",
         cli.sparsity,
         role=Role.TICKET,
     )
@@ -178,7 +179,8 @@ def check_structure(settings: Any) -> None:
         raise UserError("--structure weights cannot be combined with other structures")
     if settings.matrices or settings.exclude:
         raise UserError(
-            "--matrices and --exclude are not read with --structure, which decides what is prunable"
+            "--matrices and --exclude have no effect with --structure, which decides what is "
+            "prunable: omit them"
         )
 
 
@@ -193,11 +195,16 @@ class FolderSettings:
     )
     overwrite: bool = setting(
         False,
-        "discard an earlier run in --output_dir; without this flag it resumes, and a finished one "
-        "stays",
+        "discard an earlier run or export in --output_dir; without this flag a run resumes, a "
+        "finished one stays, and an export is refused",
         role=Role.OUTPUT,
     )
-    seed: int = setting(42, "seed of all random draws", cli.non_negative_int, role=Role.SEED)
+    seed: int = setting(
+        42,
+        "seed of all random draws but the data split (--split_seed)",
+        cli.non_negative_int,
+        role=Role.SEED,
+    )
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -231,7 +238,7 @@ class RunSettings(FolderSettings, SessionSettings, DeviceSettings):
 
     precision: str = setting(
         "auto",
-        "fp32 or bf16 autocast; auto, in training, takes bf16 where the hardware computes in it",
+        "fp32 or bf16 autocast; training also has auto, bf16 where the hardware computes in it",
         choices=("auto", "fp32", "bf16"),
         role=Role.COMPUTE,
     )

@@ -14,14 +14,14 @@ class TargetSettings:
 
     target_sparsity: float | None = setting(
         None,
-        "end at this sparsity; --lambda_amp and --sparsity are not read then",
+        "end at this sparsity; --lambda_amp and --sparsity have no effect then",
         cli.sparsity,
         role=Role.TICKET,
     )
     target_speedup: float | None = setting(
         None,
         "end at units whose removal makes the model faster by this factor, by --latency_table; "
-        "--lambda_amp and --sparsity are not read then",
+        "--lambda_amp and --sparsity have no effect then",
         cli.positive_float,
         role=Role.TICKET,
     )
@@ -47,13 +47,13 @@ def check_target(settings: Any) -> None:
     unread: list[str] = []
     if settings.structure:
         blocks = (settings.out_w_per_mask, settings.in_w_per_mask) != (1, 1)
-        unread += ["blocks of weights (--out_w_per_mask, --in_w_per_mask) are"] if blocks else []
-        unread += ["--compile is"] if settings.compile else []
+        unread += ["blocks of weights (--out_w_per_mask, --in_w_per_mask) have"] if blocks else []
+        unread += ["--compile has"] if settings.compile else []
     if settings.structure or settings.has_target:
         over_matrices = settings.penalty_mean == "matrices"
-        unread += ["--penalty_mean matrices is"] if over_matrices else []
+        unread += ["--penalty_mean matrices has"] if over_matrices else []
     if unread:
-        raise UserError(f"{unread[0]} not read with --structure or a target: leave it out")
+        raise UserError(f"{unread[0]} no effect with --structure or a target: omit it")
     if settings.target_sparsity is not None and settings.target_speedup is not None:
         raise UserError("give --target_sparsity or --target_speedup, not both")
     if (settings.latency_table is None) != (settings.target_speedup is None):

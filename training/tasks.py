@@ -18,9 +18,10 @@ class Task:
     `label_names`: empty for a custom task until load_splits reads its training file.
     `attack_column`: the column that is attacked (D12). `max_seq_length`: in tokens.
     `test_split`: the hub split that serves as test (GLUE's official dev, because GLUE's test has no
-    labels). dev is 10 % of train unless the data set or a flag gives one. `paper_attacked_rows`: number of rows that the paper
-    attacks. `is_open`: any other data set, in `hub_id`, an id or a local folder. Its columns,
-    labels and splits are empty until load_splits reads it, unless flags name them.
+    labels). dev is 10 % of train unless the data set or a flag gives one. `paper_attacked_rows`:
+    number of rows that the paper attacks. `is_open`: any other data set, in `hub_id`, an id or a
+    local folder. Its columns, labels and splits are empty until load_splits reads it, unless flags
+    name them.
     """
 
     name: str
@@ -120,7 +121,7 @@ def resolve_task(args: argparse.Namespace) -> Task:
     given = {name: value for name, value in splits.items() if value}
     unread = [*given, *["dataset_config"] * bool(args.dataset_config)]
     if unread and not selected.is_open:
-        raise UserError(f"--{unread[0]} is not read for the task {name}; leave it out")
+        raise UserError(f"--{unread[0]} has no effect on the task {name}: omit it")
     selected = replace(selected, **given)
     if args.text_columns:
         selected = _with_text_columns(selected, args.text_columns)

@@ -156,7 +156,7 @@ def test_epochs_of_a_run(run, attack_py, tmp_path, capsys):
     assert attack_py(*command, 1, "--result_file", result, "--neighbours", "unread") == 0
     warnings = capsys.readouterr().err
     assert "warning: all 1 attacked rows belong to the class" in warnings
-    assert "warning: --neighbours is not read by the recipe deepwordbug" in warnings
+    assert "warning: --neighbours has no effect with the recipe deepwordbug" in warnings
 
 
 def test_a_foreign_checkpoint_with_its_labels_in_another_order(tmp_path, data, attack_py):
@@ -204,7 +204,7 @@ BAD = {
     "one class": (["--test_file", "{one_class}"], r"1 class\(es\)"),
     "empty file": (["--test_file", "{empty}"], "empty"),
     "no neighbours flag": (["--recipe", "textfooler-neighbours"], "give --neighbours|tagger"),
-    "unread threshold": (["--similarity_threshold", "0.5"], "not read by the recipe"),
+    "unread threshold": (["--similarity_threshold", "0.5"], "no effect with the recipe"),
     "threshold": (["--recipe", "textfooler-minilm", "--similarity_threshold", "2"], "in .0, 1"),
     "too long": (["--max_seq_length", "500"], "64 positions"),
     "folder taken": (["--output_dir", "{folder}"], "holds no attack"),

@@ -154,7 +154,7 @@ def test_what_an_export_cannot_do_is_one_line(run, tmp_path, capsys, monkeypatch
     folder = fake_export(tmp_path / "mine")
     before = sorted(path.name for path in folder.iterdir())
     assert "which computes in the precision" in refused(folder, precision="bf16")
-    assert "runs on the CPU; leave out --device" in refused(folder, device="cuda")
+    assert "runs on the CPU; omit --device" in refused(folder, device="cuda")
     assert "needs a run folder" in refused(folder, attack_epochs=1)
     if importlib.util.find_spec("onnxruntime"):
         line = refused(folder)

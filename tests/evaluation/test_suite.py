@@ -382,7 +382,7 @@ def test_dev_rows_of_one_class_choose_no_bias(suite, tmp_path, capsys):
         ((), "give --recipe, or --suite standard"),
         (("--suite", "strong"), "'strong' is not a part"),
         (("--suite", "standard", "--recipe", "pwws"), "--suite has no recipe pwws"),
-        (("--suite", "standard", "--temperature", "2"), "leave out --temperature"),
+        (("--suite", "standard", "--temperature", "2"), "omit --temperature"),
         (("--recipe", "deepwordbug", "--carry_over", "x"), "--carry_over is read by the suite"),
     ],
 )

@@ -143,12 +143,12 @@ def test_a_search_for_a_speed_up(dense, tmp_path):
         ({"structure": "neurons"}, "the structure neurons is unknown"),
         ({"structure": "heads,heads"}, "names one of them twice"),
         ({"structure": "weights,heads"}, "weights cannot be combined"),
-        ({"structure": "heads", "matrices": "query"}, "--matrices and --exclude are not read"),
+        ({"structure": "heads", "matrices": "query"}, "--matrices and --exclude have no effect"),
         (
             {"structure": "heads", "out_w_per_mask": 0},
-            "(--out_w_per_mask, --in_w_per_mask) are not read",
+            "(--out_w_per_mask, --in_w_per_mask) have no effect",
         ),
-        ({"structure": "heads", "deviations": "released"}, "--penalty_mean matrices is not read"),
+        ({"structure": "heads", "deviations": "released"}, "--penalty_mean matrices has no effect"),
         ({"structure": "layers", "target_sparsity": 0.3}, "the nearest is 0.500"),
         ({"target_speedup": 2.0}, "--target_speedup and --latency_table need each other"),
         ({"target_speedup": 2.0, "latency_table": "x"}, "needs --structure"),
@@ -175,7 +175,7 @@ def test_flags_of_units_with_a_ticket_of_weights(encoder, sst2_folder, tmp_path,
         *("--sparsity", 0.4, "--task_name", "sst2", "--data_dir", sst2_folder, flag),
         *("--output_dir", tmp_path / "ticket"),
     )
-    assert f"single weights, so {flag} does nothing" in message
+    assert f"single weights, so {flag} has no effect" in message
     assert not (tmp_path / "ticket").exists()
 
 

@@ -287,8 +287,8 @@ def test_names_of_tasks_and_of_their_folders():
     for flags, message in (
         ({"dataset_name": "a/b:c", "dataset_config": "d"}, "two configurations"),
         ({"dataset_name": "a/b", "task_name": "sst2"}, "does not hold"),
-        ({"task_name": "sst2", "dataset_config": "c"}, "--dataset_config is not read"),
-        ({"task_name": "imdb", "test_split": "train"}, "--test_split is not read"),
+        ({"task_name": "sst2", "dataset_config": "c"}, "--dataset_config has no effect"),
+        ({"task_name": "imdb", "test_split": "train"}, "--test_split has no effect"),
         ({"dataset_name": "a/b", "text_columns": "a,b,c"}, "names 3 columns"),
     ):
         with pytest.raises(UserError, match=message):

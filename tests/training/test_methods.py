@@ -238,7 +238,7 @@ def test_a_method_sets_its_defaults_and_refuses_flags_that_it_does_not_read():
         ("pgd", "--anchor_low"),
         ("plain", "--clean_loss_weight"),
     ):
-        with pytest.raises(UserError, match=f"{flag} is not read by --method {method}"):
+        with pytest.raises(UserError, match=f"{flag} has no effect with --method {method}"):
             settings(method, flag, "0.1")
     with pytest.raises(UserError, match="must be below"):
         settings("infobert", "--anchor_low", "0.9")

@@ -52,4 +52,4 @@ def test_what_is_no_ticket_is_refused(tmp_path, capsys):
     error = fails(capsys, "report", *folders, "--gallery", tmp_path / "runs")
     assert "no ticket files in" in error and not (tmp_path / "out").exists()
     error = fails(capsys, "report", *folders, "--gallery", tmp_path, "--html")
-    assert "--gallery writes a gallery only: leave out --html" in error
+    assert "--gallery writes a gallery only: omit --html" in error
