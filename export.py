@@ -214,20 +214,20 @@ def compare(original: Classifier, exported: Classifier, batches: list[Batch], is
     if not np.isfinite(after).all():
         raise cli.UserError("the logits of the export are not finite; choose another --to")
     largest = float(np.abs(before).max())
-    found = Comparison(
+    comparison = Comparison(
         rows=len(before),
         largest_difference=float(np.abs(before - after).max()),
         largest_logit=largest,
         tolerance=TOLERANCE * max(1.0, largest) if is_exact else None,
         equal_predictions_percent=100 * float((before.argmax(1) == after.argmax(1)).mean()),
     )
-    if found.tolerance is not None and found.largest_difference > found.tolerance:
+    if comparison.tolerance is not None and comparison.largest_difference > comparison.tolerance:
         raise cli.UserError(
             f"the export differs from the checkpoint: logits by up to "
-            f"{found.largest_difference:.1e}, allowed are {found.tolerance:.1e}; choose another "
-            "--to, and report it"
+            f"{comparison.largest_difference:.1e}, allowed are {comparison.tolerance:.1e}; choose "
+            "another --to, and report it"
         )
-    return found
+    return comparison
 
 
 @contextlib.contextmanager
@@ -248,7 +248,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def describe(
-    args: Settings, target: Target, facts: dict, model, found: Comparison, folder: Path
+    args: Settings, target: Target, facts: dict, model, comparison: Comparison, folder: Path
 ) -> Export:
     """What the card and export.json say. `folder`: of the files whose checksums they hold."""
     matrices = encoders.prunable_matrices(model, of_all_kinds=True).values()
@@ -263,7 +263,7 @@ def describe(
         checkpoint=target.name,
         checkpoint_sha256=checkpoints.weights_digest(target),
         facts=facts,
-        compared=found,
+        compared=comparison,
         environment=environment(),
         sha256={path.name: sha256_of(path) for path in sorted(folder.iterdir())},
     )
@@ -312,16 +312,16 @@ def main() -> None:
     folder = Path(args.output_dir)
     with new_folder(folder) as place:
         exported = write(args, smaller, tokenizer, facts, batches, place)
-        found = compare(logits_of(model), exported, batches, is_exact=args.to != "onnx-int8")
+        comparison = compare(logits_of(model), exported, batches, is_exact=args.to != "onnx-int8")
         ticket = target.home / "ticket.safetensors"
         if target.facts.get("ticket") and ticket.is_file():
             shutil.copyfile(ticket, place / ticket.name)
-        export = describe(args, target, facts, smaller, found, place)
+        export = describe(args, target, facts, smaller, comparison, place)
         write_json(place / FACTS, asdict(export))
         (place / "README.md").write_text(model_card.card(export, target.home), encoding="utf-8")
     if removed := facts.get("removed"):
         print(f"removed units of the ticket: the export has {model_card.in_words(removed)}")
-    print(f"{folder}: {found.in_words()}")
+    print(f"{folder}: {comparison.in_words()}")
     if args.push_to_hub is not None:
         push(folder, args.push_to_hub)
 

@@ -9,6 +9,7 @@ checkpoints whose pruned weights are exactly 0.0, and the ticket, one bit per we
 """
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 from training.settings import (
@@ -326,16 +327,13 @@ def main() -> None:
     passes = args.epochs + label_passes_of(manifest["source"], manifest["sparsity_asked"])
     facts |= {"ticket": ticket, "label_passes": passes}
 
-    def smaller() -> tuple:
-        with cli.explain():
-            return removal.smaller(model, units, masks, only_layers=not args.shrink)
-
     # A checkpoint cannot skip a layer, so removed layers never stay in it.
     without_layers = "layers" in ticket.get("structure", ()) and args.reinitialise != "rest"
+    make_smaller = None
     if args.shrink or without_layers:
-        smaller()  # what the family cannot express is reported now, not after the training
-    else:
-        smaller = None
+        make_smaller = partial(removal.smaller, model, units, masks, only_layers=not args.shrink)
+        with cli.explain():
+            make_smaller()  # what the family cannot express is reported before the training
     about_run = {**facts, "data": splits.facts(), "optimizer_steps": total_steps}
     loop.begin(run, about_run, accelerator)
     if accelerator.is_main_process:
@@ -379,7 +377,9 @@ def main() -> None:
             training.end_step({"epoch": epoch, "lr": lr, "grad_norm": grad_norm, **logged}, losses)
 
         # Dev accuracy, checkpoints, log, resume point.
-        results.evaluate_epoch(training, epoch, model, tokenizer, dev, args, facts, smaller=smaller)
+        results.evaluate_epoch(
+            training, epoch, model, tokenizer, dev, args, facts, make_smaller=make_smaller
+        )
 
     training.close()
     unpruned = surgery.count_unpruned(model, masks)

@@ -178,10 +178,10 @@ def rows_it_was_made_with(target: Target, task: Task) -> dict[str, Rows | None]:
     with contextlib.suppress(UserError):
         if target.run is not None:
             settings = data_settings_in(target.run.get("args", {}))
-            own = resolve_task(settings)
-            if own.name == task.name or not (own.is_open or task.is_open):
-                if own.is_open:  # its own splits, whichever are attacked
-                    task = with_checkpoint_labels(own, target)
+            task_of_run = resolve_task(settings)
+            if task_of_run.name == task.name or not (task_of_run.is_open or task.is_open):
+                if task_of_run.is_open:  # its own splits, whichever are attacked
+                    task = with_checkpoint_labels(task_of_run, target)
                 splits = load_splits(settings, task, names)
                 return {name: splits[name] for name in names}
     return dict.fromkeys(names)

@@ -10,7 +10,7 @@ import numpy as np
 
 from evaluation import calibration
 from evaluation.by_class import one_class_survives
-from training.rows import Rows
+from training.rows import Rows, normalized
 
 # Share of the attacked rows, in percent, from which on a result is flagged. The share for skipped
 # rows is --flag_skipped_percent.
@@ -72,15 +72,10 @@ def overlaps(rows: Rows, train: Rows | None, dev: Rows | None) -> dict:
     """Numbers of attacked rows whose text is in the train rows or dev rows; None without those."""
     counts = {}
     for name, others in (("train", train), ("dev", dev)):
-        known = None if others is None else set(_normalized(others))
-        count = None if known is None else sum(text in known for text in _normalized(rows))
+        known = None if others is None else set(map(normalized, others.texts))
+        count = None if known is None else sum(normalized(text) in known for text in rows.texts)
         counts[f"attacked_rows_in_{name}"] = count
     return counts
-
-
-def _normalized(rows: Rows) -> list[tuple[str, ...]]:
-    """Lower-case texts with single spaces, as `training.splits` compares rows."""
-    return [tuple(" ".join(part.lower().split()) for part in text) for text in rows.texts]
 
 
 def flags_of(record: dict, skipped_percent: float) -> list[dict]:

@@ -150,8 +150,10 @@ def bias_of_highest_accuracy(clean: Margins, attacked: Margins, lowest_clean: fl
 
 def _changes(state: Margins, c: int) -> np.ndarray:
     """The biases of class c at which a row changes between right and wrong, and two beyond."""
-    own = state.labels == c
-    changes = np.concatenate([-state.margins[own].min(axis=1), state.margins[~own, c]])
+    is_of_class = state.labels == c
+    changes = np.concatenate(
+        [-state.margins[is_of_class].min(axis=1), state.margins[~is_of_class, c]]
+    )
     return np.concatenate([changes, [changes.min() - 1, changes.max() + 1]])
 
 

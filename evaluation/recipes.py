@@ -197,7 +197,11 @@ def _attack(victim: Victim, swap, search, *constraints) -> Attack:
 
 
 def _with_minilm(
-    recipe: type, kept: tuple[type, ...], victim: Victim, loaded: Loaded, threshold: float
+    recipe: type,
+    constraint_types: tuple[type, ...],
+    victim: Victim,
+    loaded: Loaded,
+    threshold: float,
 ) -> Attack:
     """TextAttack's recipe with a table of neighbors and MiniLM's similarity."""
     similarity = MiniLMSimilarity(
@@ -209,7 +213,7 @@ def _with_minilm(
         # because a third of SST-2's sentences are that short.
         skip_text_shorter_than_window=False,
     )
-    return _with_similarity(recipe, kept, similarity, victim, loaded)
+    return _with_similarity(recipe, constraint_types, similarity, victim, loaded)
 
 
 def _textfooler_use3(victim: Victim, loaded: Loaded, _) -> Attack:
@@ -223,23 +227,25 @@ def _textfooler_use3(victim: Victim, loaded: Loaded, _) -> Attack:
     )
     # Minimum word cosine: 0.7 in the paper, 0.5 in the code and here. A table has no cosines.
     has_vectors = not isinstance(loaded.embedding, NeighbourTable)
-    kept = (WordEmbeddingDistance,) * has_vectors + (PartOfSpeech,) * loaded.has_tagger
-    return _with_similarity(attack_recipes.TextFoolerJin2019, kept, similarity, victim, loaded)
+    constraint_types = (WordEmbeddingDistance,) * has_vectors + (PartOfSpeech,) * loaded.has_tagger
+    return _with_similarity(
+        attack_recipes.TextFoolerJin2019, constraint_types, similarity, victim, loaded
+    )
 
 
 def _with_similarity(
     recipe: type,
-    kept: tuple[type, ...],
+    constraint_types: tuple[type, ...],
     similarity: SentenceEncoder,
     victim: Victim,
     loaded: Loaded,
 ) -> Attack:
     """TextAttack's recipe with another sentence similarity.
 
-    Its search, stop words and transformation stay, and its constraints of the types `kept`.
+    Its search, stop words and transformation stay, and so do its constraints of these types.
     """
     stock = _stock(recipe, victim, loaded)
-    constraints = [c for c in stock.constraints if isinstance(c, kept)]
+    constraints = [c for c in stock.constraints if isinstance(c, constraint_types)]
     constraints = [*stock.pre_transformation_constraints, *constraints, similarity]
     return Attack(Softmax(victim), constraints, stock.transformation, stock.search_method)
 

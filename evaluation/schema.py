@@ -62,12 +62,7 @@ INTERVALS = Rule(
 
 BINS = Rule(
     "a list of [rows, top probability, accuracy]",
-    lambda v: (
-        isinstance(v, list)
-        and all(
-            isinstance(b, list) and len(b) == 3 and all(map(_is_finite, b)) and b[0] > 0 for b in v
-        )
-    ),
+    lambda v: isinstance(v, list) and all(map(_is_bin, v)),
 )
 
 
@@ -90,14 +85,14 @@ def key(
     return field(default=default, metadata={"rule": rule, "earlier": earlier, "convert": convert})
 
 
-def read(kind: type[T], found: Mapping[str, Any], where: str = "", **further: Any) -> T:
+def read(kind: type[T], line: Mapping[str, Any], where: str = "", **further: Any) -> T:
     """A `kind` from a JSON object. `further`: fields that the object does not hold.
 
     Raises ValueError, with the path of the key, where a key is missing or breaks its rule.
     """
     hints, values = _type_hints(kind), dict(further)
     for f in fields(kind):  # type: ignore[arg-type]
-        if f.name not in further and (value := _value(f, hints[f.name], found, where)) is not None:
+        if f.name not in further and (value := _value(f, hints[f.name], line, where)) is not None:
             values[f.name] = value
     return kind(**values)
 
@@ -105,10 +100,10 @@ def read(kind: type[T], found: Mapping[str, Any], where: str = "", **further: An
 _type_hints: Callable[[type], dict[str, Any]] = cache(get_type_hints)
 
 
-def _value(f: Field, hint: Any, found: Mapping[str, Any], where: str) -> Any:
-    name = next((n for n in (f.name, *f.metadata.get("earlier", ())) if n in found), f.name)
-    value, path = found.get(name), where + name
-    if f.default is MISSING and name not in found:
+def _value(f: Field, hint: Any, line: Mapping[str, Any], where: str) -> Any:
+    name = next((n for n in (f.name, *f.metadata.get("earlier", ())) if n in line), f.name)
+    value, path = line.get(name), where + name
+    if f.default is MISSING and name not in line:
         raise ValueError(f"{path} is missing")
     if value is None and f.default is not MISSING:
         return None

@@ -100,13 +100,13 @@ def attack_rows(
 
     def work(row: _Row) -> Iterator[dict]:
         # Copies with caches of their own, which share the models.
-        own = _asking(victim, row)
+        asking = _asking(victim, row)
         encoders = {"minilm": loaded.minilm, "use3": loaded.use3}
         copies = {name: encoder and _asking(encoder, row) for name, encoder in encoders.items()}
         resources = replace(loaded, **copies)
-        attack = setup.attack(own, resources)
+        attack = setup.attack(asking, resources)
         for position in waiting:
-            yield attack_row(attack, own, setup.task, setup.rows, position, setup.args.seed)
+            yield attack_row(attack, asking, setup.task, setup.rows, position, setup.args.seed)
 
     rows = [_Row(work) for _ in range(count)]
     for row in rows:
@@ -125,9 +125,9 @@ def attack_rows(
 
 def _asking(model: Any, row: _Row) -> Any:
     """A copy of a Victim or an encoder that lets the row ask for its outputs."""
-    own, compute = copy.copy(model), model.compute
-    own.known, own.compute = {}, lambda items: row.ask(compute, items)
-    return own
+    asking, compute = copy.copy(model), model.compute
+    asking.known, asking.compute = {}, lambda items: row.ask(compute, items)
+    return asking
 
 
 def _answer(rows: list[_Row]) -> None:

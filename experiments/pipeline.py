@@ -139,12 +139,12 @@ class Place:
         loss at the end, which is an epoch of the second one if that one can keep all of its epochs.
         """
         passes = self._label_passes(ticket)
-        longer, taken_from, kept = replace(DENSE, epochs=passes), None, ()
+        longer, taken_from, kept_epochs = replace(DENSE, epochs=passes), None, ()
         self.add_model(replace(DENSE, epochs=ticket.epochs))
         if passes != (ticket.epochs or self.scale.epochs):
             if self._keeps_epochs(self.folder / longer.folder, passes):
-                taken_from, kept = self.folder / longer.folder, tuple(range(1, passes + 1))
-            self.add_model(longer, keep_epochs=kept)
+                taken_from, kept_epochs = self.folder / longer.folder, tuple(range(1, passes + 1))
+            self.add_model(longer, keep_epochs=kept_epochs)
         self.add_model(replace(longer, stop_at=ticket), taken_from=taken_from)
 
     def _keeps_epochs(self, folder: Path, epochs: int) -> bool:
@@ -276,8 +276,8 @@ class Place:
 
     @property
     def _attacked_rows(self) -> int:
-        own = self.scale.num_examples or self.tuned.attacked_rows
-        return self.pipeline.num_examples or own
+        by_default = self.scale.num_examples or self.tuned.attacked_rows
+        return self.pipeline.num_examples or by_default
 
     def _add(self, training: Command, passes: float, **more: Any) -> str:
         """Plan a run. `passes`: over the training rows, for its expected time."""

@@ -162,6 +162,13 @@ class RawMatrix:
         """A view of the parameter: (out, in). Changes in place change the parameter."""
         return self.as_matrix(getattr(self.module, self.parameter))
 
+    @property
+    def original(self) -> Tensor:
+        """As `weight`, of a parameter that has a parametrization."""
+        return self.as_matrix(
+            self.module.get_parameter(f"parametrizations.{self.parameter}.original")
+        )
+
     def as_matrix(self, raw: Tensor) -> Tensor:
         """(out, in) from the parameter's shape."""
         matrix = raw.flatten(1)
@@ -183,8 +190,7 @@ class GatedParameter(_Gated):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        at = self.matrix
-        return at.as_matrix(at.module.get_parameter(f"parametrizations.{at.parameter}.original"))
+        return self.matrix.original
 
     def forward(self, raw: Tensor) -> Tensor:
         return self.matrix.as_parameter(self.gated_weight(), raw.shape)

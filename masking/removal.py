@@ -57,17 +57,17 @@ def smaller(
         numbers = [int(kept[unit.name].sum()) for unit in members]
         if not members or min(numbers) == members[0].count:
             continue
-        found = None
+        new_config = None
         # A head of zeros is not the same as no head, so zeros cannot fill up heads.
         if not only_layers and max(numbers) and (structure == "ffn_neurons" or _equal(numbers)):
             selected = dict(state)
             for unit in members:
                 _select(model, selected, unit, _places(kept[unit.name], max(numbers)), layers)
-            found = _configured(model, config, structure, members, max(numbers), selected)
-        if found is not None:
-            config, state = found, selected
+            new_config = _configured(model, config, structure, members, max(numbers), selected)
+        if new_config is not None:
+            config, state = new_config, selected
             facts[_PER_LAYER[structure]] = max(numbers)
-        if found is None or not _equal(numbers):
+        if new_config is None or not _equal(numbers):
             zeroed.append(structure)
     facts["zeroed"] = zeroed
     setattr(config, encoders.REMOVED, facts)

@@ -93,8 +93,7 @@ class _GatedRaw(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        at = self.matrix
-        return at.as_matrix(at.module.get_parameter(f"parametrizations.{at.parameter}.original"))
+        return self.matrix.original
 
     def forward(self, raw: Tensor) -> Tensor:
         gates = self.gates().to(raw.dtype)

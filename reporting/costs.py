@@ -102,7 +102,7 @@ def cost_of(record: AttackRecord, measured: dict) -> Cost | None:
         return None
     if any(way not in ways for way, _ in stages) or not record.training_rows:
         return None
-    own, *before = (
+    of_training, *before = (
         epochs * record.training_rows / 1000 * ways[way]["seconds_per_1000_rows"] / 60
         for way, epochs in stages
     )
@@ -110,8 +110,8 @@ def cost_of(record: AttackRecord, measured: dict) -> Cost | None:
         LABEL_PASSES: sum(epochs for _, epochs in stages),
         GRADIENT_PASSES: gradient_passes(record),
         "minutes before its training": sum(before),
-        "minutes of training": own,
-        MINUTES: sum(before) + own,
+        "minutes of training": of_training,
+        MINUTES: sum(before) + of_training,
         "peak GiB": max(ways[way]["peak_memory_bytes"] for way, _ in stages) / 2**30,
     }
 

@@ -66,12 +66,12 @@ def read_latencies(path: Path) -> list[LatencyRecord]:
 def speedups(latency: LatencyRecord, neurons: int) -> dict[str, float]:
     """Runtime -> speed-up of the model with so many neurons; {} if it was not timed."""
     name = f"{neurons} neurons"
-    found = {t.runtime: t.speedup["median"] for t in latency.timed if t.model == name}
+    by_runtime = {t.runtime: t.speedup["median"] for t in latency.timed if t.model == name}
     seconds = {(t.model, t.runtime): t.seconds["median"] for t in latency.timed}
     dense = seconds.get((latency.models[0], "onnx"))
     if dense and (name, "onnx-int8") in seconds:
-        found[INT8_OVER_FP32] = dense / seconds[name, "onnx-int8"]
-    return found
+        by_runtime[INT8_OVER_FP32] = dense / seconds[name, "onnx-int8"]
+    return by_runtime
 
 
 def points(
@@ -85,7 +85,7 @@ def points(
     by_task: dict[str, list[AttackRecord]] = {}
     for record in records:
         by_task.setdefault(record.task, []).append(record)
-    found = []
+    listed = []
     for task, of_task in sorted(by_task.items()):
         owned = assign(of_task, {row.label: row.model for row in rows}, usual_epochs)
         for row in rows:
@@ -95,14 +95,14 @@ def points(
             is_int8 = row.model.runtime == "onnx-int8"
             if is_int8:  # no other time is that of the attacked model
                 timed = {name: timed[name] for name in timed if name == INT8_OVER_FP32}
-            found.append(Point(row.label, task, neurons, owned[row.label], timed, is_int8))
-    return found
+            listed.append(Point(row.label, task, neurons, owned[row.label], timed, is_int8))
+    return listed
 
 
-def frame(found: Sequence[Point]) -> pd.DataFrame:
+def frame(all_points: Sequence[Point]) -> pd.DataFrame:
     """The points as a table of numbers; the limits of one row are the lowest and highest seed."""
     lines = []
-    for point in found:
+    for point in all_points:
         line: dict = {"task": point.task, "row": point.label, "seeds": len(point.records)}
         line |= {"neurons_per_layer": point.neurons, "clean_percent": point.clean}
         line |= {f"aua_percent {name}": rate.percent for name, rate in point.aua.items()}
@@ -113,9 +113,9 @@ def frame(found: Sequence[Point]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def markdown(found: Sequence[Point], latency: LatencyRecord) -> str:
+def markdown(all_points: Sequence[Point], latency: LatencyRecord) -> str:
     """The table by task, with what was timed."""
-    numbers = frame(found)
+    numbers = frame(all_points)
     parts = [
         "# Aua against speed-up",
         f"Speed-up over the dense model in the same runtime: {latency.device}, {latency.threads} "
@@ -137,13 +137,13 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def draw(found: Sequence[Point], folder: Path) -> list[Path]:
+def draw(all_points: Sequence[Point], folder: Path) -> list[Path]:
     """Write aua_by_speed.png and .pdf: Aua of all rows and of each class, by speed-up."""
-    return save(lambda: _figure(found), "aua_by_speed", folder)
+    return save(lambda: _figure(all_points), "aua_by_speed", folder)
 
 
-def _figure(found: Sequence[Point]) -> Figure:
-    shown = [point for point in found if point.records and point.drawn_speedup is not None]
+def _figure(all_points: Sequence[Point]) -> Figure:
+    shown = [point for point in all_points if point.records and point.drawn_speedup is not None]
     tasks = list(dict.fromkeys(point.task for point in shown))
     look = looks(dict.fromkeys(point.label for point in shown))
     figure = new_figure(2.4 * max(1, len(tasks)) + 0.15 * len(look))

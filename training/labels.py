@@ -139,11 +139,11 @@ def label_order(config: PretrainedConfig, folder: Path, task: Task) -> list[int]
         )
     find = finder(wanted)
     texts = [label_text(name) for name in names]
-    found = [find(text) for text in texts]
+    positions = [find(text) for text in texts]
     in_order = list(range(len(names)))
     by_name = {_folded(text) for text in texts} == {_folded(name) for name in wanted}
-    if set(found) == set(in_order) and (by_name or found == in_order):
-        return [found.index(i) for i in in_order]
+    if set(positions) == set(in_order) and (by_name or positions == in_order):
+        return [positions.index(i) for i in in_order]
     if names == [f"LABEL_{i}" for i in in_order]:
         return in_order
     raise UserError(

@@ -56,11 +56,11 @@ def evaluate_epoch(
     args: StageSettings,
     facts: dict[str, Any],
     stop_at_loss: float = -math.inf,
-    smaller: Callable[[], tuple[PreTrainedModel, dict]] | None = None,
+    make_smaller: Callable[[], tuple[PreTrainedModel, dict]] | None = None,
 ) -> None:
     """Measure dev, log the epoch, write the checkpoints that are due, save the run if it is time.
 
-    `smaller`: makes the model that is written in place of `model`, and says what it removed.
+    `make_smaller`: makes the model that is written in place of `model`, and says what it removed.
 
     Sets `loop.at.ended` where the epoch's mean training loss is at most `stop_at_loss`.
     """
@@ -77,8 +77,9 @@ def evaluate_epoch(
         loop.run.log({"optimizer_step": loop.step, "finished_epochs": epoch, **measured})
         due = {"last": is_last, "best": is_best, f"epoch{epoch}": epoch in args.keep_epochs}
         written, removed = model, {}
-        if smaller and any(due.values()):
-            written, facts_of_removal = smaller()
+        if make_smaller and any(due.values()):
+            with cli.explain():
+                written, facts_of_removal = make_smaller()
             removed = {"removed": facts_of_removal}
         for name in (name for name, is_due in due.items() if is_due):
             of_checkpoint = facts | removed | {"epoch": epoch} | measured

@@ -10,7 +10,8 @@ MOST_ROUNDS = 1000
 
 def sparsities_of_rounds(to_sparsity: float, share: float, share_of: str) -> list[float]:
     """Sparsity after each round; the last round removes what is missing to `to_sparsity`."""
-    reached, after = 0.0, []
+    reached = 0.0
+    after: list[float] = []
     while not after or reached < to_sparsity - 1e-9:
         reached += share if share_of == "all" else share * (1 - reached)
         after.append(min(round(reached, 12), to_sparsity))

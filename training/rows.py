@@ -106,17 +106,18 @@ def _text(value: object, source: str) -> str:
     return str(value).replace("\x00", " ").replace("\uffff", " ")
 
 
+def normalized(text: tuple[str, ...]) -> tuple[str, ...]:
+    """A text as it is compared with others: lower case, single spaces."""
+    return tuple(" ".join(part.lower().split()) for part in text)
+
+
 def without(train: Rows, other: Rows) -> tuple[Rows, int]:
     """Remove the rows of `train` whose texts are in `other`, whatever their letter case and spaces.
 
     Returns the remaining rows and the number of removed rows.
     """
-
-    def key(text: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(" ".join(part.lower().split()) for part in text)
-
-    seen = {key(t) for t in other.texts}
-    positions = [i for i, t in enumerate(train.texts) if key(t) not in seen]
+    seen = {normalized(t) for t in other.texts}
+    positions = [i for i, t in enumerate(train.texts) if normalized(t) not in seen]
     return train.take(positions), len(train) - len(positions)
 
 

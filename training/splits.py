@@ -171,10 +171,10 @@ def _with_labels(task: Task, frames: Tables) -> Task:
         raise UserError(
             f"{source}: row {missing[0]} has no label ({len(missing)} such rows); add them"
         )
-    found = [labels.label_text(value) for value in values if labels.is_label(value)]
+    texts = [labels.label_text(value) for value in values if labels.is_label(value)]
     with explain(f"{source}, column {task.label_column!r}: "):
-        labels.check_classes(found)
-    return replace(task, label_names=labels.ordered(found))
+        labels.check_classes(texts)
+    return replace(task, label_names=labels.ordered(texts))
 
 
 def _order_of_labels(task: Task) -> str:

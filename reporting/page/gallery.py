@@ -58,10 +58,10 @@ class Measured:
     def gain(self) -> str:
         """Over the dense model with the same epochs; a word if there is none."""
         control = self.result.controls[0]
-        found = difference(self.result.records, control.records) if control.records else None
-        if found is None:
+        change = difference(self.result.records, control.records) if control.records else None
+        if change is None:
             return "not run"
-        return f"{render.number(found.points, '+.1f')} (p = {render.p_value(found)})"
+        return f"{render.number(change.points, '+.1f')} (p = {render.p_value(change)})"
 
     @property
     def doubts(self) -> list[str]:
@@ -103,18 +103,20 @@ class Entry:
 
 def entries(paths: Sequence[str], records: Records) -> list[Entry]:
     """The tickets below the folders, with the records of their retrainings."""
-    found = find(paths)
-    if not found:
+    ticket_files = find(paths)
+    if not ticket_files:
         raise UserError(f"no ticket files in {', '.join(paths)}: give run folders or ticket files")
-    made = []
-    for ticket in found:
-        own = [r for r in records if _is_of(r.ticket, ticket)]
-        alike = grouped(own, lambda r: (model_of(r), r.recipe, r.checkpoint_rule, r.protocol_id))
+    listed = []
+    for ticket in ticket_files:
+        of_ticket = [r for r in records if _is_of(r.ticket, ticket)]
+        alike = grouped(
+            of_ticket, lambda r: (model_of(r), r.recipe, r.checkpoint_rule, r.protocol_id)
+        )
         results = [Result(r[-1].name, r[-1:], controls_of(r[-1:], records)) for r in alike.values()]
         place = Path(os.path.relpath(ticket.path)).as_posix()
         place = str(ticket.path.resolve()) if place.startswith("..") else place
-        made.append(Entry(ticket, place, [Measured(r) for r in results]))
-    return made
+        listed.append(Entry(ticket, place, [Measured(r) for r in results]))
+    return listed
 
 
 def _is_of(facts, ticket: TicketFile) -> bool:
@@ -127,13 +129,13 @@ def _is_of(facts, ticket: TicketFile) -> bool:
     )
 
 
-def markdown(made: Sequence[Entry]) -> str:
+def markdown(listed: Sequence[Entry]) -> str:
     parts = [
         "# Tickets",
         "This page lists tickets: what each is, how well it does, and how to load it.",
     ]
-    parts += [f"```python\n{made[0].code}\n```", ABOUT]
-    rows = [{"ticket": f"`{e.name}`"} | e.facts for e in made]
+    parts += [f"```python\n{listed[0].code}\n```", ABOUT]
+    rows = [{"ticket": f"`{e.name}`"} | e.facts for e in listed]
     parts += ["## What they are", render.table_of(rows)]
     measured = [
         {
@@ -144,7 +146,7 @@ def markdown(made: Sequence[Entry]) -> str:
             "Δ Aua vs. dense (same epochs)": m.gain,
             "warnings": "; ".join(m.doubts) or render.NONE,
         }
-        for e in made
+        for e in listed
         for m in e.measured
     ]
     if measured:
@@ -153,9 +155,9 @@ def markdown(made: Sequence[Entry]) -> str:
 
 
 def write(folder: Path, paths: Sequence[str], records: Records) -> list[Path]:
-    made = entries(paths, records)
-    context = {"title": "Tickets", "entries": made, "about": ABOUT, "measured": MEASURED}
+    listed = entries(paths, records)
+    context = {"title": "Tickets", "entries": listed, "about": ABOUT, "measured": MEASURED}
     return [
-        render.write_text(folder / "tickets.md", markdown(made)),
+        render.write_text(folder / "tickets.md", markdown(listed)),
         write_page(folder / "tickets.html", "tickets.html", context),
     ]

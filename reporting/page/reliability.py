@@ -11,14 +11,14 @@ from reporting.page.plots import Plot, Points, parted, plot
 
 def plots(blocks: Iterable[Block]) -> list[Plot]:
     """A diagram per block and a few models."""
-    made = []
+    listed = []
     for block in blocks:
         models = block.results[:MOST_DRAWN]
         curves = {r.label: points for r in models if (points := _points(r.records))}
         title, x_label = f"{block.task}, {block.recipe}", "mean top probability (%)"
         for shown in parted(curves):
-            made.append(plot(title, "Accuracy %", x_label, shown, diagonal=True))
-    return made
+            listed.append(plot(title, "Accuracy %", x_label, shown, diagonal=True))
+    return listed
 
 
 def has_bins(blocks: Iterable[Block]) -> bool:
