@@ -125,16 +125,28 @@ def markdown(all_points: Sequence[Point], latency: LatencyRecord) -> str:
     ]
     for task, of_task in numbers.groupby("task", sort=False):
         shown = of_task.drop(columns="task").dropna(axis=1, how="all")
-        header = [name.replace("_percent", " %") for name in shown.columns]
-        cells = [[_cell(value) for value in row] for row in shown.itertuples(index=False)]
-        parts += [f"## {task}", render.markdown_table(header, cells)]
+        columns = [_column(name) for name in shown.columns]
+        cells = [
+            [
+                value if isinstance(value, str) else render.number(value, spec)
+                for value, (_, spec) in zip(row, columns, strict=True)
+            ]
+            for row in shown.itertuples(index=False)
+        ]
+        parts += [f"## {task}", render.markdown_table([head for head, _ in columns], cells)]
     return render.paragraphs(parts)
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "" if pd.isna(value) else f"{value:.2f}".rstrip("0").rstrip(".")
-    return str(value)
+def _column(name: str) -> tuple[str, str]:
+    """Heading of a column of `frame` in the Markdown table, and the format of its cells."""
+    measure, _, of = name.partition(" ")
+    if measure == "speedup":
+        return f"speed-up, {of.replace('torch-', 'torch ').replace('onnx', 'ONNX')}", ".2f"
+    if measure == "aua_percent":
+        return "Aua %" if of == "all" else f"Aua %, {of}", ".1f"
+    if measure == "clean_percent":
+        return "Clean %", ".1f"
+    return name.replace("_", " "), ""
 
 
 def draw(all_points: Sequence[Point], folder: Path) -> list[Path]:
