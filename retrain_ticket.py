@@ -224,7 +224,7 @@ def asked_for(args: Settings, source: dict, path: Path) -> tuple[float, bool]:
 
 
 def describe_ticket(args: Settings, model, masks: tickets.Masks, origin: dict) -> dict:
-    """The manifest of a ticket: its origin, and what it came to."""
+    """The manifest of a ticket: its origin, and the sparsity that it has."""
     fingerprint = encoders.encoder_fingerprint(model)
     return origin | {
         "rewound_to": models.encoder_facts(args.model_name, model, fingerprint),

@@ -119,8 +119,8 @@ class Running:
         if status is None:
             return False
         self.status = self.status or status  # of the first command that failed
-        goes_on = not status or (self.command.script == "attack" and 0 < status < 128)
-        if goes_on and self.commands:
+        continues = not status or (self.command.script == "attack" and 0 < status < 128)
+        if continues and self.commands:
             self.start_next()
             return False
         return True

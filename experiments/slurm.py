@@ -48,8 +48,8 @@ def call(program: str, *arguments: str) -> str:
     except OSError as e:
         raise Refused(f"{program}: {e.strerror}") from e
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise Refused(said[-1].strip() if said else f"{program} ends with {done.returncode}")
+        messages = [line for line in done.stderr.splitlines() if line.strip()]
+        raise Refused(messages[-1].strip() if messages else f"{program} ends with {done.returncode}")
     return done.stdout
 
 
