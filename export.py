@@ -16,7 +16,7 @@ from pathlib import Path
 from evaluation.exports import FACTS, FORMATS, MODEL
 from evaluation.settings import AttackSettings
 from training.settings import DataSettings, FolderSettings
-from utils import cli
+from utils import cli, interrupts
 from utils.settings import REQUIRED, Role, changed, parse, setting
 
 ROWS = 64  # that are compared
@@ -155,8 +155,10 @@ def without_removed_units(target: Target, model) -> tuple[PreTrainedModel, dict]
         is_smaller = shapes_of(masks) != encoders.weight_shapes(model)
         if is_smaller or surgery.count_unpruned(model, masks):
             return model, target.facts
-        units = structures.find(model, [name for name in structure if name != "layers"])
-        smaller, removed = removal.smaller(model, units, masks)
+        inside_layers = [name for name in structure if name != "layers"]
+        if not inside_layers:
+            return model, target.facts
+        smaller, removed = removal.smaller(model, structures.find(model, inside_layers), masks)
     return smaller, target.facts | {"removed": earlier | removed}
 
 
@@ -300,6 +302,7 @@ def push(folder: Path, name: str) -> None:
 
 def main() -> None:
     args = parse_args()
+    interrupts.raise_on_signals(interrupts.NOTHING_SAVED)
     if args.push_to_hub is not None:
         check_login(args.push_to_hub)
     if args.to != "safetensors":

@@ -489,17 +489,23 @@ def finish(run: Run, at: loop.Counters, args: Settings, measured: dict) -> None:
 
 
 def report_target(measured: dict) -> None:
-    """Say what the search came to. Warns if it ended before the gates were where they had to be."""
+    """Say what the search reached. Warns if its gates or its ticket miss the target."""
     target = measured["target"]
     print(
         f"target: {target['asked']}; its ticket is that at sparsity {target['sparsity']:.3f}"
         + (", drawn with --uniform" if target["uniform"] else "")
         + f", with a cost of {target['drawn_cost']:.3f}"
     )
-    if abs(target["expected_cost"] - target["drawn_cost"]) > TOLERANCE:
+    wanted = target["wanted_cost"]
+    if abs(target["drawn_cost"] - wanted) > TOLERANCE:
+        cli.warn(
+            f"no ticket of these scores comes nearer to the target's cost of {wanted:.3f}: its "
+            "units are too large; ask for another target, or for smaller units"
+        )
+    if abs(target["expected_cost"] - wanted) > TOLERANCE:
         cli.warn(
             f"the search ended at an expected cost of {target['expected_cost']:.3f}, not at the "
-            f"{target['drawn_cost']:.3f} of its ticket: raise --epochs, --lr or --multiplier_lr"
+            f"target's {wanted:.3f}: raise --epochs, --lr or --multiplier_lr"
         )
 
 

@@ -195,12 +195,18 @@ def _check_layers(model: PreTrainedModel, layers: dict[str, dict[str, Matrix]]) 
         )
     for layer, matrices in layers.items():
         shapes: dict[str, list[tuple[int, int]]] = {}
+        # Columns of the attention's output: the rows of query, which are fewer than the hidden size
+        # where heads were removed.
+        inner = [
+            m.weight.shape[1] for n, m in matrices.items() if "attention_output" in kinds_of(n)
+        ]
         for name, matrix in matrices.items():
             rows, columns = matrix.weight.shape
             kinds = kinds_of(name)
             # GPT-BigCode has GPT-2's names, with the rows in another order.
             is_other = name.endswith("attn.c_attn") and isinstance(matrix, nn.Linear)
-            if is_other or ("query" in kinds and len(kinds) == 3 and rows != 3 * columns):
+            is_fused = "query" in kinds and len(kinds) == 3
+            if is_other or (is_fused and inner and rows != 3 * inner[0]):
                 raise ValueError(
                     f"{model_name} is not supported: {name}, of {rows} rows, does not hold the "
                     f"rows of {', '.join(kinds)} in equal parts; choose another encoder"

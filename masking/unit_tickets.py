@@ -4,6 +4,8 @@ The scores of the units of one kind in one layer have the shape (units, 1). A ti
 or removes it.
 """
 
+from collections import Counter
+
 import torch
 from torch import Tensor
 
@@ -88,6 +90,43 @@ def draw(
     for unit, i in order[:count]:
         kept[unit.name][i] = False
     return _evened_out(units, scores, kept, sparsity * total) if uniform else kept
+
+
+def nearest_sparsity(units: list[Units], sparsity: float) -> float:
+    """The removed share of the units' weights, nearest to `sparsity`, that some ranking reaches.
+
+    Such a ticket removes the first 0, 1, 2, ... layers, and any number of the units in the others.
+    """
+    alone = weights_alone(units)
+    total = sum(alone[unit.name] * unit.count for unit in units)
+    wanted = round(sparsity * total)
+    paths = list(dict.fromkeys(unit.layer for unit in units))
+    has_layers = any(unit.structure == "layers" for unit in units)
+    removed = []
+    for gone in range(len(paths) if has_layers else 1):
+        left = [unit for unit in units if unit.layer in paths[gone:]]
+        of_size: Counter[int] = Counter()
+        for unit in (u for u in left if u.structure != "layers"):
+            of_size[alone[unit.name]] += unit.count
+        # A ticket keeps something. Bit i: i weights can be removed.
+        sums = _subset_sums(of_size) << (total - sum(alone[u.name] * u.count for u in left))
+        sums &= (1 << total) - 1
+        below, above = sums & ((1 << (wanted + 1)) - 1), sums >> wanted
+        removed += [below.bit_length() - 1] if below else []
+        removed += [wanted + (above & -above).bit_length() - 1] if above else []
+    return min(removed, key=lambda weights: abs(weights - sparsity * total)) / total
+
+
+def _subset_sums(of_size: Counter[int]) -> int:
+    """Bit i is set if i is a sum of some of these numbers. `of_size`: number -> how many."""
+    sums = 1
+    for size, number in of_size.items():
+        batch = 1
+        while number:  # any count of equal numbers is a sum of batches of 1, 2, 4, ...
+            batch = min(batch, number)
+            sums |= sums << (batch * size)
+            number, batch = number - batch, 2 * batch
+    return sums
 
 
 def _removed_after(order: list[tuple[Units, int]], alone: dict[str, int]) -> list[int]:

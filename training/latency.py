@@ -1,4 +1,4 @@
-"""The time that a model with fewer units takes, from a table of measured times .
+"""The time that a model with fewer units takes, from a table of measured times.
 
 The idea is that of ZipLM (Kurtic, Frantar and Alistarh, NeurIPS 2023).
 """
@@ -57,7 +57,7 @@ class LatencyTable:
             )
 
     def ffn(self, neurons: Tensor) -> Tensor:
-        """Seconds of one feed-forward network. `neurons`: float32 scalar. Has a gradient."""
+        """Seconds of one feed-forward network, by `neurons`: float32, any shape. Has a gradient."""
         knots, seconds = self.neurons.to(neurons.device), self.seconds.to(neurons.device)
         right = torch.searchsorted(knots, neurons.detach()).clamp(1, len(knots) - 1)
         slope = (seconds[right] - seconds[right - 1]) / (knots[right] - knots[right - 1])
@@ -80,5 +80,21 @@ class LatencyTable:
         if neurons:
             of_layer = torch.stack([opened[u.name].sum() for u in neurons])
             mean = (kept * of_layer).sum() / kept.sum()
-        dense = self.rest + len(paths) * (self.attention + self.ffn(all_neurons))
-        return (self.rest + kept.sum() * (self.attention + self.ffn(mean))) / dense
+        return self._share(kept.sum(), mean, len(paths))
+
+    def _share(self, layers: Tensor, neurons: Tensor, of_layers: int) -> Tensor:
+        dense = self.rest + of_layers * (self.attention + self.seconds[-1].to(layers))
+        return (self.rest + layers * (self.attention + self.ffn(neurons))) / dense
+
+    def reachable_shares(self, units: list[Units]) -> Tensor:
+        """The times of all checkpoints with fewer of these units, as shares: float32, (tickets,).
+
+        They have at least one layer, and one neuron in each.
+        """
+        structures, of_layers = {u.structure for u in units}, len({u.layer for u in units})
+        fewest_layers = 1 if "layers" in structures else of_layers
+        most = int(self.neurons[-1])
+        fewest_neurons = 1 if "ffn_neurons" in structures else most
+        layers = torch.arange(fewest_layers, of_layers + 1, dtype=torch.float32)[:, None]
+        neurons = torch.arange(fewest_neurons, most + 1, dtype=torch.float32)
+        return self._share(layers, neurons, of_layers).flatten()

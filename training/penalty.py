@@ -112,8 +112,11 @@ class TargetPenalty(Penalty):
         if table is not None:
             table.check_fits(units)
         if units:
-            zeros = {unit.name: torch.zeros(unit.count, 1) for unit in units}
-            _, cost = self.draw(zeros)
+            if table is None:
+                cost = 1 - unit_tickets.nearest_sparsity(units, 1 - wanted)
+            else:
+                costs = table.reachable_shares(units)
+                cost = float(costs[(costs - wanted).abs().argmin()])
             if abs(cost - wanted) > TOLERANCE:
                 of_sparsity = f"--target_sparsity {1 - wanted:g}: the nearest is {1 - cost:.3f}"
                 of_speed = f"--target_speedup {1 / wanted:g}: the nearest is {1 / cost:.2f}"

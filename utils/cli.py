@@ -90,7 +90,8 @@ def run(main: Callable[[], None]) -> None:
     except UserError as e:
         fail(str(e))
     except interrupts.Stopped as e:
-        print(e, *["(without --overwrite)"] * ("--overwrite" in sys.argv), file=sys.stderr)
+        again = e.has_saved and "--overwrite" in sys.argv
+        print(e, *["(without --overwrite)"] * again, file=sys.stderr)
         sys.exit(e.status)
     except KeyboardInterrupt:
         print("interrupted: the same command resumes from the last checkpoint", file=sys.stderr)

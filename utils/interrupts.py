@@ -19,6 +19,7 @@ STATUS_OUT_OF_TIME = 124  # the exit status of timeout(1)
 SECONDS_OF_ONE_REQUEST = 2  # a launcher can send a signal twice
 LAST_SAVED = "from where it was saved last"
 LAST_ROW = "after the last row that was written"
+NOTHING_SAVED = "from its beginning"
 
 
 class Stopped(BaseException):
@@ -29,6 +30,7 @@ class Stopped(BaseException):
         name = signal.Signals(number).name
         why = "the time budget is spent" if out_of_time else f"stopped by {name}"
         super().__init__(f"{why}; the same command resumes {where}")
+        self.has_saved = where != NOTHING_SAVED
         self.status = STATUS_OUT_OF_TIME if out_of_time else 128 + number
 
 

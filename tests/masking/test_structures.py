@@ -1,5 +1,7 @@
 """Units that are kept or removed whole, against models computed by hand."""
 
+import itertools
+
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, LlamaConfig
@@ -134,6 +136,24 @@ def test_the_lowest_units_are_removed_up_to_the_nearest_number():
     assert all(torch.equal(again[name], kept[name]) for name in kept)
     even = unit_tickets.draw(units, scores, 0.4, uniform=True)
     assert [int((~k).sum()) for k in even.values()] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "structure", [["layers"], ["heads"], ["ffn_neurons", "layers"], ["heads", "ffn_neurons"]]
+)
+def test_the_nearest_sparsity_is_that_of_the_best_ranking(structure):
+    """Against all tickets of a small model, layers in their order."""
+    units = structures.find(make(BertConfig(**SIZES | {"intermediate_size": 3})), structure)
+    all_kept = [list(itertools.product((True, False), repeat=unit.count)) for unit in units]
+    shares = []
+    for choice in itertools.product(*all_kept):
+        kept = {u.name: torch.tensor(k)[:, None] for u, k in zip(units, choice, strict=True)}
+        shares.append(unit_tickets.removed_share(units, kept))
+    below_all = [share for share in shares if share < 1]
+    for sparsity in (0.0, 0.1, 0.3, 0.47, 0.5, 0.55, 0.8, 0.99):
+        nearest = min(abs(share - sparsity) for share in below_all)
+        reached = unit_tickets.nearest_sparsity(units, sparsity)
+        assert abs(reached - sparsity) == pytest.approx(nearest)
 
 
 def covered(model, units):

@@ -1,7 +1,9 @@
 """Exports: equal to their checkpoints, complete or absent, described by their cards."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -94,17 +96,17 @@ def test_onnx_files_without_transformers(runs, tmp_path, sst2_folder, capsys):
     assert np.abs(got - expected).max() < 0.2 * np.abs(expected).max()
 
 
-def ticket_of_units(encoder: Path, path: Path) -> Path:
+def ticket_of_units(encoder: Path, path: Path, structure=("ffn_neurons", "layers")) -> Path:
     """A ticket without the second of three layers and without half of the neurons of the others."""
     model = models.load_pretrained(str(encoder), ("a", "b"), 1, None, "sdpa")
-    units = structures.find(model, ["ffn_neurons", "layers"])
+    units = structures.find(model, list(structure))
     kept = {unit.name: torch.ones(unit.count, 1, dtype=torch.bool) for unit in units}
     for i, name in enumerate(n for n in kept if "ffn_neurons" in n):
         kept[name][i % 2 :: 2] = False
     kept[[n for n in kept if "layers" in n][1]][:] = False
     masks = unit_tickets.masks_of(units, kept, encoders.weight_shapes(model))
     fingerprint = encoders.encoder_fingerprint(model)
-    source = {"kind": "robust", "seed": 1, "structure": ["ffn_neurons", "layers"], "recipe": {}}
+    source = {"kind": "robust", "seed": 1, "structure": list(structure), "recipe": {}}
     source |= {"encoder": models.encoder_facts(str(encoder), model, fingerprint), "sha256": "x"}
     ticket_files.save_ticket(path, masks, {"source": source})
     return path
@@ -128,6 +130,29 @@ def test_units_that_a_ticket_removes_are_not_exported(sst2_folder, tmp_path, cap
         assert off < 1e-5
     before = read_json(tmp_path / "--no-shrink" / "last" / "config.json")
     assert (before["num_hidden_layers"], before["intermediate_size"]) == (2, 32)
+
+
+def test_a_ticket_of_layers_alone_is_exported(sst2_folder, tmp_path):
+    encoder = make_encoder(tmp_path / "encoder", layers=3)
+    ticket = ticket_of_units(encoder, tmp_path / "t.safetensors", ["layers"])
+    data = {"model_name": encoder, "task_name": "sst2", "data_dir": sst2_folder, "epochs": 1}
+    call("retrain_ticket", **data | SMALL, ticket=ticket, output_dir=tmp_path / "run")
+    call("export", tmp_path / "run", to="safetensors", output_dir=tmp_path / "out")
+    assert read_json(tmp_path / "out" / "config.json")["num_hidden_layers"] == 2
+
+
+def test_a_signal_leaves_the_earlier_export(runs, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "mine"
+    call("export", runs / "dense", to="safetensors", output_dir=folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(export, "compare", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as stop:
+        call("export", runs / "dense", "--overwrite", to="safetensors", output_dir=folder)
+    assert stop.value.code == 143
+    line = "stopped by SIGTERM; the same command resumes from its beginning\n"
+    assert capsys.readouterr().err.endswith(line)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert not [path for path in tmp_path.iterdir() if path.name != "mine"]
 
 
 def test_an_export_that_differs_leaves_nothing(runs, tmp_path, monkeypatch, capsys):

@@ -137,6 +137,18 @@ def test_a_search_for_a_speed_up(dense, tmp_path):
     assert target["drawn_cost"] == pytest.approx(1 / 1.6)
 
 
+def test_a_miss_of_the_target_is_reported_for_gates_and_ticket_apart(capsys):
+    import search_ticket
+
+    about = {"asked": "sparsity 0.5", "wanted_cost": 0.5, "sparsity": 0.5, "uniform": False}
+    cases = ((0.5, 0.5, ""), (0.6, 0.5, "raise --epochs"), (0.5, 0.48, "too large"))
+    for expected, drawn, warned in cases:
+        target = about | {"expected_cost": expected, "drawn_cost": drawn}
+        search_ticket.report_target({"target": target})
+        said = capsys.readouterr().err
+        assert warned in said and said.count("warning") == bool(warned)
+
+
 @pytest.mark.parametrize(
     "flags, part",
     [

@@ -256,6 +256,7 @@ def test_units_are_removed_as_far_as_the_family_can_express(family, request, tmp
             expected = model(**batch).logits
             for other in (smaller, again):
                 torch.testing.assert_close(other(**batch).logits, expected, rtol=1e-4, atol=1e-5)
+        encoders.prunable_matrices(smaller)  # it can be searched, pruned and exported again
         if structure == "ffn_neurons":
             assert ("neurons_per_layer" in facts) is (name not in ALL_NEURONS_STAY)
         if structure == "layers":
