@@ -230,7 +230,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(place, capsys):
     nan = save(place / "nan.safetensors", scores)
     assert "not finite" in refused("--scores", other, nan, *at)
     assert "not a ticket file" in refused("--tickets", place / "run", good)
-    assert "not a scores file" in refused(
+    assert "is not a score file" in refused(
         "--scores", good, place / "run" / "ticket.safetensors", *at
     )
     assert "no ticket file" in refused("--tickets", place / "run", place / "gone")

@@ -80,11 +80,14 @@ def test_the_seed_and_the_resources_of_attacks_may_be_set(monkeypatch):
     assert (args.seed, args.neighbours, args.data_dir) == (7, "table.json", None)
 
 
-@pytest.mark.parametrize("value", ["2.5", "0", "x"])
-def test_numbers_in_the_environment_are_checked(tmp_path, capsys, monkeypatch, value):
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("2.5", "whole number"), ("0", "needs an adversary"), ("x", "whole number")],
+)
+def test_numbers_in_the_environment_are_checked(tmp_path, capsys, monkeypatch, value, message):
     monkeypatch.setenv("ADV_STEPS", value)
     line = fails(capsys, "reproduce", "table1", "--scale", "mini", "--runs", tmp_path, "--dry_run")
-    assert "ADV_STEPS in the environment" in line and "whole number" in line
+    assert "ADV_STEPS" in line and message in line
 
 
 @pytest.mark.parametrize(

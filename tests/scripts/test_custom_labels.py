@@ -119,7 +119,8 @@ def test_attack_and_replay_take_the_labels_from_the_checkpoint(runs):
                 folder / run / "attacks" / "words",
             ),
         )
-        [record] = [r for r in read_jsonl(folder / run / "records.jsonl") if r["kind"] == "attack"]
+        lines = read_jsonl(folder / run / "records.jsonl")
+        *_, record = [line for line in lines if line["kind"] == "attack"]
         assert record["label_names"] == names
         assert record["label_order"] == list(range(len(names)))
         assert record["rows"]["rows_per_label"] == {str(i): 2 for i in range(len(names))}
