@@ -49,7 +49,9 @@ def call(program: str, *arguments: str) -> str:
         raise Refused(f"{program}: {e.strerror}") from e
     if done.returncode:
         messages = [line for line in done.stderr.splitlines() if line.strip()]
-        raise Refused(messages[-1].strip() if messages else f"{program} ends with {done.returncode}")
+        raise Refused(
+            messages[-1].strip() if messages else f"{program} ends with {done.returncode}"
+        )
     return done.stdout
 
 

@@ -113,8 +113,8 @@ def test_the_costs_of_the_page_are_those_of_the_planner(request):
     before, start, rest = PAGE.read_text().partition(
         "| --- | --- | --- | --- | --- | --- | --- |\n"
     )
-    written, end, after = rest.partition("\n\n")
+    written, end, after = rest.removesuffix("\n").partition("\n\n")
     if request.config.getoption("--write_tables"):
-        PAGE.write_text(before + start + rows + end + after)
+        PAGE.write_text(before + start + rows + end + after + "\n")
     else:
         assert written == rows, "run the tests with --write_tables"
