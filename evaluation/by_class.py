@@ -17,7 +17,7 @@ import numpy as np
 from scipy.stats import fisher_exact, ttest_ind
 
 from evaluation.intervals import crossed_difference, crossed_interval, mean_over_rows
-from evaluation.outcomes import COUNTED, decode_labels
+from evaluation.outcomes import decode_labels, outcome_table
 from training.metrics import wilson_interval
 
 LEVEL = 0.05  # largest p, after the correction for the number of classes
@@ -37,13 +37,10 @@ def _rows(records: list[dict], measure: str = "aua_percent") -> tuple[np.ndarray
 
     `measure`: clean_percent or aua_percent. None where the records lack them or differ in the rows.
     """
-    labels, letters = ([r.get(name) for r in records] for name in ("row_labels", "row_outcomes"))
-    if not records or None in labels + letters or any(other != labels[0] for other in labels):
-        return None
-    if len({*map(len, letters)}) > 1:
-        return None
-    correct = [[letter in COUNTED[measure] for letter in line] for line in letters]
-    return np.array(decode_labels(labels[0])), np.array(correct)
+    labels, correct = [r.get("row_labels") for r in records], None
+    if None not in labels and all(other == labels[0] for other in labels):
+        correct = outcome_table([r.get("row_outcomes") for r in records], measure)
+    return None if correct is None else (np.array(decode_labels(labels[0])), correct)
 
 
 def _paired(records: list[dict], baseline: list[dict]) -> tuple[np.ndarray, ...] | None:

@@ -1,5 +1,9 @@
 """Outcomes of attacked rows: their names, their one-letter form in records, and their rates."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from training.metrics import wilson_interval
 
 SUCCESS, FAILED, SKIPPED = "success", "failed", "skipped"
@@ -13,6 +17,17 @@ LETTERS = {FAILED: "r", SUCCESS: "f", SKIPPED: "w"}
 COUNTED = {"clean_percent": "rf", "aua_percent": "r"}
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def outcome_table(letters: Sequence[str | None], measure: str) -> np.ndarray | None:
+    """bool, (records, rows): whether a row counts for the measure.
+
+    `letters`: the `row_outcomes` of records on the same rows. None if a record lacks them, if their
+    lengths differ, or for a measure without such letters.
+    """
+    if measure not in COUNTED or not letters or None in letters or len({*map(len, letters)}) > 1:
+        return None
+    return np.array([[letter in COUNTED[measure] for letter in line] for line in letters])
 
 
 def encode_labels(labels: list[int]) -> str | list[int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from evaluation import by_class
 from evaluation.intervals import crossed_interval
-from evaluation.outcomes import COUNTED
+from evaluation.outcomes import outcome_table
 from evaluation.records import ROW_SETTINGS, AttackRecord
 
 T = TypeVar("T")
@@ -50,10 +50,7 @@ class Cell:
 
 def outcomes(records: Records, measure: str) -> np.ndarray | None:
     """bool, (records, rows): whether a row counts for the measure; None if unknown."""
-    letters = [r.row_outcomes for r in records]
-    if measure not in COUNTED or not records or None in letters or len({*map(len, letters)}) > 1:
-        return None
-    return np.array([[letter in COUNTED[measure] for letter in line] for line in letters])
+    return outcome_table([r.row_outcomes for r in records], measure)
 
 
 def interval(records: Records, measure: str) -> Interval:
