@@ -50,7 +50,6 @@ class Settings(DataSettings):
         "also upload the folder to this repository of the hub, OWNER/NAME, with the login of the "
         "hub's client (hf auth login)",
         role=Role.OUTPUT,
-        unset="no upload",
     )
 
 

@@ -52,7 +52,6 @@ class PaperSettings:
         "",
         "flags of reproduce.sh to add to the printed commands, such as '--data folder'",
         role=Role.OUTPUT,
-        unset="none",
     )
     checkpoint: str = changed(AttackSettings, "checkpoint", "last")
 
@@ -70,7 +69,6 @@ class PageSettings:
         "tickets.html, instead of a table",
         role=Role.PLACE,
         nargs="+",
-        unset="no gallery",
     )
     watch: list | None = setting(
         None,
@@ -79,7 +77,6 @@ class PageSettings:
         role=Role.PLACE,
         nargs="+",
         metavar="RUNS",
-        unset="no watching",
     )
 
 
@@ -87,9 +84,9 @@ class PageSettings:
 class Settings(RecordFiles, PaperSettings, PageSettings):
     """Report."""
 
-    records: list = changed(RecordFiles, "records", [], unset="none; required without --watch")
+    records: list = changed(RecordFiles, "records", [], unset="required without --watch")
     output_dir: str | None = changed(
-        FolderSettings, "output_dir", None, unset="none; required without --watch"
+        FolderSettings, "output_dir", None, unset="required without --watch"
     )
     title: str = setting(
         "Accuracy under attack", "title of the table without --make", role=Role.OUTPUT

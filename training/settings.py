@@ -149,7 +149,6 @@ class MatrixSettings:
         "kinds of the matrices that are neither gated nor pruned, such as pooler",
         cli.word_list,
         role=Role.TICKET,
-        unset="none",
     )
 
 

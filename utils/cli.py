@@ -25,7 +25,8 @@ class _Formatter(argparse.HelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
         is_plain = action.default not in (None, False, [], argparse.SUPPRESS)
-        return f"{text} (default: %(default)s)" if is_plain and "(default" not in text else text
+        default = "on" if action.default is True else "%(default)s"
+        return f"{text} (default: {default})" if is_plain and "(default" not in text else text
 
 
 class Parser(argparse.ArgumentParser):
