@@ -157,7 +157,9 @@ def without_removed_units(target: Target, model) -> tuple[PreTrainedModel, dict]
         inside_layers = [name for name in structure if name != "layers"]
         if not inside_layers:
             return model, target.facts
-        smaller, removed = removal.smaller(model, structures.find(model, inside_layers), masks)
+        smaller, removed = removal.without_units(
+            model, structures.find_units(model, inside_layers), masks
+        )
     return smaller, target.facts | {"removed": earlier | removed}
 
 

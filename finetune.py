@@ -94,9 +94,9 @@ def loss_to_reach(text: str | None) -> dict | None:
 def take_epoch(args, run, model, tokenizer, about_run, facts, accelerator) -> loop.Counters:
     """--from_run: copy the epoch at which this training would have stopped."""
     same = {name: about_run[name] for name in ("data", "encoder")}
-    source = trajectory.find(Path(args.from_run), args, same, facts["stop_at_loss"]["loss"])
+    source = trajectory.find_run(Path(args.from_run), args, same, facts["stop_at_loss"]["loss"])
     loop.begin(run, about_run | {"taken_from": source.folder.name}, accelerator)
-    return trajectory.take(source, run, model, tokenizer, facts, accelerator)
+    return trajectory.copy_epoch(source, run, model, tokenizer, facts, accelerator)
 
 
 def warn_unless_reached(at: loop.Counters, to_reach: dict | None, epochs: int) -> None:
@@ -172,7 +172,7 @@ def main() -> None:
                     loss = loss * rows["row_weight"]  # a share of the batch's mean
                     loss.backward()
                     parts.append(loss.detach())
-                losses = adversary.total(parts)[None]
+                losses = adversary.sum_of_losses(parts)[None]
             else:  # FreeLB, PGD, InfoBERT: several passes, with a perturbation of the embeddings
                 losses, logged = adversary.backward(
                     model, batch, args, draws, accelerator, trainee.regularizer

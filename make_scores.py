@@ -135,7 +135,7 @@ def pretrained_encoder(args: Settings) -> tuple[PreTrainedModel, list[Units], di
     units: list[Units] = []
     with cli.explain():
         if args.structure:
-            units = structures.find(model, args.structure)
+            units = structures.find_units(model, args.structure)
             removal.check_units(model, units)
             encoders.select(model, structures.covered_kinds(units))
         else:

@@ -108,7 +108,7 @@ def fine_tune(
                     loss = loss * rows["row_weight"]  # a share of the batch's mean
                     loss.backward()  # zeroes the gradients of pruned weights
                     parts.append(loss.detach())
-                losses = adversary.total(parts)[None]
+                losses = adversary.sum_of_losses(parts)[None]
             else:  # FreeLB, PGD, InfoBERT: several passes, with a perturbation of the embeddings
                 losses, logged = adversary.backward(
                     model, batch, args, draws, accelerator, trainee.regularizer

@@ -172,7 +172,7 @@ def read_ticket(args: Settings, model) -> tuple[tickets.Masks, dict, list[struct
         ticket_files.check_origin(source, path)
         encoders.select(model, source.get("matrices"))
         if source.get("structure"):
-            units = structures.find(model, source["structure"])
+            units = structures.find_units(model, source["structure"])
             removal.check_units(model, units)
     check_structured(args, path, units)
     expected = structures.virtual_shapes(units) if units and args.ticket is None else None
@@ -331,7 +331,9 @@ def main() -> None:
     without_layers = "layers" in ticket.get("structure", ()) and args.reinitialise != "rest"
     make_smaller = None
     if args.shrink or without_layers:
-        make_smaller = partial(removal.smaller, model, units, masks, only_layers=not args.shrink)
+        make_smaller = partial(
+            removal.without_units, model, units, masks, only_layers=not args.shrink
+        )
         with cli.explain():
             make_smaller()  # what the family cannot express is reported before the training
     about_run = {**facts, "data": splits.facts(), "optimizer_steps": total_steps}
@@ -361,7 +363,7 @@ def main() -> None:
                     loss = loss * rows["row_weight"]  # a share of the batch's mean
                     loss.backward()  # zeroes the gradients of pruned weights
                     parts.append(loss.detach())
-                losses = adversary.total(parts)[None]
+                losses = adversary.sum_of_losses(parts)[None]
             else:  # FreeLB, PGD, InfoBERT: several passes, with a perturbation of the embeddings
                 losses, logged = adversary.backward(
                     model, batch, args, draws, accelerator, trainee.regularizer

@@ -181,7 +181,7 @@ class Search:
                 (weight * loss if weight else loss).backward(inputs=None if weight else [shift])
                 parts.append(loss.detach())
                 gradients.append(shift.grad if ascends else None)
-            losses.append(adversary.total(parts))
+            losses.append(adversary.sum_of_losses(parts))
             if ascends:
                 delta = adversary.ascend(delta, torch.cat(gradients), args)  # Eq. 7
         if args.clean_loss_weight:
@@ -309,7 +309,7 @@ def install_gates(model, args: Settings) -> tuple[dict, list]:
         encoders.select(model, args.matrices, args.exclude)
         gated = surgery.install_gates(model, args.mask_p, args.out_w_per_mask, args.in_w_per_mask)
         return gated, []
-    units = structures.find(model, args.structure)
+    units = structures.find_units(model, args.structure)
     removal.check_units(model, units)
     encoders.select(model, structures.covered_kinds(units))
     return unit_gates.install_unit_gates(model, units, args.mask_p), units

@@ -36,7 +36,7 @@ Matrix = nn.Linear | RawMatrix | GatedLinear | GatedParameter
 # the kinds that are gated (none: all).
 NOT_PRETRAINED = "not_pretrained_matrices"
 SELECTED = "prunable_kinds"
-# Key of a configuration: what was removed from the model (removal.smaller).
+# Key of a configuration: what was removed from the model (removal.without_units).
 REMOVED = "removed_units"
 
 

@@ -29,7 +29,7 @@ _PER_LAYER = {"ffn_neurons": "neurons_per_layer", "heads": "heads_per_layer"}
 State = dict[str, Tensor]
 
 
-def smaller(
+def without_units(
     model: PreTrainedModel, units: list[Units], masks: Masks, only_layers: bool = False
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A model of the same class without the units that the masks remove.

@@ -47,7 +47,7 @@ class Units:
     weights_each: int = 0
 
 
-def find(model: PreTrainedModel, structures: list[str]) -> list[Units]:
+def find_units(model: PreTrainedModel, structures: list[str]) -> list[Units]:
     """The units of these kinds, layer by layer, in the order of the model.
 
     FFN neuron i: row i of FFN-in (and of its gate), with its bias, and column i of FFN-out. Head:

@@ -108,7 +108,7 @@ def micro_batches(
     return parts
 
 
-def total(losses: list[Tensor]) -> Tensor:
+def sum_of_losses(losses: list[Tensor]) -> Tensor:
     """The sum of the micro-batches' losses, without a graph."""
     return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
@@ -183,8 +183,8 @@ def backward(
     def forward(rows: dict[str, Tensor], shift: Tensor | None):
         with accelerator.autocast(), perturbed(model, shift):
             out = model(**inputs_of(rows), **wanted)
-        sum_of_losses = F.cross_entropy(out.logits.float(), rows["labels"], reduction="sum")
-        return sum_of_losses * rows["row_weight"], out
+        of_rows = F.cross_entropy(out.logits.float(), rows["labels"], reduction="sum")
+        return of_rows * rows["row_weight"], out
 
     for k, weight in enumerate(weights):
         draws.redraw(k)
@@ -202,7 +202,7 @@ def backward(
                 loss.backward(inputs=[shift])
             parts.append(loss.detach())
             gradients.append(shift.grad)
-        losses.append(total(parts))
+        losses.append(sum_of_losses(parts))
         if ascends:
             delta = ascend(delta, torch.cat(gradients), args)
 

@@ -63,7 +63,7 @@ class LatencyTable:
         slope = (seconds[right] - seconds[right - 1]) / (knots[right] - knots[right - 1])
         return seconds[right] + slope * (neurons - knots[right])
 
-    def share(self, units: list[Units], opened: dict[str, Tensor]) -> Tensor:
+    def share_of_dense_time(self, units: list[Units], opened: dict[str, Tensor]) -> Tensor:
         """Expected time of the model with these units, as a share of the dense model's time.
 
         `opened`: name -> probability that a unit is kept, (units, 1). A checkpoint has one number

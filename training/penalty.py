@@ -50,7 +50,7 @@ class Multipliers:
         self.both += self.rate * torch.stack([gap, gap**2])
         return slope
 
-    def follow(self, of_loss: Tensor, of_cost: Tensor) -> Tensor:
+    def update_scale(self, of_loss: Tensor, of_cost: Tensor) -> Tensor:
         """The scale, after the lengths of both gradients in this step (float32 scalars)."""
         ratio = of_loss / of_cost.clamp_min(1e-30)
         mean = torch.where(self.scale > 0, 0.9 * self.scale + 0.1 * ratio, ratio)
@@ -137,7 +137,7 @@ class TargetPenalty(Penalty):
             expected = self._cost(opened)
             cost, gradients = expected.detach(), list(torch.autograd.grad(expected, scores))
         of_loss = optim.total_norm([s.grad for s in scores if s.grad is not None])
-        scale = self.multipliers.follow(of_loss, optim.total_norm(gradients))
+        scale = self.multipliers.update_scale(of_loss, optim.total_norm(gradients))
         slope = self.multipliers.slope(cost, lambda_reg)
         torch._foreach_mul_(gradients, scale * slope)
         logged = {"penalty": density, "cost": cost, "cost_slope": slope}
@@ -175,7 +175,7 @@ class TargetPenalty(Penalty):
     def _cost(self, opened: dict[str, Tensor]) -> Tensor:
         """Share of the weights, or of the time, that is left. `opened`: as in density."""
         if self.table is not None:
-            return self.table.share(self.units, opened)
+            return self.table.share_of_dense_time(self.units, opened)
         return unit_tickets.density(self.units, opened)
 
     def draw(self, scores: dict[str, Tensor]) -> tuple[float, float]:

@@ -50,7 +50,7 @@ def load_ticketed(
     with explain():
         encoders.select(model, source.get("matrices"))
         if structure := source.get("structure"):
-            units = structures.find(model, structure)
+            units = structures.find_units(model, structure)
     if "layers" in source.get("structure", ()):
         raise UserError(
             f"{path} removes whole layers, which a stock model cannot hold at zero: load a "

@@ -34,7 +34,7 @@ class Trajectory:
         return self.folder / f"epoch{epoch}"
 
 
-def find(folder: Path, settings: StageSettings, facts: dict, stop_at_loss: float) -> Trajectory:
+def find_run(folder: Path, settings: StageSettings, facts: dict, stop_at_loss: float) -> Trajectory:
     """The run in `folder` up to its first epoch with a mean training loss <= `stop_at_loss`.
 
     Returns the whole run if no epoch has such a loss. `settings`: those of the training that the
@@ -100,7 +100,7 @@ def _was_skipped(line: dict) -> bool:
     )
 
 
-def take(
+def copy_epoch(
     trajectory: Trajectory,
     run: Run,
     model: nn.Module,

@@ -41,7 +41,7 @@ def layer_of(model, i):
 
 def test_the_gate_of_a_neuron_multiplies_its_row_its_bias_and_its_column():
     model, by_hand = make(), make()
-    units = structures.find(model, ["ffn_neurons"])
+    units = structures.find_units(model, ["ffn_neurons"])
     assert [(u.name, u.count, u.weights_each) for u in units] == [
         (f"bert.encoder.layer.{i}[ffn_neurons]", 6, 16) for i in (0, 1)
     ]
@@ -57,7 +57,7 @@ def test_the_gate_of_a_neuron_multiplies_its_row_its_bias_and_its_column():
 
 def test_the_gate_of_a_head_multiplies_its_rows_their_biases_and_its_columns():
     model, by_hand = make(), make()
-    units = structures.find(model, ["heads"])
+    units = structures.find_units(model, ["heads"])
     assert [(u.count, u.weights_each) for u in units] == [(2, 4 * 4 * 8)] * 2
     gates = {u.name: torch.rand(2, 1) for u in units}
     set_gates(unit_gates.install_unit_gates(model, units, 0.9), gates)
@@ -73,7 +73,7 @@ def test_the_gate_of_a_head_multiplies_its_rows_their_biases_and_its_columns():
 
 def test_the_gate_of_a_layer_weighs_what_the_layer_changes():
     model, by_hand = make(), make()
-    units = structures.find(model, ["layers"])
+    units = structures.find_units(model, ["layers"])
     gates = {u.name: torch.tensor([[g]]) for u, g in zip(units, (0.25, 0.0), strict=True)}
     set_gates(unit_gates.install_unit_gates(model, units, 0.9), gates)
     x = by_hand.bert.embeddings(BATCH["input_ids"])
@@ -85,7 +85,7 @@ def test_the_gate_of_a_layer_weighs_what_the_layer_changes():
 
 def test_gates_that_are_open_change_nothing_and_get_gradients():
     model = make().requires_grad_(False)
-    units = structures.find(model, ["ffn_neurons", "heads", "layers"])
+    units = structures.find_units(model, ["ffn_neurons", "heads", "layers"])
     gated = unit_gates.install_unit_gates(model, units, 0.9)
     for layer in gated.values():
         layer.scores.requires_grad_(True).data.fill_(100.0)
@@ -102,13 +102,13 @@ def test_heads_that_share_keys_and_values_are_one_unit():
     config = LlamaConfig(
         **SIZES | {"num_attention_heads": 4}, num_key_value_heads=2, pad_token_id=0
     )
-    units = structures.find(make(config), ["heads"])
+    units = structures.find_units(make(config), ["heads"])
     # Rows: two heads of query, one of key and one of value; columns of two heads. Width 2.
     assert [(u.count, u.weights_each) for u in units] == [(2, (2 + 1 + 1 + 2) * 2 * 8)] * 2
 
 
 def test_the_penalty_counts_weights_and_each_weight_once():
-    units = structures.find(make(), ["ffn_neurons", "heads", "layers"])
+    units = structures.find_units(make(), ["ffn_neurons", "heads", "layers"])
     scores = [torch.randn(u.count, 1, requires_grad=True) for u in units]
     opened = unit_tickets.opened_by(units, scores)
     by_hand = total = 0.0
@@ -122,7 +122,7 @@ def test_the_penalty_counts_weights_and_each_weight_once():
 
 
 def test_the_lowest_units_are_removed_up_to_the_nearest_number():
-    units = structures.find(make(), ["ffn_neurons"])
+    units = structures.find_units(make(), ["ffn_neurons"])
     scores = {u.name: torch.arange(6.0)[:, None] + 3 * i for i, u in enumerate(units)}
     kept = unit_tickets.draw(units, scores, 0.4)  # 4.8 of 12
     assert [k[:, 0].tolist() for k in kept.values()] == [
@@ -143,7 +143,7 @@ def test_the_lowest_units_are_removed_up_to_the_nearest_number():
 )
 def test_the_nearest_sparsity_is_that_of_the_best_ranking(structure):
     """Against all tickets of a small model, layers in their order."""
-    units = structures.find(make(BertConfig(**SIZES | {"intermediate_size": 3})), structure)
+    units = structures.find_units(make(BertConfig(**SIZES | {"intermediate_size": 3})), structure)
     all_kept = [list(itertools.product((True, False), repeat=unit.count)) for unit in units]
     shares = []
     for choice in itertools.product(*all_kept):
@@ -162,7 +162,7 @@ def covered(model, units):
 
 
 def test_a_layer_takes_what_is_left_of_it():
-    units = structures.find(make(), ["layers", "ffn_neurons"])
+    units = structures.find_units(make(), ["layers", "ffn_neurons"])
     scores = {u.name: torch.full((u.count, 1), 10.0) for u in units}
     scores["bert.encoder.layer.1[ffn_neurons]"][:3] = 0.0
     scores["bert.encoder.layer.1[layers]"][:] = 1.0
@@ -176,7 +176,7 @@ def test_a_layer_takes_what_is_left_of_it():
 
 def masked(structure, sparsity, uniform, config=None):
     model = make(config)
-    units = structures.find(model, structure)
+    units = structures.find_units(model, structure)
     scores = {u.name: torch.rand(u.count, 1) for u in units}
     kept = unit_tickets.draw(units, scores, sparsity, uniform)
     masks = unit_tickets.masks_of(units, kept, covered(model, units))
@@ -195,7 +195,7 @@ def masked(structure, sparsity, uniform, config=None):
 )
 def test_a_smaller_model_answers_as_the_masked_one(structure, uniform, sizes):
     model, units, masks = masked(structure, 0.5, uniform)
-    new, facts = removal.smaller(model, units, masks)
+    new, facts = removal.without_units(model, units, masks)
     torch.testing.assert_close(logits(new), logits(model))
     assert {name: getattr(new.config, name) for name in sizes} == sizes
     assert facts["zeroed"] == (["heads"] if structure == ["heads"] else [])
@@ -205,7 +205,7 @@ def test_a_smaller_model_answers_as_the_masked_one(structure, uniform, sizes):
 def test_the_layer_with_the_most_neurons_decides_their_number():
     model, units, masks = masked(["ffn_neurons"], 0.4, False)
     numbers = [int(k.sum()) for k in unit_tickets.kept_in(units, masks).values()]
-    new, facts = removal.smaller(model, units, masks)
+    new, facts = removal.without_units(model, units, masks)
     torch.testing.assert_close(logits(new), logits(model))
     assert new.config.intermediate_size == facts["neurons_per_layer"] == max(numbers)
 
@@ -215,7 +215,7 @@ def test_a_family_that_can_express_fewer_heads_loses_them():
         **SIZES | {"num_attention_heads": 4}, num_key_value_heads=2, pad_token_id=0
     )
     model, units, masks = masked(["heads"], 0.5, True, config)
-    new, facts = removal.smaller(model, units, masks)
+    new, facts = removal.without_units(model, units, masks)
     torch.testing.assert_close(logits(new), logits(model))
     assert facts["heads_per_layer"] == 1 and new.config.num_attention_heads == 2
 
@@ -240,7 +240,7 @@ def test_a_model_that_would_answer_otherwise_is_not_made():
     other = make()  # its removed neurons are at work
     encoders.select(other, encoders.selected(model))
     with pytest.raises(ValueError, match="cannot be made smaller"):
-        removal.smaller(other, units, masks)
+        removal.without_units(other, units, masks)
 
 
 @pytest.mark.parametrize(
@@ -255,24 +255,24 @@ def test_structures_that_an_encoder_does_not_have(structure, config, message):
 
     model = make(AlbertConfig(**SIZES, embedding_size=4)) if config else make()
     with pytest.raises(ValueError, match=message):
-        structures.find(model, structure)
+        structures.find_units(model, structure)
 
 
 def test_layers_that_are_not_alike_are_refused_before_a_search():
     from transformers import ModernBertConfig
 
     model = make(ModernBertConfig(**SIZES, pad_token_id=0, reference_compile=False))
-    units = structures.find(model, ["layers"])
+    units = structures.find_units(model, ["layers"])
     with pytest.raises(ValueError, match="layers are not alike"):
         removal.check_units(model, units)
     bert = make()
-    removal.check_units(bert, structures.find(bert, ["layers"]))
+    removal.check_units(bert, structures.find_units(bert, ["layers"]))
     assert torch.equal(logits(bert), logits(make()))
 
 
 def test_sums_over_units():
     model = make()
-    units = structures.find(model, ["ffn_neurons", "heads"])
+    units = structures.find_units(model, ["ffn_neurons", "heads"])
     weights = {n: m.weight.detach() for n, m in encoders.prunable_matrices(model).items()}
     sums = unit_tickets.sums_over_units(units, weights)
     layer = layer_of(model, 1)
@@ -288,7 +288,7 @@ def test_sums_over_units():
 def test_a_checkpoint_with_several_ends_of_text_and_heads_that_stay():
     config = LlamaConfig(**SIZES | SHARED_HEADS, eos_token_id=[3, 4])
     model, units, masks = masked(["ffn_neurons"], 0.5, True, config)
-    new, _ = removal.smaller(model, units, masks)
+    new, _ = removal.without_units(model, units, masks)
     torch.testing.assert_close(logits(new), logits(model))
 
 
@@ -298,10 +298,10 @@ def test_heads_that_work_in_pairs_are_refused():
     model = make(DiffLlamaConfig(**SIZES | {"num_attention_heads": 4}, pad_token_id=0))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(ValueError, match="no heads that can be removed alone"):
-        removal.check_units(model, structures.find(model, ["heads"]))
+        removal.check_units(model, structures.find_units(model, ["heads"]))
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    removal.check_units(model, structures.find(model, ["ffn_neurons"]))
+    removal.check_units(model, structures.find_units(model, ["ffn_neurons"]))
 
 
 def test_a_layer_that_returns_a_list_and_heads_whose_width_cannot_be_set():
@@ -309,7 +309,7 @@ def test_a_layer_that_returns_a_list_and_heads_whose_width_cannot_be_set():
 
     sizes = {"n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 20, "vocab_size": 30}
     model = make(OpenAIGPTConfig(**sizes, pad_token_id=0))
-    units = structures.find(model, ["layers"])
+    units = structures.find_units(model, ["layers"])
     gated = unit_gates.install_unit_gates(model, units, 0.9)
     surgery.fix_gates(gated, {u.name: torch.ones(1, 1) for u in units})
     assert torch.equal(logits(model), logits(make(OpenAIGPTConfig(**sizes, pad_token_id=0))))
@@ -317,4 +317,4 @@ def test_a_layer_that_returns_a_list_and_heads_whose_width_cannot_be_set():
     few |= {"num_attention_heads": 2, "vocab_size": 30, "pad_token_id": 0, "alibi": False}
     config = FalconConfig(**few, multi_query=False, new_decoder_architecture=False)
     model, units, masks = masked(["heads"], 0.5, True, config)
-    assert removal.smaller(model, units, masks)[1]["zeroed"] == ["heads"]
+    assert removal.without_units(model, units, masks)[1]["zeroed"] == ["heads"]

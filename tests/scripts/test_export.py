@@ -99,7 +99,7 @@ def test_onnx_files_without_transformers(runs, tmp_path, sst2_folder, capsys):
 def ticket_of_units(encoder: Path, path: Path, structure=("ffn_neurons", "layers")) -> Path:
     """A ticket without the second of three layers and without half of the neurons of the others."""
     model = models.load_pretrained(str(encoder), ("a", "b"), 1, None, "sdpa")
-    units = structures.find(model, list(structure))
+    units = structures.find_units(model, list(structure))
     kept = {unit.name: torch.ones(unit.count, 1, dtype=torch.bool) for unit in units}
     for i, name in enumerate(n for n in kept if "ffn_neurons" in n):
         kept[name][i % 2 :: 2] = False

@@ -226,7 +226,7 @@ def without_units(family, structure, sparsity):
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(0.0, 0.1, generator=generator)
-    units = structures.find(model, structure)
+    units = structures.find_units(model, structure)
     removal.check_units(model, units)
     encoders.select(model, structures.covered_kinds(units))
     scores = {u.name: torch.rand(u.count, 1, generator=generator) for u in units}
@@ -240,7 +240,7 @@ def without_units(family, structure, sparsity):
     unit_gates.hold_at_zero(model, units, masks)
     with torch.inference_mode():
         torch.testing.assert_close(gated(**batch).logits, model(**batch).logits)
-    return model, *removal.smaller(model, units, masks), batch
+    return model, *removal.without_units(model, units, masks), batch
 
 
 def test_units_are_removed_as_far_as_the_family_can_express(family, request, tmp_path):
@@ -269,4 +269,4 @@ def test_units_are_removed_as_far_as_the_family_can_express(family, request, tmp
 def test_layers_that_a_family_cannot_lose_are_refused_before_a_search(family):
     model = family[1]
     with pytest.raises(ValueError, match=r"(uses the same layer|can be removed alone|not alike)"):
-        removal.check_units(model, structures.find(model, ["layers"]))
+        removal.check_units(model, structures.find_units(model, ["layers"]))
