@@ -135,6 +135,13 @@ def second_half(position: int, task: str = "sst2", seed: int = 11) -> dict:
     return compare(ticket, dense)[task]["measures"]
 
 
+SEEDS_OF_SECOND_HALF = (11, 12)
+
+
+def page(name: str) -> str:
+    return " ".join((ROOT / name).read_text().split())
+
+
 @pytest.mark.parametrize("task", TABLE_TASKS)
 @pytest.mark.parametrize(
     "row, position, measure",
@@ -150,53 +157,95 @@ def second_half(position: int, task: str = "sst2", seed: int = 11) -> dict:
     ],
 )
 def test_the_page_of_the_study_has_the_numbers_of_the_second_half(row, position, measure, task):
-    numbers = second_half(position, task)[measure]
-    cells = [row, f"{numbers['model']:.1f}", f"{numbers['reference']:.1f}"]
-    line = f"| {' | '.join(cells)} | {rate(Rate(*numbers['difference']))} |"
-    assert line in (ROOT / "docs" / "study.md").read_text()
+    cells = [row]
+    for seed in SEEDS_OF_SECOND_HALF:
+        numbers = second_half(position, task, seed)[measure]
+        cells += [f"{numbers['model']:.1f}", f"{numbers['reference']:.1f}"]
+        cells += [rate(Rate(*numbers["difference"]))]
+    assert f"| {' | '.join(cells)} |" in (ROOT / "docs" / "study.md").read_text()
 
 
-@pytest.mark.parametrize(("task", "rows"), [("sst2", (63, 32)), (TABLE_TASKS[0], (69, 20))])
-def test_the_pages_count_the_rows_that_carried_texts_fool(task, rows):
-    survived = [
-        SuiteRecord.of(r, "ticket").states["union"].right().sum()
-        for r in suites("ticket-robust-0.3", task)
+def rows_right(name: str, task: str, seed: int) -> list[int]:
+    """Rows that survive the union: without texts of other models, and with them."""
+    of_seed = suites(name, task, seed)
+    return [int(SuiteRecord.of(r, name).states["union"].right().sum()) for r in of_seed]
+
+
+def test_the_pages_count_the_rows_that_carried_texts_fool():
+    counts = []
+    for task, seed in itertools.product(TABLE_TASKS, SEEDS_OF_SECOND_HALF):
+        alone, carried = rows_right("ticket-robust-0.3", task, seed)
+        counts.append((task, seed, alone, alone - carried))
+        of_dense = rows_right("dense-epochs19", task, seed)
+        assert task != "sst2" or of_dense[0] == of_dense[1]  # no row falls the other way round
+    rt11, rt12, sst11, sst12 = (numbers[2:] for numbers in counts)
+    assert counts[0][0] == TABLE_TASKS[0] != "sst2"
+    study = page("docs/study.md")
+    assert f"own on {sst11[0]} and {sst12[0]} rows" in study
+    assert f"fool them on {sst11[1]} and {sst12[1]} of these" in study
+    assert f"on {rt11[1]} of {rt11[0]} and on {rt12[1]} of {rt12[0]} rows" in study
+    assert f"on {sst11[1]} of {sst11[0]} and on {sst12[1]} of {sst12[0]} rows" in page("README.md")
+
+
+def test_the_pages_quote_the_gains_of_the_second_half():
+    def gain(measure: str, task: str, seed: int, position: int = -1) -> str:
+        return f"{second_half(position, task, seed)[measure]['difference'][0]:.1f}"
+
+    readme, study = page("README.md"), page("docs/study.md")
+    of_sst2 = [
+        gain("Aua, class-equalized", "sst2", seed, position)
+        for position in (0, -1)
+        for seed in SEEDS_OF_SECOND_HALF
     ]
-    assert survived == [rows[0], rows[0] - rows[1]]
-    dense = [r["percent"] for r in suites("dense-epochs19", task)]
-    assert dense[0]["union"] == dense[1]["union"]  # no row falls the other way round
-
-
-def test_the_pages_say_on_how_many_rows_carried_texts_fool():
-    text = " ".join((ROOT / "docs" / "study.md").read_text().split())
+    assert "from {} and {} points to {} and {}.".format(*of_sst2) in readme
+    other = TABLE_TASKS[0]
+    assert {gain("Aua, class-equalized", other, seed) for seed in SEEDS_OF_SECOND_HALF} == {"1.0"}
+    assert "On Rotten Tomatoes it is 1.0 with both seeds" in readme
+    means = [gain("Aua, mean", other, seed) for seed in SEEDS_OF_SECOND_HALF]
+    assert f"gains {means[0]} points with one seed" in readme
+    assert f"and {means[1]} with the other" in readme
+    by_class = [gain(f"Aua, {name}", other, 11, 0) for name in ("positive", "negative")]
     assert (
-        "on 63 rows" in text and "fool it on 32 of them (on Rotten Tomatoes, on 20 of 69)" in text
+        "gain {} points by the models' own attacks, its negative ones {}.".format(*by_class)
+        in study
     )
-    text = " ".join((ROOT / "README.md").read_text().split())
-    measure = second_half(-1, TABLE_TASKS[0])
-    equalized, mean = (measure[f"Aua, {name}"] for name in ("class-equalized", "mean"))
-    endpoint = "{:.1f} [{:.1f}, +{:.1f}]".format(*equalized["difference"]).replace("-", "−")
-    assert "32 of the 63 rows" in text and f"On Rotten Tomatoes it is {endpoint}" in text
-    assert f"the mean still gains {mean['difference'][0]:.1f}" in text
+    suite_records = [
+        [
+            SuiteRecord.of(suites(name, task, seed)[-1], name)
+            for task in TABLE_TASKS
+            for seed in SEEDS_OF_SECOND_HALF
+        ]
+        for name in ("ticket-robust-0.3", "dense-epochs19")
+    ]
+    mean = compare(*suite_records)["mean"]["measures"]["Aua, class-equalized"]["difference"]
+    quoted = rate(Rate(*mean))
+    assert f"The mean of the four is {quoted}" in study
+    assert f"In the mean of all four it is {quoted} points" in readme
 
 
 def test_the_page_of_the_study_has_the_answers_of_the_probe():
-    of_ticket, of_dense = (
-        suites(name, "sst2")[-1]["default_answer"]
-        for name in ("ticket-robust-0.3", "dense-epochs19")
+    study = page("docs/study.md")
+
+    def positive(task: str) -> list[int]:
+        return [
+            round(suites(name, task, seed)[-1]["default_answer"]["unknown"][-1][1])
+            for name in ("ticket-robust-0.3", "dense-epochs19")
+            for seed in SEEDS_OF_SECOND_HALF
+        ]
+
+    whole = (
+        "to {} and {} % of the texts whose content words are [UNK], the dense models to {} and {} %"
     )
-    positive = [round(a[k][-1][1]) for k in ("unknown", "random") for a in (of_ticket, of_dense)]
-    text = " ".join((ROOT / "docs" / "study.md").read_text().split())
+    assert whole.format(*positive(TABLE_TASKS[0])) in study
     assert (
-        "to {} % of the texts whose content words are [UNK], dense to {} %".format(*positive[:2])
-        in text
+        "to {} and {} % of these texts, the dense models to {} and {} %".format(*positive("sst2"))
+        in study
     )
-    assert "with random words {} and {} %".format(*positive[2:]) in text
-    unknown = [
-        round(suites(name, TABLE_TASKS[0])[-1]["default_answer"]["unknown"][-1][1])
-        for name in ("ticket-robust-0.3", "dense-epochs19")
-    ]
-    other = "to {} % of the texts whose content words are [UNK], dense to {} %".format(*unknown)
-    assert text.count(other) == 1
-    shifted = second_half(-1)["Aua, margin attack, reference with equal Clean"]
-    assert f"reaches {shifted['reference']:.1f}, not {shifted['model']:.1f}" in text
+    measure = "Aua, margin attack, reference with equal Clean"
+    of_sst2 = [second_half(-1, "sst2", seed)[measure] for seed in SEEDS_OF_SECOND_HALF]
+    dense, ticket = ([m[name] for m in of_sst2] for name in ("reference", "model"))
+    assert "reaches {:.1f} and {:.1f}, not {:.1f} and {:.1f}".format(*dense, *ticket) in study
+    other = [second_half(-1, TABLE_TASKS[0], seed)[measure] for seed in SEEDS_OF_SECOND_HALF]
+    assert f"of seed 11 at {other[0]['reference']:.1f} under the margin attack" in study
+    lifted = (other[1]["reference"], other[1]["model"])
+    assert "lifts that of seed 12 to {:.1f}, above its ticket's {:.1f}".format(*lifted) in study
