@@ -3,10 +3,12 @@
 import itertools
 import re
 
+import numpy as np
 import pytest
 from doc_tools import ROOT
 
 from evaluation.by_class import Rate
+from evaluation.intervals import mcnemar
 from reporting.compared_suites import SuiteRecord, compare
 from reporting.render import rate
 from utils.files import read_jsonl
@@ -249,3 +251,33 @@ def test_the_page_of_the_study_has_the_answers_of_the_probe():
     assert f"of seed 11 at {other[0]['reference']:.1f} under the margin attack" in study
     lifted = (other[1]["reference"], other[1]["model"])
     assert "lifts that of seed 12 to {:.1f}, above its ticket's {:.1f}".format(*lifted) in study
+
+
+def test_no_attack_of_the_study_has_an_artifact():
+    records = read_jsonl(ROOT / "results" / "study" / "study-records.jsonl")
+    assert f"In all {len(records)} attack records" in page("docs/study.md")
+    for name in ("attacked_rows_in_train", "attacked_rows_in_dev", "saturated_percent"):
+        assert not any(r[name] for r in records)
+    for name in ("rows_of_equal_importance", "rows_out_of_budget"):
+        assert not any(r[name] for r in records)
+    assert not any(r["rows_answered_differently_twice"] for r in records)
+
+
+@pytest.mark.parametrize("kind", ["robust", "magnitude", "random"])
+def test_the_page_of_structures_has_the_numbers_of_the_tickets_of_neurons(kind):
+    records = read_jsonl(ROOT / "results" / "study" / "study-records.jsonl")
+    [ticket] = [
+        r for r in records if (r["ticket"] or {}).get("structure") and r["ticket"]["kind"] == kind
+    ]
+    dense = studied("textfooler-neighbours", ticket["task"], None, 10)[0]
+    right = [np.array([letter == "r" for letter in r["row_outcomes"]]) for r in (ticket, dense)]
+    gains = right[0].astype(int) - right[1]
+    by_class = [gains[[label == c for label in ticket["row_labels"]]].mean() for c in "01"]
+    points = [f"{100 * gain:+.1f}".replace("-", "−") for gain in (gains.mean(), *by_class)]
+    p = mcnemar(*right)[2]
+    cells = [kind, f"{ticket['clean_percent']:.1f}", f"{ticket['aua_percent']:.1f}"]
+    cells += [f"{points[0]} (p = {p:.2g})", *points[1:]]
+    text = (ROOT / "docs" / "structures.md").read_text()
+    assert f"| {' | '.join(cells)} |" in text
+    of_dense = f"| {dense['clean_percent']:.1f} | {dense['aua_percent']:.1f} |"
+    assert f"| dense, 10 epochs {of_dense}" in text
