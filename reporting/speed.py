@@ -154,6 +154,12 @@ def draw(all_points: Sequence[Point], folder: Path) -> list[Path]:
     return save(lambda: _figure(all_points), "aua_by_speed", folder)
 
 
+def _side_by_side(point: Point, of_task: Sequence[Point]) -> float:
+    """The speed-up, a little off where several are the same, so that no point hides another."""
+    same = [p.label for p in of_task if p.drawn_speedup == point.drawn_speedup]
+    return point.drawn_speedup + 0.012 * (same.index(point.label) - (len(same) - 1) / 2)
+
+
 def _figure(all_points: Sequence[Point]) -> Figure:
     shown = [point for point in all_points if point.records and point.drawn_speedup is not None]
     tasks = list(dict.fromkeys(point.task for point in shown))
@@ -161,8 +167,9 @@ def _figure(all_points: Sequence[Point]) -> Figure:
     figure = new_figure(2.4 * max(1, len(tasks)) + 0.15 * len(look))
     panels = figure.subplots(max(1, len(tasks)), 1, squeeze=False, sharex=True)[:, 0]
     for axes, task in zip(panels, tasks, strict=False):
-        for point in (point for point in shown if point.task == task):
-            x, style = point.drawn_speedup, look[point.label] | {"linestyle": "none"}
+        of_task = [point for point in shown if point.task == task]
+        for point in of_task:
+            x, style = _side_by_side(point, of_task), look[point.label] | {"linestyle": "none"}
             by_class = [rate.percent for name, rate in point.aua.items() if name != "all"]
             axes.plot([x, x], [min(by_class), max(by_class)], color=style["color"], linewidth=0.8)
             axes.plot(x, point.aua["all"].percent, label=point.label, **style)
