@@ -156,6 +156,7 @@ def of_study(task: str, epochs: int, sparsity: float | None) -> list[dict]:
         if (r["task"], r["epochs"], (r["ticket"] or {}).get("sparsity_asked"))
         == (task, epochs, sparsity)
         and (r["ticket"] or {}).get("structure") is None
+        and r.get("runtime") is None
         and r["recipe"] == "textfooler-neighbours"
         and not json.dumps(r.get("stop_at_loss")).count("loss")
     ]
