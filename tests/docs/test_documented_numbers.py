@@ -269,7 +269,7 @@ def test_the_page_of_structures_has_the_numbers_of_the_tickets_of_neurons():
     records = read_jsonl(folder / "study-records.jsonl")
     [again] = read_jsonl(folder / "dense-of-int8.jsonl")
     by_name = {"dense": studied("textfooler-neighbours", again["task"], None, 10)[0]}
-    by_name["dense, second CPU"] = again
+    by_name["dense, second training"] = again
     [by_name["dense, int8"]] = [r for r in records if r.get("runtime") == "onnx-int8"]
     of_units = [r for r in records if (r["ticket"] or {}).get("structure")]
     by_name |= {r["ticket"]["kind"]: r for r in of_units}
@@ -280,10 +280,10 @@ def test_the_page_of_structures_has_the_numbers_of_the_tickets_of_neurons():
         numbers = [record["clean_percent"], record["aua_percent"]]
         numbers += [100 * letters.count("r") / len(letters) for letters in of_class]
         cells = [name, *(f"{n:.1f}" for n in numbers)]
-        for dense in ("dense", "dense, second CPU"):
+        for dense in ("dense", "dense, second training"):
             assert record["rows"] == by_name[dense]["rows"]
             points = f"{numbers[1] - by_name[dense]['aua_percent']:+.1f}".replace("-", "−")
             p = mcnemar(right[name], right[dense])[2]
-            is_compared = name not in ("dense", "dense, second CPU")
+            is_compared = name not in ("dense", "dense, second training")
             cells += [f"{points} (p = {p:.2g})" if is_compared else ""]
         assert f"| {' | '.join(cells)} |" in text
