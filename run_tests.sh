@@ -19,32 +19,49 @@ if [ "${1:-}" = --transformers5 ]; then
     exec .venv-transformers5/bin/python -m pytest -q tests/test_golden.py tests/hub tests/masking \
         tests/training tests/utils tests/scripts tests/reporting tests/experiments "$@"
 fi
-whole=no
+# Tests that run in processes of their own next to the others, if all are wanted: those of a cluster,
+# which mostly wait, and folders that take as long as the rest.
+cluster='' half=''
+if [ "$*" = '' ] || [ "$*" = --fast ]; then
+    half='tests/scripts tests/benchmarks tests/hub tests/utils'
+    [ "$*" = --fast ] || cluster=tests/cluster
+fi
 if [ "${1:-}" = --fast ]; then
     shift
     set -- -m "not slow" "$@"
-elif [ $# = 0 ]; then
-    whole=yes
-    set -- --ignore tests/cluster # it runs next to the others
 fi
 sh scripts/setup.sh
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
 .venv/bin/python -m codespell_lib
-# The types are checked while the tests run, and so are plans on a Slurm, which mostly wait. Both are
-# reported after the tests.
+# What does not run in the foreground is reported at the end.
 reports=$(mktemp -d)
-trap 'rm -rf "$reports"' EXIT
-.venv/bin/python -m mypy >"$reports/types" 2>&1 &
-types=$!
-cluster=
-if [ "$whole" = yes ]; then
-    .venv/bin/python -m pytest -q -rs tests/cluster >"$reports/cluster" 2>&1 &
-    cluster=$!
-fi
+processes=''
+trap 'kill $processes 2>/dev/null || :; rm -rf "$reports"' EXIT
+trap 'exit 130' INT TERM
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # threads that wait leave the core to the others
+
+# start NAME COMMAND...: run a command in the background.
+start() {
+    report=$reports/$1
+    shift
+    "$@" >"$report" 2>&1 &
+    processes="$processes $!"
+}
+
+start types .venv/bin/python -m mypy
+# shellcheck disable=SC2086 # several folders
+for folders in "$cluster" "$half"; do
+    [ -z "$folders" ] || start "tests-${folders##*/}" .venv/bin/python -m pytest -q -rs "$@" $folders
+done
+for folder in $cluster $half; do
+    set -- "$@" --ignore "$folder"
+done
 failed=0
 .venv/bin/python -m pytest -q "$@" || failed=$?
-wait "$types" || failed=$?
-[ -z "$cluster" ] || wait "$cluster" || failed=$?
+for process in $processes; do
+    wait "$process" || failed=$?
+done
+processes=''
 cat "$reports"/*
 exit "$failed"

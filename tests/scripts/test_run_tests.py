@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from doc_tools import ROOT
 from shell_tools import shell
 
 
@@ -15,14 +16,33 @@ def python_that_fails_at(root: Path, words: str, status: int = 3) -> None:
     python.chmod(0o755)
 
 
+HALF = "tests/scripts tests/benchmarks tests/hub tests/utils"
+REST = " ".join(f"--ignore {folder}" for folder in HALF.split())
+
+
 @pytest.mark.parametrize("status", [0, 3])
-def test_all_tests_run_next_to_those_of_a_cluster(status, copied_scripts):
-    python_that_fails_at(copied_scripts, "-rs tests/cluster", status)
+@pytest.mark.parametrize("failing", ["-rs tests/cluster", f"-rs {HALF}", "--ignore"])
+def test_all_tests_run_in_three_processes(failing, status, copied_scripts):
+    python_that_fails_at(copied_scripts, failing, status)
     done = shell(str(copied_scripts / "run_tests.sh"))
     assert done.returncode == status
-    lines = done.stdout.splitlines()
-    assert lines[-3] == "-m pytest -q --ignore tests/cluster"
-    assert lines[-2:] == ["-m pytest -q -rs tests/cluster", "-m mypy"]
+    assert done.stdout.splitlines()[-4:] == [
+        f"-m pytest -q --ignore tests/cluster {REST}",
+        "-m pytest -q -rs tests/cluster",
+        f"-m pytest -q -rs {HALF}",
+        "-m mypy",
+    ]
+    assert all((ROOT / folder).is_dir() for folder in HALF.split())
+
+
+def test_the_fast_tests_run_in_two_processes(copied_scripts):
+    python_that_fails_at(copied_scripts, "nothing")
+    done = shell(str(copied_scripts / "run_tests.sh"), None, "--fast")
+    assert done.stdout.splitlines()[-3:] == [
+        f"-m pytest -q -m not slow {REST}",
+        f"-m pytest -q -rs -m not slow {HALF}",
+        "-m mypy",
+    ]
 
 
 @pytest.mark.parametrize(
