@@ -53,6 +53,7 @@ PARTS = (
     Part("profile", 1, 0.4, "gpu_speed.profile_step", "kernels, gaps and waits of one search step"),
     Part("repeat", 1, 0.4, "gpu_checks.repeat", "two runs with one seed; zeros of a ticket"),
     Part("deterministic", 1, 0.5, "gpu_checks.deterministic", "the same; killed and resumed"),
+    Part("processes", 1, 0.5, "gpu_checks.processes", "a search on two GPUs, if there are two"),
     Part("stages", 4, 0.8, "gpu_stages.stages", "the three stages, MiniLM's shape, K = 5"),
     Part("victim", 1, 0.3, "gpu_speed.victim", "queries per second at batch sizes 1 to 512"),
     Part("stages_base", 60, 0.8, "gpu_stages.stages_base", "the three stages, BERT-base's shape"),

@@ -1,7 +1,10 @@
-"""Parts of benchmarks/gpu.py that check numbers: golden, gates, repeat, deterministic."""
+"""Parts of benchmarks/gpu.py that check numbers."""
 
 import functools
 import gc
+import os
+import socket
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -14,13 +17,16 @@ from gpu_job import Job, Killed, cache_in, call, data_folder, encoder_folder
 from safetensors.torch import load_file
 
 import search_ticket
-from masking import surgery, ticket_files
+from masking import hard_concrete, surgery, ticket_files
 from training import optim
 from utils import process_state
 
 TESTS = common.ROOT / "tests"
 # Relative distance of bf16's gradients of the scores from fp32's.
 LARGEST_DISTANCE, LARGEST_RATIO = 0.1, 1.5
+# Distance of the scores that two processes learn from those of one, relative to what was learned:
+# AdamW's first steps move a score by the sign of its gradient, which rounding can turn.
+LARGEST_OF_PROCESSES = 0.01
 
 
 def golden(job: Job) -> None:
@@ -163,3 +169,47 @@ def _killed_in_step(number: int, run) -> None:
     finally:
         optim.set_lr = real
     gc.collect()  # the lock of the folder
+
+
+def processes(job: Job) -> None:
+    """A search in two processes, on two GPUs, against the same search in one."""
+    if job.device == "cuda" and torch.cuda.device_count() < 2:
+        job.find("a search in two processes", "not run: this machine has one GPU")
+        return
+    encoder, _ = encoder_folder(job, job.size("bert-6x384", "bert-1x64"), is_minilm=True)
+    data, _ = data_folder(job)
+    # An odd batch, so that the processes have different numbers of rows.
+    usual = {"bsz": 15, "dropout": 0, "precision": "fp32", "device": job.device, "epochs": 1}
+    rows = {"task_name": "sst2", "data_dir": data, "max_train_rows": job.size(450, 45)}
+    dense = job.scratch / "dense"
+    search = usual | {"model_name": dense, "adv_steps": job.size(5, 2)}
+    with cache_in(job.scratch / "cache"):
+        call("finetune", **usual, **rows, model_name=encoder, max_eval_rows=40, output_dir=dense)
+        call("search_ticket", **search, output_dir=job.scratch / "in-1")
+        _call_in_two("search_ticket", **search, output_dir=job.scratch / "in-2")
+    one, two = (_flat_scores(job.scratch / f"in-{n}") for n in (1, 2))
+    learned = (one - hard_concrete.score_for_gate(0.9)).norm()
+    off = job.numbers["relative_distance_of_two_processes"] = float((two - one).norm() / learned)
+    what = "a search in two processes: distance of its scores from those of one"
+    most = LARGEST_OF_PROCESSES
+    job.find(what, f"{off:.1e}", f"{most:.0e}", off <= most)
+
+
+def _flat_scores(run: Path) -> torch.Tensor:
+    scores, *_ = ticket_files.load_scores(run / "scores.safetensors")
+    return torch.cat([s.double().flatten() for s in scores.values()])
+
+
+def _call_in_two(stage: str, **flags: object) -> None:
+    """Run a stage in two processes, as torchrun does, but in the part's process group, which ends
+    with the part."""
+    with socket.create_server(("localhost", 0)) as server:
+        port = str(server.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    words = [sys.executable, common.ROOT / f"{stage}.py", *common.flags(**flags), "--quiet"]
+    children = [
+        subprocess.Popen(words, env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank})
+        for rank in ("0", "1")
+    ]
+    if [child.wait() for child in children] != [0, 0]:
+        raise RuntimeError(f"{stage}.py failed in two processes; see gpu.log")

@@ -2,7 +2,8 @@
 
 There, reading a number (`.item()`, `bool(tensor)`) raises, and OneDevice refuses operations with a
 tensor that was left on the CPU. On a GPU the first would make the host wait for the device, and the
-second would fail. The bodies of the scripts' loops run as they are written.
+second would fail. The bodies of the scripts' loops run as they are written. Where there is a GPU, a
+search step runs on it in the mode in which torch refuses to wait.
 
 Two things that wait in a step are not tested: InfoBERT's choice of tokens by a mask, and the check
 of transformers, in each pass, whether a batch has padding. Attention is eager, so that no version
@@ -25,8 +26,9 @@ from transformers import BertConfig, BertForSequenceClassification
 import search_ticket
 from masking import encoders, surgery, tickets
 from training import adversary, optim
-from training.batching import Encoded
+from training.batching import Encoded, collate
 from training.trainee import make_trainee
+from utils import devices
 
 pytestmark = pytest.mark.slow
 
@@ -190,6 +192,32 @@ def test_steps_of_the_search(gates, words, on_meta, monkeypatch):
     training = run_step("search_ticket", shares_every=100, **names)
     assert {"penalty", "clip_norm", "score_grad_norm"} <= training.lines[0].keys()
     assert all(score in search.optimizer.state for score in search.scores)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("gates", ["bytes", "key", "floats"])
+def test_the_search_does_not_wait_for_a_gpu(gates):
+    args = arguments("search_ticket", "--adv_steps", "2", "--device", "cuda")
+    accelerator = devices.make_accelerator(args)
+    model = tiny_model()
+    gated = surgery.install_gates(model, args.mask_p)
+    model.to("cuda").train()
+
+    def draw(generator) -> None:
+        surgery.draw_noise(gated, generator, gates)
+
+    draws = adversary.Draws(16, args, args.seed, accelerator, draw)
+    search = search_ticket.Search(model, gated, args, accelerator, draws)
+    arrays = collate(rows(), [0, 1, 2, 3])
+    batch = devices.to_device(arrays, accelerator)
+    for step, mode in ((1, "default"), (2, "error")):  # the first step loads kernels
+        draws.start_step(step, batch, arrays["input_ids"].shape)
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            search.step(batch, 0.1, 0.5, lambda _losses, _norm: True)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_meta_device_finds_what_it_is_for():
