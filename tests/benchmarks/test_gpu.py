@@ -144,6 +144,7 @@ CHILDREN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CHILDREN)
 def test_a_process_is_stopped_at_its_deadline(tmp_path, monkeypatch, kind):
     """What the part had found by then is kept."""

@@ -190,6 +190,7 @@ def test_the_pages_count_the_rows_that_carried_texts_fool():
     assert f"on {sst11[1]} of {sst11[0]} and on {sst12[1]} of {sst12[0]} rows" in page("README.md")
 
 
+@pytest.mark.slow
 def test_the_pages_quote_the_gains_of_the_second_half():
     def gain(measure: str, task: str, seed: int, position: int = -1) -> str:
         return f"{second_half(position, task, seed)[measure]['difference'][0]:.1f}"

@@ -27,6 +27,7 @@ def test_polarity(a, b, differ):
     assert minilm.differ_in_polarity(a, b, VALENCE) == differ
 
 
+@pytest.mark.slow
 def test_penn_tags():
     assert "NN" in minilm.penn_tags("film") and "VBG" in minilm.penn_tags("filming")
     assert not minilm.penn_tags("xqzzk")

@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import pytest
 from fake_slurm import FIRST, jobs_of, plan_words
 from plan_tools import finish
 
@@ -108,6 +109,7 @@ def costs(target: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+@pytest.mark.slow
 def test_the_costs_of_the_page_are_those_of_the_planner(request):
     rows = "\n".join(costs(target) for target in [*TABLES, *FIGURES])
     before, start, rest = PAGE.read_text().partition(

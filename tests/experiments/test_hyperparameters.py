@@ -56,6 +56,7 @@ def assert_same(shell: list[commands.Command], place: Place, *runs: str) -> None
     assert [settings_of(c) for c in shell] == [settings_of(c) for c in planned]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [*HYPERPARAMETERS, "owner/name:config"])
 def test_the_shell_blocks_and_the_plan_hold_the_same_numbers(task, shell_commands, tmp_path):
     common = {"TASKS": task, "SEEDS": "7", "RUNS": str(tmp_path / "my runs"), "MODEL": "some/bert"}

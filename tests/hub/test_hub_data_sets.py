@@ -37,6 +37,7 @@ def test_a_data_set_by_id_and_then_from_the_cache(hub, tmp_path):
     assert again.fingerprint == splits["test"].fingerprint
 
 
+@pytest.mark.slow
 def test_configurations(hub, tmp_path):
     with clients_of(hub, tmp_path):
         with pytest.raises(UserError, match=r"by --dataset_config \(sst2, qnli, qqp, mnli\)"):

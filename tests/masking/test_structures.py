@@ -258,6 +258,7 @@ def test_structures_that_an_encoder_does_not_have(structure, config, message):
         structures.find_units(model, structure)
 
 
+@pytest.mark.slow
 def test_layers_that_are_not_alike_are_refused_before_a_search():
     from transformers import ModernBertConfig
 

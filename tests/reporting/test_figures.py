@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 SPARSITIES = SCALES["mini"].sparsities
 
 
+@pytest.mark.slow
 @pytest.mark.draws
 def test_figure_2_shows_the_records(tmp_path):
     lines = [attack(DENSE, 42, 10.0), attack(DENSE, 43, 14.0)]

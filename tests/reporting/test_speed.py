@@ -46,6 +46,7 @@ def records_of(tmp_path):
     return write(tmp_path / "records", lines)
 
 
+@pytest.mark.slow
 def test_a_row_has_its_own_records_and_the_times_of_its_size(tmp_path, latency):
     flags = ("--records", records_of(tmp_path), "--latency", latency)
     call("analysis.aua_by_speed", *flags, "--output_dir", tmp_path / "out")

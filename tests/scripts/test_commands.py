@@ -89,6 +89,7 @@ def attack_record(**changes) -> dict:
     return record | changes
 
 
+@pytest.mark.slow
 def test_report_builds_tables_only_from_records(tmp_path, capsys):
     ticket = {"kind": "robust", "sparsity_asked": 0.3}
     records = [

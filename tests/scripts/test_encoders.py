@@ -42,6 +42,7 @@ def test_the_stages_and_an_attack_with_default_flags(
     assert len(attacked["row_outcomes"]) == 2
 
 
+@pytest.mark.slow
 def test_only_the_chosen_kinds_have_gates(tmp_path, encoder, sst2_folder):
     """--matrices and --exclude: in the scores, the ticket, the manifests and the identity."""
     dense = finetune(encoder, sst2_folder, tmp_path / "dense", **STEP)

@@ -112,6 +112,7 @@ def ticket_of_units(encoder: Path, path: Path, structure=("ffn_neurons", "layers
     return path
 
 
+@pytest.mark.slow
 def test_units_that_a_ticket_removes_are_not_exported(sst2_folder, tmp_path, capsys):
     encoder = make_encoder(tmp_path / "encoder", layers=3)
     data = {"model_name": encoder, "task_name": "sst2", "data_dir": sst2_folder, "epochs": 1}
@@ -132,6 +133,7 @@ def test_units_that_a_ticket_removes_are_not_exported(sst2_folder, tmp_path, cap
     assert (before["num_hidden_layers"], before["intermediate_size"]) == (2, 32)
 
 
+@pytest.mark.slow
 def test_a_ticket_of_layers_alone_is_exported(sst2_folder, tmp_path):
     encoder = make_encoder(tmp_path / "encoder", layers=3)
     ticket = ticket_of_units(encoder, tmp_path / "t.safetensors", ["layers"])

@@ -54,6 +54,7 @@ def test_fuzzed_score_and_ticket_files(place, tmp_path):
         assert refused > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "read"),
     [

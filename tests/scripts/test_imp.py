@@ -76,6 +76,7 @@ def test_the_first_round_equals_an_ordinary_fine_tuning(
     assert manifest["sparsity_after_round"] == pytest.approx([0.2, 0.4, 0.5])
 
 
+@pytest.mark.slow
 def test_the_second_round_rewinds_and_keeps_the_first_ones_zeros(
     encoder, sst2_folder, tmp_path, monkeypatch
 ):
@@ -138,6 +139,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     assert steps == list(range(1, 31))
 
 
+@pytest.mark.slow
 def test_imp_under_adversarial_training_is_another_kind(encoder, sst2_folder, tmp_path):
     folder = imp(encoder, sst2_folder, tmp_path / "run", to_sparsity=0.2, method="freelb")
     _, _, manifest = ticket_files.load_scores(folder / "scores.safetensors")

@@ -12,6 +12,7 @@ from masking import ticket_files
 from utils.files import read_jsonl
 
 
+@pytest.mark.slow
 def test_pair_task_with_token_types(encoder, tmp_path):
     rows = [(a, b, y) for (a, y), (b, _) in zip(sentences(80, 3), sentences(80, 4), strict=True)]
     for name, part in (("train", rows[:60]), ("dev", rows[60:])):

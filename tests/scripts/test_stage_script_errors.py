@@ -100,6 +100,7 @@ def test_what_the_attacks_lack_is_listed_before_anything_runs(script, settings, 
     assert "--check " not in (tmp_path / "calls").read_text()
 
 
+@pytest.mark.slow
 def test_recipes_and_sparsities_are_checked_before_anything_runs(echo_python):
     known = re.search(r'KNOWN_RECIPES="([^"]+)"', (ROOT / "scripts" / "common.sh").read_text())[1]
     assert known.replace("\\\n", "").split() == [*RECIPES]

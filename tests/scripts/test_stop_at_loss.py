@@ -33,6 +33,7 @@ def test_a_control_ends_at_the_tickets_training_loss(runs, encoder, sst2_folder,
     assert "the control is not matched" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_control_from_a_longer_run_equals_the_one_trained_by_itself(
     encoder, sst2_folder, tmp_path
 ):
@@ -79,6 +80,7 @@ def test_a_control_comes_only_from_a_run_with_the_same_settings(
         shutil.rmtree(tmp_path / "c", ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_a_control_is_not_taken_from_other_data(encoder, sst2_folder, tmp_path, capsys):
     data = tmp_path / "data"
     shutil.copytree(sst2_folder, data)

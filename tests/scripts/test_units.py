@@ -33,6 +33,7 @@ def logits(folder):
         return model(input_ids=IDS).logits, model.config
 
 
+@pytest.mark.slow
 def test_a_ticket_of_units_is_drawn_retrained_and_removed(
     searched, encoder, sst2_folder, tmp_path, capsys
 ):
@@ -68,6 +69,7 @@ def test_a_ticket_of_units_is_drawn_retrained_and_removed(
     assert not (tmp_path / "twice").exists()
 
 
+@pytest.mark.slow
 def test_a_removed_layer_never_stays_in_a_checkpoint(dense, encoder, sst2_folder, tmp_path):
     scores = search(dense, tmp_path / "search", structure="layers", epochs=1)
     data = {"task_name": "sst2", "data_dir": sst2_folder, **STEP}
@@ -191,6 +193,7 @@ def test_flags_of_units_with_a_ticket_of_weights(encoder, sst2_folder, tmp_path,
     assert not (tmp_path / "ticket").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["magnitude", "random", "taylor", "random_matched"])
 def test_rivals_with_the_same_drawing(dense, searched, encoder, sst2_folder, tmp_path, kind):
     from_ = {"scores": searched} if kind == "random_matched" else {"model_name": encoder}

@@ -243,6 +243,7 @@ def without_units(family, structure, sparsity):
     return model, *removal.without_units(model, units, masks), batch
 
 
+@pytest.mark.slow
 def test_units_are_removed_as_far_as_the_family_can_express(family, request, tmp_path):
     name = request.node.callspec.params["family"]
     cases = {"ffn_neurons": 0.3, "heads": 0.5} | (

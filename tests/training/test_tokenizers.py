@@ -88,6 +88,7 @@ def phobert_in(folder):
     return tokenizer
 
 
+@pytest.mark.slow
 def test_stage_1_runs_with_a_slow_tokenizer(tmp_path, encoder, sst2_folder):
     folder = shutil.copytree(encoder, tmp_path / "slow")
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):

@@ -129,6 +129,7 @@ def test_help_names_no_default_that_is_none(script):
     assert "default: None" not in text and "default: False" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_flag_is_read(script):
     """By the script, or by what it imports, as an attribute of the settings."""
