@@ -24,7 +24,11 @@ fi
 cluster='' half=''
 if [ "$*" = '' ] || [ "$*" = --fast ]; then
     half='tests/scripts tests/benchmarks tests/hub tests/utils'
-    [ "$*" = --fast ] || cluster=tests/cluster
+    if [ "$*" = --fast ]; then
+        half="$half tests/docs tests/experiments"
+    else
+        cluster=tests/cluster
+    fi
 fi
 if [ "${1:-}" = --fast ]; then
     shift

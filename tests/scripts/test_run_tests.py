@@ -38,9 +38,11 @@ def test_all_tests_run_in_three_processes(failing, status, copied_scripts):
 def test_the_fast_tests_run_in_two_processes(copied_scripts):
     python_that_fails_at(copied_scripts, "nothing")
     done = shell(str(copied_scripts / "run_tests.sh"), None, "--fast")
+    more = ["tests/docs", "tests/experiments"]
+    ignored = " ".join(f"--ignore {folder}" for folder in more)
     assert done.stdout.splitlines()[-3:] == [
-        f"-m pytest -q -m not slow {REST}",
-        f"-m pytest -q -rs -m not slow {HALF}",
+        f"-m pytest -q -m not slow {REST} {ignored}",
+        f"-m pytest -q -rs -m not slow {HALF} {' '.join(more)}",
         "-m mypy",
     ]
 
