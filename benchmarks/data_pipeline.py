@@ -17,9 +17,10 @@ import tempfile
 from pathlib import Path
 
 import common
-import matplotlib
 import pandas
 import training_steps
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 import finetune
 from training import tokenizers
@@ -27,10 +28,6 @@ from training.batching import collate, encode, epoch_batches
 from training.splits import load_splits
 from training.tasks import resolve_task
 from utils import cli, devices, process_state
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.ticker import NullLocator  # noqa: E402
 
 BASE = {"length": 32, "batch": 32, "width": 384, "depth": 6, "K": 3}
 AXES = {
@@ -153,7 +150,8 @@ def curves(args: argparse.Namespace) -> pandas.DataFrame:
 
 def draw_curves(lines: pandas.DataFrame, axes: list[str], path: Path) -> None:
     """One panel per axis; both scales logarithmic, with ticks at the measured values."""
-    figure, panels = plt.subplots(1, len(axes), figsize=(3 * len(axes), 3), squeeze=False)
+    figure = Figure(figsize=(3 * len(axes), 3), layout="tight")
+    panels = figure.subplots(1, len(axes), squeeze=False)
     for axis, panel in zip(axes, panels[0], strict=True):
         for name, style in zip(STEPS, ("o-", "s--"), strict=True):
             at = lines[(lines["axis"] == axis) & (lines["step"] == name)]
@@ -168,7 +166,6 @@ def draw_curves(lines: pandas.DataFrame, axes: list[str], path: Path) -> None:
         panel.xaxis.set_minor_locator(NullLocator())
     panels[0][0].set_ylabel("seconds per step")
     panels[0][0].legend()
-    figure.tight_layout()
     figure.savefig(path, dpi=120)
 
 
