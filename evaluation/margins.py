@@ -9,12 +9,15 @@ exact for the texts that the attack queried. With two classes their order does n
 This module is pure: arrays in, numbers out.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-HALVINGS = 50  # of the interval in which a bias is searched
-SWEEPS = 20
+SWEEPS = 50  # over the classes, at most
+NARROWEST = 1e-6  # step of a bias: records keep 5 decimals of a margin
+DECIMALS = 6  # with which percentages and biases are compared
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Margins:
         margins = np.minimum.reduce([self.margins, *(other.margins for other in others)])
         return Margins(self.labels, margins, self.label_names)
 
+    def biased(self, bias: np.ndarray) -> "Margins":
+        """Margins with `bias`, (classes,), added to the logits, without rounding errors."""
+        margins = self.margins + bias[self.labels][:, None] - bias[None, :]
+        return Margins(self.labels, margins.round(9), self.label_names)
+
     def right(self, bias: np.ndarray | None = None) -> np.ndarray:
         """Whether each row is right with `bias`, (classes,), added to the logits; bool, (rows,)."""
         margins = self.margins
@@ -75,55 +83,88 @@ class Margins:
 def equalizing_bias(attacked: Margins) -> np.ndarray:
     """The bias, (classes,), with mean 0, at which all classes survive the attack alike.
 
-    A larger bias of a class raises its Aua and lowers that of the others. For each class in turn,
-    bisection finds the bias at which its Aua equals the mean of the others, until nothing changes.
-    With finitely many rows the classes may differ by about one row. They differ by much if a model
-    only has default answers, which no bias makes alike. With two classes, the bias of a model with
-    shifted logits takes the shift back. Raises ValueError if a class has no rows.
+    A larger bias of a class raises its Aua and lowers that of the others. The search starts where
+    any shift of the logits is taken back, so that a model with shifted logits gets the same bias
+    less the shift. It sets the bias of each class in turn so that the class survives as often as
+    the others on average, until nothing changes. Then it takes any single step that makes the
+    classes more alike. With finitely many rows they may differ by about one row. They differ by
+    much if a model only has default answers, which no bias makes alike. Raises ValueError if a
+    class has no rows.
     """
     if np.isnan(attacked.by_class()).any():
         raise ValueError("a class has no attacked rows, so no bias can be chosen")
-    best = bias = np.zeros(len(attacked.label_names))
-    smallest_spread = np.inf
+
+    start = _pairwise_bias(attacked)
+    centered = attacked.biased(start)
+
+    def inequality_at(bias: np.ndarray) -> tuple:
+        return _inequality(centered.by_class(bias))
+
+    bias, visited = np.zeros(len(start)), []
+    moved = range(len(bias) if len(bias) > 2 else 1)  # of two classes, only the difference counts
     for _ in range(SWEEPS):
         before = bias
-        for c in range(1, len(bias)):  # only differences count, so class 0 stays
-            bias = _balance(attacked, bias, c)
-        spread = np.ptp(attacked.by_class(bias))
-        if spread < smallest_spread - 1e-9:
-            best, smallest_spread = bias, spread
-        if np.abs(bias - before).max() < 1e-6:
+        for c in moved:
+            bias = _step(centered, bias, c, partial(_imbalance, c=c))
+        visited.append(bias)
+        if np.ptp(bias - before) < NARROWEST:
             break
-    return best - best.mean()
+    best = min(visited, key=inequality_at)
+    for _ in range(SWEEPS):
+        before = best
+        for c in moved:
+            best = min(best, _step(centered, best, c, _inequality), key=inequality_at)
+        if best is before:
+            break
+    return start + best - best.mean()
 
 
-def _balance(attacked: Margins, bias: np.ndarray, c: int) -> np.ndarray:
-    """The bias with its entry `c` set so that class c survives as often as the others on average.
+def _pairwise_bias(attacked: Margins) -> np.ndarray:
+    """The bias, with mean 0, that the median margins of each pair of classes ask for.
 
-    The advantage of class c is a step function that rises with its bias. The result is the middle
-    of the step at zero advantage, or the jump over zero.
+    A shift of the logits changes what a pair asks for by the shift of one class less that of the
+    other, and so the mean over the pairs of a class by its own shift, less the mean shift.
     """
-    finite = attacked.margins[np.isfinite(attacked.margins)]
-    bound = 1 + np.abs(finite).max() + np.abs(bias).max()  # beyond it, class c is every answer
+    classes = range(len(attacked.label_names))
+    medians = np.stack([np.median(attacked.margins[attacked.labels == c], axis=0) for c in classes])
+    np.fill_diagonal(medians, 0)
+    return np.asarray((medians.T - medians).mean(axis=1) / 2)
 
-    def with_entry(value: float) -> np.ndarray:
-        return np.concatenate([bias[:c], [value], bias[c + 1 :]])
 
-    def advantage(value: float) -> float:
-        rates = attacked.by_class(with_entry(value))
-        return float(rates[c] - np.delete(rates, c).mean())
+def _step(
+    attacked: Margins, bias: np.ndarray, c: int, cost: Callable[[np.ndarray], tuple]
+) -> np.ndarray:
+    """`bias` with entry `c` in the middle of the step with the lowest cost, and nearest of those.
 
-    def edge(at_least_zero: bool) -> float:
-        """The bias above which the advantage is at least zero (or, with False, above zero)."""
-        low, high = -bound, bound
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            value = advantage(middle)
-            below = value < -1e-9 if at_least_zero else value <= 1e-9
-            low, high = (middle, high) if below else (low, middle)
-        return (low + high) / 2
+    As the bias of class c grows, its rows survive one after the other and those of the others fall;
+    in between, Aua by class does not change. `cost`: Aua by class, (steps, classes) -> arrays
+    (steps,), compared in this order.
+    """
+    labels = attacked.labels
+    margins = attacked.margins + bias[labels][:, None] - bias[None, :]
+    own = labels == c
+    others = np.delete(margins, c, axis=1).min(axis=1)  # of rows of c: against all other classes
+    turns = bias[c] + np.where(own, -others, margins[:, c])
+    edges = np.unique(turns[own | (others > 0)])
+    edges = edges[np.diff(edges, prepend=-np.inf) > NARROWEST]
+    edges = np.concatenate([[edges[0] - 1], edges, [edges[-1] + 1]])
+    middles = (edges[1:] + edges[:-1]) / 2
+    right = np.where(own, middles[:, None] > turns, (middles[:, None] < turns) & (others > 0))
+    classes = range(len(attacked.label_names))
+    rates = 100 * np.stack([right[:, labels == k].mean(axis=1) for k in classes], axis=1)
+    distances = np.abs(middles - bias[c]).round(DECIMALS)
+    chosen = np.lexsort((distances, *cost(rates)[::-1]))[0]
+    return np.concatenate([bias[:c], [middles[chosen]], bias[c + 1 :]])
 
-    return with_entry((edge(True) + edge(False)) / 2)
+
+def _imbalance(rates: np.ndarray, c: int) -> tuple[np.ndarray]:
+    """How far Aua of class c is from the mean of the others."""
+    return (np.abs(rates[:, c] - np.delete(rates, c, axis=1).mean(axis=1)).round(DECIMALS),)
+
+
+def _inequality(rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How unlike the classes are; of equal spreads, the higher mean Aua is better."""
+    return np.ptp(rates, axis=-1).round(DECIMALS), -rates.mean(axis=-1).round(DECIMALS)
 
 
 def bias_of_highest_accuracy(clean: Margins, attacked: Margins, lowest_clean: float) -> np.ndarray:

@@ -99,6 +99,57 @@ def test_several_classes_get_a_bias_each():
     assert bias == pytest.approx(-offset, abs=0.35)
 
 
+def of_classes(classes: int, rows: int, seed: int, decimals: int = 5) -> Margins:
+    """Attacked rows of a model with a bias, which is surer of some classes than of others."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(rows) % classes
+    evidence = generator.normal(size=(rows, classes)) * generator.uniform(0.3, 5, classes)
+    evidence[np.arange(rows), labels] += generator.uniform(0, 5, classes)[labels]
+    logits = (evidence + generator.normal(size=classes)).round(decimals)
+    return Margins.of_logits(logits, labels, tuple("abcdefghij")[:classes])
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 10])
+@pytest.mark.parametrize("decimals", [5, 0])  # 0: many rows turn at the same bias
+def test_a_shift_of_any_size_is_taken_back_exactly(classes, decimals):
+    dev, test = (of_classes(classes, 60, seed, decimals) for seed in (classes, 99))
+    expected = equalizing_bias(dev)
+    for size in (0, 1, 50, 200):
+        offset = np.random.default_rng(size).normal(size=classes)
+        offset *= size / np.abs(offset).max()
+        found = equalizing_bias(shifted(dev, offset))
+        assert found == pytest.approx(expected - (offset - offset.mean()), abs=1e-9)
+        at_expected = test.by_class(expected).tolist()
+        assert shifted(test, offset).by_class(found).tolist() == at_expected
+
+
+@pytest.mark.parametrize("offset", [(0, 0, 200, 0), (-25, 0, 0, 50), (300, -300, 100, 0)])
+@pytest.mark.parametrize("rows", [12, 100])
+def test_the_classes_become_alike_whatever_the_shift(offset, rows):
+    """To about one row per class."""
+    for seed in range(3):
+        attacked = shifted(of_classes(4, rows, seed), np.array(offset))
+        assert np.ptp(attacked.by_class()) > 90
+        assert np.ptp(attacked.by_class(equalizing_bias(attacked))) <= 400 / rows + 1e-9
+
+
+def shifted(state: Margins, offset: np.ndarray) -> Margins:
+    """Margins of the model with `offset` added to its logits."""
+    margins = state.margins + offset[state.labels][:, None] - offset[None, :]
+    return Margins(state.labels, margins, state.label_names)
+
+
+def test_with_unequal_classes_the_bias_is_the_best_there_is():
+    """By trying a bias in each gap between two rows."""
+    generator = np.random.default_rng(4)
+    for _ in range(20):
+        attacked = two(generator.normal(0.3, 1, 7).tolist(), generator.normal(0, 2, 12).tolist())
+        finite = np.sort(attacked.margins[np.isfinite(attacked.margins)] * ([1] * 7 + [-1] * 12))
+        tried = [np.array([0.0, (a + b) / 2]) for a, b in zip(finite, finite[1:], strict=False)]
+        least = min(np.ptp(attacked.by_class(bias)) for bias in tried)
+        assert np.ptp(attacked.by_class(equalizing_bias(attacked))) == pytest.approx(least)
+
+
 def test_a_default_answer_has_no_equalizing_bias():
     """All rows of one class survive, all others fall, and one bias turns all of them."""
     attacked = two([20.0, 20.0], [-20.0, -20.0])
