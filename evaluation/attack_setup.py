@@ -18,10 +18,12 @@ from evaluation.presets import needs_of
 from evaluation.settings import RESOURCE_FLAGS, AttackRun
 from training import models, onnx_models
 from training.rows import Rows
+from training.settings import DataSettings, data_settings_in
 from training.splits import load_splits
 from training.tasks import Task
 from utils import cli
 from utils.cli import UserError
+from utils.settings import Role, names_of
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ def resolve(args: AttackRun) -> Subject:
     task = checkpoints.task_of(args, targets[0])
     for target in targets if task.label_names else ():  # before the data are read
         checkpoints.label_order(target, task)
+    check_dev_file(args, targets[0])
     device = device_name(args.device) if targets[0].runtime is None else "cpu"
     splits = load_splits(args, task, (args.split,))
     task, split = splits.task, splits[args.split]
@@ -151,6 +154,21 @@ def check_runtime(args: AttackRun, target: Target) -> None:
             "--device"
         )
     onnx_models.check_installed("onnxruntime")
+
+
+def check_dev_file(args: AttackRun, target: Target) -> None:
+    """Raise UserError for a dev file that would be attacked as test rows by surprise.
+
+    Without a training file and a test file, a dev file is the test, as in GLUE. A run has test rows
+    of its own, and a bias or --split dev asks for dev rows.
+    """
+    if not args.validation_file or args.test_file or args.train_file:
+        return
+    if target.run is not None or args.split == "dev" or "dev" in (args.suite or ()):
+        raise UserError(
+            "--validation_file without --test_file would be attacked as test rows; give the test "
+            "rows as --test_file, too, or omit --validation_file"
+        )
 
 
 def device_name(wanted: str) -> str:
@@ -199,6 +217,21 @@ def dev_rows(args: AttackRun, task: Task) -> Rows | None:
         with contextlib.suppress(UserError):
             return load_splits(args, task, ("dev",))["dev"]
     return None
+
+
+def bias_rows(args: AttackRun, task: Task, target: Target, of_run: Rows | None) -> Rows:
+    """The dev rows that the suite chooses its bias on: those that the flags name, else the run's.
+
+    `of_run`: dev rows of the target's run; None for a checkpoint without a run, or one whose data
+    are gone.
+    """
+    if target.run is not None and of_run is not None:
+        made_with = data_settings_in(target.run["args"])
+        names = {*names_of(DataSettings, Role.DATA_PLACE), "task_name", "dataset_name"}
+        names -= {"test_file"}  # holds no dev rows
+        if all(getattr(args, name) in (None, getattr(made_with, name)) for name in names):
+            return of_run
+    return load_splits(args, task, ("dev",))["dev"]
 
 
 def set_temperature(victim, rule: str, dev: Rows | None, seed: int, folder: Path) -> dict:

@@ -44,7 +44,7 @@ WHY = {
     "one_class_sample": "all attacked rows belong to one class",
     "trained_on_attacked_rows": "{attacked_rows_in_train} attacked rows are also training rows",
     "selected_on_attacked_rows": "{attacked_rows_in_dev} attacked rows are also dev rows, which "
-    "select epochs and checkpoints",
+    "select epochs, checkpoints and the suite's bias",
 }
 
 

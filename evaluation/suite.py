@@ -12,15 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation import attack_rows, checkpoints, default_answer, protocol, resources
+from evaluation import attack_rows, checkpoints, checks, default_answer, protocol, resources
 from evaluation.attack_folder import AttackFolder
-from evaluation.attack_setup import Setup, Subject
+from evaluation.attack_setup import Setup, Subject, bias_rows
 from evaluation.margins import Margins, equalizing_bias
 from evaluation.presets import SUITE_CONSTRAINED, SUITE_PARTS, SUITE_RECIPES
 from evaluation.settings import RESOURCE_FLAGS, AttackRun
 from evaluation.suite_record import margins_of, summarize
 from training.rows import Rows
-from training.splits import load_splits
 from utils import cli
 from utils.cli import UserError
 from utils.files import append_jsonl, read_json, read_jsonl, write_json
@@ -33,7 +32,8 @@ def run(args: AttackRun, subject: Subject, target: checkpoints.Target, order: li
     path = suite.folder / "summary.json"
     for part in (part for part in SUITE_PARTS if part in args.suite):
         suite.run(part)
-    record = json.loads(json.dumps(summarize(suite)))  # as a later run reads it
+    answers = checks.examine(suite.setup.victim(), subject.rows)
+    record = json.loads(json.dumps(summarize(suite, answers)))  # as a later run reads it
     written = read_json(path) if path.is_file() else {}
     if {**written, "environment": None} != {**record, "environment": None}:
         write_json(path, record)
@@ -54,6 +54,7 @@ class Suite:
     dev: Rows | None
     folder: Path
     carried: dict[str, list[tuple[str, ...]]]  # row id -> texts found on other models
+    overlaps: dict[str, int | None]  # with the rows that made the model, from checks.overlaps
     lines: dict[str, list[dict]] = field(default_factory=dict)
     answers: dict | None = None
 
@@ -62,13 +63,11 @@ class Suite:
         rows, length, device = subject.rows, subject.max_seq_length, subject.device
         setup = Setup(args, target, order, subject.task, rows, {}, length, device)
         data = {args.split: protocol.describe_data(subject.split)}
-        dev = None
+        dev, known = None, checkpoints.rows_it_was_made_with(target, subject.task)
         if "dev" in args.suite:
-            split = checkpoints.rows_it_was_made_with(target, subject.task)["dev"]
-            if split is None:  # a checkpoint without a run, or one whose data are gone
-                split = load_splits(args, subject.task, ("dev",))["dev"]
-            data["dev"] = protocol.describe_data(split)
-            dev = protocol.choose_rows(split, args.dev_examples, "balanced", args.seed)
+            known["dev"] = bias_rows(args, subject.task, target, known["dev"])
+            data["dev"] = protocol.describe_data(known["dev"])
+            dev = protocol.choose_rows(known["dev"], args.dev_examples, "balanced", args.seed)
             absent = set(range(len(subject.task.label_names))) - set(dev.labels)
             if absent:
                 raise UserError(
@@ -79,7 +78,8 @@ class Suite:
         folder = Path(args.output_dir or target.home / "suites" / name)
         if args.output_dir and len(subject.targets) > 1:
             folder = folder / target.name
-        return cls(args, setup, data, dev, folder, carried_texts(args.carry_over, rows))
+        carried = carried_texts(args.carry_over, rows)
+        return cls(args, setup, data, dev, folder, carried, checks.overlaps(rows, **known))
 
     # The parts.
 

@@ -4,8 +4,7 @@ import math
 
 import numpy as np
 
-from evaluation import checkpoints, default_answer, protocol
-from evaluation.by_class import one_class_survives
+from evaluation import checkpoints, checks, default_answer, protocol
 from evaluation.margins import Margins
 from evaluation.outcomes import FAILED, LETTERS, SKIPPED, SUCCESS, encode_labels
 from evaluation.presets import SUITE_CONSTRAINED, SUITE_PARTS
@@ -19,6 +18,7 @@ STATES = {
     "lower_bound": "Aua, union without the similarity constraint",
 }
 LARGEST_SPREAD = 20.0  # points between the classes of the dev rows at the equalizing bias
+EXAMINED = ("rows_answered_differently_twice", "classes_answered", "saturated_percent")
 BUDGETS = (10, 20, 50, 100, 200, 500)  # victim queries per row
 
 
@@ -31,13 +31,19 @@ def margins_of(lines: list[dict], label_names: tuple[str, ...], entry: int) -> M
     return Margins(labels, values, label_names)
 
 
-def summarize(suite) -> dict:
-    """The record of a `suite.Suite`. Its margins are enough to compute its percentages again."""
+def summarize(suite, answers: dict) -> dict:
+    """The record of a `suite.Suite`. Its margins are enough to compute its percentages again.
+
+    `answers`: of the model to the attacked rows, from `checks.examine`.
+    """
     setup, args = suite.setup, suite.args
     names, bias = setup.task.label_names, suite.bias
+    known = setup.target.known(setup.task)
     record = {
         "kind": "suite",
-        **setup.target.known(setup.task),
+        **known,
+        "trained_max_seq_length": known.get("max_seq_length"),
+        "max_seq_length": setup.max_seq_length,
         "made_in": [setup.target.home.resolve().name, suite.folder.name],
         "task": setup.task.name,
         "checkpoint": setup.target.name,
@@ -50,6 +56,9 @@ def summarize(suite) -> dict:
         "rows": protocol.describe_rows(setup.rows, args.row_choice, args.seed),
         "row_labels": encode_labels(setup.rows.labels),
         "row_ids": setup.rows.ids,
+        "rows_attacked": len(setup.rows),
+        **suite.overlaps,
+        **{name: answers[name] for name in EXAMINED},
     }
     if "margin" in suite.lines:
         states = {"clean": suite.margins("margin", 0), "margin": suite.margins("margin")}
@@ -58,8 +67,10 @@ def summarize(suite) -> dict:
             states["lower_bound"] = suite.union((*SUITE_CONSTRAINED, "unconstrained"))
         letters = letters_of(states["clean"], states["union"])
         record |= {
-            "rows_attacked": len(setup.rows),
             "row_outcomes": letters,
+            "rows_skipped": letters.count(LETTERS[SKIPPED]),
+            "rows_of_equal_importance": count(suite.lines["margin"], "equal_importance"),
+            "rows_out_of_budget": count(suite.lines["margin"], "out_of_budget"),
             "bias": None if bias is None else as_list(bias),
             "percent": {name: percentages(state, bias) for name, state in states.items()},
             "rows_per_part": {p: len(lines) for p, lines in suite.lines.items()},
@@ -79,7 +90,13 @@ def summarize(suite) -> dict:
         record["default_answer"] = {"shares": default_answer.SHARES} | suite.answers
     seconds = [line.get("seconds", 0.0) for lines in suite.lines.values() for line in lines]
     record |= {"seconds": round(sum(seconds), 3), "environment": environment()}
-    return record | {"flags": flags_of(record)}
+    flags = checks.flags_of(record, args.flag_skipped_percent) + flags_of(record)
+    return record | {"flags": flags}
+
+
+def count(lines: list[dict], name: str) -> int:
+    """Number of the rows' lines in which `name` holds."""
+    return sum(bool(line.get(name)) for line in lines)
 
 
 def letters_of(clean: Margins, attacked: Margins) -> str:
@@ -120,10 +137,8 @@ def aua_by_budget(lines: list[dict], label_names: tuple[str, ...]) -> dict[str, 
 
 
 def flags_of(record: dict) -> list[dict]:
-    """What makes the numbers of a suite doubtful, as in the record of an attack."""
+    """What makes the numbers of a suite doubtful, next to what makes those of an attack so."""
     flags = []
-    if why := one_class_survives(record):
-        flags.append({"flag": "one_class_survives", "why": why})
     spread = record.get("dev", {}).get("spread_at_bias", 0.0)
     if spread > LARGEST_SPREAD:
         why = (

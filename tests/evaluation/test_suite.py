@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, fails
+from safetensors.torch import load_file, save_file
 
 from evaluation import default_answer, resources
 from evaluation.margins import equalizing_bias
@@ -374,6 +375,78 @@ def test_dev_rows_of_one_class_choose_no_bias(suite, tmp_path, capsys):
     line = fails(capsys, *flags[:-1], tmp_path / "out")
     assert "the dev rows have none of the class" in line and "more --dev_examples" in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run of a word counter with files of its own: train.tsv, dev.tsv and test.tsv."""
+    monkeypatch.setenv("ROBUST_TICKETS_CACHE", str(tools.session_cache()))
+    own = {"train": tools.SENTENCES[:4], "dev": tools.SENTENCES[4:6], "test": tools.SENTENCES[6:]}
+    for name, sentences in own.items():
+        tools.write_rows(tmp_path / f"{name}.tsv", sentences)
+    run = tools.fake_run(tmp_path / "run", tmp_path / "test.tsv")
+    tools.word_counter(run / "last")
+    about = read_json(run / "run.json")
+    about["args"] |= {f"{flag}_file": str(tmp_path / f"{name}.tsv") for flag, name in FILES.items()}
+    (run / "run.json").write_text(json.dumps(about))
+    return run
+
+
+FILES = {"train": "train", "validation": "dev", "test": "test"}
+
+
+def record_of(run, *flags, parts: str = "dev,margin") -> dict:
+    records = run / "suites.jsonl"
+    out = run / f"out{len(read_jsonl(records)) if records.is_file() else 0}"
+    fixed = ("--num_examples", 4, "--quiet", "--output_dir", out)
+    call("attack", "--model_name", run, "--suite", parts, *fixed, *flags)
+    return read_jsonl(records)[-1]
+
+
+def flags_in(record: dict) -> set[str]:
+    return {flag["flag"] for flag in record["flags"]}
+
+
+@pytest.mark.slow
+def test_rows_and_bias_come_from_the_files_that_the_flags_name(run, tmp_path):
+    record = record_of(run)
+    assert [record["data"]["source"], record["dev"]["data"]["source"]] == ["test.tsv", "dev.tsv"]
+    assert not flags_in(record) & {"trained_on_attacked_rows", "selected_on_attacked_rows"}
+    # Other test rows say nothing about the dev rows.
+    seen = tools.write_rows(tmp_path / "seen.tsv", tools.SENTENCES[:6])
+    record = record_of(run, "--test_file", seen)
+    assert [record["data"]["source"], record["dev"]["data"]["source"]] == ["seen.tsv", "dev.tsv"]
+    assert flags_in(record) >= {"trained_on_attacked_rows", "selected_on_attacked_rows"}
+    other = tools.write_rows(tmp_path / "other.tsv", tools.SENTENCES[:2])
+    test = ("--test_file", tmp_path / "test.tsv")
+    record = record_of(run, *test, "--validation_file", other)
+    assert [record["data"]["source"], record["dev"]["data"]["source"]] == ["test.tsv", "other.tsv"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [("--suite", "dev,margin"), ("--recipe", "deepwordbug")])
+def test_a_dev_file_alone_is_not_attacked_in_place_of_the_test_rows(run, tmp_path, capsys, how):
+    other = tools.write_rows(tmp_path / "other.tsv", tools.SENTENCES)
+    line = fails(capsys, "attack", "--model_name", run, *how, "--validation_file", other)
+    assert "--validation_file without --test_file would be attacked as test rows" in line
+    assert not (run / "suites").exists() and not (run / "attacks").exists()
+
+
+@pytest.mark.slow
+def test_a_suite_has_the_flags_of_an_attack(run, tmp_path):
+    """A model that says "positive" to every text, and cuts texts at another length than before."""
+    path = run / "last" / "model.safetensors"
+    weights = load_file(path) | {"classifier.bias": torch.tensor([0.0, 500.0])}
+    save_file(weights, path, {"format": "pt"})
+    shown = tools.write_rows(tmp_path / "shown.tsv", tools.SENTENCES)
+    flags = ("--test_file", shown, "--max_seq_length", 16)
+    record = record_of(run, *flags, parts="margin")
+    expected = {"one_answer", "many_rows_skipped", "other_truncation", "saturated_softmax"}
+    assert flags_in(record) >= expected | {"trained_on_attacked_rows"}
+    lenient = record_of(run, *flags, "--flag_skipped_percent", 50, parts="probe")
+    assert flags_in(lenient) >= {"one_answer", "other_truncation", "default_answer"}
+    lenient = record_of(run, *flags, "--flag_skipped_percent", 50, parts="margin")
+    assert flags_in(record) - flags_in(lenient) == {"many_rows_skipped"}
 
 
 @pytest.mark.parametrize(
