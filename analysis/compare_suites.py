@@ -33,11 +33,11 @@ class Settings:
 
 def main() -> None:
     args = parse(Settings, __doc__.split("\n")[0])
-    from reporting import compared_suites
+    from reporting import compared_suites, suite_records
     from reporting.render import write_text
     from utils.files import write_json
 
-    suites, reference = (compared_suites.read(files) for files in (args.suites, args.reference))
+    suites, reference = (suite_records.read(files) for files in (args.suites, args.reference))
     result = compared_suites.compare(suites, reference)
     folder, text = Path(args.output_dir), compared_suites.markdown(result)
     write_json(folder / "compared.json", result)

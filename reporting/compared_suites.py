@@ -1,8 +1,6 @@
 """Two models by their suites: differences over rows and seeds, computed from the margins."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,71 +12,12 @@ from evaluation.intervals import (
     mean_difference,
     mean_over_rows,
 )
-from evaluation.margins import (
-    Margins,
-    aua_by_threshold,
-    bias_of_highest_accuracy,
-    equalizing_bias,
-)
-from evaluation.outcomes import decode_labels
+from evaluation.margins import aua_by_threshold, bias_of_highest_accuracy
 from reporting.render import markdown_table, paragraphs, rate
+from reporting.suite_records import SuiteRecord
 from utils.cli import UserError
-from utils.files import read_jsonl
 
-
-@dataclass(frozen=True)
-class SuiteRecord:
-    """A record of attack.py --suite. `states`, `dev`: name -> margins (clean, margin, union...)."""
-
-    task: str
-    seed: int | None
-    rows: str  # fingerprint
-    states: dict[str, Margins]
-    dev: dict[str, Margins]
-
-    @classmethod
-    def of(cls, record: dict, where: str) -> "SuiteRecord":
-        """UserError for a record that is not of a suite with the parts dev and margin."""
-        try:
-            names = tuple(record["label_names"])
-            dev = _states(record["dev"]["margins"], record["dev"]["row_labels"], names)
-            states = _states(record["margins"], record["row_labels"], names)
-            rows = record["rows"]["fingerprint"]
-            return cls(record["task"], record["seed"], rows, states, dev)
-        except (KeyError, TypeError, ValueError) as e:
-            raise UserError(
-                f"{where} holds a record that is not a suite with the parts dev and margin "
-                f"({type(e).__name__}: {e}); run attack.py --suite standard"
-            ) from e
-
-    @property
-    def bias(self) -> np.ndarray:
-        """The bias at which all classes of the attacked dev rows survive alike."""
-        return equalizing_bias(self.dev["margin"])
-
-
-def _states(margins: dict, row_labels, names: tuple[str, ...]) -> dict[str, Margins]:
-    labels = np.array(decode_labels(row_labels))
-    others = np.arange(len(names)) != labels[:, None]
-
-    def state(values: list[list[float]]) -> Margins:
-        full = np.full(others.shape, np.inf)
-        full[others] = np.ravel(values)
-        return Margins(labels, full, names)
-
-    return {name: state(values) for name, values in margins.items()}
-
-
-def read(files: Sequence[str]) -> list[SuiteRecord]:
-    """The last record of each checkpoint and set of rows in files suites.jsonl."""
-    latest: dict[tuple, SuiteRecord] = {}
-    for file in files:
-        if not Path(file).is_file():
-            raise UserError(f"there is no file {file}; give suites.jsonl of a run")
-        for record in read_jsonl(Path(file)):
-            parsed = SuiteRecord.of(record, file)
-            latest[record.get("checkpoint_sha256"), parsed.rows] = parsed
-    return list(latest.values())
+EQUALIZED = "Aua, class-equalized"
 
 
 def pairs_by_task(
@@ -98,20 +37,47 @@ def pairs_by_task(
 
 
 def measures(names: tuple[str, ...]) -> dict[str, Callable[[SuiteRecord], np.ndarray]]:
-    """What is compared: name -> whether each row counts as right, bool, (rows,)."""
+    """What is compared by row: name -> whether each row counts as right, bool, (rows,)."""
 
-    def of_class(c: int) -> Callable[[SuiteRecord], np.ndarray]:
-        return lambda s: s.states["union"].right()[s.states["union"].labels == c]
+    def of_class(c: int, equalized: bool) -> Callable[[SuiteRecord], np.ndarray]:
+        def right(suite: SuiteRecord) -> np.ndarray:
+            union = suite.states["union"]
+            return union.right(suite.bias if equalized else None)[union.labels == c]
 
-    by_class = {f"Aua, {name}": of_class(c) for c, name in enumerate(names)}
+        return right
+
+    by_class = {f"Aua, {name}": of_class(c, False) for c, name in enumerate(names)}
+    equalized = {f"{EQUALIZED}, {name}": of_class(c, True) for c, name in enumerate(names)}
     return {
         "Clean": lambda s: s.states["clean"].right(),
         "Aua, mean": lambda s: s.states["union"].right(),
         **by_class,
-        "Aua, class-equalized": lambda s: s.states["union"].right(s.bias),
+        EQUALIZED: lambda s: s.states["union"].right(s.bias),
+        **equalized,
         "Aua, lower bound": lambda s: s.states.get("lower_bound", s.states["union"]).right(),
         "Aua, margin attack alone": lambda s: s.states["margin"].right(),
     }
+
+
+def of_whole_models(names: tuple[str, ...]) -> dict[str, Callable[[SuiteRecord], float]]:
+    """What is compared by model, because rows do not pair: name -> percent; NaN if not measured."""
+
+    def answers(c: int) -> Callable[[SuiteRecord], float]:
+        return lambda s: np.nan if s.default_answer is None else float(s.default_answer[c])
+
+    return {
+        "Aua, worst class": lambda s: float(np.nanmin(s.states["union"].by_class())),
+        **{f"Answers {name}, content words unknown": answers(c) for c, name in enumerate(names)},
+    }
+
+
+def _as_table(percents: Sequence[float]) -> np.ndarray:
+    """A percentage of each model in the form of outcomes, (seeds, rows).
+
+    Two equal rows add no variance, so that intervals cover new seeds alone. One seed gets one row,
+    which tells nothing.
+    """
+    return np.repeat(np.array(percents)[:, None] / 100, min(2, len(percents)), axis=1)
 
 
 def shifted_reference(model: SuiteRecord, reference: SuiteRecord) -> np.ndarray:
@@ -150,6 +116,10 @@ def compare(suites: Sequence[SuiteRecord], reference: Sequence[SuiteRecord]) -> 
             right["Aua, margin attack alone"][0],
             shifted,
         ]
+        for name, of_model in of_whole_models(names).items():
+            both = [_as_table([of_model(s) for s in side]) for side in zip(*pairs, strict=True)]
+            if not np.isnan(both).any():
+                right[name] = both
         seeds = [pair[0].seed for pair in pairs]
         result[task] = {"seeds": seeds, "rows": len(pairs[0][0].states["clean"].labels)}
         result[task]["measures"] = {name: _row(*both) for name, both in right.items()}
@@ -188,7 +158,7 @@ def curves(suites: Sequence[SuiteRecord], reference: Sequence[SuiteRecord]) -> p
 def _row(a: np.ndarray, b: np.ndarray) -> dict:
     row = {"model": 100 * float(a.mean()), "reference": 100 * float(b.mean())}
     row["difference"] = [float(x) for x in difference(a, b)]
-    if len(a) == 1:
+    if len(a) == 1 and a.dtype == bool:
         row["mcnemar_p"] = mcnemar(a[0], b[0])[2]
     return row
 

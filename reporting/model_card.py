@@ -7,7 +7,8 @@ from evaluation.exports import Export
 from evaluation.records import AttackRecord, NoRecords, read_records
 from reporting import cells, render
 from reporting.cells import Cell
-from reporting.compared_suites import SuiteRecord, measures
+from reporting.compared_suites import measures
+from reporting.suite_records import SuiteRecord
 from training.loading import BUILTIN
 from training.metrics import wilson_interval
 from utils.files import read_json, read_jsonl

@@ -5,9 +5,9 @@
 #   DRY_RUN=yes sh scripts/second_half.sh 1 2   print the commands
 #
 # DATA (default: data) holds sst2/{train,dev}.tsv and ag_news/{train,test}.tsv.gz, NEIGHBOURS the
-# table of neighbors (docs/attacks.md). RUNS (default: runs/second-half) gets the run folders,
-# RECORDS (default: results/study/second-half) a record per model. SEEDS
-# (default: 11 12 13) are the seeds. TRAIN_ONLY=yes skips the attacks. The same command resumes.
+# table of neighbors (docs/attacks.md). RUNS (default: runs/second-half) gets the run folders, RECORDS
+# (default: results/study/second-half) a record per model. SEEDS (default: 11 12 13); phase 3c takes
+# the first. TRAIN_ONLY=yes skips the attacks. The same command resumes.
 . "$(dirname -- "$0")/line_endings.sh" #
 set -eu
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -58,9 +58,19 @@ attack() {
     for name in "$@"; do # an attacked model is attacked further below
         [ -n "$(ls "$base/$name"/suites/*/summary.json 2>/dev/null)" ] || suite "$name"
     done
-    for run in "$base"/*/suites; do
-        [ ! -d "$run" ] || suite "$(basename "$(dirname "$run")")" --carry_over "$base"/*/suites/*
+    for name in $(attacked "$@"); do
+        suite "$name" --carry_over "$base"/*/suites/*
     done
+}
+
+# attacked NAME...: the attacked runs of $task and $seed; with DRY_RUN, these as well.
+attacked() {
+    {
+        [ "${DRY_RUN:-no}" = no ] || printf '%s\n' "$@"
+        for folder in "$base"/*/suites; do
+            [ ! -d "$folder" ] || basename "$(dirname "$folder")"
+        done
+    } | sort -u
 }
 
 # suite NAME FLAGS...: the suite on one model; finished parts are not repeated.
@@ -148,6 +158,7 @@ for phase in "$@"; do
                 attack ticket-ag_news-0.3
                 ;;
             3c) # check in its log.jsonl that R(m) comes to 0.7 or less
+                [ "$seed" = "$(printf '%s\n' $SEEDS | head -n 1)" ] || continue
                 on sst2
                 stage 1 EPOCHS=3
                 stage 2 KINDS=robust SEARCH_EPOCHS=20 ADV_STEPS=3 LAMBDA=2 TAG=-long

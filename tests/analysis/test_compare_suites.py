@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from conftest import call, fails
 
-from reporting import compared_suites
+from reporting import compared_suites, suite_records
 from utils.files import read_json
 
 NAMES = ["negative", "positive"]
@@ -66,7 +66,7 @@ def test_seeds_are_paired_and_tasks_are_averaged():
     models = [record(s, [1.0, -1.0], [1.0, 2.0], t) for s in (1, 2) for t in ("sst2", "imdb")]
     dense = [record(s, [-1.0, -1.0], [1.0, -2.0], t) for s in (2, 1) for t in ("imdb", "sst2")]
     suites, reference = (
-        [compared_suites.SuiteRecord.of(r, "file") for r in rs] for rs in (models, dense)
+        [suite_records.SuiteRecord.of(r, "file") for r in rs] for rs in (models, dense)
     )
     result = compared_suites.compare(suites, reference)
     assert result["sst2"]["seeds"] == [1, 2] and result["sst2"]["rows"] == 4
@@ -76,8 +76,70 @@ def test_seeds_are_paired_and_tasks_are_averaged():
 
 def test_margins_of_several_classes_are_read_in_order():
     margins = {"clean": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]}
-    state = compared_suites._states(margins, "021", ("a", "b", "c"))["clean"].margins
+    state = suite_records._states(margins, "021", ("a", "b", "c"))["clean"].margins
     assert state.tolist() == [[np.inf, 1, 2], [3, 4, np.inf], [5, np.inf, 6]]
+
+
+def test_each_class_at_the_equalizing_bias_the_worst_class_and_the_default_answer():
+    """The bias is chosen on the margin attack, so the classes may differ under the union."""
+
+    def suite(seed: int, union: list[float], negative: float):
+        made = record(seed, [-1.0, 2.0], [-1.0, 2.0])
+        made["margins"] = made["margins"] | {"union": [[margin] for margin in union]}
+        shares = {"shares": [0.0, 1.0], "unknown": [[50.0, 50.0], [negative, 100 - negative]]}
+        return suite_records.SuiteRecord.of(made | {"default_answer": shares}, "file")
+
+    models = [suite(1, [-1.0, 2.0, -1.0, -1.0], 80), suite(2, [1.0, 2.0, -1.0, 2.0], 60)]
+    dense = [suite(seed, [-1.0, 2.0, -1.0, 2.0], 50) for seed in (1, 2)]
+    rows = compared_suites.compare(models, dense)["sst2"]["measures"]
+    shown = {name: (row["model"], row["reference"]) for name, row in rows.items()}
+    assert shown["Aua, class-equalized"] == (50, 50)
+    assert shown["Aua, class-equalized, negative"] == (75, 50)
+    assert shown["Aua, class-equalized, positive"] == (25, 50)
+    assert shown["Aua, worst class"] == (25, 50)  # the mean over seeds of 0 and 50
+    assert shown["Answers negative, content words unknown"] == (70, 50)
+    assert shown["Answers positive, content words unknown"] == pytest.approx((30, 50))
+    # Student's interval over two seeds: 12.7 times the standard error of -50 and 0, of 30 and 10.
+    assert rows["Aua, worst class"]["difference"] == pytest.approx([-25, -342.7, 292.7], abs=0.1)
+    answers = rows["Answers negative, content words unknown"]
+    assert answers["difference"] == pytest.approx([20, -107.1, 147.1], abs=0.1)
+    one = compared_suites.compare(models[:1], dense[:1])["sst2"]["measures"]
+    assert one["Aua, worst class"]["difference"] == [-50, -100, 100]  # one seed tells nothing
+    assert "mcnemar_p" not in one["Aua, worst class"]
+    assert not any(name.startswith("Answers") for name in measures_without_probe())
+
+
+def measures_without_probe() -> dict:
+    [suite] = [suite_records.SuiteRecord.of(record(1, [1.0], [1.0]), "file")]
+    return compared_suites.compare([suite], [suite])["sst2"]["measures"]
+
+
+def test_the_newest_record_with_the_most_parts_counts(tmp_path):
+    def made(margin: float, parts: int, **more):
+        rows = {"rows_per_part": dict.fromkeys("abcdef"[:parts], 1), "checkpoint_sha256": "x"}
+        return record(1, [margin], [margin], **rows, **more)
+
+    single = {k: v for k, v in made(7.0, 1, rows={"fingerprint": "other"}).items() if k != "dev"}
+    file = write(tmp_path / "suites.jsonl", made(1.0, 6), made(2.0, 6), made(3.0, 2), single)
+    [read] = suite_records.read([file])
+    assert read.states["margin"].margins[0, 1] == 2.0
+
+
+def test_files_without_a_complete_record_are_refused(tmp_path, capsys):
+    good = write(tmp_path / "good.jsonl", record(1, [1.0], [1.0]))
+    single = {k: v for k, v in record(2, [1.0], [1.0]).items() if k != "dev"}
+    cases = {
+        "holds no records": write(tmp_path / "empty.jsonl"),
+        "sst2, seed 2, that is not a suite with the parts dev and margin (it lacks dev)": write(
+            tmp_path / "single.jsonl", single, record(1, [1.0], [1.0])
+        ),
+        "a damaged record": write(tmp_path / "odd.jsonl", record(1, [1.0], [1.0], row_labels="0")),
+    }
+    for part, path in cases.items():
+        for files in ((path, good), (good, path)):
+            flags = ("--suites", files[0], "--reference", files[1], "--output_dir", tmp_path / "o")
+            assert part in fails(capsys, "analysis.compare_suites", *flags)
+    assert not (tmp_path / "o").exists()
 
 
 def test_other_rows_and_other_records_are_refused(tmp_path, capsys):
