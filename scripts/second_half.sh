@@ -6,7 +6,7 @@
 #
 # DATA (default: data) holds sst2/{train,dev}.tsv and ag_news/{train,test}.tsv.gz, NEIGHBOURS the
 # table of neighbors (docs/attacks.md). RUNS (default: runs/second-half) gets the run folders, RECORDS
-# (default: results/study/second-half) a record per model. SEEDS (default: 11 12 13); phase 3c takes
+# (default: results/study/second-half) a record per model. SEEDS: 11 12 13, unless set; phase 3c takes
 # the first. TRAIN_ONLY=yes skips the attacks. The same command resumes.
 . "$(dirname -- "$0")/line_endings.sh" #
 set -eu

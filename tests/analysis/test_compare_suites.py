@@ -1,6 +1,7 @@
 """Two models compared by their suites, by hand."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from reporting import compared_suites, suite_records
 from utils.files import read_json
 
 NAMES = ["negative", "positive"]
+ROOT = Path(__file__).parents[2]
 
 
 def record(seed: int, negative: list[float], positive: list[float], task: str = "sst2", **more):
@@ -164,3 +166,11 @@ def test_the_interval_of_one_seed_covers_rows(b):
     gain = compared_suites.difference(a, np.array([b]))
     half = 3.182446 * 100 * np.std([0, 1, 0, 0], ddof=1) / 2
     assert gain == pytest.approx((25, 25 - half, 25 + half))
+
+
+def test_the_page_has_the_classes_of_a_model_of_the_study_at_its_bias():
+    records = suite_records.read([ROOT / "results/study/second-half/dense-epochs19.jsonl"])
+    [dense] = [r for r in records if (r.task, r.seed) == ("sst2", 11)]
+    negative, positive = dense.states["union"].by_class(dense.bias)
+    page = " ".join((ROOT / "docs" / "evaluation.md").read_text().split())
+    assert f"has {negative:.1f} % on negative and {positive:.1f} % on positive rows" in page

@@ -9,8 +9,9 @@ import torch
 from conftest import call, fails
 from safetensors.torch import load_file, save_file
 
-from evaluation import default_answer, resources
-from evaluation.margins import equalizing_bias
+from evaluation import default_answer, outcomes, resources
+from evaluation.by_class import one_class_survives
+from evaluation.margins import Margins, equalizing_bias
 from evaluation.presets import SUITE_PARTS, suite_parts
 from training.rows import Rows
 from utils.files import read_json, read_jsonl
@@ -44,6 +45,15 @@ def base() -> dict[str, float]:
         for polarity, sign in (("good", 1), ("bad", -1)):  # the classes are mirror images
             evidence[f"{polarity}{c}"] = sign * strength
             evidence[f"{polarity}{c}like"] = sign * strength * share
+    return evidence
+
+
+def robust() -> dict[str, float]:
+    """Evidence of a model that knows that half of the synonyms mean the same."""
+    evidence = base()
+    for polarity in ("good", "bad"):
+        for c in "abcd":
+            evidence[f"{polarity}{c}like"] = evidence[f"{polarity}{c}"]
     return evidence
 
 
@@ -180,16 +190,53 @@ def test_a_memorizer_is_caught(parts):
 
 @pytest.mark.slow
 def test_a_more_robust_model_gains_in_both_classes(parts, honest):
-    """It knows that half of the synonyms mean the same."""
-    evidence = base()
-    for polarity in ("good", "bad"):
-        for c in "abcd":
-            evidence[f"{polarity}{c}like"] = evidence[f"{polarity}{c}"]
-    result = evaluated(parts, Model(evidence))
+    result = evaluated(parts, Model(robust()))
     for name in NAMES:
         assert result["no_bias"]["by_class"][name] > honest["no_bias"]["by_class"][name] + 10
     assert result["equalized"]["mean"] > honest["equalized"]["mean"] + 10
-    assert default_of(Model(evidence)) is None
+    assert default_of(Model(robust())) is None
+
+
+def carried(parts, model: Model, others: list[dict]) -> Margins:
+    """Margins of `model` on the texts that attacks on another model found for TEST."""
+    logits = model([line["perturbed"]["sentence"] for line in others]).numpy()
+    return Margins.of_logits(logits, np.array(TEST.labels), NAMES)
+
+
+@pytest.mark.slow
+def test_the_union_and_the_warning_on_the_four_models(parts, honest):
+    """Greedy search, a random order, and the texts that fooled the honest model."""
+    suite_record = parts[2]
+    found = attacked(parts, Model(base()), TEST)
+    known = {word: value for word, value in base().items() if not word.endswith("like")}
+    models = {
+        "honest": Model(base()),
+        "shifted": Model(base(), bias=3.0),
+        "unknown words": Model(known, unknown=2.0),
+        "memorizer": Memorizer(TEST),
+        "more robust": Model(robust()),
+    }
+    aua, warns = {}, {}
+    for name, model in models.items():
+        greedy = attacked(parts, model, TEST)
+        shuffled = attacked(parts, model, TEST, order="random")
+        clean = suite_record.margins_of(greedy, NAMES, 0)
+        after = [suite_record.margins_of(lines, NAMES, -1) for lines in (greedy, shuffled)]
+        union = after[0].lowest(after[1], carried(parts, model, found))
+        assert (union.margins <= np.minimum(after[0].margins, after[1].margins)).all()
+        aua[name] = suite_record.percentages(union, None)["no_bias"]
+        letters = suite_record.letters_of(clean, union)
+        labels = outcomes.encode_labels(TEST.labels)
+        about = {"row_outcomes": letters, "row_labels": labels, "label_names": NAMES}
+        warns[name] = one_class_survives(about)
+    assert aua["honest"]["mean"] == honest["no_bias"]["mean"]  # other texts fool it no better
+    flagged = {name for name, why in warns.items() if why}
+    assert flagged == {"shifted", "unknown words", "memorizer"}
+    assert {name for name in flagged if "on positive rows" in warns[name]} == flagged - {
+        "memorizer"
+    }
+    gains = [aua["more robust"]["by_class"][n] - aua["honest"]["by_class"][n] for n in NAMES]
+    assert min(gains) > 10 and aua["memorizer"]["worst_class"] == 0
 
 
 def test_the_search_goes_on_after_success_and_skips_no_row(parts):

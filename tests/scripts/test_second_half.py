@@ -33,7 +33,10 @@ def test_the_second_half_gives_each_script_flags_that_it_knows(phase, echo_pytho
             assert not swept or len(args.temperature) == 4
         else:
             trained.add(args.output_dir)
-            assert args.seed in ((11,) if phase == "3c" else (11, 14)) and f"seed{args.seed}" in args.output_dir
+            assert (
+                args.seed in ((11,) if phase == "3c" else (11, 14))
+                and f"seed{args.seed}" in args.output_dir
+            )
             if args.task_name == "ag_news":
                 assert args.max_train_rows == 6000 and args.max_seq_length == 128
     assert attacked
