@@ -99,11 +99,16 @@ def cache_in(folder: Path):
         yield
 
 
+def sst2_in(data: Path) -> Path:
+    """The folder of SST-2's files in --data, which may be that folder itself."""
+    inside = data / "sst2"
+    return inside if inside.is_dir() else data
+
+
 def data_folder(job: Job) -> tuple[Path, str]:
     """The folder with SST-2's train.tsv and dev.tsv, and what these are."""
     if job.data is not None:
-        inside = job.data / "sst2"
-        return (inside if inside.is_dir() else job.data), f"sentences of {job.data.name}"
+        return sst2_in(job.data), f"sentences of {job.data.name}"
     folder = job.scratch / "data"
     if not folder.is_dir():
         folder.mkdir(parents=True)

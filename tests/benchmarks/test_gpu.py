@@ -11,15 +11,17 @@ import time
 import warnings
 from pathlib import Path
 
+import common
 import gpu
 import gpu_checks
 import gpu_job
+import gpu_records
 import gpu_speed
 import gpu_stages
 import pytest
 
 from utils import cli
-from utils.files import read_jsonl
+from utils.files import append_jsonl, read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKED = ("textattack", "datasets", "tensorflow", "nltk", "matplotlib", "pyarrow")
@@ -29,6 +31,18 @@ def arguments(folder: Path, *words: str):
     args = gpu.parse_args(["--device", "cpu", "--toy", "--output_dir", str(folder), *words])
     folder.mkdir(exist_ok=True)
     return args
+
+
+NOTHING_GIVEN = {"gpus": 0, "data": None, "minilm": None}
+
+
+def records_in(folder: Path, *words: str, **inputs) -> gpu_records.Records:
+    """Of a new process."""
+    return gpu_records.Records(arguments(folder, *words), NOTHING_GIVEN | inputs)
+
+
+def finds_nothing(part, args, seconds) -> dict:
+    return {"status": "finished", "reason": ""}
 
 
 def statuses(folder: Path) -> dict[str, str]:
@@ -48,7 +62,7 @@ def test_every_part_runs_at_toy_size_without_other_packages(tmp_path):
     facts = gpu.in_a_process(gpu.BY_NAME["victim"], arguments(out), 600.0)
     assert facts["status"] == "finished" and facts["findings"]
     args = arguments(out, "--parts", "victim")
-    gpu.run_parts(args, lambda *_: facts)
+    gpu.run_parts(args, records_in(out), lambda *_: facts)
     env = {"PATH": os.environ["PATH"], "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
     env["PYTHONPATH"] = str(tmp_path / "blocked")
     script = ["sh", str(ROOT / "benchmarks" / "gpu.sh"), "--device", "cpu", "--toy"]
@@ -85,7 +99,8 @@ def test_the_most_important_parts_share_the_time(tmp_path):
         now[0] += seconds
         return {"status": "finished", "reason": ""}
 
-    records = gpu.run_parts(args, run, clock=lambda: now[0])
+    records = gpu_records.Records(args, NOTHING_GIVEN)
+    records = gpu.run_parts(args, records, run, clock=lambda: now[0])
     assert given == {"golden": 60, "gates": 60, "steps_sst2": 120, "profile": 45}
     assert now[0] == 1000 + 60 * 5 - gpu.RESERVE
     status = {r["row"]["part"]: r["status"] for r in records}
@@ -94,7 +109,7 @@ def test_the_most_important_parts_share_the_time(tmp_path):
     assert "| not run | " in (tmp_path / "gpu.md").read_text()
 
 
-def test_finished_parts_are_skipped_and_others_run_again(tmp_path):
+def test_finished_parts_are_skipped_and_others_run_again(tmp_path, capsys):
     args = arguments(tmp_path, "--parts", "golden,gates,profile")
     began = []
 
@@ -105,16 +120,104 @@ def test_finished_parts_are_skipped_and_others_run_again(tmp_path):
         facts = {"status": "failed", "reason": "ValueError: no"} if failed else {}
         return {"status": "finished", "reason": "", "findings": [found]} | facts
 
-    gpu.run_parts(args, run)
+    gpu.run_parts(args, records_in(tmp_path), run)
     assert began == ["golden", "gates", "profile"]  # a failure does not stop the others
     assert statuses(tmp_path)["gates"] == "failed"
     table = (tmp_path / "gpu.md").read_text()
     assert "| failed | ValueError: no |" in table and "| a/b |" in table
-    gpu.run_parts(args, run)
+    gpu.run_parts(args, records_in(tmp_path), run)
     assert began[3:] == ["gates"]
     assert "ValueError" not in (tmp_path / "gpu.md").read_text()
-    gpu.run_parts(arguments(tmp_path, "--parts", "golden", "--device", "cuda"), run)
-    assert began[4:] == ["golden"]  # another device is another record
+    said = capsys.readouterr().out
+    assert "gates: " in said and "(runs again: failed before)" in said
+    assert said.count("golden: finished earlier") == 1
+
+
+def another_card(patch):
+    patch.setattr(common, "_cpu_name", lambda: "another card")
+
+
+def another_source(patch):
+    patch.setattr(gpu_records, "_sources", lambda: "0" * 16)
+
+
+def another_torch(patch):
+    patch.setattr("torch.__version__", "9.9.9")
+
+
+def another_transformers(patch):
+    versions = common.environment()["versions"] | {"transformers": "9.9.9"}
+    now = common.environment() | {"versions": versions}
+    patch.setattr(common, "environment", lambda: now)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (another_card, "no record of another card, toy"),
+        (another_source, "sources: "),
+        (another_torch, "torch: "),
+        (another_transformers, "transformers: "),
+        ({"data": "more, 1f"}, "data: None then, more, 1f now"),
+        ({"minilm": "other, 2e"}, "minilm: None then, other, 2e now"),
+    ],
+)
+def test_a_part_runs_again_where_what_it_was_made_with_has_changed(
+    tmp_path, monkeypatch, capsys, change, why
+):
+    """And only the parts that read an input run again if it has changed."""
+    parts = ("--parts", "golden,repeat")
+    gpu.run_parts(arguments(tmp_path, *parts), records_in(tmp_path), finds_nothing)
+    inputs = change if isinstance(change, dict) else {}
+    if not inputs:
+        change(monkeypatch)
+    again = gpu.run_parts(
+        arguments(tmp_path, *parts), records_in(tmp_path, **inputs), finds_nothing
+    )
+    names = [record["row"]["part"] for record in again]
+    assert names == (["repeat"] if inputs else ["golden", "repeat"])
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "repeat" in x and "again" in x]
+    assert f"(runs again: {why}" in line
+    again = gpu.run_parts(
+        arguments(tmp_path, *parts), records_in(tmp_path, **inputs), finds_nothing
+    )
+    assert not again
+
+
+def test_records_of_earlier_versions_are_shown_and_their_parts_run_again(tmp_path, capsys):
+    """Their row names the kind of the device; its card is elsewhere."""
+    card = common.device_facts("cpu")["device"]
+    row = {"part": "golden", "device": "cpu", "toy": True}
+    found = {"what": "found before", "result": "1", "target": "-", "verdict": "-"}
+    earlier = {"row": row, "seconds": 1.0, "status": "finished", "reason": "", "device": card}
+    append_jsonl(tmp_path / "gpu.jsonl", earlier | {"findings": [found]})
+    records = records_in(tmp_path)
+    assert "found before" in records.table()
+    assert records.why_again("golden", ()) == "the record does not say what it was made with"
+    now = {"status": "finished", "reason": "", "findings": [found | {"what": "found now"}]}
+    gpu.run_parts(arguments(tmp_path, "--parts", "golden"), records, lambda *_: now)
+    table = records_in(tmp_path).table()
+    assert "found before" not in table and "found now" in table
+
+
+def test_too_little_time_hides_no_findings(tmp_path):
+    """Nor does it count as another try of a finished part; a failure is shown with them."""
+    found = [{"what": "found", "result": "1", "target": "-", "verdict": "-"}]
+    kept = {"seconds": 1.0, "reason": "", "findings": found}
+    none = {"seconds": 0.0, "findings": []}
+    records = records_in(tmp_path)
+    for name, status in (("golden", "finished"), ("gates", "out of time")):
+        records.add(name, (), kept | {"status": status})
+    for name in ("golden", "gates", "victim"):
+        records.add(name, (), none | {"status": "not run", "reason": "3 s were left"})
+    assert records.why_again("golden", ()) is None
+    records = records_in(tmp_path)
+    table = records.table()
+    assert table.count("| found |") == 2 and "| gates, toy | out of time |" in table
+    assert table.count("| not run |") == 1 and "| victim, toy | not run |" in table
+    records.add("golden", (), none | {"status": "failed", "reason": "ValueError: no"})
+    table = records_in(tmp_path).table()
+    assert table.count("| found |") == 2 and "| golden, toy | failed | ValueError: no |" in table
 
 
 def test_a_failing_part_keeps_its_findings_and_its_reason(tmp_path, monkeypatch, capsys):
