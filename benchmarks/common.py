@@ -25,7 +25,7 @@ os.environ.setdefault("USE_TF", "0")
 
 from training.batching import Encoded  # noqa: E402
 from utils import files, process_state  # noqa: E402
-from utils.cli import positive_int  # noqa: E402
+from utils.cli import Parser, positive_int  # noqa: E402
 from utils.progress import make_progress  # noqa: E402, F401
 from utils.runs import environment  # noqa: E402
 
@@ -229,11 +229,13 @@ def peak_memory(step: Callable[[], object], device: str, before: int) -> int | N
 
 def make_parser(doc: str, *, with_device: bool = True) -> argparse.ArgumentParser:
     """A parser with the first line of a script's docstring and the flags of most benchmarks."""
-    parser = argparse.ArgumentParser(description=doc.split("\n")[0])
+    parser = Parser(doc.split("\n")[0])
     add = parser.add_argument
     if with_device:
         default = "cuda" if torch.cuda.is_available() else "cpu"
-        add("--device", choices=["cpu", "cuda"], default=default, help="default: cuda with a GPU")
+        add(
+            "--device", choices=["cpu", "cuda"], default=default, help="(default: cuda where it is)"
+        )
     add("--repeats", type=positive_int, default=5, help="repeats that count")
     add("--output_dir", type=Path, default=RESULTS, help="folder of the records and the table")
     return parser

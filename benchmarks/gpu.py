@@ -103,7 +103,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.set_defaults(output_dir=common.RESULTS / "gpu")
     add("--minutes", type=cli.positive_float, default=10.0, help="minutes of all parts together")
     add("--toy", action="store_true", help="tiny sizes, which show that every part runs")
-    add("--parts", type=part_names, default=list(BY_NAME), help="these parts only, with commas")
+    add(
+        "--parts",
+        type=part_names,
+        default=list(BY_NAME),
+        help="these only, with commas (default: all)",
+    )
     data = "folder with sst2/train.tsv and dev.tsv (default: made-up sentences)"
     add("--data", type=Path, help=data)
     add("--minilm", type=Path, help="folder of MiniLM (default: random weights of its shape)")

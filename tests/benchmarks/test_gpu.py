@@ -5,6 +5,8 @@ Its speed is never tested.
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,11 +16,13 @@ from pathlib import Path
 import common
 import gpu
 import gpu_checks
+import gpu_inputs
 import gpu_job
 import gpu_records
 import gpu_speed
 import gpu_stages
 import pytest
+from conftest import make_encoder, sentences, write_tsv
 
 from utils import cli
 from utils.files import append_jsonl, read_jsonl
@@ -317,11 +321,107 @@ def test_given_data_and_weights_are_used(tmp_path, sst2_folder, encoder):
     assert {"good", "awful", "[CLS]"} <= tokenizer["model"]["vocab"].keys()
 
 
+def refused(monkeypatch, capsys, folder: Path, *words: str) -> str:
+    """The one line with which gpu.py refuses its arguments; nothing is written."""
+    usual = ["gpu.py", "--device", "cpu", "--toy", "--output_dir", str(folder / "out")]
+    monkeypatch.setattr("sys.argv", [*usual, *words])
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        cli.run(gpu.main)
+    shown = capsys.readouterr()
+    assert stop.value.code == 2 and shown.out == ""
+    assert sorted(folder.rglob("*")) == before
+    (line,) = shown.err.splitlines()
+    return line
+
+
 def test_wrong_arguments_are_one_line(tmp_path, monkeypatch, capsys):
-    for words in (["--parts", "golden,none"], ["--data", str(tmp_path / "absent")]):
-        monkeypatch.setattr("sys.argv", ["gpu.py", *words, "--output_dir", str(tmp_path / "o")])
-        with pytest.raises(SystemExit) as stop:
-            cli.run(gpu.main)
-        assert stop.value.code == 2
-    err = capsys.readouterr().err
-    assert "unknown part none; known are golden" in err and "absent is not a folder" in err
+    (tmp_path / "file").write_text("")
+    for words, expected in (
+        (("--parts", "golden,none"), "unknown part none; known are golden, gates"),
+        (("--parts", ""), "no part; known are golden, gates"),
+        (("--parts", ","), "no part; known are golden, gates"),
+        (("--data", str(tmp_path / "absent")), "absent is not a folder"),
+        (("--minilm", str(tmp_path / "file")), "file is not a folder"),
+        (("--device", "cuda"), "--device cuda, but torch sees no CUDA device here; --device cpu"),
+        (("--output_dir", str(tmp_path / "file" / "a")), "cannot be written (Not a directory);"),
+        (("--output_dir", str(tmp_path / "file")), "cannot be written (File exists); choose"),
+        (("--output_dir", "/proc/none/a"), "--output_dir /proc/none/a cannot be written ("),
+    ):
+        line = refused(monkeypatch, capsys, tmp_path, *words)
+        assert line.startswith("error: ") and expected in line
+
+
+def test_damaged_records_are_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "gpu.jsonl").write_text("{\n{}\n")
+    assert "gpu.jsonl, line 1, is not JSON" in refused(monkeypatch, capsys, tmp_path)
+
+
+def test_data_that_the_stages_cannot_read_is_refused(tmp_path, monkeypatch, capsys):
+    """Also a folder of which only some part would complain."""
+    data, dev = tmp_path / "data", {"dev": (sentences(60, 2),)}
+    for files, reason in (
+        ({}, "holds no {train,dev,test}"),
+        ({"train": (sentences(200, 1),)}, "no test rows; give"),
+        (dev, "no train and no dev rows; give"),
+        (dev | {"train": (sentences(200, 1), "text\tlabel")}, "train.tsv: no column 'sentence'"),
+        (dev | {"train": (sentences(200, 1), "sentence\ty")}, "train.tsv: no column 'label'"),
+        (dev | {"train": (sentences(50, 1),)}, "45 training rows without those of dev, which"),
+        (dev | {"train": ([("good", "fine")] * 200,)}, "label 'fine' in row 0"),
+    ):
+        shutil.rmtree(data, ignore_errors=True)
+        (data / "sst2").mkdir(parents=True)
+        for name, (rows, *header) in files.items():
+            write_tsv(data / "sst2" / f"{name}.tsv", rows, *header)
+        line = refused(monkeypatch, capsys, tmp_path, "--data", str(data))
+        assert line.startswith(f"error: --data {data}: ") and reason in line
+        assert "give a folder with sst2/train.tsv and dev.tsv, with the columns" in line
+        assert line.count("--") == 1  # no flag of the stages
+
+
+def test_an_encoder_that_the_stages_cannot_load_is_refused(tmp_path, monkeypatch, capsys, encoder):
+    folder = tmp_path / "encoder"
+    for without, reason in (
+        ("*", "holds no"),
+        ("config.json", "holds no"),
+        ("tokenizer*", "holds no tokenizer"),
+        ("model.safetensors", "holds no model"),
+    ):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(encoder, folder)
+        for path in folder.glob(without):
+            path.unlink()
+        line = refused(monkeypatch, capsys, tmp_path, "--minilm", str(folder))
+        assert line.startswith(f"error: --minilm {folder}: ") and reason in line
+        assert "give a folder with config.json, model.safetensors and the tokenizer's" in line
+
+
+def test_inputs_are_known_by_their_content(tmp_path, sst2_folder, encoder):
+    """Not by their place: names and fingerprints, of which another file changes one."""
+
+    def known(data: Path, weights: Path) -> dict:
+        words = ("--data", str(data), "--minilm", str(weights))
+        return gpu_inputs.check(arguments(tmp_path, *words))
+
+    first = known(sst2_folder, encoder)
+    assert first["gpus"] == 0 and first["data"].startswith("sst2, ")
+    moved = tmp_path / "elsewhere" / "sst2", tmp_path / "elsewhere" / encoder.name
+    for before, after in zip((sst2_folder, encoder), moved, strict=True):
+        shutil.copytree(before, after)
+    assert known(*moved) == first
+    write_tsv(moved[0] / "dev.tsv", sentences(60, 3))
+    make_encoder(moved[1], seed=1)
+    second = known(*moved)
+    assert second["data"] != first["data"] and second["minilm"] != first["minilm"]
+
+
+@pytest.mark.slow
+def test_a_part_ends_at_its_end_without_the_script(tmp_path):
+    """If the script was killed, nobody else stops the part, nor what the part has started."""
+    end = str(time.monotonic())
+    words = [sys.executable, gpu.__file__, "--child", "victim", end, str(tmp_path)]
+    words += ["--device", "cpu", "--toy", "--output_dir", str(tmp_path)]
+    child = subprocess.Popen(words, start_new_session=True)
+    assert child.wait(120) == -signal.SIGKILL
+    assert not (tmp_path / gpu_job.RECORD).exists()
