@@ -3,7 +3,10 @@
 import argparse
 import contextlib
 import importlib
+import os
+import shutil
 import sys
+import sysconfig
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -57,6 +60,12 @@ class Job:
     def size(self, real, toy):
         """The first, or the second with --toy."""
         return toy if self.toy else real
+
+    def compiles(self) -> bool:
+        """Whether the gates are compiled where that is tested: on a CPU it takes half a minute."""
+        header = Path(sysconfig.get_path("include")) / "Python.h"
+        here = shutil.which(os.environ.get("CXX", "g++")) and header.is_file()
+        return self.device == "cuda" or self.toy and bool(here)
 
     def bench_args(self, encoder: str, lengths: str, **others) -> argparse.Namespace:
         """Arguments of training_steps.Bench and training_steps.measure."""

@@ -69,6 +69,8 @@ def test_every_part_runs_at_toy_size_without_other_packages(tmp_path):
     gpu.run_parts(args, records_in(out), lambda *_: facts)
     env = {"PATH": os.environ["PATH"], "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
     env["PYTHONPATH"] = str(tmp_path / "blocked")
+    # For gates: compile no program to try the vector instructions, and start no workers.
+    env |= {"TORCHINDUCTOR_VEC_ISA_OK": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     script = ["sh", str(ROOT / "benchmarks" / "gpu.sh"), "--device", "cpu", "--toy"]
     command = [*script, "--output_dir", str(out), "--one_process"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
@@ -86,6 +88,9 @@ def test_every_part_runs_at_toy_size_without_other_packages(tmp_path):
     assert records["deterministic"]["numbers"]["search killed and resumed"]["bytes_equal"]
     assert all(name in records["stages"]["numbers"] for name in names)
     assert records["profile"]["numbers"]["search"]["count"] > 100
+    compiles = gpu_job.Job("cpu", True, 1.0, out, out).compiles()
+    ways = {"plain", "fast", *["compiled"] * compiles}
+    assert records["gates"]["numbers"]["relative_distance_from_fp32"].keys() == ways
     assert {p.name for p in out.iterdir()} == {
         *("gpu.jsonl", "gpu.md", "gpu.log", "training_steps.jsonl", "training_steps.md")
     }
