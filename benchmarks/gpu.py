@@ -13,6 +13,7 @@ safetensors, pandas, scikit-learn and scipy; reads no network.
 import argparse
 import contextlib
 import importlib
+import math
 import os
 import signal
 import subprocess
@@ -32,7 +33,7 @@ from gpu_records import Records
 
 from utils import cli, files, interrupts, process_state
 
-RESERVE = 15.0  # seconds for what comes before the first part and after the last deadline
+RESERVE = 15.0  # seconds for the imports before main and for what follows the last deadline
 
 
 @dataclass(frozen=True)
@@ -179,10 +180,12 @@ def end_at(end: float) -> None:
 
 
 def run_parts(
-    args: argparse.Namespace, records: Records, run: Runner, clock=time.monotonic
+    args: argparse.Namespace, records: Records, run: Runner, end=math.inf, clock=time.monotonic
 ) -> list[dict]:
-    """Run the parts that are not finished, most important first, and write each record."""
-    end = clock() + 60 * args.minutes - RESERVE
+    """Run the parts that are not finished, most important first, and write each record.
+
+    `end`: the last deadline, in the seconds of `clock`.
+    """
     new = []
     for part in (part for part in PARTS if part.name in args.parts):
         why = records.why_again(part.name, part.uses)
@@ -227,6 +230,7 @@ def main() -> None:
         end_at(float(end))
         in_this_process(BY_NAME[name], args, float(end) - time.monotonic(), Path(folder))
         return
+    end = time.monotonic() + 60 * args.minutes - RESERVE
     records = Records(args, gpu_inputs.check(args))
     for name in ("output_dir", "data", "minilm"):
         path = getattr(args, name)
@@ -236,7 +240,7 @@ def main() -> None:
     say(args, f"device {args.device}, {args.minutes:g} minutes, records in {args.output_dir}")
     for part in (part for part in PARTS if part.name in args.parts):
         say(args, f"  {part.name}: at most {part.minutes:g} minutes; {part.what}")
-    new = run_parts(args, records, in_this_process if args.one_process else in_a_process)
+    new = run_parts(args, records, in_this_process if args.one_process else in_a_process, end)
     print(records.table(), end="")
     bad = [r["row"]["part"] for r in new if r["status"] in ("failed", "out of time")]
     if bad:

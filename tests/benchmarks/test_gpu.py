@@ -109,7 +109,8 @@ def test_the_most_important_parts_share_the_time(tmp_path):
         return {"status": "finished", "reason": ""}
 
     records = gpu_records.Records(args, NOTHING_GIVEN)
-    records = gpu.run_parts(args, records, run, clock=lambda: now[0])
+    end = now[0] + 60 * args.minutes - gpu.RESERVE
+    records = gpu.run_parts(args, records, run, end, clock=lambda: now[0])
     assert given == {"golden": 60, "gates": 60, "steps_sst2": 120, "profile": 45}
     assert now[0] == 1000 + 60 * 5 - gpu.RESERVE
     status = {r["row"]["part"]: r["status"] for r in records}
