@@ -315,7 +315,7 @@ def install_gates(model, args: Settings) -> tuple[dict, list]:
     return unit_gates.install_unit_gates(model, units, args.mask_p), units
 
 
-def prepare_gates(gated, args: Settings, passes: int) -> str:
+def prepare_gates(gated, args: Settings, passes: int, accelerator) -> str:
     """The form in which noise is drawn (surgery.draw_noise); compiles the gates if that pays.
 
     Weights that are not frozen keep the plain gates. Over 10 million gates, compiling takes some
@@ -326,7 +326,8 @@ def prepare_gates(gated, args: Settings, passes: int) -> str:
     gates = sum(layer.scores.numel() for layer in gated.values())
     if args.compile or (args.compile is None and gates * passes > 1e10):
         try:
-            surgery.compile_gates(gated)
+            with accelerator.autocast():
+                surgery.compile_gates(gated)
             return "key"
         except Exception as e:  # of many kinds, from a missing compiler to a full disk
             cli.warn(f"the gates are not compiled ({type(e).__name__}), so the search is slower")
@@ -380,7 +381,7 @@ def main() -> None:
     model.to(accelerator.device).train()
     clocks = Clocks(args, len(train), len(tokenizer.model_input_names))
     passes = clocks.total_steps * (args.adv_steps or 1)
-    form = prepare_gates(gated, args, passes)
+    form = prepare_gates(gated, args, passes, accelerator)
     draws = adversary.Draws(
         model.get_input_embeddings().embedding_dim,
         args,

@@ -64,7 +64,8 @@ def _score_gradients(job: Job, precision: str, way: str) -> torch.Tensor:
     model = bench._model().eval()
     gated = surgery.install_gates(model, settings.mask_p)
     if way == "compiled":
-        surgery.compile_gates(gated)
+        with bench.accelerator.autocast():
+            surgery.compile_gates(gated)
 
     def draw(generator: torch.Generator) -> None:
         surgery.draw_noise(gated, generator, "key")

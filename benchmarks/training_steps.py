@@ -92,7 +92,7 @@ class Bench:
     def search(self) -> Callable[[int], object]:
         model, args = self._model(), self.search_args
         gated = surgery.install_gates(model, args.mask_p)
-        form = search_ticket.prepare_gates(gated, args, passes=10**6)
+        form = search_ticket.prepare_gates(gated, args, 10**6, self.accelerator)
         draws = self._draws(model, args, lambda g: surgery.draw_noise(gated, g, form))
         search = search_ticket.Search(model, gated, args, self.accelerator, draws)
 

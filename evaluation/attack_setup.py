@@ -91,6 +91,8 @@ class Setup:
         }
         later = {"split": args.split, "query_budget": args.query_budget, "temperature_rule": rule}
         later["search"] = self.search
+        if args.precision == "bf16" and self.rows_at_once > 1:  # rounding then decides outcomes
+            later["rows_at_once"] = self.rows_at_once
         usual = ("test", None, "1", "stock")
         return settings | {n: v for n, v in later.items() if v not in usual}
 

@@ -58,6 +58,7 @@ ROW_SETTINGS = (
 # Next to COMPARISON, what the id of an evaluation protocol stands for (evaluation/protocol.py).
 _PROTOCOL = (
     "precision",
+    "rows_at_once",
     "query_budget",
     "attack_seed",
     "data",

@@ -8,6 +8,7 @@ global generators to itself, so its outcome is that of an attack on it alone.
 
 import copy
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -112,10 +113,14 @@ def attack_rows(
     for row in rows:
         row.start()
     try:
-        active = rows
+        active, before = rows, time.monotonic()
         while active:
             for row in active:
-                yield from row.run_until_it_asks()
+                for line in row.run_until_it_asks():
+                    # The time since the row before: the sum over rows is the time of all.
+                    now = time.monotonic()
+                    yield line | {"seconds": round(now - before, 3)}
+                    before = now
             active = [row for row in active if not row.is_finished]
             _answer(active)
     finally:

@@ -76,31 +76,31 @@ def _mixed(x: Tensor) -> Tensor:
     return x ^ ((x >> 16) & 0xFFFF)
 
 
-def _draws_of_key(key: Tensor, gates: int) -> Tensor:
+def _draws_of_key(key: Tensor, first: Tensor, gates: int) -> Tensor:
     """2^23 u of `uniform_of_key`: float32, (gates,)."""
-    position = torch.arange(gates, dtype=torch.int32, device=key.device) + key[2]
+    position = torch.arange(gates, dtype=torch.int32, device=key.device) + first
     mixed = _mixed(_mixed(position + key[0]) ^ key[1])
     return ((mixed >> 9) & (2**23 - 1)).float().add(0.5)
 
 
-def uniform_of_key(key: Tensor, shape: torch.Size) -> Tensor:
+def uniform_of_key(key: Tensor, first: Tensor, shape: torch.Size) -> Tensor:
     """Uniform draws of a counter-based generator: a function of the key and the gate's position.
 
-    `key`: int32, (3,): two random words, and the position of the first gate among all gates.
-    Returns float32, `shape`, in (0, 1): the middle of one of 2^23 equal intervals.
+    `key`: int32, (2,), random words. `first`: int32 scalar, the position of the first gate among
+    all gates. Returns float32, `shape`, in (0, 1): the middle of one of 2^23 equal intervals.
     """
-    return (_draws_of_key(key, shape.numel()) / 2**23).view(shape)
+    return (_draws_of_key(key, first, shape.numel()) / 2**23).view(shape)
 
 
 def keyed_weight_and_slope(
-    scores: Tensor, key: Tensor, weight: Tensor, dtype: torch.dtype
+    first: Tensor, scores: Tensor, key: Tensor, weight: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """The same with uniform_of_key: when compiled, noise, gates, product and slope in one kernel.
 
-    `scores`, `weight`: float32, (gates,). `key`: int32, (3,). Returns two tensors of `dtype`,
+    `first`, `key`: as there. `scores`, `weight`: float32, (gates,). Returns two tensors of `dtype`,
     (gates,). No noise is stored, and it does not depend on the number of threads.
     """
-    u = _draws_of_key(key, scores.numel())
+    u = _draws_of_key(key, first, scores.numel())
     return _gated_weight_and_slope(scores, u, 2**23, weight, dtype)
 
 

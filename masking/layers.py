@@ -1,5 +1,6 @@
 """Linear layers with learned gates (search), and with a fixed mask (retraining)."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -75,20 +76,25 @@ class _Gated(nn.Module):
 
     `scores`: log alpha, float32, of the shape `grid`. All scores start at `initial_score`.
     `uniform`: the noise of the current pass, see surgery.draw_noise: U(0, 1) draws of the scores'
-    shape, two random bytes per gate (uint8, (2, ...)), or a key (int32, (3,)). With bytes or a key,
+    shape, two random bytes per gate (uint8, (2, ...)), or a key (int32, (2,)). With bytes or a key,
     frozen weights and one gate per weight, the layer uses the fast path. With None, it uses the
     test-time gate (Eq. 5).
+    `first`: the position of the first gate among those of all layers, for noise of a key: int32,
+    scalar.
     `fixed_gate`: gates that replace the scores and the noise, one per weight or one per block, such
     as the mask of a ticket (True = kept). None: not fixed.
     """
 
     weight: Tensor  # (out, in)
+    first: Tensor
 
     def __init__(self, initial_score: float, grid: tuple[int, int], device: torch.device):
         super().__init__()
         scores = torch.full(grid, initial_score, dtype=torch.float32, device=device)
         self.scores = nn.Parameter(scores)
         self.uniform: Tensor | None = None
+        first = torch.zeros((), dtype=torch.int32, device=device)
+        self.register_buffer("first", first, persistent=False)
         self.keyed_product = hard_concrete.keyed_weight_and_slope  # or compiled
         self.fixed_gate: Tensor | None = None
 
@@ -114,7 +120,7 @@ class _Gated(nn.Module):
             return noise
         if noise.dtype == torch.uint8:
             return hard_concrete.uniform_of_bytes(noise)
-        return hard_concrete.uniform_of_key(noise, self.scores.shape)
+        return hard_concrete.uniform_of_key(noise, self.first, self.scores.shape)
 
     def gated_weight(self) -> Tensor:
         """m * W: (out, in), in the weight's dtype; on the fast path, in autocast's dtype."""
@@ -122,12 +128,18 @@ class _Gated(nn.Module):
         is_fast = noise is not None and not noise.is_floating_point()
         if not is_fast or self.weight.requires_grad or self.scores.shape != self.weight.shape:
             return self.gate() * self.weight
+        return self.fast_weight(noise)
+
+    def fast_weight(self, noise: Tensor) -> Tensor:
+        """The same on the fast path, with bytes or a key."""
+        if noise.dtype == torch.uint8:
+            product: Callable = hard_concrete.gated_weight_and_slope
+        else:
+            product = functools.partial(self.keyed_product, self.first)
         device = self.weight.device.type
         low = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if low else self.weight.dtype
-        in_bytes = noise.dtype == torch.uint8
-        product = hard_concrete.gated_weight_and_slope if in_bytes else self.keyed_product
-        return _GatedWeight.apply(self.scores, noise, self.weight, dtype, product)
+        return _GatedWeight.apply(self.scores, noise, self.weight.detach(), dtype, product)
 
 
 class GatedLinear(_Gated):

@@ -60,6 +60,7 @@ def install_gates(
         else:
             gated[name] = GatedLinear(matrix, score, grid)
             _replace(model, name, gated[name])
+    number_gates(list(gated.values()))
     return gated
 
 
@@ -71,7 +72,7 @@ def draw_noise(gated: Gated, generator: torch.Generator | None, form: str = "flo
     "floats": float32, U(0, 1), of the scores' shape.
     "bytes": two random bytes per gate, uint8, (2, ...). A CPU draws in one thread and needs a third
     of the time for bytes. Their resolution is finer than bf16's.
-    "key": int32, (3,), from which the compiled gates compute the noise themselves.
+    "key": int32, (2,), from which the compiled gates compute the noise themselves.
     """
     layers = list(gated.values())
     if form == "bytes":
@@ -99,27 +100,39 @@ def _draw_bytes(
 def _draw_key(
     layers: list[GatedLinear | GatedParameter], generator: torch.Generator | None
 ) -> None:
-    key = torch.empty(3, dtype=torch.int64, device=layers[0].scores.device)
-    key.random_(-(2**31), 2**31, generator=generator)
-    key[2] = 0  # the position of the first gate
+    """One draw for all layers. No operation of it waits for a GPU."""
+    words = torch.empty(2, dtype=torch.int64, device=layers[0].scores.device)
+    key = words.random_(-(2**31), 2**31, generator=generator).to(torch.int32)
     for layer in layers:
-        layer.uniform = key.to(torch.int32)
-        key[2] += layer.scores.numel()
+        layer.uniform = key
+
+
+def number_gates(layers: list[GatedLinear | GatedParameter]) -> None:
+    """Give each layer the position of its first gate among those of all layers, modulo 2^32."""
+    position = 0
+    for layer in layers:
+        layer.first.fill_((position + 2**31) % 2**32 - 2**31)
+        position += layer.scores.numel()
 
 
 def compile_gates(gated: Gated) -> None:
     """Compile the fast path of all layers into one kernel, for noise in the form of a key.
 
-    Raises any error of torch.compile, such as a missing compiler (C++ for a CPU, Triton for CUDA).
-    The layers are unchanged in this case.
+    Call it under the autocast of the passes; otherwise the first pass compiles again. Raises any
+    error of torch.compile, such as a missing compiler (C++ for a CPU, Triton for CUDA). The layers
+    are unchanged in this case.
     """
     compiled = torch.compile(hard_concrete.keyed_weight_and_slope, dynamic=True)
-    first = next(iter(gated.values()))
-    # A whole matrix: after a call with few entries, the kernel uses one thread for all sizes.
-    scores = torch.zeros_like(first.scores).view(-1)
-    key = torch.zeros(3, dtype=torch.int32, device=scores.device)
-    compiled(scores, key, torch.ones_like(scores), torch.bfloat16)
-    for layer in gated.values():
+    layers = list(gated.values())
+    # A whole matrix: after a call with few entries, the kernel uses one thread for all sizes. And
+    # not a square one: its kernel would serve square ones only.
+    layer = next((layer for layer in layers if len(set(layer.shape)) == 2), layers[0])
+    plain, layer.keyed_product = layer.keyed_product, compiled
+    try:
+        layer.fast_weight(torch.zeros(2, dtype=torch.int32, device=layer.scores.device))
+    finally:
+        layer.keyed_product = plain
+    for layer in layers:
         layer.keyed_product = compiled
 
 

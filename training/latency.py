@@ -46,6 +46,10 @@ class LatencyTable:
         if not bool((torch.isfinite(times) & (times >= 0)).all()) or float(times.sum()) == 0:
             raise UserError(f"{path} is not a latency table: it holds times that are not possible")
 
+    def to(self, device: torch.device) -> None:
+        """Move the table, so that no step of a search copies it."""
+        self.neurons, self.seconds = self.neurons.to(device), self.seconds.to(device)
+
     def check_fits(self, units: list[Units]) -> None:
         """Raise UserError if the table was measured for a model of another size."""
         numbers = {unit.count for unit in units if unit.structure == "ffn_neurons"}

@@ -125,6 +125,8 @@ class TargetPenalty(Penalty):
                     + (of_speed if table else of_sparsity)
                     + "; ask for that, or for smaller units"
                 )
+        if table is not None:
+            table.to(device)
 
     def gradients(self, scores: list[Tensor], lambda_reg: float) -> tuple[dict, list[Tensor]]:
         """As of Penalty; `lambda_reg` is the progress towards the target, from 0 to 1."""

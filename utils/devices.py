@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from utils import launch
+from utils import launch, process_state
 from utils.cli import UserError
 
 
@@ -29,7 +29,7 @@ def make_accelerator(args: argparse.Namespace) -> Accelerator:
     cpu = args.device == "cpu" or not torch.cuda.is_available()
     bf16 = args.precision == "bf16" or (args.precision == "auto" and computes_in_bf16(cpu))
     if args.deterministic or (args.deterministic is None and cpu):
-        use_deterministic_kernels()
+        use_deterministic_kernels(cpu)
     try:
         return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
     except Exception as e:  # of several types
@@ -41,7 +41,7 @@ def make_accelerator(args: argparse.Namespace) -> Accelerator:
         ) from e
 
 
-def use_deterministic_kernels() -> None:
+def use_deterministic_kernels(cpu: bool) -> None:
     """Switch the process to deterministic kernels. An operation without such a kernel warns."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -49,6 +49,8 @@ def use_deterministic_kernels() -> None:
     # On a CPU that takes at least a tenth of a step, and this program has no such reads.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
+    if not cpu:  # with warn_only, the fused attentions of a GPU stay as they are
+        process_state.set_fused_attention(dict.fromkeys(process_state.FUSED_ATTENTION, False))
 
 
 def peak_memory_bytes() -> int:
@@ -82,7 +84,8 @@ def to_device(batch: dict, accelerator: Accelerator) -> dict[str, Tensor]:
         name: torch.from_numpy(values[share]).to(accelerator.device, non_blocking=True)
         for name, values in batch.items()
     }
-    out["row_weight"] = torch.tensor(float(rank < rows) / rows, device=accelerator.device)
+    # Not torch.tensor, which waits for the copy to a GPU.
+    out["row_weight"] = torch.full((), float(rank < rows) / rows, device=accelerator.device)
     return out
 
 

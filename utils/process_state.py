@@ -117,6 +117,7 @@ def settings() -> dict[str, object]:
             "fill memory": torch.utils.deterministic.fill_uninitialized_memory,
             "cudnn benchmark": torch.backends.cudnn.benchmark,
             "cudnn deterministic": torch.backends.cudnn.deterministic,
+            "fused attention": fused_attention(),
         }
     return values
 
@@ -136,6 +137,26 @@ def restore(before: dict[str, object]) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = before["fill memory"]
     torch.backends.cudnn.benchmark = before["cudnn benchmark"]
     torch.backends.cudnn.deterministic = before["cudnn deterministic"]
+    set_fused_attention(before["fused attention"])
+
+
+FUSED_ATTENTION = ("flash", "mem_efficient", "cudnn")  # kinds of torch.backends.cuda
+
+
+def fused_attention() -> dict[str, bool]:
+    """Which fused kernels scaled dot product attention may use."""
+    import torch
+
+    cuda = torch.backends.cuda
+    return {kind: getattr(cuda, f"{kind}_sdp_enabled")() for kind in FUSED_ATTENTION}
+
+
+def set_fused_attention(enabled: dict[str, bool]) -> None:
+    """Set what fused_attention returns."""
+    import torch
+
+    for kind, value in enabled.items():
+        getattr(torch.backends.cuda, f"enable_{kind}_sdp")(value)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Rows attacked at the same time have the outcomes of rows attacked one after the other."""
 
+import itertools
 import random
 import threading
 from importlib.util import find_spec
@@ -11,7 +12,7 @@ import torch
 from conftest import call, fails
 
 from evaluation import together
-from utils.files import read_jsonl
+from utils.files import read_json, read_jsonl
 
 pytestmark = pytest.mark.usefixtures("textattack")
 
@@ -58,6 +59,19 @@ def test_outcomes_do_not_depend_on_the_rows_at_once(place, flags):
     assert together == one_by_one
 
 
+def test_in_bf16_the_rows_at_once_are_part_of_the_protocol(place):
+    """Batches of another size round differently, so that a search may take another path."""
+    run, folder = place
+    ids = {}
+    for precision, rows_at_once in itertools.product(("fp32", "bf16"), (1, 5)):
+        out = folder / f"{precision}-{rows_at_once}"
+        flags = {"model_name": run, "recipe": "deepwordbug", "num_examples": 4, "output_dir": out}
+        call("attack", **flags, precision=precision, rows_at_once=rows_at_once, quiet=True)
+        ids[precision, rows_at_once] = read_json(out / "summary.json")["protocol_id"]
+    assert ids["fp32", 1] == ids["fp32", 5]
+    assert len({ids["bf16", 1], ids["bf16", 5], ids["fp32", 1]}) == 3
+
+
 class Model:
     """Doubles numbers, and remembers how many it got at once."""
 
@@ -93,7 +107,7 @@ def row_of(attack, _victim, _task, _rows, position, seed):
     torch.manual_seed(position)
     first = draw()
     answers = attack.compute([position] * (position + 1))
-    return {"position": position, "draws": [first, draw()], "answers": answers}
+    return {"position": position, "draws": [first, draw()], "answers": answers, "seconds": 100.0}
 
 
 @pytest.fixture
@@ -109,9 +123,10 @@ def test_queries_share_batches_and_each_row_has_its_own_generators(loaded):
     lines = list(together.attack_rows(row_of, Setup(), model, loaded, list(range(7))))
     assert sorted(line["position"] for line in lines) == list(range(7))
     assert sum(model.batches) == sum(range(8)) and len(model.batches) == 3  # 3 + 3 + 1 rows
+    assert sum(line["seconds"] for line in lines) < 100  # rows share the time
     for line in lines:
         alone = row_of(Model(), None, None, None, line["position"], 7)
-        assert line == alone
+        assert line | {"seconds": 100.0} == alone
     assert before != draw() and random.getstate() != state
 
 

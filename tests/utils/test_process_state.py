@@ -16,7 +16,7 @@ from utils import cli, devices, process_state, runs
 def change_everything() -> None:
     torch.set_num_threads(torch.get_num_threads() + 1)
     torch.set_default_dtype(torch.float64)
-    devices.use_deterministic_kernels()
+    devices.use_deterministic_kernels(cpu=False)
     torch.backends.cudnn.deterministic = True
     os.environ["NEW_VARIABLE"] = "1"
     os.environ.pop("PATH")
@@ -52,6 +52,7 @@ def test_the_check_after_each_test_sees_each_change():
         change_everything()
         changed = {line.split(":")[0] for line in differences(before, state_of_process())}
     assert {"threads", "default dtype", "deterministic", "cudnn deterministic"} <= changed
+    assert "fused attention" in changed
     assert {"NEW_VARIABLE", "PATH"} <= changed
 
 
