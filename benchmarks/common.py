@@ -25,7 +25,7 @@ os.environ.setdefault("USE_TF", "0")
 
 from training.batching import Encoded  # noqa: E402
 from utils import files, process_state  # noqa: E402
-from utils.cli import positive_int  # noqa: E402
+from utils.cli import Parser, positive_int  # noqa: E402
 from utils.progress import make_progress  # noqa: E402, F401
 from utils.runs import environment  # noqa: E402
 
@@ -229,11 +229,13 @@ def peak_memory(step: Callable[[], object], device: str, before: int) -> int | N
 
 def make_parser(doc: str, *, with_device: bool = True) -> argparse.ArgumentParser:
     """A parser with the first line of a script's docstring and the flags of most benchmarks."""
-    parser = argparse.ArgumentParser(description=doc.split("\n")[0])
+    parser = Parser(doc.split("\n")[0])
     add = parser.add_argument
     if with_device:
         default = "cuda" if torch.cuda.is_available() else "cpu"
-        add("--device", choices=["cpu", "cuda"], default=default, help="default: cuda with a GPU")
+        add(
+            "--device", choices=["cpu", "cuda"], default=default, help="(default: cuda where it is)"
+        )
     add("--repeats", type=positive_int, default=5, help="repeats that count")
     add("--output_dir", type=Path, default=RESULTS, help="folder of the records and the table")
     return parser
@@ -270,19 +272,27 @@ def _cpu_name() -> str:
     return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "CPU")
 
 
+def newest(records: list[dict]) -> list[dict]:
+    """Of all records with the same `row`, the newest."""
+    return list({json.dumps(r["row"]): r for r in records}.values())
+
+
 def publish(
-    folder: Path, name: str, record: dict | None, rows_of: Callable[[dict], list[dict[str, str]]]
+    folder: Path,
+    name: str,
+    record: dict | None,
+    rows_of: Callable[[dict], list[dict[str, str]]],
+    shown: Callable[[list[dict]], list[dict]] = newest,
 ) -> None:
     """Append `record` to NAME.jsonl (None: nothing); write NAME.md and print it.
 
-    The table shows, of all records with the same `row`, the newest. `rows_of(record)`: the table's
-    rows, each a dict from column to cell.
+    `rows_of(record)`: the table's rows, each a dict from column to cell. `shown(records)`: the
+    records of the table.
     """
     path = folder / f"{name}.jsonl"
     if record is not None:
         files.append_jsonl(path, record)
-    newest = {json.dumps(r["row"]): r for r in files.read_jsonl(path)}
-    rows = [row for r in newest.values() for row in rows_of(r)]
+    rows = [row for r in shown(files.read_jsonl(path)) for row in rows_of(r)]
     lines = [rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows)]
     text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
     files.write_atomically(folder / f"{name}.md", lambda p: p.write_text(text, encoding="utf-8"))

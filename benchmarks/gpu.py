@@ -13,13 +13,13 @@ safetensors, pandas, scikit-learn and scipy; reads no network.
 import argparse
 import contextlib
 import importlib
-import io
-import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -27,22 +27,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import common
+import gpu_inputs
 import gpu_job
+from gpu_records import Records
 
 from utils import cli, files, interrupts, process_state
 
-RESERVE = 15.0  # seconds for what comes before the first part and after the last deadline
+RESERVE = 15.0  # seconds for the imports before main and for what follows the last deadline
 
 
 @dataclass(frozen=True)
 class Part:
-    """`minutes`: at most. `least`: minutes below which it is not begun. `where`: its function."""
+    """`minutes`: at most. `least`: minutes below which it is not begun. `where`: its function.
+
+    `uses`: the inputs of gpu_inputs that it reads.
+    """
 
     name: str
     minutes: float
     least: float
     where: str
     what: str
+    uses: tuple[str, ...] = ()
+
+
+GIVEN = ("data", "minilm")
 
 
 PARTS = (
@@ -51,12 +60,28 @@ PARTS = (
     Part("steps_sst2", 2, 0.8, "gpu_speed.steps_sst2", "seconds, memory, floors of steps, SST-2"),
     Part("steps_imdb", 2, 0.8, "gpu_speed.steps_imdb", "the same at IMDB's lengths"),
     Part("profile", 1, 0.4, "gpu_speed.profile_step", "kernels, gaps and waits of one search step"),
-    Part("repeat", 1, 0.4, "gpu_checks.repeat", "two runs with one seed; zeros of a ticket"),
-    Part("deterministic", 1, 0.5, "gpu_checks.deterministic", "the same; killed and resumed"),
-    Part("processes", 1, 0.5, "gpu_checks.processes", "a search on two GPUs, if there are two"),
-    Part("stages", 4, 0.8, "gpu_stages.stages", "the three stages, MiniLM's shape, K = 5"),
+    Part("repeat", 1, 0.4, "gpu_checks.repeat", "two runs with one seed; zeros of a ticket", GIVEN),
+    Part(
+        "deterministic", 1, 0.5, "gpu_checks.deterministic", "the same; killed and resumed", GIVEN
+    ),
+    Part(
+        "processes",
+        1,
+        0.5,
+        "gpu_checks.processes",
+        "a search on two GPUs, if there are two",
+        (*GIVEN, "gpus"),
+    ),
+    Part("stages", 4, 0.8, "gpu_stages.stages", "the three stages, MiniLM's shape, K = 5", GIVEN),
     Part("victim", 1, 0.3, "gpu_speed.victim", "queries per second at batch sizes 1 to 512"),
-    Part("stages_base", 60, 0.8, "gpu_stages.stages_base", "the three stages, BERT-base's shape"),
+    Part(
+        "stages_base",
+        60,
+        0.8,
+        "gpu_stages.stages_base",
+        "the three stages, BERT-base's shape",
+        ("data",),
+    ),
 )
 BY_NAME = {part.name: part for part in PARTS}
 # A part, the arguments, its seconds -> the facts of its record.
@@ -65,9 +90,10 @@ Runner = Callable[[Part, argparse.Namespace, float], dict]
 
 def part_names(text: str) -> list[str]:
     """Type of a flag: names of parts with commas."""
-    names = [name for name in text.split(",") if name]
+    names, known = [name for name in text.split(",") if name], ", ".join(BY_NAME)
+    if not names:
+        raise argparse.ArgumentTypeError(f"no part; known are {known}")
     if unknown := [name for name in names if name not in BY_NAME]:
-        known = ", ".join(BY_NAME)
         raise argparse.ArgumentTypeError(f"unknown part {', '.join(unknown)}; known are {known}")
     return names
 
@@ -78,7 +104,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.set_defaults(output_dir=common.RESULTS / "gpu")
     add("--minutes", type=cli.positive_float, default=10.0, help="minutes of all parts together")
     add("--toy", action="store_true", help="tiny sizes, which show that every part runs")
-    add("--parts", type=part_names, default=list(BY_NAME), help="these parts only, with commas")
+    add(
+        "--parts",
+        type=part_names,
+        default=list(BY_NAME),
+        help="these only, with commas (default: all)",
+    )
     data = "folder with sst2/train.tsv and dev.tsv (default: made-up sentences)"
     add("--data", type=Path, help=data)
     add("--minilm", type=Path, help="folder of MiniLM (default: random weights of its shape)")
@@ -86,20 +117,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--one_process", action="store_true", help=here)
     add("--child", nargs=3, metavar=("PART", "END", "FOLDER"), help=argparse.SUPPRESS)
     return parser.parse_args(argv)
-
-
-def row_of(part: Part, args: argparse.Namespace) -> dict:
-    """What makes a part's record replace another one."""
-    return {"part": part.name, "device": args.device, "toy": args.toy}
-
-
-def finished(args: argparse.Namespace) -> set[str]:
-    """Names of the parts whose newest record in --output_dir is finished."""
-    path = args.output_dir / "gpu.jsonl"
-    records = files.read_jsonl(path) if path.is_file() else []
-    newest = {json.dumps(record["row"]): record for record in records}
-    rows = {part.name: json.dumps(row_of(part, args)) for part in PARTS}
-    return {n for n, row in rows.items() if newest.get(row, {}).get("status") == "finished"}
 
 
 def in_this_process(part: Part, args: argparse.Namespace, seconds: float, folder=None) -> dict:
@@ -121,7 +138,6 @@ def in_this_process(part: Part, args: argparse.Namespace, seconds: float, folder
         traceback.print_exc()
         text = " ".join(str(e).split())[:300]
         facts = {"status": "failed", "reason": f"{type(e).__name__}: {text}"}
-    facts |= common.device_facts(args.device)
     job.write(**facts)
     return facts | {"findings": job.findings, "numbers": job.numbers}
 
@@ -150,56 +166,44 @@ def in_a_process(part: Part, args: argparse.Namespace, seconds: float) -> dict:
         facts = files.read_json(file) if file.is_file() else {"findings": [], "numbers": {}}
     if facts.get("status") in ("finished", "failed"):
         return facts
-    if status is None:
+    if status is None or time.monotonic() >= end:  # it may have ended itself
         return facts | {"status": "out of time", "reason": f"killed after {seconds:.0f} s"}
     return facts | {"status": "failed", "reason": f"ended with status {status}; see gpu.log"}
 
 
-def run_parts(args: argparse.Namespace, run: Runner, clock=time.monotonic) -> list[dict]:
-    """Run the parts that are not finished, most important first, and write each record."""
-    end = clock() + 60 * args.minutes - RESERVE
-    done, records = finished(args), []
+def end_at(end: float) -> None:
+    """Kill this process and those that it started at `end`, also if the first script is gone."""
+    left = max(0.0, end - time.monotonic())
+    timer = threading.Timer(left, os.killpg, (os.getpgrp(), signal.SIGKILL))
+    timer.daemon = True
+    timer.start()
+
+
+def run_parts(
+    args: argparse.Namespace, records: Records, run: Runner, end=math.inf, clock=time.monotonic
+) -> list[dict]:
+    """Run the parts that are not finished, most important first, and write each record.
+
+    `end`: the last deadline, in the seconds of `clock`.
+    """
+    new = []
     for part in (part for part in PARTS if part.name in args.parts):
-        if part.name in done:
+        why = records.why_again(part.name, part.uses)
+        if why is None:
             say(args, f"{part.name}: finished earlier")
             continue
         left, start = end - clock(), clock()
         if left < 60 * part.least * (not args.toy):
             facts = {"status": "not run", "reason": f"{max(0, left):.0f} s were left"}
         else:
-            say(args, f"{part.name}: {part.what} ...")
+            say(args, f"{part.name}: {part.what} ...{f' (runs again: {why})' * bool(why)}")
             facts = run(part, args, min(left, 60 * part.minutes))
-        record = {"row": row_of(part, args), "seconds": clock() - start} | facts
-        records.append(record)
-        publish(args, record)
+        facts = {"seconds": clock() - start} | facts
+        record = records.add(part.name, part.uses, facts)
+        new.append(record)
         reason = f": {record['reason']}" if record.get("reason") else ""
         say(args, f"{part.name}: {record['status']}, {record['seconds']:.0f} s{reason}")
-    return records
-
-
-def rows_of(record: dict) -> list[dict[str, str]]:
-    of = record["row"]
-    part = f"{of['part']}{', toy' * of['toy']}"
-    found = list(record.get("findings", []))
-    if record["status"] != "finished" or not found:
-        ended = {"what": record["status"], "result": record["reason"]}
-        found.append(ended | {"target": "-", "verdict": "-"})
-    device = record.get("device", of["device"])
-    seconds = f"{record['seconds']:.0f}"
-    return [
-        {"part": part}
-        | {name: text.replace("|", "/") for name, text in line.items()}
-        | {"seconds of the part": seconds, "device": device}
-        for line in found
-    ]
-
-
-def publish(args: argparse.Namespace, record: dict | None) -> str:
-    """Append the record and write the table, which is returned."""
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text):
-        common.publish(args.output_dir, "gpu", record, rows_of)
-    return text.getvalue()
+    return new
 
 
 def say(args: argparse.Namespace, line: str) -> None:
@@ -209,26 +213,36 @@ def say(args: argparse.Namespace, line: str) -> None:
         log.write(line + "\n")
 
 
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "gpu.log").touch()
+    except OSError as e:
+        raise cli.UserError(
+            f"--output_dir {folder} cannot be written ({e.strerror}); choose another folder"
+        ) from e
+
+
 def main() -> None:
     args = parse_args()
-    for name in ("data", "minilm"):
-        path = getattr(args, name)
-        if path is not None and not path.is_dir():
-            raise cli.UserError(f"--{name} {path} is not a folder")
-        setattr(args, name, path and path.resolve())
-    args.output_dir = args.output_dir.resolve()
     if args.child:
         name, end, folder = args.child
+        end_at(float(end))
         in_this_process(BY_NAME[name], args, float(end) - time.monotonic(), Path(folder))
         return
+    end = time.monotonic() + 60 * args.minutes - RESERVE
+    records = Records(args, gpu_inputs.check(args))
+    for name in ("output_dir", "data", "minilm"):
+        path = getattr(args, name)
+        setattr(args, name, path and path.resolve())
+    make_folder(args.output_dir)
     interrupts.raise_on_signals("the parts that are not finished")  # and the part's process ends
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     say(args, f"device {args.device}, {args.minutes:g} minutes, records in {args.output_dir}")
     for part in (part for part in PARTS if part.name in args.parts):
         say(args, f"  {part.name}: at most {part.minutes:g} minutes; {part.what}")
-    records = run_parts(args, in_this_process if args.one_process else in_a_process)
-    print(publish(args, None) if (args.output_dir / "gpu.jsonl").is_file() else "", end="")
-    bad = [r["row"]["part"] for r in records if r["status"] in ("failed", "out of time")]
+    new = run_parts(args, records, in_this_process if args.one_process else in_a_process, end)
+    print(records.table(), end="")
+    bad = [r["row"]["part"] for r in new if r["status"] in ("failed", "out of time")]
     if bad:
         raise cli.UserError(f"not finished: {', '.join(bad)}; the same command runs them again")
 

@@ -45,7 +45,7 @@ def gates(job: Job) -> None:
     """Fast gates against plain ones, in bf16, with the same noise; fp32 is the reference."""
     reference = _score_gradients(job, "fp32", "plain")
     off = job.numbers["relative_distance_from_fp32"] = {}
-    for way in ("plain", "fast", *["compiled"] * (job.device == "cuda")):
+    for way in ("plain", "fast", *["compiled"] * job.compiles()):
         gradients = _score_gradients(job, "bf16", way)
         off[way] = float((gradients - reference).norm() / reference.norm())
         most = LARGEST_DISTANCE if way == "plain" else LARGEST_RATIO * off["plain"]

@@ -3,7 +3,10 @@
 import argparse
 import contextlib
 import importlib
+import os
+import shutil
 import sys
+import sysconfig
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -58,6 +61,12 @@ class Job:
         """The first, or the second with --toy."""
         return toy if self.toy else real
 
+    def compiles(self) -> bool:
+        """Whether the gates are compiled where that is tested: on a CPU it takes half a minute."""
+        header = Path(sysconfig.get_path("include")) / "Python.h"
+        here = shutil.which(os.environ.get("CXX", "g++")) and header.is_file()
+        return self.device == "cuda" or self.toy and bool(here)
+
     def bench_args(self, encoder: str, lengths: str, **others) -> argparse.Namespace:
         """Arguments of training_steps.Bench and training_steps.measure."""
         usual = {
@@ -99,11 +108,16 @@ def cache_in(folder: Path):
         yield
 
 
+def sst2_in(data: Path) -> Path:
+    """The folder of SST-2's files in --data, which may be that folder itself."""
+    inside = data / "sst2"
+    return inside if inside.is_dir() else data
+
+
 def data_folder(job: Job) -> tuple[Path, str]:
     """The folder with SST-2's train.tsv and dev.tsv, and what these are."""
     if job.data is not None:
-        inside = job.data / "sst2"
-        return (inside if inside.is_dir() else job.data), f"sentences of {job.data.name}"
+        return sst2_in(job.data), f"sentences of {job.data.name}"
     folder = job.scratch / "data"
     if not folder.is_dir():
         folder.mkdir(parents=True)

@@ -54,6 +54,7 @@ def _steps(job: Job, lengths: str) -> None:
             job.find(f"{encoder}, {lengths}: {pair}", text, target, judged)
 
     record = training_steps.measure(args, note)
+    record["row"]["device"] = record["device"]  # the card: the folder can hold another's records
     job.numbers["record"] = record
     common.publish(job.folder, "training_steps", record, training_steps.rows_of)
     for name, step in record["steps"].items():
