@@ -25,6 +25,8 @@ from utils import cli
 from utils.cli import UserError
 from utils.settings import Role, names_of
 
+DEV_ONLY = {"validation_file"}
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -120,10 +122,10 @@ def resolve(args: AttackRun) -> Subject:
     """Find the models and choose the rows. Fills in `args` with what the run decides."""
     targets = checkpoints.find_targets(args.model_name, args.checkpoint, args.attack_epochs)
     check_runtime(args, targets[0])
+    check_dev_file(args, targets[0])
     task = checkpoints.task_of(args, targets[0])
     for target in targets if task.label_names else ():  # before the data are read
         checkpoints.label_order(target, task)
-    check_dev_file(args, targets[0])
     device = device_name(args.device) if targets[0].runtime is None else "cpu"
     splits = load_splits(args, task, (args.split,))
     task, split = splits.task, splits[args.split]
@@ -164,7 +166,7 @@ def check_dev_file(args: AttackRun, target: Target) -> None:
     Without a training file and a test file, a dev file is the test, as in GLUE. A run has test rows
     of its own, and a bias or --split dev asks for dev rows.
     """
-    if not args.validation_file or args.test_file or args.train_file:
+    if {n for n in names_of(DataSettings, Role.DATA_PLACE) if getattr(args, n)} != DEV_ONLY:
         return
     if target.run is not None or args.split == "dev" or "dev" in (args.suite or ()):
         raise UserError(

@@ -84,7 +84,7 @@ def read(files: Sequence[str]) -> list[SuiteRecord]:
             lacking = [part for key, part in WRITTEN_BY.items() if key not in record]
             if lacking:
                 incomplete[checkpoint] = (
-                    f"{file} holds a record of {record.get('task')}, seed {record.get('seed')}, "
+                    f"{file} holds a record (task {record.get('task')}, seed {record.get('seed')}) "
                     "that is not a suite with the parts dev and margin (it lacks "
                     f"{' and '.join(lacking)}); run attack.py --suite standard"
                 )
