@@ -132,7 +132,7 @@ def test_files_without_a_complete_record_are_refused(tmp_path, capsys):
     single = {k: v for k, v in record(2, [1.0], [1.0]).items() if k != "dev"}
     cases = {
         "holds no records": write(tmp_path / "empty.jsonl"),
-        "(task sst2, seed 2) that is not a suite with the parts dev and margin (it lacks dev)": write(
+        "(task sst2, seed 2) that is not a suite with the parts dev and margin (it lacks": write(
             tmp_path / "single.jsonl", single, record(1, [1.0], [1.0])
         ),
         "a damaged record": write(tmp_path / "odd.jsonl", record(1, [1.0], [1.0], row_labels="0")),
