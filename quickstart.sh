@@ -3,7 +3,7 @@
 # built-in parts (MiniLM encoder, Rotten Tomatoes sentences), then a table.
 #
 #   sh quickstart.sh                  about ten minutes on two cores, with the installation
-#   PRESET=hour sh quickstart.sh      all 8,530 sentences
+#   PRESET=hour sh quickstart.sh      all 8,530 sentences and the study's search, with one seed
 #
 # If it was interrupted, the same command resumes it.
 . "$(dirname -- "$0")/scripts/line_endings.sh" #
@@ -32,15 +32,16 @@ explain() {
         cat <<END
 
 This was a check that everything works, not a result: one search epoch on 1,200 sentences finds no
-robust ticket, so the table above does not compare dense models and tickets. What does:
-  sh reproduce.sh study            the tables of docs/study.md, from the recorded runs, in seconds
-  PRESET=hour sh quickstart.sh     a search long enough to find a ticket, one seed
+robust ticket, so the table above does not compare dense models and tickets. docs/study.md does.
+  .venv/bin/python report.py --make study --scale study --records results/study/study-records.jsonl \\
+      --output_dir results/study-again     makes its tables again from the recorded runs, in a minute
+  PRESET=hour sh quickstart.sh             runs the study's search and retraining with one seed
 END
     else
         cat <<END
 
 One seed and one attack: the table can differ from docs/study.md, which has three seeds, matched
-dense models and Aua by class. Its tables: sh reproduce.sh study
+dense models and Aua by class.
 END
     fi
 }
