@@ -363,7 +363,9 @@ def read_records(paths: Iterable[str | Path]) -> list[AttackRecord]:
                 record = AttackRecord.read(raw)
             attacks[record.identity] = record
     if not attacks:
-        raise NoRecords(f"no attack records in {', '.join(map(str, paths))}: run attack.py first")
+        where = ", ".join(map(str, paths))
+        suites = "suites are compared by analysis/compare_suites.py"
+        raise NoRecords(f"no attack records in {where}: run attack.py first ({suites})")
     for doubt in doubts:  # added after the attack, by analysis/transfer.py
         flag = {name: str(doubt.get(name)) for name in ("flag", "why")}
         for name, record in attacks.items():
