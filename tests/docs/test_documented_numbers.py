@@ -145,6 +145,16 @@ def test_the_gain_of_a_shifted_threshold_is_that_of_the_records():
     assert quote.format(*numbers) in text
 
 
+def test_the_effect_of_bf16_on_attacks_is_that_of_the_records():
+    records = read_jsonl(ROOT / "results" / "benchmarks" / "attack_precision.jsonl")
+    fp32, bf16, together = (np.array(list(r["row_outcomes"])) for r in records)
+    assert [r.get("rows_at_once") for r in records] == [None, None, 16] and len(fp32) == 100
+    text = " ".join((ROOT / "docs" / "stages.md").read_text().split())
+    differ = (bf16 != together).sum(), (bf16 != fp32).sum()
+    quote = "{} have another outcome with 16 rows at once than with one, and {} has another in bf16"
+    assert quote.format(*differ) in text
+
+
 def test_no_attack_of_the_study_has_an_artifact():
     records = read_jsonl(ROOT / "results" / "study" / "study-records.jsonl")
     text = " ".join((ROOT / "docs" / "study.md").read_text().split())
