@@ -1,6 +1,7 @@
 """The page of the study's second half: its numbers are those of the records."""
 
 import itertools
+from collections.abc import Iterable
 
 import pytest
 from doc_tools import ROOT
@@ -22,16 +23,16 @@ def suites(name: str, task: str, seed: int = 11) -> list[dict]:
     return [r for r in lines if r["task"] == task and r["seed"] == seed]
 
 
-def second_half(position: int, task: str = "sst2", seed: int = 11) -> dict:
+def second_half(position: int, task: str, *seeds: int) -> dict:
     """What compare_suites.py makes of the records at `position` (0: before texts were carried)."""
     ticket, dense = (
-        [SuiteRecord.of(suites(name, task, seed)[position], name)]
+        [SuiteRecord.of(suites(name, task, seed)[position], name) for seed in seeds]
         for name in ("ticket-robust-0.3", "dense-epochs19")
     )
     return compare(ticket, dense)[task]["measures"]
 
 
-SEEDS_OF_SECOND_HALF = (11, 12)
+SEEDS_OF_SECOND_HALF = (11, 12, 13)
 
 
 def page(name: str) -> str:
@@ -53,11 +54,11 @@ def page(name: str) -> str:
     ],
 )
 def test_the_page_of_the_study_has_the_numbers_of_the_second_half(row, position, measure, task):
-    cells = [row]
+    of_all = second_half(position, task, *SEEDS_OF_SECOND_HALF)[measure]
+    cells = [row, f"{of_all['model']:.1f}", f"{of_all['reference']:.1f}"]
     for seed in SEEDS_OF_SECOND_HALF:
-        numbers = second_half(position, task, seed)[measure]
-        cells += [f"{numbers['model']:.1f}", f"{numbers['reference']:.1f}"]
-        cells += [rate(Rate(*numbers["difference"]))]
+        cells.append(rate(Rate(*second_half(position, task, seed)[measure]["difference"])))
+    cells.append(rate(Rate(*of_all["difference"])))
     assert f"| {' | '.join(cells)} |" in (ROOT / "docs" / "second_half.md").read_text()
 
 
@@ -67,82 +68,69 @@ def rows_right(name: str, task: str, seed: int) -> list[int]:
     return [int(SuiteRecord.of(r, name).states["union"].right().sum()) for r in of_seed]
 
 
-def test_the_pages_count_the_rows_that_carried_texts_fool():
-    counts = []
-    for task, seed in itertools.product(TABLE_TASKS, SEEDS_OF_SECOND_HALF):
-        alone, carried = rows_right("ticket-robust-0.3", task, seed)
-        counts.append((task, seed, alone, alone - carried))
-        of_dense = rows_right("dense-epochs19", task, seed)
-        assert task != "sst2" or of_dense[0] == of_dense[1]  # no row falls the other way round
-    rt11, rt12, sst11, sst12 = (numbers[2:] for numbers in counts)
-    assert counts[0][0] == TABLE_TASKS[0] != "sst2"
-    study = page("docs/second_half.md")
-    assert f"own on {sst11[0]} and {sst12[0]} rows" in study
-    assert f"fool them on {sst11[1]} and {sst12[1]} of these" in study
-    assert f"on {rt11[1]} of {rt11[0]} and on {rt12[1]} of {rt12[0]} rows" in study
-    assert f"on {sst11[1]} of {sst11[0]} and on {sst12[1]} of {sst12[0]} rows" in page("README.md")
+def listed(values: Iterable[object]) -> str:
+    """'a, b and c'."""
+    *first, last = map(str, values)
+    return f"{', '.join(first)} and {last}"
 
 
-@pytest.mark.slow
-def test_the_pages_quote_the_gains_of_the_second_half():
-    def gain(measure: str, task: str, seed: int, position: int = -1) -> str:
-        return f"{second_half(position, task, seed)[measure]['difference'][0]:.1f}"
+def test_the_page_counts_the_rows_that_carried_texts_fool():
+    text = page("docs/second_half.md")
+    for task, name in itertools.product(TABLE_TASKS, ("ticket-robust-0.3", "dense-epochs19")):
+        counts = [rows_right(name, task, seed) for seed in SEEDS_OF_SECOND_HALF]
+        fooled = listed(f"{alone - carried} of {alone}" for alone, carried in counts)
+        assert f"on {fooled} rows" in text, (task, name, fooled)
 
-    readme, study = page("README.md"), page("docs/second_half.md")
-    of_sst2 = [
-        gain("Aua, class-equalized", "sst2", seed, position)
-        for position in (0, -1)
+
+def gains(measure: str, task: str, position: int = -1) -> list[str]:
+    """Ticket minus dense, seed by seed."""
+    return [
+        f"{second_half(position, task, seed)[measure]['difference'][0]:.1f}".replace("-", "−")
         for seed in SEEDS_OF_SECOND_HALF
     ]
-    assert "from {} and {} points to {} and {}.".format(*of_sst2) in readme
-    other = TABLE_TASKS[0]
-    assert {gain("Aua, class-equalized", other, seed) for seed in SEEDS_OF_SECOND_HALF} == {"1.0"}
-    assert "On Rotten Tomatoes it is 1.0 with both seeds" in readme
-    means = [gain("Aua, mean", other, seed) for seed in SEEDS_OF_SECOND_HALF]
-    assert f"gains {means[0]} points with one seed" in readme
-    assert f"and {means[1]} with the other" in readme
-    by_class = [gain(f"Aua, {name}", other, 11, 0) for name in ("positive", "negative")]
-    assert (
-        "gain {} points by the models' own attacks, its negative ones {}.".format(*by_class)
-        in study
-    )
-    suite_records = [
+
+
+def test_the_readme_quotes_the_gains_of_the_second_half():
+    readme, equalized = page("README.md"), "Aua, class-equalized"
+    alone, carried = (gains(equalized, "sst2", position) for position in (0, -1))
+    assert f"from {listed(alone)} points to {listed(carried)}" in readme
+    assert f"it is {listed(gains(equalized, TABLE_TASKS[0]))}" in readme
+
+
+def of_both_data_sets() -> dict:
+    models, dense = (
         [
             SuiteRecord.of(suites(name, task, seed)[-1], name)
             for task in TABLE_TASKS
             for seed in SEEDS_OF_SECOND_HALF
         ]
         for name in ("ticket-robust-0.3", "dense-epochs19")
-    ]
-    mean = compare(*suite_records)["mean"]["measures"]["Aua, class-equalized"]["difference"]
-    quoted = rate(Rate(*mean))
-    assert f"The mean of the four is {quoted}" in study
-    assert f"In the mean of all four it is {quoted} points" in readme
-
-
-def test_the_page_of_the_study_has_the_answers_of_the_probe():
-    study = page("docs/second_half.md")
-
-    def positive(task: str) -> list[int]:
-        return [
-            round(suites(name, task, seed)[-1]["default_answer"]["unknown"][-1][1])
-            for name in ("ticket-robust-0.3", "dense-epochs19")
-            for seed in SEEDS_OF_SECOND_HALF
-        ]
-
-    whole = (
-        "to {} and {} % of the texts whose content words are [UNK], the dense models to {} and {} %"
     )
-    assert whole.format(*positive(TABLE_TASKS[0])) in study
-    assert (
-        "to {} and {} % of these texts, the dense models to {} and {} %".format(*positive("sst2"))
-        in study
-    )
-    measure = "Aua, margin attack, reference with equal Clean"
-    of_sst2 = [second_half(-1, "sst2", seed)[measure] for seed in SEEDS_OF_SECOND_HALF]
-    dense, ticket = ([m[name] for m in of_sst2] for name in ("reference", "model"))
-    assert "reaches {:.1f} and {:.1f}, not {:.1f} and {:.1f}".format(*dense, *ticket) in study
-    other = [second_half(-1, TABLE_TASKS[0], seed)[measure] for seed in SEEDS_OF_SECOND_HALF]
-    assert f"of seed 11 at {other[0]['reference']:.1f} under the margin attack" in study
-    lifted = (other[1]["reference"], other[1]["model"])
-    assert "lifts that of seed 12 to {:.1f}, above its ticket's {:.1f}".format(*lifted) in study
+    return compare(models, dense)["mean"]["measures"]
+
+
+def test_the_verdict_is_that_of_the_plan():
+    """Passed, failed or undecided, from the mean of both data sets (docs/analysis_plan.md, 4)."""
+    of_mean = of_both_data_sets()
+    gain, low, high = of_mean["Aua, class-equalized"]["difference"]
+    of_equal_clean = of_mean["Aua, margin attack, reference with equal Clean"]["difference"]
+    if gain >= 4 and low > 0:
+        verdict = "passed"
+    elif (low >= -3 and high <= 3) or of_equal_clean[0] <= 0:
+        verdict = "failed"
+    else:
+        verdict = "undecided"
+    text = page("docs/second_half.md")
+    assert f"**The gate: {verdict}.**" in text and f"**{verdict}**" in page("README.md")
+    quoted = rate(Rate(gain, low, high))
+    assert f"is {quoted} points in the mean of both data sets" in text
+    assert f"mean of both data sets it is {quoted}" in page("README.md")
+    assert f"the difference is {rate(Rate(*of_equal_clean))}" in text
+
+
+def test_the_page_has_the_answers_of_the_probe():
+    text = page("docs/second_half.md")
+    for task, name in itertools.product(TABLE_TASKS, ("ticket-robust-0.3", "dense-epochs19")):
+        last = [suites(name, task, seed)[-1]["default_answer"] for seed in SEEDS_OF_SECOND_HALF]
+        positive = listed(round(answers["unknown"][-1][1]) for answers in last)
+        assert f"{positive} %" in text, (task, name, positive)
