@@ -85,6 +85,6 @@ def test_the_quickstart_ignores_settings_of_the_shell(copied_scripts, echo_pytho
         return done.stdout
 
     usual = commands()
-    assert usual.count("attack.py") == 3 and usual.count("--output_dir") == 6
+    assert usual.count("attack.py>") == 3 and usual.count("<--output_dir>") == 6
     others = dict.fromkeys((*READ_BY, "SEED", "SPARSITY", "BATCH_SIZE"), "7")
     assert commands(**others, PYTHON="/nowhere") == usual
