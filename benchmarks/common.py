@@ -234,7 +234,10 @@ def make_parser(doc: str, *, with_device: bool = True) -> argparse.ArgumentParse
     if with_device:
         default = "cuda" if torch.cuda.is_available() else "cpu"
         add(
-            "--device", choices=["cpu", "cuda"], default=default, help="(default: cuda where it is)"
+            "--device",
+            choices=["cpu", "cuda"],
+            default=default,
+            help="where the models run (default: cuda where torch sees a GPU)",
         )
     add("--repeats", type=positive_int, default=5, help="repeats that count")
     add("--output_dir", type=Path, default=RESULTS, help="folder of the records and the table")

@@ -23,9 +23,7 @@ from utils import cli
 ROWS, SEEDS, AUA = (100, 200, 300), (1, 3), 35.0
 GAIN = 8.0  # points of Aua between the two models
 SPREAD = 1.5  # standard deviation of a row's difficulty, in log-odds
-
-
-DRIFT = 0.25  # its standard deviation in log-odds: 5 points of a class's Aua
+DRIFT = 0.25  # standard deviation of a class's drift, in log-odds: about 5 points of its Aua
 
 WORLDS = (  # difference between the classes in points, the gain of each, and the drift
     ("alike", 0.0, (GAIN, GAIN), 0.0),

@@ -95,10 +95,10 @@ def uniform_of_key(key: Tensor, first: Tensor, shape: torch.Size) -> Tensor:
 def keyed_weight_and_slope(
     first: Tensor, scores: Tensor, key: Tensor, weight: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """The same with uniform_of_key: when compiled, noise, gates, product and slope in one kernel.
+    """gated_weight_and_slope with uniform_of_key. When compiled, it is one kernel.
 
-    `first`, `key`: as there. `scores`, `weight`: float32, (gates,). Returns two tensors of `dtype`,
-    (gates,). No noise is stored, and it does not depend on the number of threads.
+    `first`, `key`: see uniform_of_key. `scores`, `weight`: float32, (gates,). Returns two tensors
+    of `dtype`, (gates,). No noise is stored, and it does not depend on the number of threads.
     """
     u = _draws_of_key(key, first, scores.numel())
     return _gated_weight_and_slope(scores, u, 2**23, weight, dtype)

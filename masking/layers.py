@@ -131,7 +131,7 @@ class _Gated(nn.Module):
         return self.fast_weight(noise)
 
     def fast_weight(self, noise: Tensor) -> Tensor:
-        """The same on the fast path, with bytes or a key."""
+        """gated_weight on the fast path. `noise`: bytes or a key. Weights get no gradient."""
         if noise.dtype == torch.uint8:
             product: Callable = hard_concrete.gated_weight_and_slope
         else:
