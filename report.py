@@ -5,9 +5,10 @@
         --output_dir results/mini
 
 The script reads every records.jsonl below the given folders, and single record files. Without
---make it writes table.md, table.csv, figure.png and the records that they were made from. Each
-task, encoder, attack and set of attacked rows has its own table; records of two are never compared.
-With --make it writes tables and figures of the paper, with the paper's values next to ours, and
+--make it writes table.md, table.csv, figure.png and the records that they were made from. It then
+reads every suites.jsonl as well, and shows each suite as the union of its attacks. Each task,
+encoder, attack and set of attacked rows has its own table; records of two are never compared. With
+--make it writes tables and figures of the paper, with the paper's values next to ours, and
 prints the command for what was not run. With --checkpoint both, those of the checkpoints with the
 best dev accuracy go to the folder best in --output_dir. --html adds report.html, one page to look
 at. With --gallery it writes a gallery of tickets (tickets.md and tickets.html) instead. With
@@ -121,7 +122,9 @@ def main() -> None:
         print(f"written to {folder}: {', '.join(path.name for path in paths)}")
         return
     if args.make is None:
-        attacks, files = records.read_records(args.records), records.record_files(args.records)
+        from reporting.suite_records import read_attacks
+
+        attacks, files = read_attacks(args.records), records.record_files(args.records)
         print(summary_table.write(folder, args.title, attacks, files))
         names = "table.md, table.csv, figure.png, records.jsonl"
         if args.html:

@@ -183,6 +183,8 @@ class AttackRecord:
     split: str | None = None
     row_outcomes: str | None = None
     row_labels: str | list[int] | None = key(LABELS, None)  # outcomes.decode_labels
+    equalized_aua_percent: float | None = key(PERCENT, None)  # of a suite: class-equalized
+    equalized_outcomes: str | None = None  # the row_outcomes at that bias
     label_names: list[str] | None = None
     training: dict[str, Any] | None = key(default=None, convert=training_settings)
     resources: dict[str, Any] | None = None
@@ -364,7 +366,7 @@ def read_records(paths: Iterable[str | Path]) -> list[AttackRecord]:
             attacks[record.identity] = record
     if not attacks:
         where = ", ".join(map(str, paths))
-        suites = "suites are compared by analysis/compare_suites.py"
+        suites = "suites are shown without --make, and compared by analysis/compare_suites.py"
         raise NoRecords(f"no attack records in {where}: run attack.py first ({suites})")
     for doubt in doubts:  # added after the attack, by analysis/transfer.py
         flag = {name: str(doubt.get(name)) for name in ("flag", "why")}

@@ -99,9 +99,9 @@ def count(lines: list[dict], name: str) -> int:
     return sum(bool(line.get(name)) for line in lines)
 
 
-def letters_of(clean: Margins, attacked: Margins) -> str:
-    """A letter per row, without a bias, as in the record of an attack."""
-    right, survived = clean.right(), attacked.right()
+def letters_of(clean: Margins, attacked: Margins, bias: np.ndarray | None = None) -> str:
+    """A letter per row at a bias, (classes,), as in the record of an attack."""
+    right, survived = clean.right(bias), attacked.right(bias)
     outcomes = np.where(~right, SKIPPED, np.where(survived, FAILED, SUCCESS))
     return "".join(LETTERS[outcome] for outcome in outcomes.tolist())
 

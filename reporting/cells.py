@@ -17,6 +17,7 @@ K = TypeVar("K", bound=Hashable)
 Records = list[AttackRecord]
 Interval = tuple[float, float] | tuple[None, None]
 UNKNOWN = (None, None)
+EQUALIZED = "equalized_aua_percent"  # of a suite
 # Ends of keys whose values are too long for a note.
 UNREADABLE = ("_settings", "_fingerprint", "_digests")
 
@@ -50,6 +51,8 @@ class Cell:
 
 def outcomes(records: Records, measure: str) -> np.ndarray | None:
     """bool, (records, rows): whether a row counts for the measure; None if unknown."""
+    if measure == EQUALIZED:
+        return outcome_table([r.equalized_outcomes for r in records], "aua_percent")
     return outcome_table([r.row_outcomes for r in records], measure)
 
 

@@ -44,12 +44,12 @@ class Difference:
         return self.tests[0][2] >= 0.05 if low is None else low <= 0 <= high
 
 
-def difference(mine: Records, theirs: Records) -> Difference | None:
-    """Aua of mine minus that of theirs over the seeds that both have.
+def difference(mine: Records, theirs: Records, measure: str = "aua_percent") -> Difference | None:
+    """Aua (or another `measure` of rows) of mine minus that of theirs over common seeds.
 
     None where the records cannot show it: no common seed, other rows, no outcomes.
     """
-    seeds, lacking, tables = _paired([(mine, theirs)])
+    seeds, lacking, tables = _paired([(mine, theirs)], measure)
     if tables is None:
         return None
     ((a, b),) = tables
@@ -87,12 +87,14 @@ def _mean(seeds: list[int], lacking: set[int], tables: Tables | None) -> Differe
     return Difference(points, (low, high), seeds, [], lacking)
 
 
-def _paired(pairs: list[Pair]) -> tuple[list[int], set[int], Tables | None]:
+def _paired(
+    pairs: list[Pair], measure: str = "aua_percent"
+) -> tuple[list[int], set[int], Tables | None]:
     """(seeds that all have, seeds that only some have, outcomes by pair or None if unknown)."""
     sides = [{r.seed: r for r in records} for pair in pairs for records in pair]
     seeds = sorted(set.intersection(*map(set, sides)))
     lacking = set().union(*sides).difference(seeds)
-    arrays = [cells.outcomes([side[seed] for seed in seeds], "aua_percent") for side in sides]
+    arrays = [cells.outcomes([side[seed] for seed in seeds], measure) for side in sides]
     tables = list(zip(arrays[::2], arrays[1::2], strict=True))
     if any(a is None or b is None or a.shape != b.shape for a, b in tables):
         return seeds, lacking, None

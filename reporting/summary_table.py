@@ -7,7 +7,15 @@ from matplotlib.figure import Figure
 
 from evaluation.records import COMPARISON, identity
 from reporting import calibration_table, render
-from reporting.cells import Cell, Records, grouped, model_of, one_per_seed, worst_class
+from reporting.cells import (
+    EQUALIZED,
+    Cell,
+    Records,
+    grouped,
+    model_of,
+    one_per_seed,
+    worst_class,
+)
 from reporting.comparisons import Result, classes_of, controls_of, difference
 from utils.cli import UserError
 from utils.files import read_jsonl, write_atomically
@@ -19,12 +27,17 @@ COLUMNS = {  # of the Markdown, as cells over seeds
     "#Query": "queries_per_row",
     "words changed %": "words_changed_percent",
 }
-METRICS = (*COLUMNS.values(), "clean_full_test_percent", "mean_training_loss")
+METRICS = (*COLUMNS.values(), EQUALIZED, "clean_full_test_percent", "mean_training_loss")
 LEGEND = (
     f"{render.OF_MEASURES}Words changed: mean share over rows where the attack succeeded. ±: "
     f"standard deviation over seeds (n - 1). {render.OF_INTERVALS}Test accuracy: on all test rows. "
     "Control missing: a dense control of this ticket (same epochs, same training loss, same label "
     f"passes) lacks a seed. {render.OF_FLAGS}"
+)
+OF_SUITES = (
+    "A suite's Aua is that of the union of its attacks. Class-equalized: at the bias at which all "
+    "classes of the attacked dev rows survive alike (docs/evaluation.md). "
+    "analysis/compare_suites.py compares two models by it."
 )
 
 
@@ -46,10 +59,12 @@ def _notes(table: Table) -> list[str]:
     notes = render.suspicious((row.first.name, row.records) for row in table)
     notes += render.compared(table)
     for row in table:
-        pairs = [(c, difference(row.records, c.records)) for c in row.controls if c.records]
-        texts = [f"{c.name} ({c.wanted}) {render.long(d)}" for c, d in pairs if d]
-        start = f"Aua of {row.label} compared with its dense controls"
-        notes += [f"{start}: {'; '.join(texts)}."] if texts else []
+        controls = [c for c in row.controls if c.records]
+        for measure, name in (("aua_percent", "Aua"), (EQUALIZED, "Class-equalized Aua")):
+            pairs = [(c, difference(row.records, c.records, measure)) for c in controls]
+            texts = [f"{c.name} ({c.wanted}) {render.long(d)}" for c, d in pairs if d]
+            start = f"{name} of {row.label} compared with its dense controls"
+            notes += [f"{start}: {'; '.join(texts)}."] if texts else []
         for control, gains in row.gains.items():
             of_classes = [f"{c} {render.rate(rate)}" for c, rate in gains.items()]
             start = f"By class, {row.label} minus dense ({control})"
@@ -85,16 +100,21 @@ def markdown(title: str, tables: list[Table]) -> str:
     parts = [f"# {title}"]
     for table in tables:
         classes = classes_of(table)
-        rows = [_markdown_row(row, classes) for row in table]
+        rows = [_markdown_row(row, classes, _has_suites([table])) for row in table]
         parts += [f"## {_caption(table)}", render.table_of(rows), *_notes(table)]
-    return render.paragraphs([*parts, LEGEND])
+    return render.paragraphs([*parts, LEGEND, OF_SUITES if _has_suites(tables) else ""])
 
 
-def _markdown_row(row: Result, classes: list[str]) -> dict[str, str]:
+def _has_suites(tables: list[Table]) -> bool:
+    return any(r.equalized_outcomes for table in tables for row in table for r in row.records)
+
+
+def _markdown_row(row: Result, classes: list[str], of_suites: bool) -> dict[str, str]:
     first, full_test = row.first, Cell.of(row.records, "clean_full_test_percent")
     cells = {column: Cell.of(row.records, metric) for column, metric in COLUMNS.items()}
     cells |= {f"Aua {name} %": row.by_class.get(name, Cell({})) for name in classes}
     cells |= {"Aua worst class %": worst_class(row.by_class)} if classes else {}
+    cells |= {"Aua class-equalized %": row.cell(EQUALIZED)} if of_suites else {}
     return {
         "model": first.name + row.marks,
         "sparsity": f"{100 * first.sparsity:g} %",
@@ -186,7 +206,7 @@ def write(folder: Path, title: str, records: Records, read: list[Path]) -> str:
     if target.resolve() in {path.resolve() for path in read}:
         known = {r.identity for r in shown}
         lines = read_jsonl(target)
-        lost = [x for x in lines if x.get("kind") != "attack" or identity(x) not in known]
+        lost = [x for x in lines if "attack_id" not in x or identity(x) not in known]
         if lost:
             raise UserError(
                 f"{target} is read and has {len(lost)} lines that no row shows: choose another "

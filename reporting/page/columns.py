@@ -61,4 +61,10 @@ COLUMNS = (
         "missing with the command that runs it.",
     ),
 )
+OF_SUITES = Column(
+    "equalized",
+    "Aua class-equalized %",
+    "Accuracy under the union of a suite's attacks, at the bias at which all classes of the "
+    "attacked dev rows survive alike. A default answer cannot raise it.",
+)
 OF_PAPER = Column("paper", "Paper's Aua %", "The paper's number for this row, and ours minus it.")

@@ -8,13 +8,14 @@ from reporting.cells import Cell
 from reporting.comparisons import Control, Difference, Result, difference
 from reporting.page.blocks import Block, Missing, kind_of
 from reporting.page.charts import Axis, Strip
-from reporting.page.columns import COLUMNS, OF_PAPER, Column
+from reporting.page.columns import COLUMNS, OF_PAPER, OF_SUITES, Column
 
 PERCENT = Axis(0, 100, 20)
 MOST_BARS = 400  # rows; the bars of more would make the page too large to send
 MEASURES = {
     "clean": "clean_percent",
     "aua": "aua_percent",
+    "equalized": cells.EQUALIZED,
     "suc": "suc_percent",
     "queries": "queries_per_row",
 }
@@ -85,7 +86,9 @@ def make(blocks: Sequence[Block]) -> Table:
         values = list(dict.fromkeys(row.facts[name] for row in rows if row.facts[name]))
         filters |= {name: values} if len(values) > 1 else {}
     notes = dict.fromkeys(f"{b.task}, {b.recipe}: {note}" for b in blocks for note in b.notes)
-    columns = [*COLUMNS[:-1], *[OF_PAPER] * with_paper, COLUMNS[-1]]
+    with_suites = any(row.values.get("equalized") is not None for row in rows)
+    further = [*[OF_SUITES] * with_suites, *[OF_PAPER] * with_paper]
+    columns = [*COLUMNS[:-1], *further, COLUMNS[-1]]
     return Table(columns, rows, filters, list(notes))
 
 
@@ -114,7 +117,7 @@ def _row(block: Block, result: Result, axis: Axis) -> Row:
         values,
         texts,
         block.to_complete.get(result.label, ""),
-        strips={name: _percent(measured[name]) for name in ("clean", "aua")},
+        strips={name: _percent(measured[name]) for name in ("clean", "aua", "equalized")},
         classes={name: _percent(cell) for name, cell in result.by_class.items()},
         deltas=deltas,
         doubts=_doubts(result),
