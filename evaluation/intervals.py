@@ -59,8 +59,7 @@ Estimate = tuple[float, float, float]  # (mean, low, high) in points; low and hi
 def crossed_difference(*pairs: Pair) -> Estimate:
     """Mean of a - b, over data sets with the same seeds if there are several pairs (a, b)."""
     differences = _differences(pairs)
-    mean = 100 * float(np.mean([table.mean() for table in differences]))
-    return _estimate(mean, *crossed_variance(*differences))
+    return _estimate(_mean(differences), *crossed_variance(*differences))
 
 
 def mean_over_rows(gains: np.ndarray) -> Estimate:
@@ -71,29 +70,65 @@ def mean_over_rows(gains: np.ndarray) -> Estimate:
     return _estimate(mean, gains.var(ddof=1) / len(gains), len(gains) - 1)
 
 
-def mean_difference(pairs: Sequence[Pair]) -> Estimate:
-    """Mean of a - b over data sets, with the wider of two intervals.
+def mean_difference(pairs: Sequence[Pair], level: float = 0.95) -> Estimate:
+    """Mean of a - b over data sets, with the wider of two intervals at this confidence level.
 
     Crossed (`crossed_difference`): a seed has the same luck on all data sets. Nested: its luck on
     each is its own, so Var = sum of the data sets' variances / (number of data sets)^2. A few seeds
     cannot show which one holds: their differences may cancel between data sets by chance, and the
     crossed interval is then too narrow.
     """
-    crossed = crossed_difference(*pairs)
-    parts = [crossed_variance(table) for table in _differences(pairs)]
+    differences = _differences(pairs)
+    mean = _mean(differences)
+    both = [_estimate(mean, *analysis, level) for analysis in _crossed_and_nested(differences)]
+    return max(both, key=lambda estimate: estimate[2] - estimate[1])
+
+
+def p_of_mean_difference(pairs: Sequence[Pair]) -> float:
+    """Two-sided p of no difference: below 1 - level where `mean_difference` excludes 0 at level."""
+    differences = _differences(pairs)
+    mean = abs(_mean(differences)) / 100
+    if not mean:
+        return 1.0
+    analyses = _crossed_and_nested(differences)
+    return max(2 * float(student_t.sf(mean / math.sqrt(v), df)) if v else 0.0 for v, df in analyses)
+
+
+def holm_levels(p_values: Sequence[float], alpha: float = 0.05) -> list[float]:
+    """The confidence level that Holm's (1979) step gives each of several hypotheses.
+
+    The smallest of m p-values is tested at alpha / m, the next at alpha / (m - 1), and so on. After
+    the first one that is not rejected nothing more is, so the others keep the level of that step.
+    """
+    count, levels = len(p_values), [0.0] * len(p_values)
+    step, stopped = 0, False
+    for i in sorted(range(count), key=lambda i: p_values[i]):
+        levels[i] = 1 - alpha / (count - step)
+        stopped = stopped or p_values[i] >= alpha / (count - step)
+        step += not stopped
+    return levels
+
+
+def _crossed_and_nested(differences: Sequence[np.ndarray]) -> list[tuple[float, float]]:
+    """(variance, degrees of freedom) of the mean by the two analyses of `mean_difference`."""
+    parts = [crossed_variance(table) for table in differences]
     variance = sum(v for v, _ in parts) / len(parts) ** 2
     spread = sum(v**2 / freedom for v, freedom in parts) / len(parts) ** 4
     freedom = max(1.0, variance**2 / spread) if spread else math.inf
-    nested = _estimate(crossed[0], variance, freedom)
-    return nested if nested[2] - nested[1] > crossed[2] - crossed[1] else crossed
+    return [crossed_variance(*differences), (variance, freedom)]
 
 
 def _differences(pairs: Sequence[Pair]) -> list[np.ndarray]:
     return [np.asarray(a, float) - np.asarray(b, float) for a, b in pairs]
 
 
-def _estimate(mean: float, variance: float, freedom: float) -> Estimate:
-    half = 100 * float(student_t.ppf(0.975, freedom)) * math.sqrt(variance)
+def _mean(differences: Sequence[np.ndarray]) -> float:
+    return 100 * float(np.mean([table.mean() for table in differences]))
+
+
+def _estimate(mean: float, variance: float, freedom: float, level: float = 0.95) -> Estimate:
+    quantile = float(student_t.ppf((1 + level) / 2, freedom))
+    half = 100 * quantile * math.sqrt(variance)
     return mean, mean - half, mean + half
 
 

@@ -70,6 +70,27 @@ def attack(model: Model = DENSE, seed: int = 42, aua: float = 20.0, **changes) -
     return {"attack_id": "id" + re.sub(r"\W+", "-", str(facts))} | record
 
 
+def suite_record(
+    seed: int, negative: list[float], positive: list[float], task: str = "sst2", **more
+):
+    """A suite in which an attack lowers each margin by 1, and dev is like test."""
+    after = [[margin] for margin in (*negative, *positive)]
+    before = [[margin + 1] for [margin] in after]
+    labels = "0" * len(negative) + "1" * len(positive)
+    margins = {"clean": before, "margin": after, "union": after}
+    return {
+        "kind": "suite",
+        "task": task,
+        "seed": seed,
+        "label_names": ["negative", "positive"],
+        "checkpoint_sha256": f"{seed}{negative}",
+        "rows": {"fingerprint": "r"},
+        "row_labels": labels,
+        "margins": margins,
+        "dev": {"row_labels": labels, "margins": margins},
+    } | more
+
+
 def write(folder: Path, lines: list[dict], name: str = "records.jsonl") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -7,31 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import call, fails
+from record_tools import suite_record
 
 from reporting import compared_suites, suite_records
 from utils.files import read_json
 
 NAMES = ["negative", "positive"]
 ROOT = Path(__file__).parents[2]
-
-
-def record(seed: int, negative: list[float], positive: list[float], task: str = "sst2", **more):
-    """A suite in which an attack lowers each margin by 1, and dev is like test."""
-    after = [[margin] for margin in (*negative, *positive)]
-    before = [[margin + 1] for [margin] in after]
-    labels = "0" * len(negative) + "1" * len(positive)
-    margins = {"clean": before, "margin": after, "union": after}
-    return {
-        "kind": "suite",
-        "task": task,
-        "seed": seed,
-        "label_names": NAMES,
-        "checkpoint_sha256": f"{seed}{negative}",
-        "rows": {"fingerprint": "r"},
-        "row_labels": labels,
-        "margins": margins,
-        "dev": {"row_labels": labels, "margins": margins},
-    } | more
 
 
 def write(path, *records):
@@ -41,8 +23,8 @@ def write(path, *records):
 
 def test_a_shifted_copy_differs_by_class_and_not_when_equalized(tmp_path):
     negative, positive = [-0.6, -0.2, 0.3, 0.9], [-0.5, -0.1, 0.4, 0.8]
-    dense = write(tmp_path / "d.jsonl", record(1, negative, positive))
-    shifted = record(1, [m - 0.55 for m in negative], [m + 0.55 for m in positive])
+    dense = write(tmp_path / "d.jsonl", suite_record(1, negative, positive))
+    shifted = suite_record(1, [m - 0.55 for m in negative], [m + 0.55 for m in positive])
     model = write(tmp_path / "m.jsonl", shifted)
     out = tmp_path / "out"
     call(
@@ -65,8 +47,10 @@ def test_a_shifted_copy_differs_by_class_and_not_when_equalized(tmp_path):
 
 
 def test_seeds_are_paired_and_tasks_are_averaged():
-    models = [record(s, [1.0, -1.0], [1.0, 2.0], t) for s in (1, 2) for t in ("sst2", "imdb")]
-    dense = [record(s, [-1.0, -1.0], [1.0, -2.0], t) for s in (2, 1) for t in ("imdb", "sst2")]
+    models = [suite_record(s, [1.0, -1.0], [1.0, 2.0], t) for s in (1, 2) for t in ("sst2", "imdb")]
+    dense = [
+        suite_record(s, [-1.0, -1.0], [1.0, -2.0], t) for s in (2, 1) for t in ("imdb", "sst2")
+    ]
     suites, reference = (
         [suite_records.SuiteRecord.of(r, "file") for r in rs] for rs in (models, dense)
     )
@@ -86,7 +70,7 @@ def test_each_class_at_the_equalizing_bias_the_worst_class_and_the_default_answe
     """The bias is chosen on the margin attack, so the classes may differ under the union."""
 
     def suite(seed: int, union: list[float], negative: float):
-        made = record(seed, [-1.0, 2.0], [-1.0, 2.0])
+        made = suite_record(seed, [-1.0, 2.0], [-1.0, 2.0])
         made["margins"] = made["margins"] | {"union": [[margin] for margin in union]}
         shares = {"shares": [0.0, 1.0], "unknown": [[50.0, 50.0], [negative, 100 - negative]]}
         return suite_records.SuiteRecord.of(made | {"default_answer": shares}, "file")
@@ -112,14 +96,14 @@ def test_each_class_at_the_equalizing_bias_the_worst_class_and_the_default_answe
 
 
 def measures_without_probe() -> dict:
-    [suite] = [suite_records.SuiteRecord.of(record(1, [1.0], [1.0]), "file")]
+    [suite] = [suite_records.SuiteRecord.of(suite_record(1, [1.0], [1.0]), "file")]
     return compared_suites.compare([suite], [suite])["sst2"]["measures"]
 
 
 def test_the_newest_record_with_the_most_parts_counts(tmp_path):
     def made(margin: float, parts: int, **more):
         rows = {"rows_per_part": dict.fromkeys("abcdef"[:parts], 1), "checkpoint_sha256": "x"}
-        return record(1, [margin], [margin], **rows, **more)
+        return suite_record(1, [margin], [margin], **rows, **more)
 
     single = {k: v for k, v in made(7.0, 1, rows={"fingerprint": "other"}).items() if k != "dev"}
     file = write(tmp_path / "suites.jsonl", made(1.0, 6), made(2.0, 6), made(3.0, 2), single)
@@ -128,14 +112,16 @@ def test_the_newest_record_with_the_most_parts_counts(tmp_path):
 
 
 def test_files_without_a_complete_record_are_refused(tmp_path, capsys):
-    good = write(tmp_path / "good.jsonl", record(1, [1.0], [1.0]))
-    single = {k: v for k, v in record(2, [1.0], [1.0]).items() if k != "dev"}
+    good = write(tmp_path / "good.jsonl", suite_record(1, [1.0], [1.0]))
+    single = {k: v for k, v in suite_record(2, [1.0], [1.0]).items() if k != "dev"}
     cases = {
         "holds no records": write(tmp_path / "empty.jsonl"),
         "(task sst2, seed 2) that is not a suite with the parts dev and margin (it lacks": write(
-            tmp_path / "single.jsonl", single, record(1, [1.0], [1.0])
+            tmp_path / "single.jsonl", single, suite_record(1, [1.0], [1.0])
         ),
-        "a damaged record": write(tmp_path / "odd.jsonl", record(1, [1.0], [1.0], row_labels="0")),
+        "a damaged record": write(
+            tmp_path / "odd.jsonl", suite_record(1, [1.0], [1.0], row_labels="0")
+        ),
     }
     for part, path in cases.items():
         for files in ((path, good), (good, path)):
@@ -145,11 +131,11 @@ def test_files_without_a_complete_record_are_refused(tmp_path, capsys):
 
 
 def test_other_rows_and_other_records_are_refused(tmp_path, capsys):
-    good = write(tmp_path / "a.jsonl", record(1, [1.0], [1.0]))
+    good = write(tmp_path / "a.jsonl", suite_record(1, [1.0], [1.0]))
     cases = {
-        "give exactly one": write(tmp_path / "b.jsonl", record(2, [1.0], [1.0])),
+        "give exactly one": write(tmp_path / "b.jsonl", suite_record(2, [1.0], [1.0])),
         "the same rows": write(
-            tmp_path / "c.jsonl", record(1, [1.0], [1.0], rows={"fingerprint": "x"})
+            tmp_path / "c.jsonl", suite_record(1, [1.0], [1.0], rows={"fingerprint": "x"})
         ),
         "is not a suite": write(tmp_path / "d.jsonl", {"kind": "attack"}),
         "there is no file": tmp_path / "nowhere.jsonl",

@@ -7,6 +7,7 @@ import pytest
 from doc_tools import ROOT
 
 from evaluation.by_class import Rate
+from reporting import verdicts
 from reporting.compared_suites import compare
 from reporting.render import rate
 from reporting.suite_records import SuiteRecord
@@ -97,35 +98,16 @@ def test_the_readme_quotes_the_gains_of_the_second_half():
     assert f"it is {listed(gains(equalized, TABLE_TASKS[0]))}" in readme
 
 
-def of_both_data_sets() -> dict:
-    models, dense = (
-        [
-            SuiteRecord.of(suites(name, task, seed)[-1], name)
-            for task in TABLE_TASKS
-            for seed in SEEDS_OF_SECOND_HALF
-        ]
-        for name in ("ticket-robust-0.3", "dense-epochs19")
-    )
-    return compare(models, dense)["mean"]["measures"]
-
-
 def test_the_verdict_is_that_of_the_plan():
-    """Passed, failed or undecided, from the mean of both data sets (docs/analysis_plan.md, 4)."""
-    of_mean = of_both_data_sets()
-    gain, low, high = of_mean["Aua, class-equalized"]["difference"]
-    of_equal_clean = of_mean["Aua, margin attack, reference with equal Clean"]["difference"]
-    if gain >= 4 and low > 0:
-        verdict = "passed"
-    elif (low >= -3 and high <= 3) or of_equal_clean[0] <= 0:
-        verdict = "failed"
-    else:
-        verdict = "undecided"
-    text = page("docs/second_half.md")
+    """docs/analysis_plan.md, section 4."""
+    gate = verdicts.gate(verdicts.read(SECOND_HALF)[0])
+    text, verdict = page("docs/second_half.md"), gate["verdict"]
     assert f"**The gate: {verdict}.**" in text and f"**{verdict}**" in page("README.md")
-    quoted = rate(Rate(gain, low, high))
+    quoted = rate(Rate(*gate["class_equalized_gain"]))
     assert f"is {quoted} points in the mean of both data sets" in text
     assert f"mean of both data sets it is {quoted}" in page("README.md")
-    assert f"the difference is {rate(Rate(*of_equal_clean))}" in text
+    of_equal_clean = rate(Rate(*gate["minus_dense_of_equal_clean"]))
+    assert f"the difference is {of_equal_clean}" in text
 
 
 def test_the_page_has_the_answers_of_the_probe():
