@@ -14,6 +14,7 @@ from utils.environment import environment
 STATES = {
     "clean": "Clean",
     "margin": "Aua, margin attack",
+    "alone": "Aua, union without carried texts",
     "union": "Aua, union of the attacks",
     "lower_bound": "Aua, union without the similarity constraint",
 }
@@ -62,6 +63,8 @@ def summarize(suite, answers: dict) -> dict:
     }
     if "margin" in suite.lines:
         states = {"clean": suite.margins("margin", 0), "margin": suite.margins("margin")}
+        if "carried" in suite.lines:
+            states["alone"] = suite.union(p for p in SUITE_CONSTRAINED if p != "carried")
         states["union"] = suite.union(SUITE_CONSTRAINED)
         if "unconstrained" in suite.lines:
             states["lower_bound"] = suite.union((*SUITE_CONSTRAINED, "unconstrained"))

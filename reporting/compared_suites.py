@@ -12,12 +12,13 @@ from evaluation.intervals import (
     mean_difference,
     mean_over_rows,
 )
-from evaluation.margins import aua_by_threshold, bias_of_highest_accuracy
+from evaluation.margins import Margins, aua_by_threshold, bias_of_highest_accuracy
 from reporting.render import markdown_table, paragraphs, rate
 from reporting.suite_records import SuiteRecord
 from utils.cli import UserError
 
 EQUALIZED = "Aua, class-equalized"
+WITHOUT_CARRIED = "without carried texts"
 
 
 def pairs_by_task(
@@ -46,6 +47,9 @@ def measures(names: tuple[str, ...]) -> dict[str, Callable[[SuiteRecord], np.nda
 
         return right
 
+    def alone(suite: SuiteRecord) -> Margins:
+        return suite.states.get("alone", suite.states["union"])
+
     by_class = {f"Aua, {name}": of_class(c, False) for c, name in enumerate(names)}
     equalized = {f"{EQUALIZED}, {name}": of_class(c, True) for c, name in enumerate(names)}
     return {
@@ -54,6 +58,8 @@ def measures(names: tuple[str, ...]) -> dict[str, Callable[[SuiteRecord], np.nda
         **by_class,
         EQUALIZED: lambda s: s.states["union"].right(s.bias),
         **equalized,
+        f"Aua, mean, {WITHOUT_CARRIED}": lambda s: alone(s).right(),
+        f"{EQUALIZED}, {WITHOUT_CARRIED}": lambda s: alone(s).right(s.bias),
         "Aua, lower bound": lambda s: s.states.get("lower_bound", s.states["union"]).right(),
         "Aua, margin attack alone": lambda s: s.states["margin"].right(),
     }
@@ -107,9 +113,11 @@ def compare(suites: Sequence[SuiteRecord], reference: Sequence[SuiteRecord]) -> 
     tables: dict[str, list] = {}
     for task, pairs in pairs_by_task(suites, reference).items():
         names = pairs[0][0].states["clean"].label_names
+        carried = any("alone" in suite.states for pair in pairs for suite in pair)
         right = {
             name: [np.array([count(s) for s in side]) for side in zip(*pairs, strict=True)]
             for name, count in measures(names).items()
+            if carried or WITHOUT_CARRIED not in name
         }
         shifted = np.array([shifted_reference(*pair) for pair in pairs])
         right["Aua, margin attack, reference with equal Clean"] = [

@@ -404,6 +404,10 @@ def test_texts_of_another_suite_are_carried_over(suite, tmp_path):
     # Half the logits, so half the margins of the texts that fool the first model most.
     of_first = np.array(record["margins"]["margin"])
     assert (np.array(mine["margins"]["union"]) <= of_first / 2 + 1e-4).all()
+    # Before the carried texts: the only other part. The first suite had none to carry.
+    assert (
+        mine["margins"]["alone"] == mine["margins"]["margin"] and "alone" not in record["margins"]
+    )
 
 
 @pytest.mark.slow

@@ -58,12 +58,10 @@ def test_the_report_is_the_same_from_the_records_that_it_keeps(report, tmp_path)
 
 
 def test_a_suite_with_fewer_parts_is_not_compared_with_a_whole_one(tmp_path):
-    ticket, dense = (read_jsonl(file) for file in (TICKET, DENSE))
-    of_seed = [
-        [r for r in lines if (r["task"], r["seed"]) == ("sst2", 12)] for lines in (ticket, dense)
-    ]
+    ticket, dense = (read_jsonl(file)[0] for file in (TICKET, DENSE))
+    del ticket["rows_per_part"]["carried"]
     run = tmp_path / "run"
-    write(run, [of_seed[0][0], of_seed[1][-1]], "suites.jsonl")  # before texts were carried, after
+    write(run, [ticket, dense], "suites.jsonl")
     write(run, [attack(aua=30.0)])
     call("report", "--records", tmp_path, "--output_dir", tmp_path / "out")
     rows = rows_of(tmp_path / "out" / "table.csv")
