@@ -6,6 +6,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,16 @@ from utils.files import sha256_of, write_atomically
 
 
 def read_neighbours(path: Path) -> dict[str, list[str]]:
-    """A JSON table: word -> list of words, nearest first. Raises UserError for anything else."""
+    """A JSON table: word -> list of words, nearest first. Raises UserError for anything else.
+
+    A suite asks for its table in every part, so a file that has not changed is read once.
+    """
+    facts = path.stat()
+    return _read_neighbours(path, facts.st_mtime_ns, facts.st_size)
+
+
+@lru_cache(maxsize=2)  # the tables of a suite's two recipes
+def _read_neighbours(path: Path, *_: int) -> dict[str, list[str]]:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, IsADirectoryError) as e:

@@ -8,6 +8,7 @@ import contextlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def run(args: AttackRun, subject: Subject, target: checkpoints.Target, order: li
     path = suite.folder / "summary.json"
     for part in (part for part in SUITE_PARTS if part in args.suite):
         suite.run(part)
-    answers = checks.examine(suite.setup.victim(), subject.rows)
+    answers = checks.examine(suite.victim, subject.rows)
     record = json.loads(json.dumps(summarize(suite, answers)))  # as a later run reads it
     written = read_json(path) if path.is_file() else {}
     if {**written, "environment": None} != {**record, "environment": None}:
@@ -81,6 +82,11 @@ class Suite:
         carried = carried_texts(args.carry_over, rows)
         return cls(args, setup, data, dev, folder, carried, checks.overlaps(rows, **known))
 
+    @cached_property
+    def victim(self):
+        """Loaded once for all parts."""
+        return self.setup.victim()
+
     # The parts.
 
     def run(self, part: str) -> None:
@@ -119,7 +125,7 @@ class Suite:
         if waiting:
             from evaluation import recipes
 
-            victim, loaded = setup.victim(), recipes.load(paths, setup.device)
+            victim, loaded = self.victim, recipes.load(paths, setup.device)
             folder.begin()
             bar = cli.progress_bar(len(rows), len(folder.done), "row", part, args.quiet)
             lines = attack_rows.attack_rows(setup, victim, loaded, waiting, args.processes)
@@ -134,7 +140,7 @@ class Suite:
         """Query the texts that the suites in --carry_over found for the same rows."""
         if not self.carried:
             return
-        victim, lines = self.setup.victim(), []
+        victim, lines = self.victim, []
         rows, names = self.setup.rows, self.setup.task.label_names
         for row_id, label, original in zip(rows.ids, rows.labels, rows.texts, strict=True):
             tried = [original, *self.carried.get(row_id, ())]
@@ -147,7 +153,7 @@ class Suite:
         self.lines["carried"] = lines
 
     def _probe(self) -> None:
-        victim = self.setup.victim()
+        victim = self.victim
 
         def predict(texts: list) -> np.ndarray:
             victim.forget()
