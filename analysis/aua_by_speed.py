@@ -24,6 +24,9 @@ class Settings:
     latency: str = setting(
         REQUIRED, "latency.jsonl of benchmarks/latency.py, dense model first", role=Role.PLACE
     )
+    suites: list | None = setting(
+        None, "files suites.jsonl of these models", role=Role.PLACE, nargs="+"
+    )
     batch: int = setting(32, "rows per pass of the times that are shown", cli.positive_int)
     length: int = setting(64, "tokens per row of these times", cli.positive_int)
     output_dir: str = changed(FolderSettings, "output_dir", REQUIRED)
@@ -34,7 +37,7 @@ def main() -> None:
     from evaluation.records import read_records
     from experiments.scales import SCALES
     from experiments.study import STUDIES, STUDY_RECIPE
-    from reporting import render, speed
+    from reporting import render, speed, suite_records
 
     with_threads = [
         record
@@ -49,7 +52,8 @@ def main() -> None:
     latency = max(with_threads, key=lambda record: record.threads)
     records = [r for r in read_records([args.records]) if r.recipe == STUDY_RECIPE]
     rows = STUDIES["study-units"].rows
-    found = speed.points(rows, records, latency, SCALES["study"].epochs)
+    suites = map(suite_records.as_attack, suite_records.read(args.suites or ()))
+    found = speed.points(rows, records, latency, SCALES["study"].epochs, suites)
     folder, text = Path(args.output_dir), speed.markdown(found, latency)
     render.write_text(folder / "aua_by_speed.md", text)
     numbers = speed.frame(found).to_csv(index=False, float_format="%.4g")

@@ -14,11 +14,18 @@ from evaluation.records import AttackRecord
 from experiments.models import assign
 from experiments.paper import Row
 from reporting import render
+from reporting.cells import EQUALIZED
 from reporting.style import looks, new_figure, save
 from utils.cli import UserError
 from utils.files import read_jsonl
 
 INT8_OVER_FP32 = "onnx-int8 over onnx"
+OF_SUITES = {"suite_aua_percent": "aua_percent", "class_equalized_aua_percent": EQUALIZED}
+
+LEGEND_OF_SUITES = (
+    "Suite: the union of the standard suite's attacks on the same rows, and its Aua at the bias at "
+    "which all classes of the attacked dev rows survive alike."
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Point:
     records: Sequence[AttackRecord]
     speedup: Mapping[str, float]
     is_int8: bool = False
+    suites: Sequence[AttackRecord] = ()  # as attacks, see suite_records.as_attack
 
     @property
     def aua(self) -> dict[str, Rate]:
@@ -79,6 +87,7 @@ def points(
     records: Iterable[AttackRecord],
     latency: LatencyRecord,
     usual_epochs: int,
+    suites: Iterable[AttackRecord] = (),
 ) -> list[Point]:
     """A point for each row and task, also where a row has no records yet."""
     dense = int(latency.models[0].split()[0])
@@ -86,8 +95,12 @@ def points(
     for record in records:
         by_task.setdefault(record.task, []).append(record)
     listed = []
+    models, suites = {row.label: row.model for row in rows}, list(suites)
     for task, of_task in sorted(by_task.items()):
-        owned = assign(of_task, {row.label: row.model for row in rows}, usual_epochs)
+        owned = assign(of_task, models, usual_epochs)
+        rows_attacked = {record.rows_fingerprint for record in of_task}
+        same_rows = [s for s in suites if s.task == task and s.rows_fingerprint in rows_attacked]
+        by_suites = assign(same_rows, models, usual_epochs)
         for row in rows:
             removed = row.model.sparsity if row.model.structure else 0.0
             neurons = round(dense * (1 - (removed or 0.0)))
@@ -95,7 +108,8 @@ def points(
             is_int8 = row.model.runtime == "onnx-int8"
             if is_int8:  # no other time is that of the attacked model
                 timed = {name: timed[name] for name in timed if name == INT8_OVER_FP32}
-            listed.append(Point(row.label, task, neurons, owned[row.label], timed, is_int8))
+            measured = owned[row.label], timed, is_int8, by_suites[row.label]
+            listed.append(Point(row.label, task, neurons, *measured))
     return listed
 
 
@@ -108,6 +122,9 @@ def frame(all_points: Sequence[Point]) -> pd.DataFrame:
         line |= {f"aua_percent {name}": rate.percent for name, rate in point.aua.items()}
         by_class = [rate.percent for name, rate in point.aua.items() if name != "all"]
         line["aua_percent worst class"] = min(by_class) if by_class else None
+        for name, measure in OF_SUITES.items():
+            values = [getattr(suite, measure) for suite in point.suites]
+            line[name] = sum(values) / len(values) if values else None
         line |= {f"speedup {runtime}": value for runtime, value in point.speedup.items()}
         lines.append(line)
     return pd.DataFrame(lines)
@@ -122,6 +139,7 @@ def markdown(all_points: Sequence[Point], latency: LatencyRecord) -> str:
         f"threads, {latency.batch} rows of {latency.length} tokens, medians of {latency.repeats} "
         "repeats side by side. The last column is the int8 model over the dense model in fp32: in "
         "the dense rows, what quantization alone gains. A row without seeds was not attacked.",
+        LEGEND_OF_SUITES if any(point.suites for point in all_points) else "",
     ]
     for task, of_task in numbers.groupby("task", sort=False):
         shown = of_task.drop(columns="task").dropna(axis=1, how="all")
@@ -137,6 +155,13 @@ def markdown(all_points: Sequence[Point], latency: LatencyRecord) -> str:
     return render.paragraphs(parts)
 
 
+PERCENTAGES = {
+    "clean_percent": "Clean %",
+    "suite_aua_percent": "Aua %, suite",
+    "class_equalized_aua_percent": "Aua %, suite, class-equalized",
+}
+
+
 def _column(name: str) -> tuple[str, str]:
     """Heading of a column of `frame` in the Markdown table, and the format of its cells."""
     measure, _, of = name.partition(" ")
@@ -144,8 +169,8 @@ def _column(name: str) -> tuple[str, str]:
         return f"speed-up, {of.replace('torch-', 'torch ').replace('onnx', 'ONNX')}", ".2f"
     if measure == "aua_percent":
         return "Aua %" if of == "all" else f"Aua %, {of}", ".1f"
-    if measure == "clean_percent":
-        return "Clean %", ".1f"
+    if measure in PERCENTAGES:
+        return PERCENTAGES[measure], ".1f"
     return name.replace("_", " "), ""
 
 

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 from conftest import call, fails
-from record_tools import attack, write
+from record_tools import attack, suite_record, write
 
 from experiments.models import Model
 from utils.files import append_jsonl
@@ -66,6 +66,26 @@ def test_a_row_has_its_own_records_and_the_times_of_its_size(tmp_path, latency):
     never = rows["Random, 50 % of neurons"]
     assert never["seeds"] == "0" and never["aua_percent all"] == ""
     assert (tmp_path / "out" / "aua_by_speed.png").stat().st_size > 5000
+
+
+def test_suites_on_the_same_rows_have_their_columns(tmp_path, latency):
+    """All rows of one class survive the suite; at a bias from 0.6 to 0.65, one row of each does."""
+    margins = [0.2, 0.4, 0.6, 0.8], [-0.8, -0.7, -0.65, -0.3]
+    facts = attack(NEURONS, 1, recipe="textfooler-neighbours", rows_attacked=8)
+    suite = suite_record(1, *margins, "builtin/rotten_tomatoes", rows=facts["rows"])
+    suite = facts | suite
+    other = suite | {"rows": {"ids_fingerprint": "other", "fingerprint": "rows"}, "seed": 2}
+    suites = write(tmp_path / "run", [suite, other], "suites.jsonl") / "suites.jsonl"
+    flags = ("--records", records_of(tmp_path), "--latency", latency, "--suites", suites)
+    call("analysis.aua_by_speed", *flags, "--output_dir", tmp_path / "out")
+    with (tmp_path / "out" / "aua_by_speed.csv").open() as f:
+        rows = {row["row"]: row for row in csv.DictReader(f)}
+    ticket = rows.pop("Magnitude, 50 % of neurons")
+    assert float(ticket["suite_aua_percent"]) == 50
+    assert float(ticket["class_equalized_aua_percent"]) == 25
+    assert {row["suite_aua_percent"] for row in rows.values()} == {""}
+    text = (tmp_path / "out" / "aua_by_speed.md").read_text()
+    assert "| Aua %, suite | Aua %, suite, class-equalized |" in text and "on the same rows" in text
 
 
 def test_times_that_were_not_measured(tmp_path, latency, capsys):
