@@ -70,13 +70,13 @@ def interaction(pairs: list[tuple[Pair, Pair]]) -> Difference | None:
     return _mean(seeds, lacking, list(zip(gains[::2], gains[1::2], strict=True)))
 
 
-def mean_difference(pairs: list[Pair]) -> Difference | None:
-    """The mean over data sets of Aua of mine minus theirs, over the seeds that all have.
+def mean_difference(pairs: list[Pair], measure: str = "aua_percent") -> Difference | None:
+    """The mean over data sets of mine minus theirs, over the seeds that all have.
 
     `pairs`: (mine, theirs) of each data set. None where the records cannot show it, or where fewer
     than two seeds are common.
     """
-    return _mean(*_paired(pairs))
+    return _mean(*_paired(pairs, measure))
 
 
 def _mean(seeds: list[int], lacking: set[int], tables: Tables | None) -> Difference | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from evaluation.by_class import Rate
+from reporting.cells import EQUALIZED
 from reporting.comparisons import CONTROLS, Difference, Pair, Result, difference, mean_difference
 from reporting.page.blocks import Block, kind_of
 from reporting.study_summary import pairs_with
@@ -13,10 +14,14 @@ GAINS, LOSES, NOISE = "gains", "loses", "noise"
 
 
 class Against(NamedTuple):
-    """A difference from a kind of dense control (CONTROLS), or from the model of this label."""
+    """A difference from a kind of dense control (CONTROLS), or from the model of this label.
+
+    `equalized`: of class-equalized Aua, if both are suites.
+    """
 
     name: str
     difference: Difference
+    equalized: Difference | None = None
 
     @property
     def is_control(self) -> bool:
@@ -95,7 +100,11 @@ def _answers(
             of_task = {n: {task: p[task]} for n, p in known.items() if task in p}
             answers += _answers(f"{label} on {task}", {task: lines[task]}, of_task)
         return answers
-    against = [Against(name, d) for name, d in differences.items() if d]
+    against = [
+        Against(name, d, _difference(list(known[name].values()), EQUALIZED))
+        for name, d in differences.items()
+        if d
+    ]
     if not against:
         return []
     name = against[0].name
@@ -104,5 +113,7 @@ def _answers(
     return [Answer(label, kind, list(known[name]), against, carried)]
 
 
-def _difference(pairs: list[Pair]) -> Difference | None:
-    return difference(*pairs[0]) if len(pairs) == 1 else mean_difference(pairs)
+def _difference(pairs: list[Pair], measure: str = "aua_percent") -> Difference | None:
+    if len(pairs) == 1:
+        return difference(*pairs[0], measure)
+    return mean_difference(pairs, measure)

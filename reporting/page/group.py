@@ -88,6 +88,8 @@ def _sentences(answers: list[Answer]) -> str:
     if len(answers) == 1:
         start = f"{_capital(answers[0].label)} minus {first.in_full}: "
         start += f"{render.in_words(first.difference)}."
+        if first.equalized:
+            start += f" Class-equalized: {render.in_words(first.equalized)}."
     else:
         over = f"dense models with the {first.name}" if first.is_control else first.name
         verdicts = [answer.first.verdict for answer in answers]

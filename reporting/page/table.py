@@ -87,8 +87,9 @@ def make(blocks: Sequence[Block]) -> Table:
         filters |= {name: values} if len(values) > 1 else {}
     notes = dict.fromkeys(f"{b.task}, {b.recipe}: {note}" for b in blocks for note in b.notes)
     with_suites = any(row.values.get("equalized") is not None for row in rows)
-    further = [*[OF_SUITES] * with_suites, *[OF_PAPER] * with_paper]
-    columns = [*COLUMNS[:-1], *further, COLUMNS[-1]]
+    columns = [*COLUMNS[:-1], *[OF_PAPER] * with_paper, COLUMNS[-1]]
+    if with_suites:
+        columns.insert(1 + [column.name for column in columns].index("classes"), OF_SUITES)
     return Table(columns, rows, filters, list(notes))
 
 

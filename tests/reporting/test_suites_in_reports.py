@@ -7,8 +7,10 @@ from conftest import call, fails
 from doc_tools import ROOT
 from record_tools import attack, rows_of, write
 
+from evaluation.by_class import Rate
 from reporting import suite_records
 from reporting.compared_suites import compare
+from reporting.render import rate
 from utils.files import read_jsonl
 
 SECOND_HALF = ROOT / "results" / "study" / "second-half"
@@ -37,8 +39,8 @@ def test_the_table_has_what_compare_suites_computes(report):
             ):
                 assert float(row[column]) == pytest.approx(measures[measure][side]), (task, column)
             by_class = dict(part.split(":") for part in row["aua_percent_by_class"].split(";"))
-            for name, rate in by_class.items():
-                assert float(rate) == pytest.approx(measures[f"Aua, {name}"][side], abs=1e-4)
+            for name, percent in by_class.items():
+                assert float(percent) == pytest.approx(measures[f"Aua, {name}"][side], abs=1e-4)
         points, low, high = measures["Aua, class-equalized"]["difference"]
         text = (report / "table.md").read_text()
         assert f"{points:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−") in text
@@ -47,6 +49,12 @@ def test_the_table_has_what_compare_suites_computes(report):
 def test_the_page_has_the_class_equalized_column(report):
     page = (report / "report.html").read_text()
     assert "Aua class-equalized %" in page and "suite, textfooler-neighbours" in page
+    compared = compare(*(suite_records.read([file]) for file in (TICKET, DENSE)))
+    gain = rate(
+        Rate(*compared["mean"]["measures"]["Aua, class-equalized"]["difference"]), bold=False
+    )
+    points, interval = gain.split(" ", 1)
+    assert f"Class-equalized: {points} points {interval}, " in page
 
 
 def test_the_report_is_the_same_from_the_records_that_it_keeps(report, tmp_path):
