@@ -15,6 +15,8 @@ from functools import partial
 
 import numpy as np
 
+from evaluation.outcomes import FAILED, LETTERS, SKIPPED, SUCCESS
+
 SWEEPS = 50  # over the classes, at most
 NARROWEST = 1e-6  # step of a bias: records keep 5 decimals of a margin
 DECIMALS = 6  # with which percentages and biases are compared
@@ -196,6 +198,13 @@ def _changes(state: Margins, c: int) -> np.ndarray:
         [-state.margins[is_of_class].min(axis=1), state.margins[~is_of_class, c]]
     )
     return np.concatenate([changes, [changes.min() - 1, changes.max() + 1]])
+
+
+def letters_of(clean: Margins, attacked: Margins, bias: np.ndarray | None = None) -> str:
+    """A letter per row at a bias, (classes,), as in the record of an attack."""
+    right, survived = clean.right(bias), attacked.right(bias)
+    outcomes = np.where(~right, SKIPPED, np.where(survived, FAILED, SUCCESS))
+    return "".join(LETTERS[outcome] for outcome in outcomes.tolist())
 
 
 def aua_by_threshold(attacked: Margins, thresholds: np.ndarray) -> np.ndarray:

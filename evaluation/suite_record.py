@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from evaluation import checkpoints, checks, default_answer, protocol
-from evaluation.margins import Margins
-from evaluation.outcomes import FAILED, LETTERS, SKIPPED, SUCCESS, encode_labels
+from evaluation.margins import Margins, letters_of
+from evaluation.outcomes import LETTERS, SKIPPED, encode_labels
 from evaluation.presets import SUITE_CONSTRAINED, SUITE_PARTS
 from utils.environment import environment
 
@@ -100,13 +100,6 @@ def summarize(suite, answers: dict) -> dict:
 def count(lines: list[dict], name: str) -> int:
     """Number of the rows' lines in which `name` holds."""
     return sum(bool(line.get(name)) for line in lines)
-
-
-def letters_of(clean: Margins, attacked: Margins, bias: np.ndarray | None = None) -> str:
-    """A letter per row at a bias, (classes,), as in the record of an attack."""
-    right, survived = clean.right(bias), attacked.right(bias)
-    outcomes = np.where(~right, SKIPPED, np.where(survived, FAILED, SUCCESS))
-    return "".join(LETTERS[outcome] for outcome in outcomes.tolist())
 
 
 def percentages(state: Margins, bias: np.ndarray | None) -> dict:

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from evaluation import records
-from evaluation.margins import Margins, equalizing_bias
+from evaluation.margins import Margins, equalizing_bias, letters_of
 from evaluation.outcomes import decode_labels
 from evaluation.protocol import fingerprint, protocol_versions
 from evaluation.records import AttackRecord, NoRecords
-from evaluation.suite_record import letters_of
 from training.metrics import wilson_interval
 from utils.cli import UserError, explain
 from utils.files import read_jsonl

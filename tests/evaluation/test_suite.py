@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from evaluation import default_answer, outcomes, resources
 from evaluation.by_class import one_class_survives
-from evaluation.margins import Margins, equalizing_bias
+from evaluation.margins import Margins, equalizing_bias, letters_of
 from evaluation.presets import SUITE_PARTS, suite_parts
 from training.rows import Rows
 from utils.files import read_json, read_jsonl
@@ -225,7 +225,7 @@ def test_the_union_and_the_warning_on_the_four_models(parts, honest):
         union = after[0].lowest(after[1], carried(parts, model, found))
         assert (union.margins <= np.minimum(after[0].margins, after[1].margins)).all()
         aua[name] = suite_record.percentages(union, None)["no_bias"]
-        letters = suite_record.letters_of(clean, union)
+        letters = letters_of(clean, union)
         labels = outcomes.encode_labels(TEST.labels)
         about = {"row_outcomes": letters, "row_labels": labels, "label_names": NAMES}
         warns[name] = one_class_survives(about)
