@@ -3,7 +3,7 @@
 # built-in parts (MiniLM encoder, Rotten Tomatoes sentences), then a table.
 #
 #   sh quickstart.sh                  about ten minutes on two cores, with the installation
-#   PRESET=hour sh quickstart.sh      all 8,530 sentences and the study's search, with one seed
+#   PRESET=hour sh quickstart.sh      about an hour: all sentences and the study's search, one seed
 #
 # If it was interrupted, the same command resumes it.
 . "$(dirname -- "$0")/scripts/line_endings.sh" #
@@ -35,13 +35,14 @@ This was a check that everything works, not a result: one search epoch on 1,200 
 robust ticket, so the table above does not compare dense models and tickets. docs/study.md does.
   .venv/bin/python report.py --make study --scale study --records results/study/study-records.jsonl \\
       --output_dir results/study-again     makes its tables again from the recorded runs, in a minute
-  PRESET=hour sh quickstart.sh             runs the study's search and retraining with one seed
+  PRESET=hour sh quickstart.sh             runs the study's search with one seed, in about an hour
 END
     else
         cat <<END
 
-One seed and one attack: the table can differ from docs/study.md, which has three seeds, matched
-dense models and Aua by class.
+This was the study's search with one seed, one attack, and 3 epochs of retraining. Compare Aua by
+class: the study's gain is in one class. A table like this one decides nothing. docs/study.md has three
+seeds, 10 epochs and matched dense models; docs/study_details.md has this table as measured.
 END
     fi
 }

@@ -190,3 +190,20 @@ def test_the_page_of_structures_has_the_numbers_of_the_tickets_of_neurons():
             is_compared = name not in ("dense", "dense, second training")
             cells += [f"{points} (p = {p:.2g})" if is_compared else ""]
         assert f"| {' | '.join(cells)} |" in text
+
+
+def test_the_table_of_the_quickstart_of_an_hour_is_that_of_its_records():
+    dense, *tickets = read_jsonl(ROOT / "results" / "study" / "quickstart-hour.jsonl")
+    text = (ROOT / "docs" / "study_details.md").read_text()
+    right = np.array(list(dense["row_outcomes"])) == "r"
+    for record in (dense, *tickets):
+        of_class = [outcomes_of([record], label) for label in "01"]
+        by_class = [100 * letters.count("r") / len(letters) for letters in of_class]
+        numbers = [record["clean_percent"], record["aua_percent"], *by_class, min(by_class)]
+        name = f"{record['ticket']['kind']} ticket" if record["ticket"] else "dense"
+        cells = [name, *(f"{n:.1f}" for n in numbers), ""]
+        if record["ticket"]:
+            p = mcnemar(np.array(list(record["row_outcomes"])) == "r", right)[2]
+            gain = numbers[1] - dense["aua_percent"]
+            cells[-1] = f"{gain:+.1f} (p = {p:.2g})".replace("-", "−")
+        assert f"| {' | '.join(cells)} |" in text
