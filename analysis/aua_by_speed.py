@@ -39,17 +39,17 @@ def main() -> None:
     from experiments.study import STUDIES, STUDY_RECIPE
     from reporting import render, speed, suite_records
 
-    with_threads = [
+    matching = [
         record
         for record in speed.read_latencies(Path(args.latency))
         if (record.batch, record.length) == (args.batch, args.length)
     ]
-    if not with_threads:
+    if not matching:
         raise cli.UserError(
             f"{args.latency} has no times of {args.batch} rows of {args.length} tokens: give "
             "--batch and --length of a record in it"
         )
-    latency = max(with_threads, key=lambda record: record.threads)
+    latency = max(matching, key=lambda record: (len(record.models), record.threads))
     records = [r for r in read_records([args.records]) if r.recipe == STUDY_RECIPE]
     rows = STUDIES["study-units"].rows
     suites = map(suite_records.as_attack, suite_records.read(args.suites or ()))

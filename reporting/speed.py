@@ -136,9 +136,10 @@ def markdown(all_points: Sequence[Point], latency: LatencyRecord) -> str:
     parts = [
         "# Aua against speed-up",
         f"Speed-up over the dense model in the same runtime: {latency.device}, {latency.threads} "
-        f"threads, {latency.batch} rows of {latency.length} tokens, medians of {latency.repeats} "
-        "repeats side by side. The last column is the int8 model over the dense model in fp32: in "
-        "the dense rows, what quantization alone gains. A row without seeds was not attacked.",
+        f"thread{'s' * (latency.threads > 1)}, {latency.batch} rows of {latency.length} tokens, "
+        f"medians of {latency.repeats} repeats side by side. The last column is the int8 model "
+        "over the dense model in fp32: in the dense rows, what quantization alone gains. A row "
+        "without seeds was not attacked.",
         LEGEND_OF_SUITES if any(point.suites for point in all_points) else "",
     ]
     for task, of_task in numbers.groupby("task", sort=False):
@@ -202,7 +203,7 @@ def _figure(all_points: Sequence[Point]) -> Figure:
         axes.set_ylabel("Aua (%); lines: its classes")
         axes.margins(x=0.2, y=0.2)
     of_int8 = "; int8: ONNX Runtime" if any(point.is_int8 for point in shown) else ""
-    panels[-1].set_xlabel(f"speed-up over the dense model (torch, fp32{of_int8})")
+    panels[-1].set_xlabel(f"speed-up over the dense model\n(torch, fp32{of_int8})")
     named = {}
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()

@@ -207,3 +207,18 @@ def test_the_table_of_the_quickstart_of_an_hour_is_that_of_its_records():
             gain = numbers[1] - dense["aua_percent"]
             cells[-1] = f"{gain:+.1f} (p = {p:.2g})".replace("-", "−")
         assert f"| {' | '.join(cells)} |" in text
+
+
+def test_the_table_of_smaller_models_is_that_of_the_measured_times():
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    runtimes = ("torch-fp32", "torch-bf16", "torch-compile", "onnx", "onnx-int8")
+    for record in read_jsonl(ROOT / "results" / "benchmarks" / "latency.jsonl"):
+        timed = {(t["model"], t["runtime"]): t for t in record["timed"]}
+        dense, *smaller = record["models"]
+        fp32, int8 = (timed[dense, name]["seconds"]["median"] for name in ("onnx", "onnx-int8"))
+        for model in smaller if record["batch"] == 32 else ():
+            cells = [f"{model.split()[0]}, {record['length']}, {record['threads']}"]
+            for runtime in runtimes:
+                of = timed[model, runtime]["speedup"]
+                cells.append(f"{of['median']:.2f} [{of['quartile_1']:.2f}, {of['quartile_3']:.2f}]")
+            assert f"| {' | '.join(cells)} | {fp32 / int8:.1f} |" in text, cells
