@@ -34,10 +34,10 @@ def main() -> None:
     from reporting.render import write_text
     from utils.files import write_json
 
-    models, excluded = verdicts.read(Path(args.suites))
-    text = verdicts.markdown(models, excluded)
-    result = {"gate": verdicts.gate(models), "hypotheses": verdicts.hypotheses(models)}
-    write_json(Path(args.output_dir, "verdicts.json"), result | {"excluded": excluded})
+    suites = verdicts.read(Path(args.suites))
+    text = verdicts.markdown(suites)
+    result = {"gate": verdicts.gate(suites), "hypotheses": verdicts.hypotheses(suites)}
+    write_json(Path(args.output_dir, "verdicts.json"), result | {"notes": suites.notes})
     write_text(Path(args.output_dir, "verdicts.md"), text)
     print(text)
 

@@ -65,10 +65,11 @@ class Margins:
         return Margins(self.labels, margins.round(9), self.label_names)
 
     def right(self, bias: np.ndarray | None = None) -> np.ndarray:
-        """Whether each row is right with `bias`, (classes,), added to the logits; bool, (rows,)."""
-        margins = self.margins
-        if bias is not None:
-            margins = margins + bias[self.labels][:, None] - bias[None, :]
+        """Whether each row is right with `bias`, (classes,), added to the logits; bool, (rows,).
+
+        A margin of 0 is a row that falls; rounding errors of a bias must not decide.
+        """
+        margins = self.margins if bias is None else self.biased(bias).margins
         return np.asarray((margins > 0).all(axis=1))
 
     def accuracy(self, bias: np.ndarray | None = None) -> float:

@@ -24,17 +24,46 @@ WITHOUT_CARRIED = "without carried texts"
 def pairs_by_task(
     suites: Sequence[SuiteRecord], reference: Sequence[SuiteRecord]
 ) -> dict[str, list[tuple[SuiteRecord, SuiteRecord]]]:
-    """Task -> pairs (model, reference) of equal seeds. UserError where rows or seeds differ."""
+    """Task -> pairs (model, reference) of equal seeds.
+
+    Raises UserError where rows, seeds or parts of the suites differ: a suite with fewer parts is a
+    weaker attack.
+    """
+    mine, theirs = _by_seed(suites, "--suites"), _by_seed(reference, "the reference")
     pairs: dict[str, list] = {}
-    for suite in sorted(suites, key=lambda s: (s.task, str(s.seed))):
-        equal = [r for r in reference if (r.task, r.seed) == (suite.task, suite.seed)]
-        if len(equal) != 1 or equal[0].rows != suite.rows:
+    for (task, seed), suite in sorted(mine.items(), key=lambda item: (item[0][0], str(item[0][1]))):
+        other = theirs.get((task, seed))
+        if other is None or other.rows != suite.rows:
             raise UserError(
-                f"{suite.task}, seed {suite.seed}: --reference has {len(equal)} records of this "
-                "task and seed; give exactly one, attacked on the same rows"
+                f"the reference has no suite of {task}, seed {seed}, "
+                "on the rows of the compared model; attack it with the same flags"
             )
-        pairs.setdefault(suite.task, []).append((suite, equal[0]))
+        if other.parts != suite.parts:
+            differ = ", ".join(sorted(other.parts ^ suite.parts))
+            raise UserError(
+                f"only one of the suites of {task}, seed {seed}, has the part {differ}; run the "
+                "other one with the same --suite and with --carry_over"
+            )
+        pairs.setdefault(task, []).append((suite, other))
+    for task, of_task in pairs.items():
+        if len({suite.rows for suite, _ in of_task}) > 1:
+            raise UserError(f"the seeds of {task} were attacked on different rows; compare one set")
     return pairs
+
+
+def _by_seed(
+    suites: Sequence[SuiteRecord], whose: str
+) -> dict[tuple[str, int | None], SuiteRecord]:
+    """(task, seed) -> the suite. Two of one training are not two seeds."""
+    by_seed: dict[tuple[str, int | None], SuiteRecord] = {}
+    for suite in suites:
+        if (suite.task, suite.seed) in by_seed:
+            raise UserError(
+                f"{whose} has several suites of {suite.task}, seed {suite.seed} (of two "
+                "checkpoints, sets of rows or recipes); give files with one of them"
+            )
+        by_seed[suite.task, suite.seed] = suite
+    return by_seed
 
 
 def measures(names: tuple[str, ...]) -> dict[str, Callable[[SuiteRecord], np.ndarray]]:
@@ -65,14 +94,25 @@ def measures(names: tuple[str, ...]) -> dict[str, Callable[[SuiteRecord], np.nda
     }
 
 
-def of_whole_models(names: tuple[str, ...]) -> dict[str, Callable[[SuiteRecord], float]]:
-    """What is compared by model, because rows do not pair: name -> percent; NaN if not measured."""
+def of_whole_models(
+    names: tuple[str, ...],
+) -> dict[str, Callable[[Sequence[SuiteRecord]], list[float]]]:
+    """What is compared by model, because rows do not pair: name -> percent by seed; NaN: unknown.
 
-    def answers(c: int) -> Callable[[SuiteRecord], float]:
-        return lambda s: np.nan if s.default_answer is None else float(s.default_answer[c])
+    The worst class is the one with the lowest mean over the seeds, as in all tables.
+    """
+
+    def worst(suites: Sequence[SuiteRecord]) -> list[float]:
+        by_class = np.array([suite.states["union"].by_class() for suite in suites])
+        return by_class[:, int(np.nanargmin(by_class.mean(axis=0)))].tolist()
+
+    def answers(c: int) -> Callable[[Sequence[SuiteRecord]], list[float]]:
+        return lambda suites: [
+            np.nan if s.default_answer is None else float(s.default_answer[c]) for s in suites
+        ]
 
     return {
-        "Aua, worst class": lambda s: float(np.nanmin(s.states["union"].by_class())),
+        "Aua, worst class": worst,
         **{f"Answers {name}, content words unknown": answers(c) for c, name in enumerate(names)},
     }
 
@@ -108,7 +148,10 @@ def difference(a: np.ndarray, b: np.ndarray) -> Rate:
 
 
 def compare(suites: Sequence[SuiteRecord], reference: Sequence[SuiteRecord]) -> dict:
-    """Task -> measure -> percentages of both models and their difference, and the mean of tasks."""
+    """Task -> measure -> percentages of both models and their difference; "mean" of the tasks.
+
+    There is a mean where all tasks have the same seeds, at least two.
+    """
     result: dict[str, dict] = {}
     tables: dict[str, list] = {}
     for task, pairs in pairs_by_task(suites, reference).items():
@@ -124,8 +167,8 @@ def compare(suites: Sequence[SuiteRecord], reference: Sequence[SuiteRecord]) -> 
             right["Aua, margin attack alone"][0],
             shifted,
         ]
-        for name, of_model in of_whole_models(names).items():
-            both = [_as_table([of_model(s) for s in side]) for side in zip(*pairs, strict=True)]
+        for name, of_models in of_whole_models(names).items():
+            both = [_as_table(of_models(side)) for side in zip(*pairs, strict=True)]
             if not np.isnan(both).any():
                 right[name] = both
         seeds = [pair[0].seed for pair in pairs]
@@ -133,13 +176,18 @@ def compare(suites: Sequence[SuiteRecord], reference: Sequence[SuiteRecord]) -> 
         result[task]["measures"] = {name: _row(*both) for name, both in right.items()}
         for name, both in right.items():
             tables.setdefault(name, []).append(both)
-    if len(result) > 1 and all(len(r["seeds"]) > 1 for r in result.values()):
+    seeds_of_tasks = [r["seeds"] for r in result.values()]
+    if len(result) > 1 and len(seeds_of_tasks[0]) > 1 and _are_equal(seeds_of_tasks):
         result["mean"] = {"measures": {}}
         for name, both in tables.items():
             if len(both) == len(result) - 1:  # a class that all tasks have
                 gain = Rate(*mean_difference([tuple(pair) for pair in both]))
                 result["mean"]["measures"][name] = {"difference": list(gain)}
     return result
+
+
+def _are_equal(values: list) -> bool:
+    return all(value == values[0] for value in values)
 
 
 THRESHOLDS = np.arange(-6, 6.01, 0.25)  # log-odds
@@ -186,4 +234,8 @@ def markdown(result: dict) -> str:
             cells = [f"{row[key]:.1f}" for key in header[1:-1]]
             lines.append([name, *cells, rate(Rate(*row["difference"]))])
         parts += [f"**{title}**", markdown_table(header, lines)]
+    if len(result) > 1 and not _are_equal(
+        [r.get("seeds") for r in result.values() if "seeds" in r]
+    ):
+        parts.append("No mean over tasks: their seeds differ.")
     return paragraphs(parts)

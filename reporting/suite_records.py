@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,62 +17,103 @@ from utils.cli import UserError, explain
 from utils.files import read_jsonl
 
 WRITTEN_BY = {"dev": "dev", "margins": "margin"}  # keys that a comparison needs -> their parts
+STATES = {"dev": ("clean", "margin"), "margins": ("clean", "margin", "union")}  # in them
+FIRST_CHARACTERS = '{"kind": "suite"'  # of a line that attack.py --suite writes
 
 
 @dataclass(frozen=True)
 class SuiteRecord:
     """A record of attack.py --suite. `states`, `dev`: name -> margins (clean, margin, union...).
 
-    `default_answer`: percent of the texts that each class is answered to, with all content words
-    unknown, (classes,); None without the probe, or for a tokenizer without an unknown token.
-    `raw`: the object as it stands in its file.
+    `bias`: at which all classes of the attacked dev rows survive alike. `default_answer`: percent
+    of the texts that each class is answered to, with all content words unknown, (classes,); None
+    without the probe, or for a tokenizer without an unknown token. `raw`: the object as it stands
+    in its file.
     """
 
     task: str
     seed: int | None
+    checkpoint: str | None  # sha256
     rows: str  # fingerprint
+    parts: frozenset[str]  # that attacked rows
     states: dict[str, Margins]
     dev: dict[str, Margins]
-    default_answer: np.ndarray | None = None
-    raw: dict[str, Any] = field(default_factory=dict, repr=False)
+    bias: np.ndarray
+    default_answer: np.ndarray | None
+    raw: dict[str, Any] = field(repr=False)
 
     @classmethod
     def of(cls, record: dict, where: str) -> "SuiteRecord":
         """UserError for a record that is not of a suite with the parts dev and margin."""
         try:
-            names = tuple(record["label_names"])
-            dev = _states(record["dev"]["margins"], record["dev"]["row_labels"], names)
-            states = _states(record["margins"], record["row_labels"], names)
-            rows = record["rows"]["fingerprint"]
-            shares = record.get("default_answer", {}).get("unknown")
-            default = None if shares is None else np.array(shares[-1])
-            return cls(record["task"], record["seed"], rows, states, dev, default, record)
-        except (KeyError, TypeError, ValueError) as e:
+            return cls._read(record)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
             raise UserError(
                 f"{where} holds a damaged record of a suite ({type(e).__name__}: {e}); run "
                 "attack.py --suite standard"
             ) from e
 
-    @cached_property
-    def bias(self) -> np.ndarray:
-        """The bias at which all classes of the attacked dev rows survive alike."""
-        return equalizing_bias(self.dev["margin"])
+    @classmethod
+    def _read(cls, record: dict) -> "SuiteRecord":
+        names = tuple(record["label_names"])
+        for name, kinds in {
+            "task": str,
+            "seed": int | None,
+            "checkpoint_sha256": str | None,
+        }.items():
+            if not isinstance(record[name], kinds):
+                raise ValueError(f"{name} is {record[name]!r}")
+        states = _states(record["margins"], record["row_labels"], names, STATES["margins"])
+        dev = record["dev"]
+        dev_states = _states(dev["margins"], dev["row_labels"], names, STATES["dev"])
+        return cls(
+            record["task"],
+            record["seed"],
+            record["checkpoint_sha256"],
+            record["rows"]["fingerprint"],
+            frozenset(record.get("rows_per_part") or {}),
+            states,
+            dev_states,
+            equalizing_bias(dev_states["margin"]),
+            _default_answer(record.get("default_answer"), len(names)),
+            record,
+        )
 
 
-def _states(margins: dict, row_labels, names: tuple[str, ...]) -> dict[str, Margins]:
+def _states(
+    margins: dict, row_labels, names: tuple[str, ...], needed: Sequence[str] = ()
+) -> dict[str, Margins]:
     labels = np.array(decode_labels(row_labels))
     others = np.arange(len(names)) != labels[:, None]
 
-    def state(values: list[list[float]]) -> Margins:
+    def state(name: str, values: list[list[float]]) -> Margins:
+        given = np.array(values, dtype=float)
+        if given.shape != (len(labels), len(names) - 1):
+            raise ValueError(f"margins of {name} do not fit {len(labels)} rows")
         full = np.full(others.shape, np.inf)
-        full[others] = np.ravel(values)
+        full[others] = given.ravel()
         return Margins(labels, full, names)
 
-    return {name: state(values) for name, values in margins.items()}
+    states = {name: state(name, values) for name, values in margins.items()}
+    for name in needed:
+        if name not in states:
+            raise ValueError(f"margins of {name} are missing")
+    return states
 
 
-def read(files: Iterable[str | Path]) -> list[SuiteRecord]:
-    """A record per checkpoint in files suites.jsonl: the last one with the most parts.
+def _default_answer(answers: dict | None, classes: int) -> np.ndarray | None:
+    shares = (answers or {}).get("unknown")
+    if shares is None:
+        return None
+    last = np.array(shares[-1], dtype=float)
+    if last.shape != (classes,) or not np.isfinite(last).all():
+        raise ValueError("default_answer needs a number for each class")
+    return last
+
+
+def read(files: Iterable[str | Path], newest: bool = True) -> list[SuiteRecord]:
+    """A record per checkpoint, rows and recipe in files suites.jsonl: of those with the most parts,
+    the newest (or the first).
 
     Records without the parts dev and margin are skipped if another one of the checkpoint has them.
     Raises UserError if none has.
@@ -86,11 +126,12 @@ def read(files: Iterable[str | Path]) -> list[SuiteRecord]:
         if not of_file:
             raise UserError(f"{file} holds no records; run attack.py --suite standard")
         lines += [(record, file) for record in of_file]
-    chosen, incomplete = _one_per_checkpoint(lines)
+    chosen, incomplete = _one_per_checkpoint(lines, newest)
+    known = {suite.checkpoint for suite in chosen}
     for checkpoint, why in incomplete.items():
-        if checkpoint not in chosen:
+        if checkpoint not in known:
             raise UserError(why)
-    return list(chosen.values())
+    return chosen
 
 
 def read_attacks(paths: Iterable[str | Path]) -> list[AttackRecord]:
@@ -101,9 +142,10 @@ def read_attacks(paths: Iterable[str | Path]) -> list[AttackRecord]:
     NoRecords if there is neither an attack nor a suite.
     """
     paths = list(paths)
-    files = records.record_files(paths)
+    files = dict.fromkeys(records.record_files(paths))
     for folder in map(Path, paths):
-        files += sorted(folder.rglob("*suites.jsonl")) if folder.is_dir() else []
+        found = sorted(folder.rglob("*.jsonl")) if folder.is_dir() else []
+        files |= dict.fromkeys(file for file in found if _starts_with_suite(file))
     lines = [(line, file) for file in files for line in read_jsonl(file)]
     suites, _ = _one_per_checkpoint([x for x in lines if x[0].get("kind") == "suite"])
     try:
@@ -112,7 +154,12 @@ def read_attacks(paths: Iterable[str | Path]) -> list[AttackRecord]:
         if not suites:
             raise
         attacks = []
-    return attacks + [as_attack(suite) for suite in suites.values()]
+    return attacks + [as_attack(suite) for suite in suites]
+
+
+def _starts_with_suite(file: Path) -> bool:
+    with file.open(encoding="utf-8", errors="replace") as f:
+        return f.read(len(FIRST_CHARACTERS)) == FIRST_CHARACTERS
 
 
 def as_attack(suite: SuiteRecord) -> AttackRecord:
@@ -125,7 +172,7 @@ def as_attack(suite: SuiteRecord) -> AttackRecord:
     raw, clean, union = suite.raw, suite.states["clean"], suite.states["union"]
     recipe = raw.get("suite_recipe", raw["recipe"])
     protocol = {name: raw.get(name) for name in ("attack_seed", "max_seq_length", "rows")}
-    protocol |= {"recipe": recipe, "parts": sorted(raw.get("rows_per_part", ()))}
+    protocol |= {"recipe": recipe, "parts": sorted(suite.parts)}
     protocol |= {"dev_rows": raw["dev"].get("rows")}
     protocol |= {"versions": protocol_versions(raw.get("environment") or {})}
     right = {
@@ -151,22 +198,24 @@ def as_attack(suite: SuiteRecord) -> AttackRecord:
 
 
 def _one_per_checkpoint(
-    lines: Sequence[tuple[dict, Path]],
-) -> tuple[dict[tuple, SuiteRecord], dict[tuple, str]]:
-    """Checkpoint -> its last record with the most parts, and -> why others cannot be compared."""
-    chosen: dict[tuple, tuple[int, SuiteRecord]] = {}  # with the number of its parts
-    incomplete: dict[tuple, str] = {}
+    lines: Sequence[tuple[dict, Path]], newest: bool = True
+) -> tuple[list[SuiteRecord], dict[str | None, str]]:
+    """A record per checkpoint, rows and recipe; and checkpoint -> why others cannot be compared."""
+    chosen: dict[tuple, SuiteRecord] = {}
+    incomplete: dict[str | None, str] = {}
     for record, file in lines:
-        checkpoint = tuple(map(record.get, ("checkpoint_sha256", "task", "seed")))
         lacking = [part for key, part in WRITTEN_BY.items() if key not in record]
         if lacking:
-            incomplete[checkpoint] = (
+            incomplete[str(record.get("checkpoint_sha256"))] = (
                 f"{file} holds a record (task {record.get('task')}, seed {record.get('seed')}) "
                 "that is not a suite with the parts dev and margin (it lacks "
                 f"{' and '.join(lacking)}); run attack.py --suite standard"
             )
             continue
-        parts = len(record.get("rows_per_part", ()))
-        if parts >= chosen.get(checkpoint, (0, None))[0]:
-            chosen[checkpoint] = parts, SuiteRecord.of(record, str(file))
-    return {name: suite for name, (_, suite) in chosen.items()}, incomplete
+        suite = SuiteRecord.of(record, str(file))
+        recipe = str(record.get("suite_recipe", record.get("recipe")))
+        key = suite.checkpoint, suite.task, suite.seed, suite.rows, recipe
+        least = len(chosen[key].parts) + (not newest) if key in chosen else 0
+        if len(suite.parts) >= least:
+            chosen[key] = suite
+    return list(chosen.values()), incomplete

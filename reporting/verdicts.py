@@ -1,18 +1,20 @@
 """The verdicts of the study's second half, by the rules of docs/analysis_plan.md."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from evaluation.by_class import Rate
 from evaluation.intervals import Pair, holm_levels, mean_difference, p_of_mean_difference
+from evaluation.presets import SUITE_CONSTRAINED
 from reporting import suite_records
 from reporting.compared_suites import EQUALIZED, compare, measures, pairs_by_task
 from reporting.render import NONE, bounds, markdown_table, number, paragraphs, rate
 from reporting.suite_records import SuiteRecord
 from utils.cli import UserError
 
-Models = Mapping[str, list[SuiteRecord]]  # name of the run folder -> its suites
+Models = dict[str, list[SuiteRecord]]  # name of the run folder -> its suites
 
 ROBUST, DENSE = "ticket-robust-0.3", "dense-epochs19"
 NO_ADVERSARY, RANDOM = "ticket-no_adversary-0.3", "ticket-random_matched-0.3"
@@ -21,6 +23,8 @@ FURTHER_SEEDS = (14, 15, 16)  # of the gate, on the same masks, where three seed
 GATE_TASKS = ("builtin/rotten_tomatoes", "sst2")
 TASKS = ("sst2", "ag_news")  # of the hypotheses
 LEAST_GAIN, EQUIVALENCE = 4.0, 3.0  # points
+UNDECIDED = "undecided"
+ALL_PARTS = {"dev", *SUITE_CONSTRAINED}
 ABOVE_CHANCE = 10.0  # points of Clean that a run needs in order to count
 EQUAL_CLEAN = "Aua, margin attack, reference with equal Clean"
 
@@ -64,31 +68,65 @@ OF_RUNS = (
 )
 
 
-def read(folder: Path) -> tuple[dict[str, list[SuiteRecord]], list[str]]:
-    """The suites in MODEL.jsonl of a folder, and why some do not count.
+@dataclass
+class Suites:
+    """What counts. `models`: run folder -> suites; `first`: the same, before later phases carried
+    further texts. `excluded`: (run folder, task, seed) near chance. `notes`: what does not count.
+    """
+
+    models: Models
+    first: Models
+    excluded: set[tuple[str, str, int | None]]
+    notes: list[str]
+
+    def seeds(self, names: Iterable[str], tasks: Iterable[str]) -> set[int | None]:
+        """Seeds with a suite of each of these models on each of these tasks."""
+        names, tasks = list(names), list(tasks)
+        known = [
+            {s.seed for s in self.models.get(m, ()) if s.task == t} for m in names for t in tasks
+        ]
+        return set.intersection(*known)
+
+    def planned(
+        self, seeds: Iterable[int], names: Iterable[str], tasks: Iterable[str]
+    ) -> tuple[int, ...]:
+        """The seeds without those whose comparison lacks an excluded run."""
+        names, tasks = list(names), list(tasks)
+        lost = {seed for model, task, seed in self.excluded if model in names and task in tasks}
+        return tuple(seed for seed in seeds if seed not in lost)
+
+
+def read(folder: Path) -> Suites:
+    """The suites in MODEL.jsonl of a folder.
 
     Raises UserError if the folder has no suite of a run of PHASES.
     """
-    models: dict[str, list[SuiteRecord]] = {}
-    excluded = []
+    suites = Suites({}, {}, set(), [])
     for model in dict.fromkeys(model for phase in PHASES for _, model in phase.runs):
-        if not (folder / f"{model}.jsonl").is_file():
-            continue
-        for suite in suite_records.read([folder / f"{model}.jsonl"]):
-            clean, chance = (
-                suite.states["clean"].accuracy(),
-                100 / len(suite.states["clean"].label_names),
-            )
-            if clean < chance + ABOVE_CHANCE:
-                excluded.append(
-                    f"{model} on {suite.task}, seed {suite.seed}: Clean {clean:.1f} % is below "
-                    f"chance plus {ABOVE_CHANCE:g} points, so the run does not count."
-                )
-            else:
-                models.setdefault(model, []).append(suite)
-    if not models and not excluded:
+        path = folder / f"{model}.jsonl"
+        for newest in (True, False) if path.is_file() else ():
+            for suite in suite_records.read([path], newest):
+                why = _why_not(suite)
+                if why is None:
+                    into = suites.models if newest else suites.first
+                    into.setdefault(model, []).append(suite)
+                elif newest:
+                    start = f"{model} on {suite.task}, seed {suite.seed}"
+                    suites.notes.append(f"{start}: {why}, so it does not count.")
+                    if not (ALL_PARTS - suite.parts):
+                        suites.excluded.add((model, suite.task, suite.seed))
+    if not suites.models and not suites.notes:
         raise UserError(f"{folder} has no suites of the second half; run: {command('1')}")
-    return models, excluded
+    return suites
+
+
+def _why_not(suite: SuiteRecord) -> str | None:
+    if lacking := sorted(ALL_PARTS - suite.parts):
+        return f"the suite lacks the part {', '.join(lacking)}"
+    clean, classes = suite.states["clean"].accuracy(), len(suite.states["clean"].label_names)
+    if clean < 100 / classes + ABOVE_CHANCE:
+        return f"Clean {clean:.1f} % is below chance plus {ABOVE_CHANCE:g} points"
+    return None
 
 
 def command(phase: str, seeds: Iterable[int] = SEEDS) -> str:
@@ -97,52 +135,51 @@ def command(phase: str, seeds: Iterable[int] = SEEDS) -> str:
     return f"{words}sh scripts/second_half.sh {phase}"
 
 
-def seeds_of(models: Models, names: Iterable[str], tasks: Iterable[str]) -> set[int | None]:
-    """Seeds with a suite of each of these models on each of these tasks."""
-    names, tasks = list(names), list(tasks)
-    known = [{s.seed for s in models.get(m, ()) if s.task == t} for m in names for t in tasks]
-    return set.intersection(*known)
-
-
-def gate(models: Models) -> dict:
+def gate(suites: Suites) -> dict:
     """Phase 1: passed, failed or undecided, from the seeds that the plan names; None if not run.
 
-    Three seeds decide or do not. Then the rule is applied once more, with all six seeds, and not
-    in between: a rule that looks after every seed would stop at a lucky one.
+    Three seeds decide, or the rule is applied once more with all six. It is not applied in between:
+    a rule that looks after every seed would stop at a lucky one.
     """
-    known = seeds_of(models, (ROBUST, DENSE), GATE_TASKS)
-    rounds = [r for r in (SEEDS, SEEDS + FURTHER_SEEDS) if known.issuperset(r)]
-    if not rounds:
-        return {"verdict": None, "seeds": []}
+    of_gate = {"verdict": None, "seeds": []}
+    for planned in (SEEDS, SEEDS + FURTHER_SEEDS):
+        seeds = suites.planned(planned, (ROBUST, DENSE), GATE_TASKS)
+        known = suites.seeds((ROBUST, DENSE), GATE_TASKS)
+        if of_gate["verdict"] in (None, UNDECIDED) and known.issuperset(seeds) and len(seeds) > 1:
+            of_gate = _gate_of(suites, seeds)
+    return of_gate
+
+
+def _gate_of(suites: Suites, seeds: tuple[int, ...]) -> dict:
     sides = [
-        [s for s in models[m] if s.seed in rounds[-1] and s.task in GATE_TASKS]
+        [s for s in suites.first[m] if s.seed in seeds and s.task in GATE_TASKS]
         for m in (ROBUST, DENSE)
     ]
     of_mean = compare(*sides)["mean"]["measures"]
     gain, low, high = of_mean[EQUALIZED]["difference"]
     of_equal_clean = of_mean[EQUAL_CLEAN]["difference"]
-    if gain >= LEAST_GAIN and low > 0:
-        verdict = "passed"
-    elif (low >= -EQUIVALENCE and high <= EQUIVALENCE) or of_equal_clean[0] <= 0:
+    # A gain that a bias explains as well fails, however large it is.
+    if (low >= -EQUIVALENCE and high <= EQUIVALENCE) or of_equal_clean[0] <= 0:
         verdict = "failed"
     else:
-        verdict = "undecided"
+        verdict = "passed" if gain >= LEAST_GAIN and low > 0 else UNDECIDED
     return {
         "verdict": verdict,
-        "seeds": list(rounds[-1]),
+        "seeds": list(seeds),
         "class_equalized_gain": [gain, low, high],
         "minus_dense_of_equal_clean": of_equal_clean,
     }
 
 
-def hypotheses(models: Models) -> list[dict]:
-    """A line per primary hypothesis; those that were not run count as not rejected (p = 1)."""
-    tables = [_tables(models, h) for h in HYPOTHESES]
-    p_values = [p_of_mean_difference(pairs) if pairs else 1.0 for _, pairs in tables]
+def hypotheses(suites: Suites) -> list[dict]:
+    """A line per primary hypothesis. Holm's steps count one that was not run, or whose difference
+    is below 0, as not rejected (p = 1)."""
+    tables = [_tables(suites, h) for h in HYPOTHESES]
+    p_values = [p_of_mean_difference(pairs) if pairs else None for _, pairs in tables]
+    wanted = [bool(pairs) and mean_difference(pairs)[0] > 0 for _, pairs in tables]
+    levels = holm_levels([p if p and w else 1.0 for p, w in zip(p_values, wanted, strict=True)])
     lines = []
-    for h, (seeds, pairs), p, level in zip(
-        HYPOTHESES, tables, p_values, holm_levels(p_values), strict=True
-    ):
+    for h, (seeds, pairs), p, level in zip(HYPOTHESES, tables, p_values, levels, strict=True):
         line = {"name": h.name, "hypothesis": h.words, "seeds": seeds}
         if pairs:
             mean, low, high = mean_difference(pairs, level)
@@ -158,28 +195,31 @@ def verdict_of(low: float, high: float, isolates: str) -> str:
         return f"carried by {isolates}"
     if low >= -EQUIVALENCE and high <= EQUIVALENCE:
         return f"not carried by {isolates}"
-    return f"undecided, plus or minus {(high - low) / 2:.1f}"
+    below = "; the difference is below 0" if high < 0 else ""
+    return f"undecided, plus or minus {(high - low) / 2:.1f}{below}"
 
 
-def _tables(models: Models, h: Hypothesis) -> tuple[list, list[Pair]]:
-    """(common seeds, outcomes at each model's bias by task); no outcomes below two seeds."""
-    seeds = sorted(seeds_of(models, (h.better, h.worse), TASKS), key=str)
-    if len(seeds) < 2:
-        return seeds, []
+def _tables(suites: Suites, h: Hypothesis) -> tuple[list, list[Pair]]:
+    """(its seeds, outcomes at each model's bias by task); no outcomes before all seeds have run."""
+    seeds = suites.planned(SEEDS, (h.better, h.worse), TASKS)
+    known = suites.seeds((h.better, h.worse), TASKS)
+    if len(seeds) < 2 or not known.issuperset(seeds):
+        return sorted(known & set(seeds), key=str), []
     mine, theirs = (
-        [s for s in models[m] if s.seed in seeds and s.task in TASKS] for m in (h.better, h.worse)
+        [s for s in suites.models[m] if s.seed in seeds and s.task in TASKS]
+        for m in (h.better, h.worse)
     )
     tables = []
     for pairs in pairs_by_task(mine, theirs).values():
         right = measures(pairs[0][0].states["union"].label_names)[EQUALIZED]
         tables.append(tuple([right(s) for s in side] for side in zip(*pairs, strict=True)))
-    return seeds, tables
+    return list(seeds), tables
 
 
-def markdown(models: Models, excluded: list[str]) -> str:
+def markdown(suites: Suites) -> str:
     """The verdicts, and the class-equalized Aua of every run, or the command that fills it."""
-    of_gate = gate(models)
-    parts = ["# Verdicts of the study's second half", *excluded, "## Gate"]
+    of_gate = gate(suites)
+    parts = ["# Verdicts of the study's second half", *suites.notes, "## Gate"]
     if of_gate["verdict"] is None:
         parts.append(f"Not run: `{command('1')}`.")
     else:
@@ -194,9 +234,9 @@ def markdown(models: Models, excluded: list[str]) -> str:
             f"equal Clean, under the margin attack: {of_equal} points."
         )
     header = ["", "hypothesis", "seeds", "difference", "Holm's level", "p", "verdict"]
-    parts += ["## Primary hypotheses", markdown_table(header, map(_row, hypotheses(models)), 2)]
+    parts += ["## Primary hypotheses", markdown_table(header, map(_row, hypotheses(suites)), 2)]
     parts += ["## Runs", OF_RUNS]
-    return paragraphs([*parts, runs_table(models)])
+    return paragraphs([*parts, runs_table(suites)])
 
 
 def _row(line: dict) -> list[str]:
@@ -208,21 +248,22 @@ def _row(line: dict) -> list[str]:
     return [*start, points, f"{100 * line['level']:.1f} %", f"{line['p']:.2g}", line["verdict"]]
 
 
-def runs_table(models: Models) -> str:
+def runs_table(suites: Suites) -> str:
     """A row per run of each phase: its class-equalized Aua by seed, or what fills it."""
     seeds = (*SEEDS, *FURTHER_SEEDS)
     rows = []
     for phase in PHASES:
         planned = seeds if phase.name == "1" else phase.seeds
         for task, model in phase.runs:
-            known = {s.seed: s for s in models.get(model, ()) if s.task == task}
+            known = {s.seed: s for s in suites.models.get(model, ()) if s.task == task}
+            out = {seed for m, t, seed in suites.excluded if (m, t) == (model, task)}
             cells = [
                 number(known[seed].states["union"].accuracy(known[seed].bias))
                 if seed in known
-                else ("" if seed in planned else NONE)
+                else ("excluded" if seed in out else "" if seed in planned else NONE)
                 for seed in seeds
             ]
-            lacking = [seed for seed in planned if seed not in known]
+            lacking = [seed for seed in planned if seed not in known and seed not in out]
             to_run = f"`{command(phase.name, lacking)}`" if lacking else ""
             minutes = str(phase.minutes) if lacking else ""
             rows.append([phase.name, task, model, *cells, minutes, to_run])

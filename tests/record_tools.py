@@ -9,6 +9,7 @@ from pathlib import Path
 from conftest import call
 
 from evaluation.outcomes import COUNTED
+from evaluation.presets import SUITE_CONSTRAINED
 from experiments.models import DENSE, ROBUST, Model
 from training import deviations
 
@@ -88,6 +89,7 @@ def suite_record(
         "row_labels": labels,
         "margins": margins,
         "dev": {"row_labels": labels, "margins": margins},
+        "rows_per_part": dict.fromkeys(("dev", *SUITE_CONSTRAINED), len(labels)),
     } | more
 
 

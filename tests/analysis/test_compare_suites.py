@@ -133,8 +133,8 @@ def test_files_without_a_complete_record_are_refused(tmp_path, capsys):
 def test_other_rows_and_other_records_are_refused(tmp_path, capsys):
     good = write(tmp_path / "a.jsonl", suite_record(1, [1.0], [1.0]))
     cases = {
-        "give exactly one": write(tmp_path / "b.jsonl", suite_record(2, [1.0], [1.0])),
-        "the same rows": write(
+        "has no suite of sst2, seed 1": write(tmp_path / "b.jsonl", suite_record(2, [1.0], [1.0])),
+        "on the rows of the compared model": write(
             tmp_path / "c.jsonl", suite_record(1, [1.0], [1.0], rows={"fingerprint": "x"})
         ),
         "is not a suite": write(tmp_path / "d.jsonl", {"kind": "attack"}),
@@ -160,3 +160,79 @@ def test_the_page_has_the_classes_of_a_model_of_the_study_at_its_bias():
     negative, positive = dense.states["union"].by_class(dense.bias)
     page = " ".join((ROOT / "docs" / "evaluation.md").read_text().split())
     assert f"has {negative:.1f} % on negative and {positive:.1f} % on positive rows" in page
+
+
+def compared(tmp_path, capsys, models: list[dict], reference: list[dict]) -> str:
+    """The error of compare_suites.py."""
+    files = [
+        write(tmp_path / f"{name}.jsonl", *lines)
+        for name, lines in (("m", models), ("r", reference))
+    ]
+    out = tmp_path / "out"
+    flags = ("--suites", files[0], "--reference", files[1], "--output_dir", out)
+    error = fails(capsys, "analysis.compare_suites", *flags)
+    assert not out.exists()
+    return error
+
+
+MARGINS = [1.0, -1.0], [1.0, -2.0]
+
+
+def test_suites_that_cannot_be_compared_are_refused(tmp_path, capsys):
+    one, weaker = (suite_record(1, *MARGINS) for _ in "ab")
+    del weaker["rows_per_part"]["carried"]
+    error = compared(tmp_path, capsys, [weaker], [one])
+    assert "only one of the suites of sst2, seed 1, has the part carried" in error
+    two = [one, one | {"checkpoint_sha256": "other"}]
+    assert "--suites has several suites of sst2, seed 1" in compared(tmp_path, capsys, two, [one])
+    assert "the reference has several suites of sst2" in compared(tmp_path, capsys, [one], two)
+    other = suite_record(2, *MARGINS, rows={"fingerprint": "other"})
+    error = compared(tmp_path, capsys, [one, other], [one, other])
+    assert "the seeds of sst2 were attacked on different rows" in error
+
+
+def test_tasks_with_other_seeds_have_no_mean(tmp_path):
+    runs = [(1, "sst2"), (2, "sst2"), (2, "imdb"), (3, "imdb")]
+    suites = [suite_records.SuiteRecord.of(suite_record(s, *MARGINS, t), "f") for s, t in runs]
+    result = compared_suites.compare(suites, suites)
+    assert set(result) == {"sst2", "imdb"}
+    assert "No mean over tasks: their seeds differ." in compared_suites.markdown(result)
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        ({"seed": []}, "seed is []"),
+        ({"task": ["sst2"]}, "task is"),
+        ({"checkpoint_sha256": 3}, "checkpoint_sha256 is 3"),
+        ({"margins": None}, "NoneType"),
+        ({"margins": []}, "list"),
+        ({"margins": {"clean": [[1.0]] * 4}}, "margins of margin are missing"),
+        ({"margins": {"clean": [[1.0]] * 3}}, "margins of clean do not fit 4 rows"),
+        ({"rows_per_part": 3}, "int"),
+        (
+            {
+                "dev": {
+                    "row_labels": "0000",
+                    "margins": {"clean": [[1.0]] * 4, "margin": [[1.0]] * 4},
+                }
+            },
+            "class",
+        ),
+        (
+            {"dev": {"row_labels": "0011", "margins": {"margin": [[1.0]] * 4}}},
+            "margins of clean are missing",
+        ),
+        ({"default_answer": {"unknown": []}}, "IndexError"),
+        ({"default_answer": {"unknown": [[1.0, None]]}}, "default_answer"),
+        ({"default_answer": {"unknown": [[1.0]]}}, "default_answer"),
+        ({"default_answer": "x"}, "AttributeError"),
+        ({"rows": None}, "NoneType"),
+        ({"label_names": None}, "NoneType"),
+    ],
+)
+def test_damaged_records_are_one_clear_line(tmp_path, capsys, damage, words):
+    error = compared(
+        tmp_path, capsys, [suite_record(1, *MARGINS) | damage], [suite_record(1, *MARGINS)]
+    )
+    assert "holds a damaged record of a suite" in error and words in error

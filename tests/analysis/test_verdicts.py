@@ -27,7 +27,7 @@ def models_of(folder, **survivors: dict[tuple[str, int], int]):
     for model, of_runs in survivors.items():
         lines = [surviving(seed, task, n) for (task, seed), n in of_runs.items()]
         write(folder, lines, f"{model}.jsonl")
-    return verdicts.read(folder)[0]
+    return verdicts.read(folder)
 
 
 def runs(tasks, seeds, *counts: int) -> dict[tuple[str, int], int]:
@@ -56,15 +56,21 @@ def test_the_gate_fails_where_a_bias_of_equal_clean_explains_the_gain(tmp_path):
     for model, margins in ((DENSE, (negative, positive)), (ROBUST, shifted)):
         lines = [suite_record(seed, *margins, task) for seed in (11, 12, 13) for task in GATE_TASKS]
         write(tmp_path, lines, f"{model}.jsonl")
-    models, _ = verdicts.read(tmp_path)
-    gains = [s.states["union"].accuracy() for s in (models[ROBUST][0], models[DENSE][0])]
-    assert gains == [62.5, 50] and verdicts.gate(models)["verdict"] == "failed"
+    suites = verdicts.read(tmp_path)
+    gains = [suites.models[m][0].states["union"].accuracy() for m in (ROBUST, DENSE)]
+    assert gains == [62.5, 50] and verdicts.gate(suites)["verdict"] == "failed"
 
 
 def test_the_gate_looks_at_three_seeds_or_at_six(tmp_path):
-    """Seed 14 alone would turn the verdict; a rule that looks after every seed stops at luck."""
-    seeds, counts = (11, 12, 13, 14, 15, 16), (40, 41, 40, 30, 30, 30)
-    for known, used, verdict in ((3, 3, "passed"), (4, 3, "passed"), (6, 6, "undecided")):
+    """A rule that looks after every seed stops at luck; a verdict of three seeds stays."""
+    seeds = (11, 12, 13, 14, 15, 16)
+    passing, open_at_first = (40, 41, 40, 30, 30, 30), (30, 45, 31, 40, 40, 41)
+    for counts, known, used, verdict in (
+        (passing, 3, 3, "passed"),
+        (passing, 6, 3, "passed"),
+        (open_at_first, 4, 3, "undecided"),
+        (open_at_first, 6, 6, "passed"),
+    ):
         tables = {
             ROBUST: runs(GATE_TASKS, seeds[:known], *counts),
             DENSE: runs(GATE_TASKS, seeds[:known], 30),
@@ -136,26 +142,90 @@ def test_hypotheses_that_were_not_run_do_not_widen_the_others_level(tmp_path):
     whole, *others = verdicts.hypotheses(models_of(tmp_path, **tables))
     assert whole["level"] == pytest.approx(1 - 0.05 / 3)
     assert all("verdict" not in line for line in others)
-    text = verdicts.markdown(verdicts.read(tmp_path)[0], [])
+    text = verdicts.markdown(verdicts.read(tmp_path))
     assert "| H2 | robust > K = 0 | — | — | — | — | not run |" in text
     cells = "|  |  |  | — | — | — | 100 | `sh scripts/second_half.sh 2` |"
     assert f"| 2 | sst2 | ticket-magnitude-0.3 {cells}" in text
 
 
-def test_a_run_near_chance_is_reported_and_does_not_count(tmp_path):
-    lines = [surviving(seed, task, 30) for seed in (11, 12, 13) for task in GATE_TASKS]
-    failed = suite_record(12, [-0.5] * 80 + [0.5] * 20, [0.5] * 100, "sst2")
-    failed["margins"]["clean"] = failed["margins"]["margin"]
-    write(tmp_path, lines, f"{ROBUST}.jsonl")
-    write(tmp_path, [x for x in lines if (x["task"], x["seed"]) != ("sst2", 12)], f"{DENSE}.jsonl")
-    models, excluded = verdicts.read(tmp_path)
-    assert not excluded and len(models[DENSE]) == 5
-    failed["margins"]["clean"] = [[-0.5]] * 85 + [[0.5]] * 115
-    write(tmp_path, [failed], f"{DENSE}.jsonl")
-    models, excluded = verdicts.read(tmp_path)
-    assert DENSE not in models
-    (why,) = excluded
+def near_chance(seed: int, task: str) -> dict:
+    failed = surviving(seed, task, 30)
+    clean = [[-0.5]] * 85 + [[0.5]] * 115
+    return failed | {"margins": failed["margins"] | {"clean": clean}}
+
+
+def test_a_run_near_chance_is_reported_and_its_seed_does_not_count(tmp_path):
+    robust = [surviving(seed, task, 40) for seed in (11, 12, 13) for task in GATE_TASKS]
+    dense = [surviving(seed, task, 30) for seed in (11, 13) for task in GATE_TASKS]
+    dense += [near_chance(12, "sst2"), surviving(12, "builtin/rotten_tomatoes", 30)]
+    write(tmp_path, robust, f"{ROBUST}.jsonl")
+    write(tmp_path, dense, f"{DENSE}.jsonl")
+    suites = verdicts.read(tmp_path)
+    (why,) = suites.notes
     assert why.startswith(f"{DENSE} on sst2, seed 12: Clean 57.5 % is below chance plus 10 points")
+    assert verdicts.gate(suites)["seeds"] == [11, 13]
+    text = verdicts.markdown(suites)
+    assert why in text and "| 1 | sst2 | dense-epochs19 | 30.0 | excluded | 30.0 |  |" in text
+    assert '`SEEDS="12' not in text
+
+
+def test_a_suite_without_all_attacks_does_not_count(tmp_path):
+    """Its union is weaker, so it would pass for a gain."""
+    for model, survivors in ((ROBUST, 45), (DENSE, 30)):
+        lines = [surviving(s, t, survivors) for s in (11, 12, 13) for t in GATE_TASKS]
+        if model == ROBUST:
+            del lines[0]["rows_per_part"]["carried"]
+        write(tmp_path, lines, f"{model}.jsonl")
+    suites = verdicts.read(tmp_path)
+    assert verdicts.gate(suites)["verdict"] is None
+    assert suites.notes[0].startswith(
+        f"{ROBUST} on builtin/rotten_tomatoes, seed 11: the suite lacks"
+    )
+    assert "carried, so it does not count" in verdicts.markdown(suites)
+
+
+def test_the_gate_has_the_texts_of_its_phase(tmp_path):
+    """A later phase attacks again with further carried texts; the hypotheses have those."""
+    for model, survivors in ((ROBUST, 40), (DENSE, 30)):
+        runs_of = [(s, t) for s in (11, 12, 13) for t in {*GATE_TASKS, *TASKS}]
+        lines = [surviving(s, t, survivors) for s, t in runs_of]
+        write(
+            tmp_path,
+            lines
+            + [
+                surviving(s, t, 20) | {"checkpoint_sha256": line["checkpoint_sha256"]}
+                for (s, t), line in zip(runs_of, lines, strict=True)
+            ],
+            f"{model}.jsonl",
+        )
+    suites = verdicts.read(tmp_path)
+    assert verdicts.gate(suites)["class_equalized_gain"][0] == pytest.approx(10)
+    assert verdicts.hypotheses(suites)[0]["difference"][0] == 0
+
+
+def test_a_hypothesis_waits_for_all_its_seeds(tmp_path):
+    tables = {ROBUST: runs(TASKS, (11, 12), 50, 51), DENSE: runs(TASKS, (11, 12), 30)}
+    whole, *_ = verdicts.hypotheses(models_of(tmp_path, **tables))
+    assert "verdict" not in whole and whole["seeds"] == [11, 12]
+
+
+def test_a_difference_the_wrong_way_is_said_and_rejects_nothing(tmp_path):
+    seeds = (11, 12, 13)
+    tables = {ROBUST: runs(TASKS, seeds, 50, 51, 50), DENSE: runs(TASKS, seeds, 30)}
+    tables[NO_ADVERSARY] = runs(TASKS, seeds, 80, 81, 80)
+    whole, adversary, _ = verdicts.hypotheses(models_of(tmp_path, **tables))
+    assert adversary["verdict"].endswith("; the difference is below 0")
+    assert whole["level"] == pytest.approx(1 - 0.05 / 3)
+    assert adversary["level"] == pytest.approx(1 - 0.05 / 2)
+
+
+def test_two_checkpoints_of_one_seed_are_refused(tmp_path, capsys):
+    lines = [surviving(seed, task, 30) for seed in (11, 12, 13) for task in GATE_TASKS]
+    for model in (ROBUST, DENSE):
+        write(tmp_path, [*lines, lines[0] | {"checkpoint_sha256": "other"}], f"{model}.jsonl")
+    out = tmp_path / "out"
+    error = fails(capsys, "analysis.verdicts", "--suites", tmp_path, "--output_dir", out)
+    assert "several suites of builtin/rotten_tomatoes, seed 11" in error and not out.exists()
 
 
 def test_the_committed_verdicts_are_those_of_the_records(tmp_path, capsys):

@@ -187,3 +187,22 @@ def test_aua_by_threshold():
 def test_wrong_margins(values, part):
     with pytest.raises(ValueError, match=part):
         Margins(np.array([0]), np.array(values), TWO)
+
+
+def test_ties_at_the_bias_do_not_depend_on_a_shift():
+    """Margins of few values, as of a model of keywords, lie exactly on the threshold."""
+    labels = np.repeat([0, 1], 50)
+
+    def shifted(negative: list[float], positive: list[float], shift: float) -> Margins:
+        margins = np.full((100, 2), np.inf)
+        margins[:50, 1], margins[50:, 0] = negative, positive
+        bias = np.array([shift, 0.0])
+        moved = margins + bias[labels][:, None] - bias[None, :]
+        return Margins(labels, moved.round(5), ("negative", "positive"))
+
+    equalized = set()
+    for shift in (0, 0.1, 0.3, 0.7, 1.1, 2.3, 30.1):
+        dev = shifted([-3.0] * 25 + [1.0] * 25, [3.0] * 25 + [-1.0] * 25, shift)
+        test = shifted([-1.0] * 30 + [1.0] * 20, [3.0] * 30 + [1.0] * 20, shift)
+        equalized.add(test.accuracy(equalizing_bias(dev)))
+    assert len(equalized) == 1
