@@ -366,7 +366,7 @@ def read_records(paths: Iterable[str | Path]) -> list[AttackRecord]:
             attacks[record.identity] = record
     if not attacks:
         where = ", ".join(map(str, paths))
-        suites = "suites are shown without --make, and compared by analysis/compare_suites.py"
+        suites = "a report shows suites only without --make"
         raise NoRecords(f"no attack records in {where}: run attack.py first ({suites})")
     for doubt in doubts:  # added after the attack, by analysis/transfer.py
         flag = {name: str(doubt.get(name)) for name in ("flag", "why")}

@@ -61,6 +61,8 @@ def test_the_report_is_the_same_from_the_records_that_it_keeps(report, tmp_path)
     call("report", "--records", report, "--output_dir", tmp_path)
     assert (tmp_path / "table.md").read_text() == (report / "table.md").read_text()
     before = (report / "table.md").read_text()
+    call("report", "--records", SECOND_HALF, "--output_dir", tmp_path)  # files of other names
+    assert (tmp_path / "table.md").read_text() == before
     call("report", "--records", report, "--output_dir", report)  # loses no line
     assert (report / "table.md").read_text() == before
 
