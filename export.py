@@ -140,19 +140,32 @@ def batches_of(encoded: Encoded) -> list[Batch]:
 
 def without_removed_units(target: Target, model) -> tuple[PreTrainedModel, dict]:
     """A model without the neurons, heads and layers that a structured ticket removes, and the facts
-    of its checkpoint, which then say so. The model itself where nothing is left to remove."""
-    path = target.home / "ticket.safetensors"
-    if not (target.facts.get("ticket") or {}).get("structure") or not path.is_file():
+    of its checkpoint, which then say so. The model itself where nothing is left to remove.
+
+    Raises UserError without the run's own ticket, if it is needed.
+    """
+    path, ticket = target.home / "ticket.safetensors", target.facts.get("ticket") or {}
+    if not ticket.get("structure"):
+        return model, target.facts
+    # What the ticket removes is zero, unless it is gone already, or starts from noise.
+    earlier = target.facts.get("removed", {})
+    is_gone = "neurons_per_layer" in earlier or "heads_per_layer" in earlier
+    has_zeros = not is_gone and ticket.get("reinitialised") != "rest"
+    if not path.is_file():
+        if has_zeros:
+            raise cli.UserError(
+                f"{path} is missing, which says what units the ticket removes: copy it back"
+            )
         return model, target.facts
     with cli.explain():
         masks, manifest = ticket_files.load_ticket(path)
         structure = manifest["source"]["structure"]
-        earlier = target.facts.get("removed", {})
         if "layers" in earlier:
             masks = masks_after_layers(masks)
-        # Smaller already; or a dense model, in which the removed weights start from noise.
         is_smaller = shapes_of(masks) != encoders.weight_shapes(model)
         if is_smaller or surgery.count_unpruned(model, masks):
+            if has_zeros:
+                raise ValueError(f"{path} is not the ticket of this run: copy that one back")
             return model, target.facts
         inside_layers = [name for name in structure if name != "layers"]
         if not inside_layers:

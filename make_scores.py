@@ -260,9 +260,9 @@ def scores_of_rows(kind: str, model: PreTrainedModel, encoded: Encoded, units: l
         if kind == "wanda":
             values = importance.weights_times_inputs(model, encoded)
         else:
-            signed = importance.weights_times_gradients(model, encoded)
+            signed, of_biases = importance.weights_and_biases_times_gradients(model, encoded)
             if units:  # the change of the loss without the whole unit
-                signed = unit_tickets.sums_over_units(units, signed)
+                signed = unit_tickets.sums_over_units(units, signed, of_biases)
             values = {name: value.abs() for name, value in signed.items()}
     total = sum(float(value.double().sum()) for value in values.values())
     if not 0 < total < math.inf:

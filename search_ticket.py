@@ -500,8 +500,8 @@ def report_target(measured: dict) -> None:
     wanted = target["wanted_cost"]
     if abs(target["drawn_cost"] - wanted) > TOLERANCE:
         cli.warn(
-            f"no ticket of these scores comes nearer to the target's cost of {wanted:.3f}: its "
-            "units are too large; ask for another target, or for smaller units"
+            f"no ticket that follows these scores comes nearer to the target's cost of "
+            f"{wanted:.3f}: its units are too large; ask for another target, or for smaller units"
         )
     if abs(target["expected_cost"] - wanted) > TOLERANCE:
         cli.warn(

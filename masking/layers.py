@@ -215,6 +215,12 @@ def parameter_of(matrix: "nn.Linear | _Gated | RawMatrix") -> Tensor:
     return matrix.weight
 
 
+def bias_of(matrix: "nn.Linear | _Gated | RawMatrix") -> nn.Parameter | None:
+    """The bias that an ungated matrix adds to its outputs, (out,), if it has one."""
+    bias = getattr(getattr(matrix, "module", matrix), "bias", None)
+    return bias if isinstance(bias, nn.Parameter) else None
+
+
 def fix_mask(matrix: "nn.Linear | _Gated | RawMatrix", mask: Tensor) -> Callable[[], None]:
     """Set the pruned weights of a matrix to 0.0 and keep them at 0.0 during training.
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 # The number of neurons of a feed-forward network, in the names of the families.
 NEURONS = ("intermediate_size", "hidden_dim", "n_inner", "d_ff", "ffn_dim", "d_inner", "dff")
+# Families in which the heads left may be any number. In other ones, transformers 5 refuses a hidden
+# size that is not a multiple of the number of heads.
+ANY_NUMBER_OF_HEADS = ("mistral", "qwen2", "qwen3", "gemma", "phi", "phi3")
 # Largest difference between logits of the masked and the smaller model, as a share of the largest
 # logit: sums over fewer numbers round differently.
 TOLERANCE = 1e-4
@@ -218,6 +221,9 @@ def _changes(
         yield from ({key: number} for key in NEURONS if hasattr(config, key))
         return
     heads = config.num_attention_heads
+    is_multiple = config.hidden_size % (heads * number // count) == 0
+    if not is_multiple and config.model_type not in ANY_NUMBER_OF_HEADS:
+        return
     matrices = encoders.prunable_matrices(model, of_all_kinds=True)
     of_output = next(m for n, m in matrices.items() if "attention_output" in encoders.kinds_of(n))
     yield {

@@ -4,7 +4,9 @@ The scores of the units of one kind in one layer have the shape (units, 1). A ti
 or removes it.
 """
 
+import itertools
 from collections import Counter
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,17 +16,23 @@ from masking.structures import Units
 from masking.tickets import Masks, Shapes, check_sparsity
 
 
-def sums_over_units(units: list[Units], values: dict[str, Tensor]) -> dict[str, Tensor]:
+def sums_over_units(
+    units: list[Units], values: dict[str, Tensor], of_biases: dict[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Name -> sum of the values of a unit's weights: float64, (units, 1).
 
-    `values`: name -> float, (out, in), for all covered matrices.
+    `values`: name -> float, (out, in), for all covered matrices. `of_biases`: name -> float,
+    (out,), values of biases, which count to the units of their rows.
     """
+    of_biases = of_biases or {}
     sums = {}
     for unit in units:
         total = torch.zeros(unit.count + 1, dtype=torch.float64)  # the last: of no unit
         for side, axis in ((unit.rows, 1), (unit.columns, 0)):
             for name, of_index in side.items():
                 total.index_add_(0, of_index % (unit.count + 1), values[name].double().sum(axis))
+                if side is unit.rows and name in of_biases:
+                    total.index_add_(0, of_index % (unit.count + 1), of_biases[name].double())
         sums[unit.name] = total[:-1, None]
     return sums
 
@@ -69,7 +77,8 @@ def draw(
     """Remove the units of the lowest scores: name -> bool, (units, 1), True = kept.
 
     As tickets.draw, but whole units: the removed share of the units' weights is the one nearest to
-    `sparsity` that the ranking allows (the first of two that are as near).
+    `sparsity` that the ranking allows (the first of two that are as near). A unit that is larger
+    than what is left to remove, such as a layer among neurons, is passed over if that comes nearer.
     `scores`: name -> float, (units, 1). `uniform`: remove the same number of units from each layer
     that is kept, those of the lowest scores within it. Layers are then ranked among layers.
     Raises ValueError for a sparsity outside [0, 1), or for NaN among the scores.
@@ -85,11 +94,15 @@ def draw(
     removed_after = _removed_after(order, alone)
     # The ticket keeps something, whatever the ranking.
     reachable = [removed for removed in removed_after if removed < total]
-    count = min(range(len(reachable)), key=lambda n: abs(reachable[n] - sparsity * total))
+    wanted = sparsity * total
+    count = min(range(len(reachable)), key=lambda n: abs(reachable[n] - wanted))
+    chosen, removed = _that_fit(order, alone, wanted)
+    if abs(reachable[count] - wanted) <= abs(removed - wanted):
+        chosen = order[:count]
     kept = {unit.name: torch.ones(unit.count, 1, dtype=torch.bool) for unit in units}
-    for unit, i in order[:count]:
+    for unit, i in chosen:
         kept[unit.name][i] = False
-    return _evened_out(units, scores, kept, sparsity * total) if uniform else kept
+    return _evened_out(units, scores, kept, wanted) if uniform else kept
 
 
 def nearest_sparsity(units: list[Units], sparsity: float) -> float:
@@ -129,11 +142,49 @@ def _subset_sums(of_size: Counter[int]) -> int:
     return sums
 
 
-def _removed_after(order: list[tuple[Units, int]], alone: dict[str, int]) -> list[int]:
-    """Number of weights that the first 0, 1, 2, ... units of the order remove together."""
-    left: dict[str, int] = {}  # in each layer
+def _that_fit(
+    order: list[tuple[Units, int]], alone: dict[str, int], wanted: float
+) -> tuple[list[tuple[Units, int]], float]:
+    """The units of the order without those that would remove more than `wanted` weights, at last
+    with the one that then comes nearest to it; and how many weights they remove."""
+    chosen: list[tuple[Units, int]] = []
+    removed, gone, left = 0.0, set(), _weights_of_layers(order, alone)
+    too_large: list[tuple[Units, int]] = []
+
+    def size(unit: Units) -> int:
+        if unit.layer in gone:
+            return 0
+        return left[unit.layer] if unit.structure == "layers" else alone[unit.name]
+
+    for unit, i in order:
+        if unit.layer in gone:
+            continue
+        of_unit = size(unit)
+        if removed + of_unit > wanted:
+            too_large.append((unit, i))
+            continue
+        chosen.append((unit, i))
+        removed += of_unit
+        left[unit.layer] -= of_unit
+        gone |= {unit.layer} if unit.structure == "layers" else set()
+    gap = wanted - removed
+    last = min(too_large, key=lambda item: abs(size(item[0]) - gap), default=None)
+    # The ticket keeps something.
+    if last and abs(size(last[0]) - gap) < gap and size(last[0]) < sum(left.values()):
+        return [*chosen, last], removed + size(last[0])
+    return chosen, removed
+
+
+def _weights_of_layers(order: list[tuple[Units, int]], alone: dict[str, int]) -> dict[str, int]:
+    left: dict[str, int] = {}
     for unit, _ in order:
         left[unit.layer] = left.get(unit.layer, 0) + alone[unit.name]
+    return left
+
+
+def _removed_after(order: list[tuple[Units, int]], alone: dict[str, int]) -> list[int]:
+    """Number of weights that the first 0, 1, 2, ... units of the order remove together."""
+    left = _weights_of_layers(order, alone)
     removed = [0]
     for unit, _ in order:
         of_unit = left[unit.layer]  # a layer takes what is left of it
@@ -147,10 +198,11 @@ def _removed_after(order: list[tuple[Units, int]], alone: dict[str, int]) -> lis
 def _evened_out(
     units: list[Units], scores: dict[str, Tensor], kept: dict[str, Tensor], wanted: float
 ) -> dict[str, Tensor]:
-    """The same layers, and in each as many units of a kind: the mean number, rounded.
+    """The same layers, and in each as many units of a kind, near the mean number in `kept`.
 
-    The kind of the smallest units, at last, is removed in the number that brings the removed
-    weights nearest to `wanted`. One unit of each kind stays in each layer.
+    The kind of the smallest units has the number that brings the removed weights nearest to
+    `wanted`. If it has too few or too many for that, the number of the other kind moves as far as
+    needed. One unit of each kind stays in each layer.
     """
     alone = weights_alone(units)
     gone = removed_layers(units, kept)
@@ -163,18 +215,41 @@ def _evened_out(
         by_kind.setdefault(unit.structure, []).append(unit)
     evened = layers | {u.name: kept[u.name] for u in rest if u.layer in gone}
     kinds = sorted(by_kind.values(), key=lambda members: -members[0].weights_each)
-    for members in kinds:
-        first = members[0]
-        each = sum(int((~kept[u.name]).sum()) for u in members) / len(members)
-        if members is kinds[-1]:
-            each = (wanted - removed) / (first.weights_each * len(members))
-        number = min(max(round(each), 0), first.count - 1)
-        removed += number * first.weights_each * len(members)
+    for members, number in zip(kinds, _numbers(kinds, kept, wanted - removed), strict=True):
         for unit in members:
             lowest = torch.argsort(scores[unit.name].detach().float().flatten().cpu(), stable=True)
             evened[unit.name] = torch.ones(unit.count, 1, dtype=torch.bool)
             evened[unit.name][lowest[:number]] = False
     return {unit.name: evened[unit.name] for unit in units}
+
+
+def _distance(a: int, b: int) -> int:
+    return abs(a - b)
+
+
+def _numbers(kinds: list[list[Units]], kept: dict[str, Tensor], wanted: float) -> list[int]:
+    """Units that each layer loses, by kind, the smallest units last (see _evened_out).
+
+    `wanted`: weights to remove from all layers together.
+    """
+    if not kinds:
+        return []
+    *others, last = kinds
+    means = [sum(int((~kept[u.name]).sum()) for u in members) / len(members) for members in others]
+    ranges = [
+        sorted(range(members[0].count), key=partial(_distance, round(mean)))
+        for members, mean in zip(others, means, strict=True)
+    ]
+    size = last[0].weights_each * len(last)
+    found: list[tuple[float, list[int]]] = []
+    for numbers in itertools.product(*ranges):
+        taken = sum(n * m[0].weights_each * len(m) for n, m in zip(numbers, others, strict=True))
+        number = min(max(round((wanted - taken) / size), 0), last[0].count - 1)
+        gap = abs(wanted - taken - number * size)
+        found.append((gap, [*numbers, number]))
+        if gap <= size / 2:
+            return found[-1][1]
+    return min(found)[1]
 
 
 def removed_share(units: list[Units], kept: dict[str, Tensor]) -> float:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from masking.encoders import Matrix, prunable_matrices
-from masking.layers import RawMatrix, parameter_of
+from masking.layers import RawMatrix, bias_of, parameter_of
 from masking.parts import kinds_of
 from training.batching import Encoded, collate
 from training.prediction import inputs_of
@@ -40,16 +40,32 @@ def weights_times_gradients(model: PreTrainedModel, encoded: Encoded) -> dict[st
     To first order, L falls by the sum of these values over any weights that are set to 0
     (Molchanov et al. 2017, 2019, for groups of weights).
     """
+    return weights_and_biases_times_gradients(model, encoded)[0]
+
+
+def weights_and_biases_times_gradients(
+    model: PreTrainedModel, encoded: Encoded
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The same, and name -> b * dL/db: float32, (out,), of the matrices that have a bias.
+
+    A unit is removed with the biases of its rows, so they belong to what its removal changes.
+    """
     matrices = prunable_matrices(model)
-    parameters = [parameter_of(matrix) for matrix in matrices.values()]
+    biases = {name: b for name, m in matrices.items() if (b := bias_of(m)) is not None}
+    parameters = [*(parameter_of(matrix) for matrix in matrices.values()), *biases.values()]
     totals = [torch.zeros_like(parameter) for parameter in parameters]
     for row in _each_row(model, encoded):
         # In float64, the loss of a row that the model is sure of still has a gradient.
         loss = F.cross_entropy(model(**inputs_of(row)).logits.double(), row["labels"])
         for total, gradient in zip(totals, torch.autograd.grad(loss, parameters), strict=True):
             total.add_(gradient, alpha=1 / len(encoded))
-    gradients = zip(matrices.items(), totals, strict=True)
-    return {name: m.weight.detach() * _as_matrix(m, total) for (name, m), total in gradients}
+    of_weights, of_biases = totals[: len(matrices)], totals[len(matrices) :]
+    gradients = zip(matrices.items(), of_weights, strict=True)
+    weights = {name: m.weight.detach() * _as_matrix(m, total) for (name, m), total in gradients}
+    return weights, {
+        name: bias.detach() * total
+        for (name, bias), total in zip(biases.items(), of_biases, strict=True)
+    }
 
 
 def input_norms(model: PreTrainedModel, encoded: Encoded) -> dict[str, Tensor]:

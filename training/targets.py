@@ -62,6 +62,11 @@ def check_target(settings: Any) -> None:
         raise UserError(
             "removing single weights makes no model faster: --target_speedup needs --structure"
         )
+    if settings.target_speedup is not None and "heads" in settings.structure:
+        raise UserError(
+            "removing heads makes few stock checkpoints faster, so --target_speedup counts neurons "
+            "and layers only: omit heads from --structure"
+        )
     if settings.multiplier_lr is not None and not settings.has_target:
         raise UserError("--multiplier_lr needs --target_sparsity or --target_speedup")
     settings.multiplier_lr = settings.multiplier_lr or (20.0 if settings.has_target else None)

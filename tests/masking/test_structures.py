@@ -2,11 +2,14 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig, LlamaConfig
+from transformers import AutoModelForSequenceClassification, BertConfig, LlamaConfig, MistralConfig
 
 from masking import encoders, removal, structures, surgery, tickets, unit_gates, unit_tickets
+from training import importance
+from training.batching import Encoded
 
 SIZES = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 30}
 SIZES |= {"intermediate_size": 6, "max_position_embeddings": 20, "initializer_range": 0.5}
@@ -220,6 +223,17 @@ def test_a_family_that_can_express_fewer_heads_loses_them():
     assert facts["heads_per_layer"] == 1 and new.config.num_attention_heads == 2
 
 
+def test_heads_stay_as_zeros_where_transformers_5_refuses_their_number():
+    """A hidden size of 24 is no multiple of 5 or 7 heads; Mistral does not mind."""
+    sizes = SIZES | {"num_attention_heads": 6, "hidden_size": 24, "num_key_value_heads": 6}
+    for config_class, is_removed in ((LlamaConfig, False), (MistralConfig, True)):
+        model, units, masks = masked(["heads"], 1 / 6, True, config_class(**sizes, pad_token_id=0))
+        new, facts = removal.without_units(model, units, masks)
+        torch.testing.assert_close(logits(new), logits(model))
+        assert new.config.num_attention_heads == (5 if is_removed else 6)
+        assert facts["zeroed"] == ([] if is_removed else ["heads"])
+
+
 def test_removed_units_stay_at_zero_in_training():
     model, units, masks = masked(["ffn_neurons"], 0.5, False)
     model.train()
@@ -319,3 +333,64 @@ def test_a_layer_that_returns_a_list_and_heads_whose_width_cannot_be_set():
     config = FalconConfig(**few, multi_query=False, new_decoder_architecture=False)
     model, units, masks = masked(["heads"], 0.5, True, config)
     assert removal.without_units(model, units, masks)[1]["zeroed"] == ["heads"]
+
+
+def test_a_unit_that_is_too_large_is_passed_over():
+    """A layer with the lowest score would remove half of the weights at once."""
+    units = structures.find_units(make(), ["layers", "ffn_neurons"])
+    scores = {u.name: torch.arange(float(u.count))[:, None] + 5 for u in units}
+    scores["bert.encoder.layer.1[layers]"][:] = -1.0
+    for sparsity in (0.05, 0.2, 0.3, 0.45):
+        kept = unit_tickets.draw(units, scores, sparsity)
+        nearest = unit_tickets.nearest_sparsity(units, sparsity)
+        assert unit_tickets.removed_share(units, kept) == pytest.approx(nearest)
+    kept = unit_tickets.draw(units, scores, 0.55)
+    assert unit_tickets.removed_layers(units, kept) == ["bert.encoder.layer.1"]
+
+
+def test_an_even_ticket_of_two_kinds_reaches_what_either_alone_cannot():
+    """By the ranking, neurons go first and no head; all neurons but one are too few."""
+    units = structures.find_units(make(), ["ffn_neurons", "heads"])
+    sizes = {u.structure: 2 * u.weights_each for u in units}
+    total = sum(u.count * u.weights_each for u in units)
+    scores = {
+        u.name: torch.arange(float(u.count))[:, None] + 10 * (u.structure == "heads") for u in units
+    }
+    for sparsity in (0.1, 0.3, 0.45, 0.5, 0.6):
+        kept = unit_tickets.draw(units, scores, sparsity, uniform=True)
+        assert len({(u.structure, int(kept[u.name].sum())) for u in units}) == 2
+        gap = abs(unit_tickets.removed_share(units, kept) - sparsity) * total
+        nearest = min(
+            abs(h * sizes["heads"] + n * sizes["ffn_neurons"] - sparsity * total)
+            for h, n in itertools.product(range(2), range(6))
+        )
+        assert gap <= max(nearest, sizes["ffn_neurons"] / 2) + 1e-6, sparsity
+
+
+def test_the_change_of_the_loss_without_a_unit_counts_its_biases():
+    """Against the derivative of the loss by a gate of 1 on the neuron."""
+    model = make().train(False)
+    layer = layer_of(model, 1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
+    rows = Encoded([np.arange(3, 9, dtype=np.int32)], None, [1], 0, 0)
+    units = structures.find_units(model, ["ffn_neurons"])
+    encoders.select(model, structures.covered_kinds(units))
+    sums = unit_tickets.sums_over_units(
+        units, *importance.weights_and_biases_times_gradients(model, rows)
+    )
+    gates = torch.ones(units[1].count, dtype=torch.float64, requires_grad=True)
+    model.double()
+    weight, bias = layer.intermediate.dense.weight, layer.intermediate.dense.bias
+    out = layer.output.dense.weight
+    gated = {
+        "bert.encoder.layer.1.intermediate.dense.weight": weight * gates[:, None],
+        "bert.encoder.layer.1.intermediate.dense.bias": bias * gates,
+        "bert.encoder.layer.1.output.dense.weight": out * gates,
+    }
+    batch = {"input_ids": torch.arange(3, 9)[None], "attention_mask": torch.ones(1, 6, dtype=int)}
+    logits = torch.func.functional_call(model, gated, (), batch).logits
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor([1]))
+    (expected,) = torch.autograd.grad(loss, gates)
+    torch.testing.assert_close(sums[units[1].name][:, 0], expected, rtol=1e-3, atol=1e-6)

@@ -96,13 +96,15 @@ def test_onnx_files_without_transformers(runs, tmp_path, sst2_folder, capsys):
     assert np.abs(got - expected).max() < 0.2 * np.abs(expected).max()
 
 
-def ticket_of_units(encoder: Path, path: Path, structure=("ffn_neurons", "layers")) -> Path:
+def ticket_of_units(
+    encoder: Path, path: Path, structure=("ffn_neurons", "layers"), first: int = 0
+) -> Path:
     """A ticket without the second of three layers and without half of the neurons of the others."""
     model = models.load_pretrained(str(encoder), ("a", "b"), 1, None, "sdpa")
     units = structures.find_units(model, list(structure))
     kept = {unit.name: torch.ones(unit.count, 1, dtype=torch.bool) for unit in units}
     for i, name in enumerate(n for n in kept if "ffn_neurons" in n):
-        kept[name][i % 2 :: 2] = False
+        kept[name][(i + first) % 2 :: 2] = False
     kept[[n for n in kept if "layers" in n][1]][:] = False
     masks = unit_tickets.masks_of(units, kept, encoders.weight_shapes(model))
     fingerprint = encoders.encoder_fingerprint(model)
@@ -131,6 +133,14 @@ def test_units_that_a_ticket_removes_are_not_exported(sst2_folder, tmp_path, cap
         assert off < 1e-5
     before = read_json(tmp_path / "--no-shrink" / "last" / "config.json")
     assert (before["num_hidden_layers"], before["intermediate_size"]) == (2, 32)
+    # Without its own ticket, the zeros of a run would stay.
+    own, run, out = tmp_path / "own", tmp_path / "--no-shrink", tmp_path / "none"
+    (run / "ticket.safetensors").rename(own)
+    said = fails(capsys, "export", run, to="safetensors", output_dir=out)
+    assert "ticket.safetensors is missing" in said and not out.exists()
+    ticket_of_units(encoder, run / "ticket.safetensors", first=1)
+    said = fails(capsys, "export", run, to="safetensors", output_dir=out)
+    assert "is not the ticket of this run" in said and not out.exists()
 
 
 @pytest.mark.slow

@@ -167,8 +167,12 @@ def test_a_miss_of_the_target_is_reported_for_gates_and_ticket_apart(capsys):
         ({"target_speedup": 2.0}, "--target_speedup and --latency_table need each other"),
         ({"target_speedup": 2.0, "latency_table": "x"}, "needs --structure"),
         (
-            {"structure": "heads", "target_speedup": 2.0, "latency_table": "x"},
+            {"structure": "layers", "target_speedup": 2.0, "latency_table": "x"},
             "there is no latency table at x",
+        ),
+        (
+            {"structure": "ffn_neurons,heads", "target_speedup": 2.0, "latency_table": "x"},
+            "omit heads from --structure",
         ),
         ({"multiplier_lr": 1.0}, "--multiplier_lr needs"),
     ],
