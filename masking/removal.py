@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 # The number of neurons of a feed-forward network, in the names of the families.
-NEURONS = ("intermediate_size", "hidden_dim", "n_inner", "d_ff", "ffn_dim", "d_inner", "dff")
+NEURONS = (
+    "intermediate_size",
+    "hidden_dim",
+    "n_inner",
+    "d_ff",
+    "ffn_dim",
+    "d_inner",
+    "dff",
+    "ffn_hidden_size",
+)
 # Families in which the heads left may be any number. In other ones, transformers 5 refuses a hidden
 # size that is not a multiple of the number of heads.
 ANY_NUMBER_OF_HEADS = ("mistral", "qwen2", "qwen3", "gemma", "phi", "phi3")

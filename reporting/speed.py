@@ -139,7 +139,8 @@ def markdown(all_points: Sequence[Point], latency: LatencyRecord) -> str:
         f"thread{'s' * (latency.threads > 1)}, {latency.batch} rows of {latency.length} tokens, "
         f"medians of {latency.repeats} repeats side by side. The last column is the int8 model "
         "over the dense model in fp32: in the dense rows, what quantization alone gains. A row "
-        "without seeds was not attacked.",
+        "without seeds was not attacked. Tickets of single weights have the dense model's shape, "
+        "and so its times.",
         LEGEND_OF_SUITES if any(point.suites for point in all_points) else "",
     ]
     for task, of_task in numbers.groupby("task", sort=False):
