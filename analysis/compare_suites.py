@@ -28,6 +28,9 @@ class Settings:
     reference: list = setting(
         REQUIRED, "files suites.jsonl of the reference model", role=Role.PLACE, nargs="+"
     )
+    seeds: list | None = setting(
+        None, "compare these seeds only", cli.non_negative_int, role=Role.MEASURE, nargs="+"
+    )
     output_dir: str = changed(FolderSettings, "output_dir", REQUIRED)
 
 
@@ -37,7 +40,12 @@ def main() -> None:
     from reporting.render import write_text
     from utils.files import write_json
 
-    suites, reference = (suite_records.read(files) for files in (args.suites, args.reference))
+    suites, reference = (
+        [s for s in suite_records.read(files) if args.seeds is None or s.seed in args.seeds]
+        for files in (args.suites, args.reference)
+    )
+    if not suites:
+        raise cli.UserError(f"--suites has none of --seeds {' '.join(map(str, args.seeds))}")
     result = compared_suites.compare(suites, reference)
     folder, text = Path(args.output_dir), compared_suites.markdown(result)
     write_json(folder / "compared.json", result)

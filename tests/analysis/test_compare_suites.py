@@ -191,6 +191,14 @@ def test_suites_that_cannot_be_compared_are_refused(tmp_path, capsys):
     assert "the seeds of sst2 were attacked on different rows" in error
 
 
+def test_seeds_can_be_chosen(tmp_path, capsys):
+    file = write(tmp_path / "s.jsonl", *(suite_record(seed, *MARGINS) for seed in (1, 2, 3)))
+    flags = ("--suites", file, "--reference", file, "--output_dir", tmp_path / "out")
+    call("analysis.compare_suites", *flags, "--seeds", 1, 3)
+    assert read_json(tmp_path / "out" / "compared.json")["sst2"]["seeds"] == [1, 3]
+    assert "none of --seeds 4" in fails(capsys, "analysis.compare_suites", *flags, "--seeds", 4)
+
+
 def test_tasks_with_other_seeds_have_no_mean(tmp_path):
     runs = [(1, "sst2"), (2, "sst2"), (2, "imdb"), (3, "imdb")]
     suites = [suite_records.SuiteRecord.of(suite_record(s, *MARGINS, t), "f") for s, t in runs]

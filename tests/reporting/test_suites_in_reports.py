@@ -49,12 +49,13 @@ def test_the_table_has_what_compare_suites_computes(report):
 def test_the_page_has_the_class_equalized_column(report):
     page = (report / "report.html").read_text()
     assert "Aua class-equalized %" in page and "suite, textfooler-neighbours" in page
-    compared = compare(*(suite_records.read([file]) for file in (TICKET, DENSE)))
+    suites = (suite_records.read([file]) for file in (TICKET, DENSE))
+    compared = compare(*([s for s in of if s.seed in (11, 12, 13)] for of in suites))
     gain = rate(
         Rate(*compared["mean"]["measures"]["Aua, class-equalized"]["difference"]), bold=False
     )
     points, interval = gain.split(" ", 1)
-    assert f"Class-equalized: {points} points {interval}, " in page
+    assert f"Class-equalized: {points} points {interval}" in page
 
 
 def test_the_report_is_the_same_from_the_records_that_it_keeps(report, tmp_path):
