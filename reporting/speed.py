@@ -122,6 +122,7 @@ def frame(all_points: Sequence[Point]) -> pd.DataFrame:
         line |= {f"aua_percent {name}": rate.percent for name, rate in point.aua.items()}
         by_class = [rate.percent for name, rate in point.aua.items() if name != "all"]
         line["aua_percent worst class"] = min(by_class) if by_class else None
+        line["seeds with suite"] = len(point.suites) or None
         for name, measure in OF_SUITES.items():
             values = [getattr(suite, measure) for suite in point.suites]
             line[name] = sum(values) / len(values) if values else None
@@ -173,7 +174,7 @@ def _column(name: str) -> tuple[str, str]:
         return "Aua %" if of == "all" else f"Aua %, {of}", ".1f"
     if measure in PERCENTAGES:
         return PERCENTAGES[measure], ".1f"
-    return name.replace("_", " "), ""
+    return name.replace("_", " "), ".0f" if name.startswith("seeds") else ""
 
 
 def draw(all_points: Sequence[Point], folder: Path) -> list[Path]:

@@ -178,11 +178,18 @@ def test_the_page_of_structures_has_the_numbers_of_the_tickets_of_neurons():
     by_name |= {f"{kind}, {100 * sparsity:g} %": r for kind, sparsity, r in facts}
     assert len(of_units) == len(by_name) - 3 == 4
     right = {n: np.array([x == "r" for x in r["row_outcomes"]]) for n, r in by_name.items()}
+    suites = {}
+    for suite in read_jsonl(folder / "units-suites.jsonl"):
+        ticket, union = suite["ticket"], suite["percent"]["union"]
+        name = f"{ticket['kind']}, {100 * ticket['sparsity_asked']:g} %" if ticket else None
+        means = union["no_bias"]["mean"], union["equalized"]["mean"]
+        suites[name or "dense, second training"] = tuple(f"{mean:.1f}" for mean in means)
+        assert suite["rows"]["fingerprint"] == again["rows"]["fingerprint"]
     for name, record in by_name.items():
         of_class = [outcomes_of([record], label) for label in "01"]
         numbers = [record["clean_percent"], record["aua_percent"]]
         numbers += [100 * letters.count("r") / len(letters) for letters in of_class]
-        cells = [name, *(f"{n:.1f}" for n in numbers)]
+        cells = [name, *(f"{n:.1f}" for n in numbers), *suites.get(name, ("", ""))]
         for dense in ("dense", "dense, second training"):
             assert record["rows"] == by_name[dense]["rows"]
             points = f"{numbers[1] - by_name[dense]['aua_percent']:+.1f}".replace("-", "−")
