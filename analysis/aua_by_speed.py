@@ -3,7 +3,8 @@
     python analysis/aua_by_speed.py --records results/study/study-records.jsonl \\
         --latency results/benchmarks/latency.jsonl --output_dir results/study
 
-With --suites it shows the suites on the same rows as well. Writes a table (Markdown and CSV) and a figure. Rows that were not attacked stay visible.
+With --suites it shows the suites on the same rows as well. Writes a table (Markdown and CSV) and a
+figure. Rows that were not attacked stay visible.
 """
 
 import sys

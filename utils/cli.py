@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -108,7 +109,9 @@ def run(main: Callable[[], None]) -> None:
             )
         if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             fail(f"not allowed to write {e.filename or 'there'}; choose another --output_dir")
-        if e.errno in PATH_ERRORS:
+        # A folder that exists but takes none, such as /proc.
+        is_of_mkdir = traceback.extract_tb(e.__traceback__)[-1].name == "mkdir"
+        if e.errno in PATH_ERRORS or is_of_mkdir:
             fail(f"{e.filename or 'a path'}: {e.strerror}; choose another folder")
         raise
     except Exception as e:  # libraries that write tensors report a full disk by other types

@@ -244,3 +244,11 @@ def test_a_folder_without_suites_is_refused(tmp_path, capsys):
     error = fails(capsys, "analysis.verdicts", "--suites", tmp_path / "empty", "--output_dir", out)
     assert "has no suites of the second half; run: sh scripts/second_half.sh 1" in error
     assert not out.exists()
+
+
+def test_a_folder_that_takes_none_is_one_clear_line(capsys):
+    folder = ROOT / "results" / "study" / "second-half"
+    flags = ("--suites", folder, "--output_dir", "/proc/verdicts")
+    assert "/proc/verdicts: No such file or directory; choose another folder" in fails(
+        capsys, "analysis.verdicts", *flags
+    )
