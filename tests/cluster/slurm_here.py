@@ -59,7 +59,7 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def wait_for(is_so, what: str, seconds: float = 60) -> None:
+def wait_for(is_so, what: str, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"

@@ -230,7 +230,7 @@ def test_records_equal_those_of_the_same_plan_run_here(
                 call(command.script, *command.words)
     finally:
         torch.set_num_threads(threads)
-    wait_for(lambda: not output_of("squeue", "-h"), "the jobs", 180)
+    wait_for(lambda: not output_of("squeue", "-h"), "the jobs", 420)
     assert "RobustT" in (tmp_path / "out" / "table1.md").read_text()
     files = sorted(
         p.relative_to(tmp_path / "here") for p in (tmp_path / "here").rglob("records.jsonl")

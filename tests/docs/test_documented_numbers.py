@@ -176,7 +176,7 @@ def test_the_page_of_structures_has_the_numbers_of_the_tickets_of_neurons():
     of_units = [r for r in records if (r["ticket"] or {}).get("structure")]
     facts = [(r["ticket"]["kind"], r["ticket"]["sparsity_asked"], r) for r in of_units]
     by_name |= {f"{kind}, {100 * sparsity:g} %": r for kind, sparsity, r in facts}
-    assert len(of_units) == len(by_name) - 3 == 4
+    assert len(of_units) == len(by_name) - 3 == 5
     right = {n: np.array([x == "r" for x in r["row_outcomes"]]) for n, r in by_name.items()}
     suites = {}
     for suite in read_jsonl(folder / "units-suites.jsonl"):
