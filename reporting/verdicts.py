@@ -177,7 +177,8 @@ def hypotheses(suites: Suites) -> list[dict]:
     tables = [_tables(suites, h) for h in HYPOTHESES]
     p_values = [p_of_mean_difference(pairs) if pairs else None for _, pairs in tables]
     wanted = [bool(pairs) and mean_difference(pairs)[0] > 0 for _, pairs in tables]
-    levels = holm_levels([p if p and w else 1.0 for p, w in zip(p_values, wanted, strict=True)])
+    ranked = [1.0 if p is None or not w else p for p, w in zip(p_values, wanted, strict=True)]
+    levels = holm_levels(ranked)
     lines = []
     for h, (seeds, pairs), p, level in zip(HYPOTHESES, tables, p_values, levels, strict=True):
         line = {"name": h.name, "hypothesis": h.words, "seeds": seeds}

@@ -203,6 +203,17 @@ def test_the_gate_has_the_texts_of_its_phase(tmp_path):
     assert verdicts.hypotheses(suites)[0]["difference"][0] == 0
 
 
+def test_a_difference_without_any_variance_is_the_first_to_be_rejected(tmp_path):
+    """Its p is 0, which is not the same as unknown. All rows gain, in all seeds."""
+    seeds = (11, 12, 13)
+    tables = {ROBUST: runs(TASKS, seeds, ROWS), DENSE: runs(TASKS, seeds, 0)}
+    tables[NO_ADVERSARY] = runs(TASKS, seeds, 40, 60, 50)
+    whole, adversary, _ = verdicts.hypotheses(models_of(tmp_path, **tables))
+    assert (whole["p"], whole["verdict"]) == (0, "carried by the whole method")
+    assert whole["level"] == pytest.approx(1 - 0.05 / 3)
+    assert adversary["level"] == pytest.approx(1 - 0.05 / 2)
+
+
 def test_a_hypothesis_waits_for_all_its_seeds(tmp_path):
     tables = {ROBUST: runs(TASKS, (11, 12), 50, 51), DENSE: runs(TASKS, (11, 12), 30)}
     whole, *_ = verdicts.hypotheses(models_of(tmp_path, **tables))
